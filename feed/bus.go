@@ -1,0 +1,34 @@
+package feed
+
+import "context"
+
+// Bus carries news of events between nodes: it is a hint. It may drop, repeat,
+// delay and reorder whatever it carries; that costs time, never events.
+type Bus interface {
+	// Tell carries events, which the store has committed, to the other nodes.
+	// The caller gives it a deadline and goes on without it.
+	Tell(ctx context.Context, events []Event) error
+
+	// Tail hands what other nodes tell to r, until ctx ends; then it returns
+	// nil. It outlives failures of the bus: it tries again by itself, and
+	// calls r.Missed when it may have lost something. It calls r from one
+	// goroutine at a time. It may hand a node what that node told itself.
+	Tail(ctx context.Context, r Receiver) error
+
+	// Close releases the bus. Tail must have returned.
+	Close() error
+}
+
+// Receiver is a node's side of Tail. Its methods do not block.
+type Receiver interface {
+	// Cursor returns the cursor after which this node wants events of the
+	// feed; open is false when it wants none.
+	Cursor(feed string) (after Cursor, open bool)
+	// Receive takes events in any order, of any feeds.
+	Receive(events []Event)
+	// Grew says that the feed has reached the id last, for when the bus knows
+	// no more than that.
+	Grew(feed string, last uint64)
+	// Missed says that anything may have happened to any feed.
+	Missed()
+}

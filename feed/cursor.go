@@ -1,0 +1,147 @@
+package feed
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Cursor is the id of the last event that a subscriber has; 0 is before the
+// first. On the wire it is plain decimal: no sign, no leading zero, no space.
+type Cursor uint64
+
+// MaxCursor is the largest cursor and the largest event id. It is what the
+// signed integers of SQL stores hold.
+const MaxCursor Cursor = math.MaxInt64
+
+// ParseCursor reads the wire form of a cursor. Its error wraps ErrInvalid.
+func ParseCursor(s string) (Cursor, error) {
+	n, err := strconv.ParseUint(s, 10, 63)
+	// ParseUint alone would let "007" through.
+	if err != nil || s != strconv.FormatUint(n, 10) {
+		return 0, fmt.Errorf("%w: a cursor is a decimal number from 0 to %d without sign or leading zero, not %s", ErrInvalid, MaxCursor, quote(s))
+	}
+	return Cursor(n), nil
+}
+
+// String returns the wire form.
+func (c Cursor) String() string { return strconv.FormatUint(uint64(c), 10) }
+
+// Bounds says which events of a feed exist.
+type Bounds struct {
+	First uint64 // the oldest id still kept; Last+1 when nothing is kept
+	Last  uint64 // the newest id ever given; 0 when never written to
+}
+
+// Unwritten is the bounds of a feed that was never written to.
+var Unwritten = Bounds{First: 1, Last: 0}
+
+type fromKind int
+
+const (
+	fromNow fromKind = iota
+	fromStart
+	fromNewest
+	fromTime
+	fromCursor
+)
+
+// From says where a subscription starts. The zero value starts now: with the
+// first event that is yet to come.
+type From struct {
+	kind   fromKind
+	newest uint64
+	time   time.Time
+	cursor Cursor
+}
+
+// After resumes: it starts with the event that follows c. It is the only From
+// that can find a [Gap].
+func After(c Cursor) From { return From{kind: fromCursor, cursor: c} }
+
+// FromStart starts with the oldest event that is kept.
+func FromStart() From { return From{kind: fromStart} }
+
+// FromNewest starts with the newest n events that are kept.
+func FromNewest(n uint64) From { return From{kind: fromNewest, newest: n} }
+
+// FromTime starts with the oldest kept event of that instant or later.
+func FromTime(t time.Time) From { return From{kind: fromTime, time: t} }
+
+// ParseFrom reads "now", "start", "-N" (the newest N events) or an RFC 3339
+// time. Its error wraps ErrInvalid.
+func ParseFrom(s string) (From, error) {
+	switch {
+	case s == "now":
+		return From{}, nil
+	case s == "start":
+		return FromStart(), nil
+	case strings.HasPrefix(s, "-"):
+		if n, err := ParseCursor(s[1:]); err == nil {
+			return FromNewest(uint64(n)), nil
+		}
+	default:
+		if t, err := time.Parse(time.RFC3339Nano, s); err == nil {
+			return FromTime(t), nil
+		}
+	}
+	return From{}, fmt.Errorf("%w: from is now, start, -N or an RFC 3339 time such as 2026-01-31T09:30:00Z (a + in it is written %%2B in a URL), not %s", ErrInvalid, quote(s))
+}
+
+// GapReason says why the events after a cursor cannot follow.
+type GapReason string
+
+const (
+	// Trimmed: the feed no longer keeps the events that follow the cursor.
+	Trimmed GapReason = "trimmed"
+	// Ahead: the cursor is past the end of the feed, whose store must have
+	// been replaced by an older one.
+	Ahead GapReason = "ahead"
+)
+
+// Gap says that events are missing from a subscription, and which: those after
+// the cursor After and before the id Resumes. For Ahead, Resumes is not larger
+// than After: what the subscriber has seen there is no longer what is stored.
+type Gap struct {
+	After   Cursor
+	Resumes uint64
+	Reason  GapReason
+}
+
+// Cursor is the subscription's cursor once it has passed the gap.
+func (g Gap) Cursor() Cursor { return Cursor(g.Resumes - 1) }
+
+// locate decides where a subscription starts in a feed with bounds b: the
+// cursor that it starts from, and the gap, if any, that lies right behind that
+// cursor. For FromTime, found is the cursor before the first event of that time.
+func locate(from From, b Bounds, found Cursor) (Cursor, *Gap) {
+	oldest, newest := Cursor(b.First-1), Cursor(b.Last)
+	switch from.kind {
+	case fromStart:
+		return oldest, nil
+	case fromNewest:
+		if from.newest >= b.Last-uint64(oldest) {
+			return oldest, nil
+		}
+		return newest - Cursor(from.newest), nil
+	case fromTime:
+		return min(max(found, oldest), newest), nil
+	case fromCursor:
+		return from.cursor, gapAfter(from.cursor, b)
+	default:
+		return newest, nil
+	}
+}
+
+// gapAfter returns the gap that a cursor meets in a feed with bounds b, or nil.
+func gapAfter(c Cursor, b Bounds) *Gap {
+	switch {
+	case uint64(c) > b.Last:
+		return &Gap{After: c, Resumes: b.Last + 1, Reason: Ahead}
+	case uint64(c)+1 < b.First:
+		return &Gap{After: c, Resumes: b.First, Reason: Trimmed}
+	}
+	return nil
+}
