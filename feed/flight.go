@@ -1,0 +1,62 @@
+package feed
+
+import (
+	"sync"
+	"time"
+)
+
+// flights lets callers that want the same thing at the same time share one
+// call for it. What a call returned is handed out for a moment longer, so that
+// thousands that come back together need not be quite simultaneous.
+type flights[K comparable, V any] struct {
+	keep time.Duration // how long a result is handed out; 0: to those that waited for it
+	most int           // how many results are kept
+
+	mu    sync.Mutex
+	calls map[K]*flight[V]
+	kept  int
+}
+
+// flight is one shared call. value and err may be read once done is closed.
+type flight[V any] struct {
+	done  chan struct{}
+	value V
+	err   error
+}
+
+// join returns the flight for key. If there is none, it begins one, which runs
+// fn on a goroutine that start begins.
+func (f *flights[K, V]) join(key K, start func(func()), fn func() (V, error)) *flight[V] {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if c := f.calls[key]; c != nil {
+		return c
+	}
+	if f.calls == nil {
+		f.calls = make(map[K]*flight[V])
+	}
+	c := &flight[V]{done: make(chan struct{})}
+	f.calls[key] = c
+	start(func() {
+		c.value, c.err = fn()
+		f.land(key, c)
+		close(c.done)
+	})
+	return c
+}
+
+func (f *flights[K, V]) land(key K, c *flight[V]) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if c.err != nil || f.keep == 0 || f.kept >= f.most {
+		delete(f.calls, key)
+		return
+	}
+	f.kept++
+	time.AfterFunc(f.keep, func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.kept--
+		delete(f.calls, key)
+	})
+}

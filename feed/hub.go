@@ -1,0 +1,249 @@
+package feed
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// HubOptions tunes a hub. The zero value is good.
+type HubOptions struct {
+	// Verify is the time between two comparisons of the open feeds with the
+	// store; 0 means 1 second. It bounds how long an event can stay unnoticed
+	// that the bus has lost.
+	Verify time.Duration
+	// Memory bounds the bytes that the logs of all open feeds hold together,
+	// roughly; 0 means 128 MiB. A single feed holds no more than 2 MiB.
+	Memory int
+	// Logger gets what operators should see; nil means slog.Default.
+	Logger *slog.Logger
+}
+
+const (
+	// linger is how long a log outlives its last subscriber, and its last
+	// event: those that were cut come back to it within that time.
+	linger = 10 * time.Second
+
+	logMemory    = 2 << 20  // the most a single log holds
+	logMemoryMin = 64 << 10 // and what it may always hold
+
+	verifyBatch = 1000 // feeds in one call of Store.Bounds
+)
+
+// pageLimit is what one read from the store returns at most. A page is what a
+// slow subscriber holds in memory, so it stays small.
+var pageLimit = Limit{Events: 512, Bytes: 64 << 10}
+
+// Hub serves subscriptions on one node. It keeps a log of the newest events of
+// each feed that has subscribers here, and brings it up to date from three
+// sides: the publisher of this node, the bus, and the store.
+//
+// A Hub is safe for concurrent use. Close it before its store and its bus.
+type Hub struct {
+	store  Store
+	bus    Bus
+	verify time.Duration
+	memory int
+	logger *slog.Logger
+
+	ctx    context.Context // of everything the hub does by itself
+	cancel context.CancelFunc
+	work   sync.WaitGroup
+
+	mu     sync.Mutex
+	closed bool
+	logs   map[string]*log
+
+	grownMu sync.Mutex
+	grown   []*log        // to be woken
+	wake    chan struct{} // says that grown is not empty
+	missed  chan struct{} // asks for a verification now
+
+	pages  flights[pageKey, page]
+	bounds flights[string, Bounds]
+}
+
+// pageKey names the page of a feed that begins after a cursor.
+type pageKey struct {
+	feed  string
+	after Cursor
+}
+
+// page is a page read from the store, ready to be shared.
+type page struct {
+	Bounds
+	segment *segment
+}
+
+// NewHub returns a hub that reads from store and listens to bus, and starts it.
+func NewHub(store Store, bus Bus, o HubOptions) *Hub {
+	h := &Hub{
+		store:  store,
+		bus:    bus,
+		verify: cmp.Or(o.Verify, time.Second),
+		memory: cmp.Or(o.Memory, 128<<20),
+		logger: cmp.Or(o.Logger, slog.Default()),
+		logs:   make(map[string]*log),
+		wake:   make(chan struct{}, 1),
+		missed: make(chan struct{}, 1),
+		pages:  flights[pageKey, page]{keep: time.Second, most: 64},
+	}
+	h.ctx, h.cancel = context.WithCancel(context.Background())
+	h.work.Go(h.wakeLoop)
+	h.work.Go(h.verifyLoop)
+	h.work.Go(h.tailLoop)
+	return h
+}
+
+// Close ends all subscriptions and returns when everything that the hub
+// started has ended.
+func (h *Hub) Close() {
+	h.mu.Lock()
+	h.closed = true
+	h.mu.Unlock()
+	h.cancel()
+	h.work.Wait()
+}
+
+// start runs fn on a goroutine that Close waits for. Once the hub is closed,
+// fn runs at once, with h.ctx ended.
+func (h *Hub) start(fn func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		go fn()
+		return
+	}
+	h.work.Go(fn)
+}
+
+// Subscribe returns a subscription to the feed that starts at from. It reads
+// the store only if this node's memory cannot tell where that is.
+//
+// Its errors wrap ErrInvalid for a bad name, ErrStopped for a closed hub, the
+// context's, or the store's: then the same call may succeed later.
+func (h *Hub) Subscribe(ctx context.Context, feed string, from From) (*Subscription, error) {
+	if err := CheckName(feed); err != nil {
+		return nil, err
+	}
+	l, err := h.acquire(feed)
+	if err != nil {
+		return nil, err
+	}
+	s, err := h.subscribe(ctx, l, from)
+	if err != nil {
+		h.release(l)
+		return nil, fmt.Errorf("subscribe to %s: %w", feed, err)
+	}
+	return s, nil
+}
+
+func (h *Hub) subscribe(ctx context.Context, l *log, from From) (*Subscription, error) {
+	b, err := h.boundsFor(ctx, l, from)
+	if err != nil {
+		return nil, err
+	}
+	var found Cursor
+	if from.kind == fromTime {
+		if found, err = h.store.Seek(ctx, l.feed, from.time); err != nil {
+			return nil, err
+		}
+	}
+	cursor, gap := locate(from, b, found)
+	s := &Subscription{hub: h, log: l, bounds: b, cursor: cursor, gap: gap, woken: make(chan struct{}, 1)}
+	l.attach(s)
+	return s, nil
+}
+
+// boundsFor returns bounds that are recent enough to decide where from is.
+func (h *Hub) boundsFor(ctx context.Context, l *log, from From) (Bounds, error) {
+	resumes := from.kind == fromCursor
+	if b, loaded := l.bounds(); loaded {
+		if from.kind == fromNow || resumes && uint64(from.cursor) <= b.Last {
+			return b, nil
+		}
+	}
+	call := h.bounds.join(l.feed, h.start, func() (Bounds, error) { return h.readBounds(h.ctx, l) })
+	select {
+	case <-call.done:
+	case <-ctx.Done():
+		return Bounds{}, ctx.Err()
+	}
+	if call.err != nil {
+		return Bounds{}, call.err
+	}
+	if resumes && uint64(from.cursor) > call.value.Last {
+		// The shared answer may be older than the event that this cursor
+		// stands for. Only one that was asked for now can say "ahead".
+		return h.readBounds(ctx, l)
+	}
+	return call.value, nil
+}
+
+// readBounds asks the store for the bounds of the log's feed, and tells the log.
+func (h *Hub) readBounds(ctx context.Context, l *log) (Bounds, error) {
+	all, err := h.store.Bounds(ctx, []string{l.feed})
+	if err != nil {
+		return Bounds{}, err
+	}
+	h.settle(l, l.learn(all[0]))
+	return all[0], nil
+}
+
+// acquire returns the log of the feed, made if need be, for one more user.
+func (h *Hub) acquire(feed string) (*log, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return nil, fmt.Errorf("subscribe to %s: %w", feed, ErrStopped)
+	}
+	l := h.logs[feed]
+	if l == nil {
+		l = &log{feed: feed}
+		h.logs[feed] = l
+	}
+	l.users++
+	return l, nil
+}
+
+func (h *Hub) release(l *log) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if l.users--; l.users == 0 {
+		l.idle = time.Now()
+	}
+}
+
+// lookup returns the log of the feed, or nil, and what a log may hold now.
+func (h *Hub) lookup(feed string) (l *log, memory int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.logs[feed], min(logMemory, max(logMemoryMin, h.memory/max(1, len(h.logs))))
+}
+
+// settle sees to what a log's outcome asks for.
+func (h *Hub) settle(l *log, o outcome) {
+	if o.grew {
+		h.grownMu.Lock()
+		if !l.queued {
+			l.queued = true
+			h.grown = append(h.grown, l)
+		}
+		h.grownMu.Unlock()
+		signal(h.wake)
+	}
+	if o.hole {
+		h.start(func() { h.fill(l) })
+	}
+}
+
+// signal leaves one token in c, which has room for one.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

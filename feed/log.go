@@ -1,0 +1,279 @@
+package feed
+
+import (
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	segmentBytes  = 32 << 10 // a segment that has reached it takes no more events
+	segmentEvents = 512
+)
+
+// log holds the newest events of one feed in memory, for its subscribers here.
+// It takes an event only if it is the next one; when it hears of one beyond
+// that, the hub fills the hole from the store.
+type log struct {
+	feed string
+
+	// users and idle belong to the hub's lock.
+	users int       // subscriptions, and calls of Subscribe
+	idle  time.Time // since when there are no users
+
+	queued bool // to be woken; belongs to the hub's grownMu
+
+	mu       sync.Mutex
+	loaded   bool   // first, base and tail are set
+	first    uint64 // the oldest id that the store keeps, as far as known
+	known    uint64 // the newest id that exists, as far as known; at least tail
+	base     Cursor // the segments hold the events after base …
+	tail     Cursor // … up to tail
+	segments []*segment
+	bytes    int
+	filling  bool      // a goroutine is bringing tail up to known
+	grown    time.Time // when tail last moved
+
+	// Apart from mu, so that waking many subscribers does not hold up those
+	// that already read.
+	subsMu sync.Mutex
+	subs   []*Subscription // in order of arrival, until one leaves
+}
+
+// outcome says what a log did with what it was told.
+type outcome struct {
+	grew bool // there is more for subscribers to read
+	hole bool // tail is behind known, and nobody is filling yet
+}
+
+// accept takes events of this feed, in any order, of which some may be old and
+// some too new.
+func (l *log) accept(events []Event, now time.Time, memory int) outcome {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	before := l.tail
+	for i := range events {
+		e := &events[i]
+		l.known = max(l.known, e.ID)
+		if l.loaded && e.ID == uint64(l.tail)+1 {
+			l.add(*e)
+		}
+	}
+	if l.tail != before {
+		l.grown = now
+		l.shed(memory)
+	}
+	return outcome{grew: l.tail != before, hole: l.hole()}
+}
+
+func (l *log) add(e Event) {
+	newest := len(l.segments) - 1
+	if newest < 0 || l.segments[newest].bytes >= segmentBytes || len(l.segments[newest].events) >= segmentEvents {
+		l.segments = append(l.segments, newSegment(l.tail, nil))
+		newest++
+	}
+	l.segments[newest].add(e)
+	l.bytes += cost(&e)
+	l.tail++
+}
+
+// shed gives up the oldest segments until the log holds at most memory bytes,
+// or one segment. Subscribers that were still reading there go to the store.
+func (l *log) shed(memory int) {
+	n := 0
+	for n < len(l.segments)-1 && l.bytes > memory {
+		l.bytes -= l.segments[n].bytes
+		n++
+	}
+	if n > 0 {
+		l.base = l.segments[n].after
+		l.segments = slices.Delete(l.segments, 0, n)
+	}
+}
+
+// learn takes the feed's bounds, as read from the store. The first bounds load
+// the log. They may be older than what the log knows.
+func (l *log) learn(b Bounds) outcome {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.loaded {
+		l.loaded = true
+		l.restart(b)
+	}
+	l.first = max(l.first, b.First)
+	l.known = max(l.known, b.Last)
+	return outcome{hole: l.hole()}
+}
+
+// check takes bounds that were read from the store after the log had reached
+// tail. A store that ends before that has been replaced by an older one: the
+// log starts again from what is true now.
+func (l *log) check(b Bounds, tail Cursor) outcome {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if b.Last < uint64(tail) {
+		l.known = 0
+		l.first = b.First
+		l.restart(b)
+		return outcome{grew: true}
+	}
+	l.first = max(l.first, b.First)
+	l.known = max(l.known, b.Last)
+	l.forget(Cursor(l.first - 1))
+	return outcome{hole: l.hole()}
+}
+
+// restart makes the log empty and end where the store does.
+func (l *log) restart(b Bounds) {
+	l.first = b.First
+	l.known = max(l.known, b.Last)
+	l.base, l.tail = Cursor(b.Last), Cursor(b.Last)
+	l.segments, l.bytes = nil, 0
+}
+
+// forget gives up the segments that end before the oldest kept event.
+func (l *log) forget(oldest Cursor) {
+	for len(l.segments) > 0 {
+		s := l.segments[0]
+		end := s.after + Cursor(len(s.events))
+		if end > oldest {
+			return
+		}
+		l.bytes -= s.bytes
+		l.segments = slices.Delete(l.segments, 0, 1)
+		l.base = end
+	}
+}
+
+// rest empties a log that nothing was added to since then. What is quiet
+// costs no memory.
+func (l *log) rest(then time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.segments) > 0 && l.grown.Before(then) {
+		l.base = l.tail
+		l.segments, l.bytes = nil, 0
+	}
+}
+
+// wanted returns what a filling log has to read: the events after tail, up to
+// the id known.
+func (l *log) wanted() (tail Cursor, known uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.tail, l.known
+}
+
+// fill takes the page that was read for wanted. It reports whether the log has
+// now reached all that is known to exist; then it is no longer filling.
+func (l *log) fill(tail Cursor, known uint64, p Page, now time.Time, memory int) (grew, done bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	before := l.tail
+	l.first = max(l.first, p.First)
+	if uint64(l.tail)+1 < p.First {
+		// Trimmed past the end of the log: nothing here is kept any more.
+		l.base, l.tail = Cursor(p.First-1), Cursor(p.First-1)
+		l.segments, l.bytes = nil, 0
+	}
+	for i := range p.Events {
+		if p.Events[i].ID == uint64(l.tail)+1 {
+			l.add(p.Events[i])
+		}
+	}
+	if l.tail == tail && l.known == known {
+		// There is nothing behind the end: who said so was wrong.
+		l.known = uint64(l.tail)
+	}
+	l.known = max(l.known, uint64(l.tail), p.Last)
+	if l.tail != before {
+		l.grown = now
+		l.shed(memory)
+	}
+	l.filling = l.known > uint64(l.tail)
+	return l.tail != before, !l.filling
+}
+
+// hole says whether the log has to be filled, and makes the caller the one who
+// sees to it.
+func (l *log) hole() bool {
+	if !l.loaded || l.filling || l.known <= uint64(l.tail) {
+		return false
+	}
+	l.filling = true
+	return true
+}
+
+// view is where a cursor stands in relation to the log.
+type view int
+
+const (
+	viewEvents view = iota // there are events after it in the log
+	viewEnd                // it is at the end: wait
+	viewBehind             // what follows it is in the store only
+	viewAhead              // it is past everything that is known to exist
+)
+
+// after returns the events that follow c, if the log has them.
+func (l *log) after(c Cursor) (Delivery, view) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case uint64(c) > l.known:
+		return Delivery{}, viewAhead
+	case c >= l.tail:
+		return Delivery{}, viewEnd
+	case c < l.base:
+		return Delivery{}, viewBehind
+	}
+	i, found := slices.BinarySearchFunc(l.segments, c, func(s *segment, c Cursor) int {
+		return int(int64(s.after) - int64(c))
+	})
+	if !found {
+		i-- // the segment that begins before c
+	}
+	return l.segments[i].since(c), viewEvents
+}
+
+// bounds returns what the log knows of the feed; ok is false until it is loaded.
+func (l *log) bounds() (b Bounds, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return Bounds{First: l.first, Last: l.known}, l.loaded
+}
+
+// end returns the cursor at the end of the log; ok is false until it is loaded.
+func (l *log) end() (c Cursor, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.tail, l.loaded
+}
+
+func (l *log) attach(s *Subscription) {
+	l.subsMu.Lock()
+	defer l.subsMu.Unlock()
+	s.place = len(l.subs)
+	l.subs = append(l.subs, s)
+}
+
+func (l *log) detach(s *Subscription) {
+	l.subsMu.Lock()
+	defer l.subsMu.Unlock()
+	last := len(l.subs) - 1
+	l.subs[s.place] = l.subs[last]
+	l.subs[s.place].place = s.place
+	l.subs[last] = nil
+	l.subs = l.subs[:last]
+}
+
+// wake tells every subscription that there may be something to read.
+func (l *log) wake() {
+	l.subsMu.Lock()
+	defer l.subsMu.Unlock()
+	for _, s := range l.subs {
+		select {
+		case s.woken <- struct{}{}:
+		default: // it has yet to look since it was last woken
+		}
+	}
+}

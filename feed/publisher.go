@@ -1,0 +1,289 @@
+package feed
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// PublisherOptions tunes a publisher. The zero value is good.
+type PublisherOptions struct {
+	// EventBytes is the size limit of one event, counted as [Draft] says;
+	// 0 means DefaultEventBytes.
+	EventBytes int
+	// Logger gets what operators should see; nil means slog.Default.
+	Logger *slog.Logger
+}
+
+const (
+	// What one commit takes at most. The larger a commit, the better it uses
+	// the disk, and the longer those in it wait.
+	commitEvents = 4096
+	commitBytes  = 4 << 20
+
+	tellBudget = time.Second // for one Tell
+	tellEvents = 4096        // in one Tell
+	tellQueue  = 16384       // events waiting to be told; beyond that they are dropped
+)
+
+// Publisher commits events to a store, hands them to the hub of this node and
+// tells the bus. What arrives while a commit is in flight is committed
+// together by the next one, so that a busy publisher pays the disk once for
+// many, and an idle one adds no wait.
+//
+// A Publisher is safe for concurrent use. Close it before its hub.
+type Publisher struct {
+	store  Store
+	hub    *Hub
+	bus    Bus
+	limit  int
+	logger *slog.Logger
+
+	work sync.WaitGroup
+
+	mu      sync.Mutex
+	closed  bool
+	pending []*publish
+	more    chan struct{} // says that pending is not empty, or closed is set
+
+	outage outage // of the store; belongs to commitLoop
+	teller teller
+}
+
+// publish is one call of Publish on its way through a commit.
+type publish struct {
+	batch Batch
+	size  int
+	done  chan Result // has room for the one result
+}
+
+// NewPublisher returns a publisher to store, hub and bus, and starts it.
+func NewPublisher(store Store, hub *Hub, bus Bus, o PublisherOptions) *Publisher {
+	p := &Publisher{
+		store:  store,
+		hub:    hub,
+		bus:    bus,
+		limit:  cmp.Or(o.EventBytes, DefaultEventBytes),
+		logger: cmp.Or(o.Logger, slog.Default()),
+		more:   make(chan struct{}, 1),
+		teller: teller{bus: bus, logger: cmp.Or(o.Logger, slog.Default()), more: make(chan struct{}, 1)},
+	}
+	p.work.Go(p.commitLoop)
+	p.work.Go(p.teller.loop)
+	return p
+}
+
+// Close refuses further calls of Publish, finishes those in progress, and
+// returns when everything that the publisher started has ended.
+func (p *Publisher) Close() {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	signal(p.more)
+	p.work.Wait()
+}
+
+// Publish stores the drafts as events, all of them or none, and returns them.
+// When it returns without an error they are committed, and this node's
+// subscribers and the bus are about to get them.
+//
+// A bad draft is refused with ErrInvalid or ErrTooLarge, before anything is
+// stored. ErrStopped and ErrUnavailable mean that nothing was stored,
+// ErrUncertain that nobody knows. When ctx ends before the drafts are part of a
+// commit, they are withdrawn and its error is returned; once they are, Publish
+// waits for the outcome.
+func (p *Publisher) Publish(ctx context.Context, drafts ...Draft) ([]Event, error) {
+	call, err := p.prepare(drafts)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.enqueue(call); err != nil {
+		return nil, err
+	}
+	select {
+	case r := <-call.done:
+		return r.Events, r.Err
+	case <-ctx.Done():
+	}
+	if p.withdraw(call) {
+		return nil, ctx.Err()
+	}
+	r := <-call.done
+	return r.Events, r.Err
+}
+
+func (p *Publisher) prepare(drafts []Draft) (*publish, error) {
+	if len(drafts) == 0 {
+		return nil, fmt.Errorf("%w: nothing to publish", ErrInvalid)
+	}
+	call := &publish{batch: Batch{Drafts: make([]Draft, len(drafts))}, done: make(chan Result, 1)}
+	for i, d := range drafts {
+		clean, err := d.clean(p.limit)
+		if err != nil {
+			return nil, err
+		}
+		call.batch.Drafts[i] = clean
+		call.size += len(clean.Data)
+	}
+	return call, nil
+}
+
+func (p *Publisher) enqueue(call *publish) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return fmt.Errorf("publish: %w", ErrStopped)
+	}
+	p.pending = append(p.pending, call)
+	signal(p.more)
+	return nil
+}
+
+// withdraw takes back a call that no commit has taken yet.
+func (p *Publisher) withdraw(call *publish) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, c := range p.pending {
+		if c == call {
+			p.pending = append(p.pending[:i], p.pending[i+1:]...)
+			return true
+		}
+	}
+	return false
+}
+
+func (p *Publisher) commitLoop() {
+	defer p.teller.stop()
+	for {
+		calls, closed := p.take()
+		if len(calls) > 0 {
+			p.commit(calls)
+			continue
+		}
+		if closed {
+			return
+		}
+		<-p.more
+	}
+}
+
+// take returns the calls for the next commit.
+func (p *Publisher) take() (calls []*publish, closed bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n, events, size := 0, 0, 0
+	for n < len(p.pending) && (n == 0 || events < commitEvents && size < commitBytes) {
+		events += len(p.pending[n].batch.Drafts)
+		size += p.pending[n].size
+		n++
+	}
+	calls = p.pending[:n:n]
+	p.pending = append(make([]*publish, 0, n), p.pending[n:]...)
+	return calls, p.closed
+}
+
+// commit stores the calls' batches in one append and answers each call.
+func (p *Publisher) commit(calls []*publish) {
+	batches := make([]Batch, len(calls))
+	for i, c := range calls {
+		batches[i] = c.batch
+	}
+	// The append has no deadline, and outlives the callers: an answer that
+	// comes late is better than not knowing what was stored.
+	results, err := p.store.Append(context.Background(), batches)
+	p.outage.note(p.logger, err, "store")
+	if err != nil {
+		for _, c := range calls {
+			c.done <- Result{Err: fmt.Errorf("publish: %w", err)}
+		}
+		if errors.Is(err, ErrUncertain) {
+			signal(p.hub.missed) // the hub finds out what was stored
+		}
+		return
+	}
+	events := make([]Event, 0, len(calls))
+	for _, r := range results {
+		events = append(events, r.Events...)
+	}
+	// The logs come first, which costs next to nothing: whoever has the answer
+	// and then subscribes here starts behind its own event.
+	p.hub.accept(events)
+	for i, c := range calls {
+		c.done <- results[i]
+	}
+	p.teller.tell(events)
+}
+
+// teller tells the bus of events, off the path of the answers.
+type teller struct {
+	bus    Bus
+	logger *slog.Logger
+
+	mu     sync.Mutex
+	closed bool
+	events []Event
+	more   chan struct{}
+}
+
+func (t *teller) tell(events []Event) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	// A bus that is slow or away is not waited for. What it is not told, the
+	// other nodes find in the store.
+	if len(t.events) < tellQueue {
+		t.events = append(t.events, events...)
+		signal(t.more)
+	}
+}
+
+func (t *teller) stop() {
+	t.mu.Lock()
+	t.closed = true
+	t.mu.Unlock()
+	signal(t.more)
+}
+
+func (t *teller) loop() {
+	outage := outage{}
+	for {
+		events, closed := t.take()
+		if len(events) == 0 {
+			if closed {
+				return
+			}
+			<-t.more
+			continue
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), tellBudget)
+		err := t.bus.Tell(ctx, events)
+		cancel()
+		outage.note(t.logger, err, "bus")
+	}
+}
+
+func (t *teller) take() (events []Event, closed bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := min(len(t.events), tellEvents)
+	events = t.events[:n:n]
+	t.events = t.events[n:]
+	return events, t.closed
+}
+
+// outage notes when something stops working and when it works again, with one
+// line each, however often it is tried in between.
+type outage struct{ on bool }
+
+func (o *outage) note(logger *slog.Logger, err error, what string) {
+	switch {
+	case err != nil && !o.on:
+		logger.Error(what+" does not work", "error", err)
+	case err == nil && o.on:
+		logger.Info(what + " works again")
+	}
+	o.on = err != nil
+}

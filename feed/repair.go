@@ -1,0 +1,226 @@
+package feed
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// What a hub does by itself: it takes events from wherever they come, wakes
+// the subscribers, and keeps every log in step with the store.
+
+// accept takes events that the store has committed into the logs that want
+// them. Events of one feed that stand together are taken together.
+func (h *Hub) accept(events []Event) {
+	now := time.Now()
+	for len(events) > 0 {
+		n := 1
+		for n < len(events) && events[n].Feed == events[0].Feed {
+			n++
+		}
+		if l, memory := h.lookup(events[0].Feed); l != nil {
+			h.settle(l, l.accept(events[:n], now, memory))
+		}
+		events = events[n:]
+	}
+}
+
+// receiver is the hub as the bus sees it.
+type receiver struct{ *Hub }
+
+func (r receiver) Cursor(feed string) (Cursor, bool) {
+	l, _ := r.lookup(feed)
+	if l == nil {
+		return 0, false
+	}
+	return l.end()
+}
+
+func (r receiver) Receive(events []Event) { r.accept(events) }
+
+func (r receiver) Grew(feed string, last uint64) {
+	if l, _ := r.lookup(feed); l != nil {
+		r.settle(l, l.learn(Bounds{Last: last}))
+	}
+}
+
+func (r receiver) Missed() { signal(r.missed) }
+
+// tailLoop listens to the bus for as long as the hub lives.
+func (h *Hub) tailLoop() {
+	for h.ctx.Err() == nil {
+		if err := h.bus.Tail(h.ctx, receiver{h}); err != nil && h.ctx.Err() == nil {
+			h.logger.Error("tailing the bus failed; events of other nodes arrive late until it works again", "error", err)
+			h.pause(time.Second)
+		}
+	}
+}
+
+// wakeLoop wakes the subscribers of logs that grew. Logs that grow again in
+// the meantime are woken once for both.
+func (h *Hub) wakeLoop() {
+	for {
+		select {
+		case <-h.wake:
+		case <-h.ctx.Done():
+			return
+		}
+		h.grownMu.Lock()
+		grown := h.grown
+		h.grown = nil
+		for _, l := range grown {
+			l.queued = false
+		}
+		h.grownMu.Unlock()
+		for _, l := range grown {
+			l.wake()
+		}
+	}
+}
+
+// fill reads from the store what a log lacks, until it has all that is known
+// to exist.
+func (h *Hub) fill(l *log) {
+	wait := backoff{}
+	for h.ctx.Err() == nil {
+		tail, known := l.wanted()
+		p, err := h.store.Read(h.ctx, l.feed, tail, pageLimit)
+		if err != nil {
+			h.pause(wait.next())
+			continue
+		}
+		_, memory := h.lookup(l.feed)
+		grew, done := l.fill(tail, known, p, time.Now(), memory)
+		h.settle(l, outcome{grew: grew})
+		if done {
+			return
+		}
+		wait = backoff{}
+	}
+}
+
+// verifyLoop compares the open feeds with the store: about every h.verify, and
+// at once when something may have been missed.
+func (h *Hub) verifyLoop() {
+	ticker := time.NewTicker(h.verify)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-h.missed:
+		case <-ticker.C:
+		case <-h.ctx.Done():
+			return
+		}
+		logs := h.sweep(time.Now())
+		for len(logs) > 0 && h.ctx.Err() == nil {
+			n := min(len(logs), verifyBatch)
+			if err := h.verifyLogs(logs[:n]); err != nil {
+				break // the store is away: the next round is soon enough
+			}
+			logs = logs[n:]
+		}
+	}
+}
+
+// sweep drops the logs that nobody has used for a while, lets quiet ones rest,
+// and returns the others.
+func (h *Hub) sweep(now time.Time) []*log {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	logs := make([]*log, 0, len(h.logs))
+	for name, l := range h.logs {
+		if l.users == 0 && now.Sub(l.idle) >= linger {
+			delete(h.logs, name)
+			continue
+		}
+		l.rest(now.Add(-linger))
+		logs = append(logs, l)
+	}
+	return logs
+}
+
+func (h *Hub) verifyLogs(logs []*log) error {
+	var (
+		open  []*log
+		feeds []string
+		tails []Cursor
+	)
+	for _, l := range logs {
+		// The end of the log is read before the store is: whatever the log
+		// holds now was committed, so the store can't be behind it.
+		if tail, ok := l.end(); ok {
+			open, feeds, tails = append(open, l), append(feeds, l.feed), append(tails, tail)
+		}
+	}
+	if len(open) == 0 {
+		return nil
+	}
+	all, err := h.store.Bounds(h.ctx, feeds)
+	if err != nil {
+		return err
+	}
+	for i, l := range open {
+		h.settle(l, l.check(all[i], tails[i]))
+	}
+	return nil
+}
+
+// readPage asks the store for the page of the feed after the cursor. Pages end
+// at round ids, so that subscribers that came from anywhere soon share them.
+func (h *Hub) readPage(feed string, after Cursor) *flight[page] {
+	return h.pages.join(pageKey{feed, after}, h.start, func() (page, error) {
+		limit := pageLimit
+		limit.Events -= int(after % Cursor(limit.Events))
+		p, err := h.store.Read(h.ctx, feed, after, limit)
+		if err != nil {
+			return page{}, err
+		}
+		if err := checkPage(feed, after, p); err != nil {
+			h.logger.Error("the store broke its promise", "error", err)
+			return page{}, err
+		}
+		if len(p.Events) == 0 {
+			return page{Bounds: p.Bounds}, nil
+		}
+		return page{p.Bounds, newSegment(Cursor(p.Events[0].ID-1), p.Events)}, nil
+	})
+}
+
+// checkPage holds a store to what Read promises: ids without a hole.
+func checkPage(feed string, after Cursor, p Page) error {
+	next := max(uint64(after)+1, p.First)
+	for i := range p.Events {
+		if id := p.Events[i].ID; id != next {
+			return fmt.Errorf("read %s after %d: got event %d, want %d", feed, after, id, next)
+		}
+		next++
+	}
+	return nil
+}
+
+// askBounds asks the store for the bounds of a log's feed as they are now:
+// unlike a page, the answer is not shared.
+func (h *Hub) askBounds(l *log) *flight[page] {
+	call := &flight[page]{done: make(chan struct{})}
+	h.start(func() {
+		call.value.Bounds, call.err = h.readBounds(h.ctx, l)
+		close(call.done)
+	})
+	return call
+}
+
+// pause waits for d, or until the hub is closed.
+func (h *Hub) pause(d time.Duration) {
+	ctx, cancel := context.WithTimeout(h.ctx, d)
+	defer cancel()
+	<-ctx.Done()
+}
+
+// backoff is how long to wait before the next try: longer each time, up to a
+// bound that keeps recovery quick once the store is back.
+type backoff struct{ last time.Duration }
+
+func (b *backoff) next() time.Duration {
+	b.last = min(max(2*b.last, 25*time.Millisecond), time.Second)
+	return b.last
+}

@@ -1,0 +1,96 @@
+package feed
+
+import "sync"
+
+// segment is a stretch of consecutive events of one feed, and what they look
+// like on the wire. The log is made of segments, and a page read from a store
+// becomes one, so that subscribers of either share the encoded bytes.
+//
+// Events are only ever added at the end. Whoever has seen n events may go on
+// reading those n without a lock.
+type segment struct {
+	after  Cursor // the cursor before the first event
+	events []Event
+	bytes  int // of data
+
+	mu      sync.Mutex
+	encoded []encoded // an entry for each encoding that was asked for
+}
+
+type encoded struct {
+	encoding Encoding
+	bytes    []byte
+	ends     []int // where in bytes each event ends
+}
+
+func newSegment(after Cursor, events []Event) *segment {
+	s := &segment{after: after, events: events}
+	for i := range events {
+		s.bytes += cost(&events[i])
+	}
+	return s
+}
+
+// cost is what an event takes in memory, roughly.
+func cost(e *Event) int { return len(e.Data) + len(e.Type) + 96 }
+
+// add appends an event. The caller holds the lock of the log.
+func (s *segment) add(e Event) {
+	s.events = append(s.events, e)
+	s.bytes += cost(&e)
+}
+
+// since returns the events after c, which lies within the segment, as it is now.
+func (s *segment) since(c Cursor) Delivery {
+	n := len(s.events)
+	return Delivery{segment: s, seen: s.events[:n:n], from: int(c - s.after)}
+}
+
+// encode returns the bytes of seen[from:], where seen is the beginning of the
+// segment's events. It encodes no event twice.
+func (s *segment) encode(encoding Encoding, seen []Event, from int) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := 0
+	for i < len(s.encoded) && s.encoded[i].encoding != encoding {
+		i++
+	}
+	if i == len(s.encoded) {
+		s.encoded = append(s.encoded, encoded{encoding: encoding})
+	}
+	e := &s.encoded[i]
+	for n := len(e.ends); n < len(seen); n++ {
+		e.bytes = encoding.Encode(e.bytes, &seen[n])
+		e.ends = append(e.ends, len(e.bytes))
+	}
+	start := 0
+	if from > 0 {
+		start = e.ends[from-1]
+	}
+	end := e.ends[len(seen)-1]
+	return e.bytes[start:end:end]
+}
+
+// Delivery is what a subscription hands out at once: a gap, or events, or
+// nothing. It stays valid for as long as it is kept.
+type Delivery struct {
+	// Gap, if not nil, stands alone and comes before the events behind it.
+	Gap *Gap
+
+	segment *segment
+	seen    []Event // the events of the segment up to the last of this delivery
+	from    int     // where in seen this delivery begins
+}
+
+// Events returns the events of the delivery: consecutive, oldest first. They
+// are shared with other subscribers and not to be changed.
+func (d Delivery) Events() []Event { return d.seen[d.from:] }
+
+// Encoded returns the encoded events of the delivery, back to back. The bytes
+// are shared with other subscribers and not to be changed.
+func (d Delivery) Encoded(encoding Encoding) []byte {
+	if d.from >= len(d.seen) {
+		return nil
+	}
+	return d.segment.encode(encoding, d.seen, d.from)
+}
