@@ -1,0 +1,20 @@
+package feed
+
+import "context"
+
+// Health says what works: nil for what does.
+type Health struct {
+	Store error
+	Bus   error
+}
+
+// Health asks the store and the bus whether they work. A bus that has no
+// method Ping(context.Context) error cannot fail, and always works.
+func (h *Hub) Health(ctx context.Context) Health {
+	var health Health
+	_, health.Store = h.store.Bounds(ctx, []string{"health"})
+	if bus, ok := h.bus.(interface{ Ping(context.Context) error }); ok {
+		health.Bus = bus.Ping(ctx)
+	}
+	return health
+}

@@ -1,0 +1,125 @@
+// Package server is Rejoin's HTTP interface: it turns requests into calls on
+// package feed, and feeds into event streams.
+package server
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/rejoin/rejoin/feed"
+)
+
+// Options tunes a server. The zero value is good.
+type Options struct {
+	// Heartbeat is the time without an event after which a stream gets a
+	// keep-alive; 0 means 15 seconds.
+	Heartbeat time.Duration
+	// Retry is about how long a client is told to wait before it connects
+	// again: each is told a time of its own within half of it either way;
+	// 0 means 2 seconds.
+	Retry time.Duration
+	// WriteTimeout is how long a subscriber may read nothing at all while
+	// something is waiting for it; 0 means 30 seconds.
+	WriteTimeout time.Duration
+	// MaxAge ends streams that are about as old, a fifth either way; 0 means
+	// never.
+	MaxAge time.Duration
+	// EventBytes is the publisher's limit, feed.PublisherOptions.EventBytes.
+	// A request body with more than twice as many is not read to its end.
+	EventBytes int
+	// Console serves everything that is not part of the interface, if set.
+	Console http.Handler
+	// Logger gets what operators should see; nil means slog.Default.
+	Logger *slog.Logger
+}
+
+// Server is the http.Handler of one node.
+type Server struct {
+	hub       *feed.Hub
+	publisher *feed.Publisher
+	options   Options
+	logger    *slog.Logger
+	routes    http.Handler
+
+	mu       sync.Mutex
+	draining bool
+	streams  map[*stream]struct{}
+}
+
+// New returns a server that publishes to publisher and subscribes to hub.
+func New(hub *feed.Hub, publisher *feed.Publisher, o Options) *Server {
+	o.Heartbeat = cmp.Or(o.Heartbeat, 15*time.Second)
+	o.Retry = cmp.Or(o.Retry, 2*time.Second)
+	o.WriteTimeout = cmp.Or(o.WriteTimeout, 30*time.Second)
+	o.EventBytes = cmp.Or(o.EventBytes, feed.DefaultEventBytes)
+	s := &Server{
+		hub:       hub,
+		publisher: publisher,
+		options:   o,
+		logger:    cmp.Or(o.Logger, slog.Default()),
+		streams:   make(map[*stream]struct{}),
+	}
+	s.routes = s.router()
+	return s
+}
+
+// ServeHTTP answers one request.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.routes.ServeHTTP(w, r) }
+
+// Drain makes the server not ready, takes no more subscribers, and breaks off
+// its streams one after another over the window, so that their clients do not
+// all arrive elsewhere at once. It returns when the last stream was told to
+// end; when ctx ends, it ends the remaining ones at once.
+func (s *Server) Drain(ctx context.Context, window time.Duration) {
+	streams := s.stopAdmitting()
+	if len(streams) == 0 {
+		return
+	}
+	pause := time.NewTicker(max(window/time.Duration(len(streams)), time.Nanosecond))
+	defer pause.Stop()
+	for _, st := range streams {
+		st.end(errDraining)
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (s *Server) stopAdmitting() []*stream {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.draining = true
+	streams := make([]*stream, 0, len(s.streams))
+	for st := range s.streams {
+		streams = append(streams, st)
+	}
+	return streams
+}
+
+// admit takes a stream in, unless the server is draining.
+func (s *Server) admit(st *stream) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining {
+		return false
+	}
+	s.streams[st] = struct{}{}
+	return true
+}
+
+func (s *Server) dismiss(st *stream) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.streams, st)
+}
+
+func (s *Server) isDraining() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.draining
+}
