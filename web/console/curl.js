@@ -1,0 +1,48 @@
+// The same things from a terminal.
+
+import { eventsURL } from "./place.js";
+
+const quote = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
+
+export function showCommands(feed, cursor, draft) {
+  const data = draft.data || (draft.json ? '{"text":"hello"}' : "hello");
+  const publish = [
+    `curl ${quote(eventsURL(feed))}`,
+    `-H 'Content-Type: ${draft.json ? "application/json" : "text/plain"}'`,
+    ...(draft.type ? [`-H ${quote(`Event-Type: ${draft.type}`)}`] : []),
+    // Not -d, which would read a file when the data begins with @.
+    `--data-raw ${quote(data)}`,
+  ];
+  set("curl-follow", `curl -N ${quote(eventsURL(feed, { from: "-50" }))}`);
+  set("curl-resume", `curl -N ${quote(eventsURL(feed))} \\\n  -H ${quote(`Last-Event-ID: ${cursor || "0"}`)}`);
+  set("curl-publish", publish.join(" \\\n  "));
+}
+
+function set(id, text) {
+  const place = document.getElementById(id);
+  // Rewriting the same text would undo a selection.
+  if (place.textContent !== text) place.textContent = text;
+}
+
+export function enableCopying() {
+  for (const button of document.querySelectorAll(".copy")) {
+    let timer = 0;
+    button.addEventListener("click", async () => {
+      const place = document.getElementById(button.dataset.copies);
+      button.textContent = (await copy(place)) ? "Copied" : "Selected";
+      clearTimeout(timer);
+      timer = setTimeout(() => { button.textContent = "Copy"; }, 1600);
+    });
+  }
+}
+
+// Browsers offer the clipboard only to secure origins; elsewhere the text is selected, one key from copied.
+async function copy(place) {
+  try {
+    await navigator.clipboard.writeText(place.textContent);
+    return true;
+  } catch {
+    getSelection().selectAllChildren(place);
+    return false;
+  }
+}

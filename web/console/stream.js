@@ -1,0 +1,148 @@
+// The connection: a native EventSource, and what a page has to do around one.
+
+import { eventsURL } from "./place.js";
+import { problemOf } from "./problem.js";
+
+const CONTROL = ["feed.open", "feed.gap", "feed.cursor", "feed.closed", "feed.expired"];
+const HISTORY = "-50";
+const RETRY_FIRST = 2000;
+const RETRY_MOST = 30000;
+
+// Answers that will not get better by asking again.
+const isFinal = (status) => (status >= 400 && status < 500 && ![408, 425, 429].includes(status)) || status === 501;
+
+export class Stream {
+  #feed;
+  #types = new Set();
+  #source = null;
+  #timer = 0;
+  #asking = null;
+  #failures = 0;
+  #cursor;
+  #onState;
+  #onBlock;
+
+  // cursor() is where to resume, "" for a first connection. onState(state, detail) has the states
+  // connecting, live, reconnecting, cut, closed, failed. onBlock(type, data, cursor) is
+  // called for every block heard, a control event's data parsed.
+  constructor({ cursor, onState, onBlock }) {
+    this.#cursor = cursor;
+    this.#onState = onState;
+    this.#onBlock = onBlock;
+  }
+
+  follow(feed, types) {
+    this.#feed = feed;
+    this.#types = new Set(types);
+    this.#failures = 0;
+    this.#connect("connecting");
+  }
+
+  listen(type) {
+    if (this.#types.has(type)) return;
+    this.#types.add(type);
+    this.#source?.addEventListener(type, this.#pass);
+  }
+
+  cut() {
+    this.#drop();
+    this.#onState("cut");
+  }
+
+  resume() {
+    this.#failures = 0;
+    this.#connect("reconnecting");
+  }
+
+  #connect(state) {
+    this.#drop();
+    this.#onState(state);
+    const source = new EventSource(this.#url());
+    this.#source = source;
+    source.onerror = () => this.#broken();
+    source.onmessage = this.#pass;
+    for (const type of this.#types) source.addEventListener(type, this.#pass);
+    for (const type of CONTROL) source.addEventListener(type, this.#control);
+  }
+
+  // A native EventSource sends its cursor as a header, but only one that it has read itself:
+  // a new one is told by its URL.
+  #url() {
+    const cursor = this.#cursor();
+    return eventsURL(this.#feed, cursor === "" ? { from: HISTORY } : { lastEventId: cursor });
+  }
+
+  #drop() {
+    clearTimeout(this.#timer);
+    this.#asking?.abort();
+    this.#source?.close();
+    this.#source = this.#asking = null;
+  }
+
+  #pass = (event) => {
+    if (event.target === this.#source) this.#onBlock(event.type === "message" ? "" : event.type, event.data, event.lastEventId);
+  };
+
+  #control = (event) => {
+    if (event.target !== this.#source) return;
+    const info = JSON.parse(event.data);
+    // Only now is the feed being read: a response head alone can come from a server whose store is away.
+    if (event.type === "feed.open") {
+      this.#failures = 0;
+      this.#onState("live");
+    }
+    this.#onBlock(event.type, info, event.lastEventId || info.cursor || this.#cursor());
+    if (event.type === "feed.closed") this.#end();
+  };
+
+  #end() {
+    this.#drop();
+    this.#onState("closed");
+  }
+
+  #broken() {
+    if (this.#source.readyState === EventSource.CONNECTING) {
+      this.#onState("reconnecting", "The browser is trying again by itself.");
+      return;
+    }
+    // CLOSED: the browser has given up for good, and does not tell a script why.
+    this.#drop();
+    this.#onState("reconnecting");
+    this.#ask();
+  }
+
+  // Asks for the same URL once more, to learn what the EventSource was answered.
+  async #ask() {
+    const asking = new AbortController();
+    this.#asking = asking;
+    let verdict;
+    try {
+      const response = await fetch(this.#url(), { headers: { Accept: "text/event-stream" }, signal: asking.signal, cache: "no-store" });
+      verdict = await judge(response);
+    } catch {
+      verdict = { state: "reconnecting", detail: "The server cannot be reached." };
+    }
+    if (asking !== this.#asking) return;
+    asking.abort();
+
+    if (verdict.state === "closed") this.#end();
+    else if (verdict.state === "failed") this.#onState("failed", verdict.detail);
+    else this.#retry(verdict.detail);
+  }
+
+  #retry(detail) {
+    const base = Math.min(RETRY_MOST, RETRY_FIRST * 2 ** this.#failures++);
+    const delay = base * (0.5 + Math.random());
+    this.#onState("reconnecting", `${detail} Trying again in ${Math.ceil(delay / 1000)} s.`.trim());
+    this.#timer = setTimeout(() => this.#connect("reconnecting"), delay);
+  }
+}
+
+async function judge(response) {
+  if (response.status === 204) return { state: "closed" };
+  if (isFinal(response.status)) return { state: "failed", detail: await problemOf(response) };
+  if (!response.ok) return { state: "reconnecting", detail: await problemOf(response) };
+  const type = response.headers.get("Content-Type") ?? "";
+  if (type.startsWith("text/event-stream")) return { state: "reconnecting", detail: "" };
+  return { state: "failed", detail: `Not an event stream: the answer is ${type || "of no known type"}. Is something standing between this page and Rejoin?` };
+}

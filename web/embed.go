@@ -1,0 +1,127 @@
+// Package web is the console: the page at / that follows a feed with the
+// browser's own EventSource and publishes to it. Its files are embedded, so the
+// server needs nothing beside its binary.
+//
+// [Handler] serves / and everything below /console/, and nothing else. The page
+// needs the API on the same origin; its links are relative, so a proxy may serve
+// both below a path of its own.
+package web
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"path"
+	"strings"
+	"time"
+)
+
+//go:embed index.html console
+var files embed.FS
+
+// policy lets the page load its own files and talk to its own origin. Trusted
+// Types make the browser refuse any string that would be parsed as HTML: what a
+// feed carries comes from strangers.
+const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; " +
+	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; " +
+	"require-trusted-types-for 'script'; trusted-types 'none'"
+
+// contentTypes is spelled out because the mime package also asks the host, whose
+// answer differs from one machine to the next.
+var contentTypes = map[string]string{
+	".html": "text/html; charset=utf-8",
+	".js":   "text/javascript; charset=utf-8",
+	".css":  "text/css; charset=utf-8",
+	".svg":  "image/svg+xml",
+}
+
+// asset is one file as it is served.
+type asset struct {
+	body        []byte
+	contentType string
+	etag        string
+}
+
+// Handler returns the handler of the console: index.html at /, its assets below
+// /console/. It answers GET and HEAD, 405 to other methods and 404 to any other
+// path.
+func Handler() http.Handler {
+	assets := load()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		found, ok := assets[r.URL.Path]
+		switch {
+		case !ok:
+			refuse(w, http.StatusNotFound, "there is nothing at "+r.URL.Path)
+		case r.Method != http.MethodGet && r.Method != http.MethodHead:
+			w.Header().Set("Allow", "GET, HEAD")
+			refuse(w, http.StatusMethodNotAllowed, r.Method+" is not possible here")
+		default:
+			found.serve(w, r)
+		}
+	})
+}
+
+func (a asset) serve(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Content-Type", a.contentType)
+	h.Set("ETag", a.etag)
+	// The names carry no version, so the browser has to ask each time; the ETag
+	// makes that a 304.
+	h.Set("Cache-Control", "no-cache")
+	h.Set("Content-Security-Policy", policy)
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("X-Content-Type-Options", "nosniff")
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(a.body))
+}
+
+// refuse answers with status as a problem (RFC 9457), as the API does.
+func refuse(w http.ResponseWriter, status int, detail string) {
+	problem, err := json.Marshal(struct {
+		Title  string `json:"title"`
+		Status int    `json:"status"`
+		Detail string `json:"detail"`
+	}{http.StatusText(status), status, detail})
+	if err != nil {
+		panic(fmt.Errorf("encode problem: %w", err)) // strings and a number: it cannot fail
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/problem+json")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	// An error here is the client gone.
+	_, _ = w.Write(append(problem, '\n'))
+}
+
+// load reads the embedded files, by the path that each is served at. It panics
+// on a file that cannot be served, which a test would have met first.
+func load() map[string]asset {
+	assets := make(map[string]asset)
+	err := fs.WalkDir(files, ".", func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		body, err := files.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		contentType, ok := contentTypes[path.Ext(name)]
+		if !ok {
+			return fmt.Errorf("serve %s: no content type is known for it", name)
+		}
+		sum := sha256.Sum256(body)
+		served := "/" + strings.TrimSuffix(name, "index.html")
+		assets[served] = asset{body, contentType, `"` + hex.EncodeToString(sum[:16]) + `"`}
+		return nil
+	})
+	if err != nil {
+		panic(fmt.Errorf("load console: %w", err))
+	}
+	return assets
+}
