@@ -1,0 +1,105 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql/driver"
+	"embed"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/mattn/go-sqlite3"
+)
+
+//go:embed queries/*.sql
+var queries embed.FS
+
+// query returns the text of queries/<name>.sql.
+func query(name string) string {
+	text, err := queries.ReadFile("queries/" + name + ".sql")
+	if err != nil {
+		panic(err) // the name is a constant of this package
+	}
+	return strings.TrimSpace(string(text))
+}
+
+// conn is one connection of the driver's own, used by one goroutine at a time.
+// It goes past database/sql, which costs an append about as much again as
+// SQLite does.
+type conn struct {
+	*sqlite3.SQLiteConn
+	stmts []*stmt
+}
+
+func dial(dsn string) (*conn, error) {
+	c, err := (&sqlite3.SQLiteDriver{}).Open(dsn)
+	if err != nil {
+		return nil, err
+	}
+	return &conn{SQLiteConn: c.(*sqlite3.SQLiteConn)}, nil
+}
+
+// prepare fills in the statements, which close with c.
+func (c *conn) prepare(stmts map[**stmt]string) error {
+	for dst, name := range stmts {
+		s, err := c.Prepare(query(name))
+		if err != nil {
+			return fmt.Errorf("prepare %s: %w", name, err)
+		}
+		*dst = &stmt{SQLiteStmt: s.(*sqlite3.SQLiteStmt)}
+		c.stmts = append(c.stmts, *dst)
+	}
+	return nil
+}
+
+func (c *conn) Close() error {
+	var errs []error
+	for _, s := range c.stmts {
+		errs = append(errs, s.Close())
+	}
+	return errors.Join(append(errs, c.SQLiteConn.Close())...)
+}
+
+// stmt is a prepared statement.
+type stmt struct {
+	*sqlite3.SQLiteStmt
+	args []driver.NamedValue
+	row  []driver.Value
+}
+
+// each runs the statement and calls f with each row until f returns false. The
+// row is f's only until it returns. No cursor is left open.
+//
+// It takes no context: every statement here is short, and with one that can
+// end the driver would watch it at each step.
+func (s *stmt) each(f func(row []driver.Value) bool, args ...driver.Value) (err error) {
+	s.args = s.args[:0]
+	for i, a := range args {
+		s.args = append(s.args, driver.NamedValue{Ordinal: i + 1, Value: a})
+	}
+	rows, err := s.QueryContext(context.Background(), s.args)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	if s.row == nil {
+		s.row = make([]driver.Value, len(rows.Columns()))
+	}
+	for {
+		switch err := rows.Next(s.row); {
+		case err == io.EOF:
+			return nil
+		case err != nil:
+			return err
+		}
+		if !f(s.row) {
+			return nil
+		}
+	}
+}
+
+// exec runs the statement for what it does.
+func (s *stmt) exec(args ...driver.Value) error {
+	return s.each(func([]driver.Value) bool { return true }, args...)
+}

@@ -1,0 +1,42 @@
+package sqlite
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/mattn/go-sqlite3"
+)
+
+// lock keeps a store's file for one Store. It is an SQLite transaction on an
+// empty file of its own, because SQLite's file locks work on every system that
+// SQLite runs on, hold within a process too, and end with the process however
+// it ends.
+type lock struct{ *conn }
+
+// acquire takes the lock for the file at path. The lock's file stays when the
+// lock is released: removing it could take it from under the next holder.
+func acquire(path string) (*lock, error) {
+	path += ".lock"
+	c, err := dial(dsn(path, "mode=rwc", "_busy_timeout=0"))
+	if err == nil {
+		if _, err = c.Exec(query("lock"), nil); err == nil {
+			return &lock{c}, nil
+		}
+		err = errors.Join(err, c.Close())
+	}
+	// The first statement that dial runs on the file may find it locked.
+	if e, ok := errors.AsType[sqlite3.Error](err); ok && e.Code == sqlite3.ErrBusy {
+		return nil, errors.New("it is in use: another process, or this one, has it open")
+	}
+	// SQLite tries twice and reports why the second time failed.
+	if f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL, 0o644); err == nil {
+		_ = f.Close()
+	} else if !errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("make lock file: this user must be able to write its directory: %w", err)
+	}
+	return nil, fmt.Errorf("lock %s: %w", path, explain(err))
+}
+
+func (l *lock) release() error { return l.Close() }

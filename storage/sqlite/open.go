@@ -1,0 +1,192 @@
+package sqlite
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/mattn/go-sqlite3"
+	"github.com/pressly/goose/v3"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+const (
+	mark   = 1382707049 // the application_id of our files: set_mark.sql
+	newest = 1          // the version of the last migration
+)
+
+// resolve returns the absolute path without symbolic links, so that one file
+// has one name, and looks for what SQLite would report unclearly or not at all.
+// The file itself it does not open: closing it would drop the locks that
+// another Store of this process has on it.
+func resolve(path string) (string, error) {
+	if path == "" || strings.HasPrefix(path, ":memory:") {
+		return "", errors.New("it has to be the path of a file")
+	}
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	dir, err := filepath.EvalSymlinks(filepath.Dir(abs))
+	if err != nil {
+		return "", fmt.Errorf("find its directory: %w", err)
+	}
+	if info, err := os.Stat(dir); err != nil {
+		return "", fmt.Errorf("find its directory: %w", err)
+	} else if !info.IsDir() {
+		return "", fmt.Errorf("%s is not a directory", dir)
+	}
+	path = filepath.Join(dir, filepath.Base(abs))
+	switch _, err := os.Lstat(path); {
+	case errors.Is(err, fs.ErrNotExist):
+		return path, nil
+	case err != nil:
+		return "", err
+	}
+	path, err = filepath.EvalSymlinks(path)
+	if err != nil {
+		return "", fmt.Errorf("follow the symbolic link: %w", err)
+	}
+	switch info, err := os.Stat(path); {
+	case err != nil:
+		return "", err
+	case info.IsDir():
+		return "", errors.New("it is a directory, not a file")
+	case !info.Mode().IsRegular():
+		return "", errors.New("it is not a regular file")
+	}
+	return path, nil
+}
+
+// dsn names the file at path with parameters of SQLite and, with an underscore
+// in front, of the driver.
+func dsn(path string, params ...string) string {
+	// As an URL, because the driver cuts the name at a question mark and
+	// SQLite decodes percent signs.
+	u := url.URL{Scheme: "file", Path: path, RawQuery: strings.Join(params, "&")}
+	return u.String()
+}
+
+func writerDSN(path string) string {
+	return dsn(path, "mode=rwc", "_mutex=no", "_journal_mode=WAL", "_synchronous=FULL", "_busy_timeout=5000")
+}
+
+func readerDSN(path string) string {
+	return dsn(path, "mode=ro", "_mutex=no", "_query_only=1", "_busy_timeout=5000")
+}
+
+// prepare makes the file at path a store of the current schema, if it may, and
+// returns the store's id.
+func prepare(ctx context.Context, path string) (id string, err error) {
+	if err := inspect(ctx, path); err != nil {
+		return "", err
+	}
+	db, err := sql.Open("sqlite3", writerDSN(path))
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	db.SetMaxOpenConns(1)
+	if err := migrate(ctx, db); err != nil {
+		return "", err
+	}
+	if _, err := db.ExecContext(ctx, query("set_store_id"), rand.Text()); err != nil {
+		return "", fmt.Errorf("write store id: %w", explain(err))
+	}
+	if err := db.QueryRowContext(ctx, query("get_store_id")).Scan(&id); err != nil {
+		return "", fmt.Errorf("read store id: %w", explain(err))
+	}
+	var root any
+	if err := db.QueryRowContext(ctx, query("touch_tables")).Scan(&root, &root, &root); err != nil {
+		return "", fmt.Errorf("read tables: %w", explain(err))
+	}
+	return id, nil
+}
+
+// inspect looks at a file before anything in it is changed (setting WAL mode
+// would change it), and refuses one that is not ours, newer than we are, or
+// damaged where all else begins. It leaves open whether the file is new.
+func inspect(ctx context.Context, path string) (err error) {
+	if info, err := os.Stat(path); err != nil || info.Size() == 0 {
+		return nil
+	}
+	db, err := sql.Open("sqlite3", dsn(path, "mode=ro", "_busy_timeout=5000"))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	db.SetMaxOpenConns(1)
+	var id, version int64
+	var empty bool
+	if err := db.QueryRowContext(ctx, query("get_mark")).Scan(&id); err != nil {
+		return fmt.Errorf("read header: %w", explain(err))
+	}
+	if err := db.QueryRowContext(ctx, query("is_empty")).Scan(&empty); err != nil {
+		return fmt.Errorf("read schema: %w", explain(err))
+	}
+	switch {
+	case id != mark && (id != 0 || !empty):
+		return errors.New("it is an SQLite database of another application")
+	case empty:
+		return nil
+	}
+	if err := db.QueryRowContext(ctx, query("schema_version")).Scan(&version); err != nil {
+		return fmt.Errorf("read schema version: %w", explain(err))
+	}
+	if version > newest {
+		return fmt.Errorf("its schema has version %d, and this program knows those up to %d: use a newer program", version, newest)
+	}
+	return nil
+}
+
+// migrate brings the schema up to date. The mark comes first, so that a start
+// that is cut short leaves a file that the next start knows as ours.
+func migrate(ctx context.Context, db *sql.DB) error {
+	if _, err := db.ExecContext(ctx, query("set_mark")); err != nil {
+		return fmt.Errorf("write header: %w", explain(err))
+	}
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return err
+	}
+	provider, err := goose.NewProvider(goose.DialectSQLite3, db, files,
+		goose.WithLogger(goose.NopLogger()), goose.WithDisableGlobalRegistry(true))
+	if err != nil {
+		return fmt.Errorf("read migrations: %w", err)
+	}
+	if _, err := provider.Up(ctx); err != nil {
+		return fmt.Errorf("migrate: %w", explain(err))
+	}
+	return nil
+}
+
+// explain puts what an error code means for this file in front of the error.
+func explain(err error) error {
+	e, ok := errors.AsType[sqlite3.Error](err)
+	if !ok {
+		return err
+	}
+	switch e.Code {
+	case sqlite3.ErrNotADB:
+		return fmt.Errorf("it is not an SQLite database, or its header is damaged: %w", err)
+	case sqlite3.ErrCorrupt:
+		return fmt.Errorf("it is damaged: %w", err)
+	case sqlite3.ErrCantOpen, sqlite3.ErrReadonly, sqlite3.ErrPerm:
+		return fmt.Errorf("this user must be able to write the file and its directory: %w", err)
+	case sqlite3.ErrBusy:
+		return fmt.Errorf("another program has it locked: %w", err)
+	case sqlite3.ErrFull:
+		return fmt.Errorf("the disk is full: %w", err)
+	}
+	return err
+}

@@ -1,0 +1,1 @@
+INSERT INTO events (feed, seq, type, data, json, time) VALUES (?, ?, ?, ?, ?, ?)

@@ -1,0 +1,1 @@
+SELECT id, first, last FROM feeds WHERE name = ?1

@@ -1,0 +1,1 @@
+SELECT id, last, updated FROM feeds WHERE name = ?1

@@ -1,0 +1,1 @@
+SELECT time FROM events WHERE feed = ?1 AND seq = ?2

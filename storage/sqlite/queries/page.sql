@@ -1,0 +1,7 @@
+-- One statement, so that bounds and events come from one snapshot. A feed with
+-- no event after the cursor is one row whose event is NULL.
+SELECT f.first, f.last, e.seq, e.type, e.data, e.json, e.time
+FROM feeds f LEFT JOIN events e ON e.feed = f.id AND e.seq > ?2
+WHERE f.name = ?1
+ORDER BY e.seq
+LIMIT ?3

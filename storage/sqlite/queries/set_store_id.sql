@@ -1,0 +1,1 @@
+INSERT INTO store (only, id) VALUES (1, ?1) ON CONFLICT DO NOTHING

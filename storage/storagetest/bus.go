@@ -1,0 +1,116 @@
+package storagetest
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rejoin/rejoin/feed"
+)
+
+// Joiner returns one more node's bus on one medium. The tests close each bus
+// that they are given, once; a bus that is every node's at once has to bear it.
+type Joiner func(t *testing.T) feed.Bus
+
+// TestBus tests a bus. It calls fresh once a subtest, each time for a medium
+// that nobody else is on.
+//
+// A bus may drop, repeat, delay and reorder. So the tests tell things again
+// until they have arrived, and ask of what arrives only that it is true.
+func TestBus(t *testing.T, fresh func(t *testing.T) Joiner) {
+	tests := []struct {
+		name string
+		run  func(t *testing.T, join Joiner)
+	}{
+		{"what is told arrives", testArrives},
+		{"several receivers", testReceivers},
+		{"closed feeds", testClosedFeeds},
+		{"concurrent tells", testConcurrentTells},
+		{"a flood is received or missed", testFlood},
+		{"tail ends", testTailEnds},
+		{"tail again", testTailAgain},
+		{"tell ends", testTellEnds},
+		{"tell with nobody there", testNobodyThere},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) { test.run(t, fresh(t)) })
+	}
+}
+
+// patience is how long a test waits for what should take milliseconds.
+const patience = 20 * time.Second
+
+// connect returns a node's bus for the length of the test.
+func connect(t *testing.T, join Joiner) feed.Bus {
+	t.Helper()
+	b := join(t)
+	t.Cleanup(func() {
+		if err := b.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return b
+}
+
+// tail runs a Tail until the test or stop ends it.
+func tail(t *testing.T, b feed.Bus, r *receiver) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- b.Tail(ctx, r) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Errorf("tail: got %v at the end of its context, want nil", err)
+			}
+		case <-time.After(patience):
+			t.Error("tail goes on after its context has ended")
+		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.overlap {
+			t.Error("the receiver was called from two goroutines at the same time")
+		}
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+// arrive tells the events until the receivers have them: the first may have
+// been told before the Tails ran, and the bus is allowed to lose any.
+func arrive(t *testing.T, b feed.Bus, events []feed.Event, receivers ...*receiver) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		err := b.Tell(ctx, events)
+		cancel()
+		if err != nil {
+			t.Fatalf("tell: %v", err)
+		}
+		all := true
+		for _, r := range receivers {
+			all = r.wait(200*time.Millisecond, func() bool { return r.has(events) }) && all
+		}
+		if all {
+			return
+		}
+	}
+	t.Fatalf("%d events from %s %d on were told and have not arrived", len(events), events[0].Feed, events[0].ID)
+}
+
+// committed returns n events of a feed, after the id last.
+func committed(name string, last uint64, n int) []feed.Event {
+	events := make([]feed.Event, n)
+	for i := range events {
+		id := last + uint64(i) + 1
+		events[i] = feed.Event{
+			Feed: name, ID: id, Data: fmt.Sprintf("event %d of %s", id, name),
+			Time: time.UnixMilli(1_700_000_000_000 + int64(id)).UTC(),
+		}
+	}
+	return events
+}

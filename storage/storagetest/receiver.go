@@ -1,0 +1,118 @@
+package storagetest
+
+import (
+	"sync"
+	"time"
+
+	"github.com/rejoin/rejoin/feed"
+)
+
+// receiver is a node that follows feeds and notes what it is handed.
+type receiver struct {
+	mu      sync.Mutex
+	cursors map[string]feed.Cursor // of the open feeds
+	events  map[string]map[uint64]feed.Event
+	grew    map[string]uint64
+	missed  int
+	calls   int // that run now
+	overlap bool
+	changed chan struct{} // closed and replaced as something arrives
+	held    chan struct{} // closed unless the receiver stands still
+}
+
+func newReceiver(feeds ...string) *receiver {
+	r := &receiver{
+		cursors: make(map[string]feed.Cursor),
+		events:  make(map[string]map[uint64]feed.Event),
+		grew:    make(map[string]uint64),
+		changed: make(chan struct{}),
+		held:    make(chan struct{}),
+	}
+	close(r.held)
+	for _, name := range feeds {
+		r.cursors[name] = 0
+	}
+	return r
+}
+
+// call notes that the bus calls, and looks for calls at the same time.
+func (r *receiver) call(f func()) {
+	r.mu.Lock()
+	r.calls++
+	r.overlap = r.overlap || r.calls > 1
+	held := r.held
+	r.mu.Unlock()
+	<-held
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f()
+	r.calls--
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+func (r *receiver) Cursor(name string) (after feed.Cursor, open bool) {
+	r.call(func() { after, open = r.cursors[name] })
+	return after, open
+}
+
+func (r *receiver) Receive(events []feed.Event) {
+	r.call(func() {
+		for _, e := range events {
+			if r.events[e.Feed] == nil {
+				r.events[e.Feed] = make(map[uint64]feed.Event)
+			}
+			r.events[e.Feed][e.ID] = e
+			// As a hub does: it moves to the next event and in no other way.
+			if c, open := r.cursors[e.Feed]; open && e.ID == uint64(c)+1 {
+				r.cursors[e.Feed]++
+			}
+		}
+	})
+}
+
+func (r *receiver) Grew(name string, last uint64) {
+	r.call(func() { r.grew[name] = max(r.grew[name], last) })
+}
+
+func (r *receiver) Missed() { r.call(func() { r.missed++ }) }
+
+// wait returns once ok holds, whose caller has r's lock, or when it has taken
+// too long; it says which.
+func (r *receiver) wait(limit time.Duration, ok func() bool) bool {
+	timeout := time.After(limit)
+	for {
+		r.mu.Lock()
+		done, changed := ok(), r.changed
+		r.mu.Unlock()
+		if done {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-timeout:
+			return false
+		}
+	}
+}
+
+// has says whether the receiver has been handed these events, as they are.
+func (r *receiver) has(events []feed.Event) bool {
+	for _, e := range events {
+		got, ok := r.events[e.Feed][e.ID]
+		if !ok || !sameEvent(got, e) {
+			return false
+		}
+	}
+	return true
+}
+
+// hold makes the receiver stand still until it is released. It returns how
+// often the receiver had missed something until then.
+func (r *receiver) hold() (missed int, release func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	held := make(chan struct{})
+	r.held = held
+	return r.missed, sync.OnceFunc(func() { close(held) })
+}

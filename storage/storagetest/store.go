@@ -1,0 +1,198 @@
+package storagetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/rejoin/rejoin/feed"
+)
+
+// Opener opens the store at one place. The tests may call it again once they
+// have closed what it returned, and expect to find everything there. They close
+// every store that they open.
+type Opener func(t *testing.T) feed.Store
+
+// TestStore tests a store. It calls fresh once a subtest, each time for a new
+// and empty place.
+func TestStore(t *testing.T, fresh func(t *testing.T) Opener) {
+	tests := []struct {
+		name string
+		run  func(t *testing.T, open Opener)
+	}{
+		{"ids are dense from 1", testIDs},
+		{"batches keep their order", testBatches},
+		{"nothing to append", testEmpty},
+		{"a large append", testLarge},
+		{"bytes are kept", testBytes},
+		{"names differ", testNames},
+		{"times", testTimes},
+		{"read", testRead},
+		{"read limits", testReadLimits},
+		{"bounds", testBounds},
+		{"seek", testSeek},
+		{"concurrent appends", testConcurrent},
+		{"ended contexts", testEndedContext},
+		{"contexts that end midway", testEndingContext},
+		{"reopen", testReopen},
+		{"closed", testClosed},
+		{"close under load", testCloseUnderLoad},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) { test.run(t, fresh(t)) })
+	}
+}
+
+// everything is a limit that stops no test's page.
+var everything = feed.Limit{Events: 1 << 20, Bytes: 1 << 30}
+
+// start opens the store for the length of the test.
+func start(t *testing.T, open Opener) feed.Store {
+	t.Helper()
+	s := open(t)
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return s
+}
+
+// drafts returns one draft for each data.
+func drafts(name string, data ...string) []feed.Draft {
+	ds := make([]feed.Draft, len(data))
+	for i, d := range data {
+		ds[i] = feed.Draft{Feed: name, Data: d}
+	}
+	return ds
+}
+
+// numbered returns n drafts whose data is the id that they will get in a feed
+// that ends at last.
+func numbered(name string, last, n int) []feed.Draft {
+	ds := make([]feed.Draft, n)
+	for i := range ds {
+		ds[i] = feed.Draft{Feed: name, Data: fmt.Sprint(last + i + 1)}
+	}
+	return ds
+}
+
+// publish appends the drafts as one batch and returns its events.
+func publish(t *testing.T, s feed.Store, ds []feed.Draft) []feed.Event {
+	t.Helper()
+	results, err := s.Append(t.Context(), []feed.Batch{{Drafts: ds}})
+	if err != nil {
+		t.Fatalf("append: %v", err)
+	}
+	if len(results) != 1 || results[0].Err != nil {
+		t.Fatalf("append: got %v, want one result without an error", results)
+	}
+	if err := answers(results[0].Events, ds); err != nil {
+		t.Fatalf("append: %v", err)
+	}
+	return results[0].Events
+}
+
+// read returns a page, and fails the test if that cannot be one.
+func read(t *testing.T, s feed.Store, name string, after feed.Cursor, limit feed.Limit) feed.Page {
+	t.Helper()
+	page, err := s.Read(t.Context(), name, after, limit)
+	if err != nil {
+		t.Fatalf("read %s after %d: %v", name, after, err)
+	}
+	if err := soundPage(page, name, after); err != nil {
+		t.Fatalf("read %s after %d: %v", name, after, err)
+	}
+	return page
+}
+
+// expect fails the test unless the feed has exactly these events.
+func expect(t *testing.T, s feed.Store, name string, want []feed.Event) {
+	t.Helper()
+	page := read(t, s, name, 0, everything)
+	if diff := cmp.Diff(want, page.Events, sameEmpty); diff != "" {
+		t.Errorf("feed %s (-want +got):\n%s", name, diff)
+	}
+	if want := (feed.Bounds{First: 1, Last: uint64(len(want))}); page.Bounds != want {
+		t.Errorf("feed %s: got bounds %v, want %v", name, page.Bounds, want)
+	}
+}
+
+// sameEmpty makes an empty slice of events the same as none.
+var sameEmpty = cmp.FilterValues(
+	func(a, b []feed.Event) bool { return len(a) == 0 && len(b) == 0 },
+	cmp.Comparer(func(a, b []feed.Event) bool { return true }),
+)
+
+// answers says whether events are what appending ds can have answered.
+func answers(events []feed.Event, ds []feed.Draft) error {
+	if len(events) != len(ds) {
+		return fmt.Errorf("got %d events for %d drafts", len(events), len(ds))
+	}
+	for i, e := range events {
+		if got := (feed.Draft{Feed: e.Feed, Type: e.Type, Data: e.Data, JSON: e.JSON}); got != ds[i] {
+			return fmt.Errorf("event %d is of another draft: %s", i, cmp.Diff(ds[i], got))
+		}
+		if err := soundTime(e.Time); err != nil {
+			return fmt.Errorf("event %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+func soundTime(at time.Time) error {
+	if at.Location() != time.UTC {
+		return fmt.Errorf("time %v is not UTC", at)
+	}
+	if at.Nanosecond()%int(time.Millisecond) != 0 {
+		return fmt.Errorf("time %v is not a whole millisecond", at)
+	}
+	return nil
+}
+
+// soundPage says whether the page can follow the cursor in a feed that keeps
+// all its events.
+func soundPage(page feed.Page, name string, after feed.Cursor) error {
+	if page.First != 1 {
+		return fmt.Errorf("first is %d, want 1", page.First)
+	}
+	if uint64(after) < page.Last && len(page.Events) == 0 {
+		return fmt.Errorf("no event, and the feed ends at %d", page.Last)
+	}
+	for i, e := range page.Events {
+		switch want := uint64(after) + uint64(i) + 1; {
+		case e.Feed != name:
+			return fmt.Errorf("an event of feed %s", e.Feed)
+		case e.ID != want:
+			return fmt.Errorf("event %d of the page has id %d, want %d", i, e.ID, want)
+		case e.ID > page.Last:
+			return fmt.Errorf("event %d is past the end, %d", e.ID, page.Last)
+		case i > 0 && e.Time.Before(page.Events[i-1].Time):
+			return fmt.Errorf("event %d has time %v, the one before it %v", e.ID, e.Time, page.Events[i-1].Time)
+		}
+		if err := soundTime(e.Time); err != nil {
+			return fmt.Errorf("event %d: %w", e.ID, err)
+		}
+	}
+	return nil
+}
+
+// soundError says whether err is one that an append may fail with.
+func soundError(err error) error {
+	for _, known := range []error{feed.ErrUnavailable, feed.ErrStopped, context.Canceled, context.DeadlineExceeded} {
+		if errors.Is(err, known) {
+			return nil
+		}
+	}
+	return fmt.Errorf("error %w is none that a store may return", err)
+}
+
+// sameEvent compares the times as instants.
+func sameEvent(a, b feed.Event) bool {
+	same := a.Time.Equal(b.Time)
+	a.Time, b.Time = time.Time{}, time.Time{}
+	return same && a == b
+}
