@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 
 	"github.com/rejoin/rejoin/feed"
 )
@@ -91,5 +92,5 @@ func detail(err error) string {
 	case errors.Is(err, feed.ErrStopped):
 		return "this node is stopping; nothing was stored"
 	}
-	return err.Error()
+	return strings.TrimPrefix(err.Error(), feed.ErrInvalid.Error()+": ")
 }

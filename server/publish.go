@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
@@ -100,12 +101,15 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) (string, error
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout))
 	// CR LF counts as one byte, so a body can be twice as large as its data.
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 2*int64(s.options.EventBytes)))
+	limit := 2 * int64(s.options.EventBytes)
+	var body strings.Builder
+	body.Grow(int(min(max(r.ContentLength, 0), limit)))
+	_, err := io.Copy(&body, http.MaxBytesReader(w, r.Body, limit))
 	_ = control.SetReadDeadline(time.Time{})
 	if err != nil {
 		return "", fmt.Errorf("%w: reading the body: %w", feed.ErrInvalid, err)
 	}
-	return string(body), nil
+	return body.String(), nil
 }
 
 // readQuery parses the query strictly: what cannot be read is refused, not

@@ -1,0 +1,166 @@
+package server_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/server"
+	"github.com/rejoin/rejoin/storage/memory"
+	"github.com/rejoin/rejoin/storage/sqlite"
+)
+
+// node is a whole Rejoin but for its configuration: a real store, a real bus,
+// real connections.
+type node struct {
+	*server.Server
+	t     *testing.T
+	url   string
+	store feed.Store
+}
+
+// start runs a node for the length of the test. wrap, if not nil, stands
+// between the node and its store.
+func start(t *testing.T, o server.Options, wrap func(feed.Store) feed.Store) *node {
+	t.Helper()
+	sqliteStore, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "rejoin.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var store feed.Store = sqliteStore
+	if wrap != nil {
+		store = wrap(store)
+	}
+	bus := memory.NewBus()
+	hub := feed.NewHub(store, bus, feed.HubOptions{})
+	publisher := feed.NewPublisher(store, hub, bus, feed.PublisherOptions{})
+	n := &node{Server: server.New(hub, publisher, o), t: t, store: store}
+	http1 := httptest.NewServer(n.Server)
+	n.url = http1.URL
+	t.Cleanup(func() {
+		n.Drain(context.Background(), 0)
+		http1.Close()
+		publisher.Close()
+		hub.Close()
+		if err := bus.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return n
+}
+
+// do sends a request and returns the answer with its whole body.
+func (n *node) do(method, path string, header map[string]string, body string) (*http.Response, string) {
+	n.t.Helper()
+	r := n.request(method, path, header, body)
+	defer r.Body.Close()
+	b, err := io.ReadAll(r.Body)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return r, string(b)
+}
+
+func (n *node) request(method, path string, header map[string]string, body string) *http.Response {
+	n.t.Helper()
+	r, err := http.NewRequestWithContext(n.t.Context(), method, n.url+path, strings.NewReader(body))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	for name, value := range header {
+		r.Header.Set(name, value)
+	}
+	resp, err := http.DefaultTransport.RoundTrip(r)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return resp
+}
+
+// publish publishes text and demands the id.
+func (n *node) publish(feedName, data string, wantID uint64) {
+	n.t.Helper()
+	r, body := n.do("POST", "/v1/feeds/"+feedName+"/events", nil, data)
+	var answer struct{ ID uint64 }
+	if r.StatusCode != http.StatusCreated || json.Unmarshal([]byte(body), &answer) != nil || answer.ID != wantID {
+		n.t.Fatalf("publish %q: %s %s, want 201 with id %d", data, r.Status, body, wantID)
+	}
+}
+
+// follower reads an event stream byte by byte, as it came.
+type follower struct {
+	t    *testing.T
+	body io.Closer
+	r    *bufio.Reader
+}
+
+// follow opens an event stream; the test ends it.
+func (n *node) follow(path string, header map[string]string) *follower {
+	n.t.Helper()
+	resp := n.request("GET", path, header, "")
+	if resp.StatusCode != http.StatusOK {
+		body, _ := io.ReadAll(resp.Body)
+		n.t.Fatalf("GET %s: %s %s", path, resp.Status, body)
+	}
+	n.t.Cleanup(func() { resp.Body.Close() })
+	return &follower{n.t, resp.Body, bufio.NewReader(resp.Body)}
+}
+
+func (f *follower) close() { f.body.Close() }
+
+// block returns the next block, without its empty line and without the time of
+// its retry line. Keep-alives are passed over.
+func (f *follower) block() string {
+	f.t.Helper()
+	var block strings.Builder
+	for {
+		line, err := f.r.ReadString('\n')
+		if err != nil {
+			f.t.Fatalf("the stream ended (%v) in the block %q", err, block.String()+line)
+		}
+		switch {
+		case line == ":\n":
+		case line == "\n":
+			return block.String()
+		case strings.HasPrefix(line, "retry: "):
+			block.WriteString("retry\n")
+		default:
+			block.WriteString(line)
+		}
+	}
+}
+
+// want demands the next blocks.
+func (f *follower) want(blocks ...string) {
+	f.t.Helper()
+	for _, want := range blocks {
+		if got := f.block(); got != want {
+			f.t.Fatalf("got the block\n%s\nwant\n%s", got, want)
+		}
+	}
+}
+
+func open(feedName string, cursor, first, last int) string {
+	return fmt.Sprintf("retry\nevent: feed.open\ndata: {\"feed\":%q,\"cursor\":\"%d\",\"first\":%d,\"last\":%d}\nid: %d\n", feedName, cursor, first, last, cursor)
+}
+
+func event(id int, data string) string { return fmt.Sprintf("data: %s\nid: %d\n", data, id) }
+
+// within returns a context for what must not take long.
+func within(t *testing.T, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
