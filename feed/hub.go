@@ -68,8 +68,9 @@ type Hub struct {
 
 // pageKey names the page of a feed that begins after a cursor.
 type pageKey struct {
-	feed  string
-	after Cursor
+	feed     string
+	after    Cursor
+	restarts int // of the log: what was read before them is of another store
 }
 
 // page is a page read from the store, ready to be shared.
@@ -89,7 +90,7 @@ func NewHub(store Store, bus Bus, o HubOptions) *Hub {
 		logs:   make(map[string]*log),
 		wake:   make(chan struct{}, 1),
 		missed: make(chan struct{}, 1),
-		pages:  flights[pageKey, page]{keep: time.Second, most: 64},
+		pages:  flights[pageKey, page]{keep: time.Second, most: 16},
 	}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	h.work.Go(h.wakeLoop)
@@ -103,13 +104,13 @@ func NewHub(store Store, bus Bus, o HubOptions) *Hub {
 func (h *Hub) Close() {
 	h.mu.Lock()
 	h.closed = true
-	h.mu.Unlock()
 	h.cancel()
+	h.mu.Unlock()
 	h.work.Wait()
 }
 
 // start runs fn on a goroutine that Close waits for. Once the hub is closed,
-// fn runs at once, with h.ctx ended.
+// nobody waits for fn: it finds h.ctx ended, and must leave the store alone.
 func (h *Hub) start(fn func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -118,6 +119,16 @@ func (h *Hub) start(fn func()) {
 		return
 	}
 	h.work.Go(fn)
+}
+
+// until returns a context that ends with ctx, and when the hub is closed.
+func (h *Hub) until(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(h.ctx, cancel)
+	return ctx, func() {
+		stop()
+		cancel()
+	}
 }
 
 // Subscribe returns a subscription to the feed that starts at from. It reads
@@ -133,9 +144,13 @@ func (h *Hub) Subscribe(ctx context.Context, feed string, from From) (*Subscript
 	if err != nil {
 		return nil, err
 	}
+	defer h.work.Done()
 	s, err := h.subscribe(ctx, l, from)
 	if err != nil {
 		h.release(l)
+		if h.ctx.Err() != nil && ctx.Err() == nil {
+			err = ErrStopped
+		}
 		return nil, fmt.Errorf("subscribe to %s: %w", feed, err)
 	}
 	return s, nil
@@ -148,10 +163,14 @@ func (h *Hub) subscribe(ctx context.Context, l *log, from From) (*Subscription, 
 	}
 	var found Cursor
 	if from.kind == fromTime {
+		ctx, cancel := h.until(ctx)
+		defer cancel()
 		if found, err = h.store.Seek(ctx, l.feed, from.time); err != nil {
 			return nil, err
 		}
 	}
+	// The bounds may be shared, and older than what was found.
+	b.Last = max(b.Last, uint64(found))
 	cursor, gap := locate(from, b, found)
 	s := &Subscription{hub: h, log: l, bounds: b, cursor: cursor, gap: gap, woken: make(chan struct{}, 1)}
 	l.attach(s)
@@ -161,8 +180,8 @@ func (h *Hub) subscribe(ctx context.Context, l *log, from From) (*Subscription, 
 // boundsFor returns bounds that are recent enough to decide where from is.
 func (h *Hub) boundsFor(ctx context.Context, l *log, from From) (Bounds, error) {
 	resumes := from.kind == fromCursor
-	if b, loaded := l.bounds(); loaded {
-		if from.kind == fromNow || resumes && uint64(from.cursor) <= b.Last {
+	if b, complete, loaded := l.bounds(); loaded {
+		if from.kind == fromNow && complete || resumes && uint64(from.cursor) <= b.Last {
 			return b, nil
 		}
 	}
@@ -178,22 +197,31 @@ func (h *Hub) boundsFor(ctx context.Context, l *log, from From) (Bounds, error) 
 	if resumes && uint64(from.cursor) > call.value.Last {
 		// The shared answer may be older than the event that this cursor
 		// stands for. Only one that was asked for now can say "ahead".
+		ctx, cancel := h.until(ctx)
+		defer cancel()
 		return h.readBounds(ctx, l)
 	}
+	// Who asked may have done so for a log that has since been dropped.
+	h.settle(l, l.learn(call.value, 0))
 	return call.value, nil
 }
 
 // readBounds asks the store for the bounds of the log's feed, and tells the log.
 func (h *Hub) readBounds(ctx context.Context, l *log) (Bounds, error) {
+	if h.ctx.Err() != nil {
+		return Bounds{}, ErrStopped
+	}
+	tail, _ := l.end()
 	all, err := h.store.Bounds(ctx, []string{l.feed})
 	if err != nil {
 		return Bounds{}, err
 	}
-	h.settle(l, l.learn(all[0]))
+	h.settle(l, l.learn(all[0], tail))
 	return all[0], nil
 }
 
-// acquire returns the log of the feed, made if need be, for one more user.
+// acquire returns the log of the feed, made if need be, for one more user, and
+// has Close wait until the caller is done.
 func (h *Hub) acquire(feed string) (*log, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -206,6 +234,7 @@ func (h *Hub) acquire(feed string) (*log, error) {
 		h.logs[feed] = l
 	}
 	l.users++
+	h.work.Add(1)
 	return l, nil
 }
 

@@ -1,6 +1,7 @@
 package feed
 
 import (
+	"cmp"
 	"slices"
 	"sync"
 	"time"
@@ -31,6 +32,7 @@ type log struct {
 	tail     Cursor // … up to tail
 	segments []*segment
 	bytes    int
+	restarts int       // how often it started again
 	filling  bool      // a goroutine is bringing tail up to known
 	grown    time.Time // when tail last moved
 
@@ -42,7 +44,7 @@ type log struct {
 
 // outcome says what a log did with what it was told.
 type outcome struct {
-	grew bool // there is more for subscribers to read
+	grew bool // subscribers have to look: there is more to read, or less than was known
 	hole bool // tail is behind known, and nobody is filling yet
 }
 
@@ -91,31 +93,30 @@ func (l *log) shed(memory int) {
 	}
 }
 
-// learn takes the feed's bounds, as read from the store. The first bounds load
-// the log. They may be older than what the log knows.
-func (l *log) learn(b Bounds) outcome {
+// hear takes a hint that the feed has reached the id last. It loads nothing:
+// where a log begins is for the store to say.
+func (l *log) hear(last uint64) outcome {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.loaded {
-		l.loaded = true
-		l.restart(b)
-	}
-	l.first = max(l.first, b.First)
-	l.known = max(l.known, b.Last)
+	l.known = max(l.known, last)
 	return outcome{hole: l.hole()}
 }
 
-// check takes bounds that were read from the store after the log had reached
-// tail. A store that ends before that has been replaced by an older one: the
-// log starts again from what is true now.
-func (l *log) check(b Bounds, tail Cursor) outcome {
+// learn takes the feed's bounds, read from the store after the log had reached
+// tail. The first bounds load the log. A store that ends before tail has been
+// replaced by an older one: the log starts again from what is true now.
+func (l *log) learn(b Bounds, tail Cursor) outcome {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if b.Last < uint64(tail) {
+	if l.loaded && b.Last < uint64(tail) {
 		l.known = 0
-		l.first = b.First
+		l.restarts++
 		l.restart(b)
 		return outcome{grew: true}
+	}
+	if !l.loaded {
+		l.loaded = true
+		l.restart(b)
 	}
 	l.first = max(l.first, b.First)
 	l.known = max(l.known, b.Last)
@@ -156,19 +157,31 @@ func (l *log) rest(then time.Time) {
 	}
 }
 
-// wanted returns what a filling log has to read: the events after tail, up to
-// the id known.
-func (l *log) wanted() (tail Cursor, known uint64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.tail, l.known
+// want is what a filling log has to read: the events after tail, up to the id
+// known.
+type want struct {
+	tail     Cursor
+	known    uint64
+	restarts int
 }
 
-// fill takes the page that was read for wanted. It reports whether the log has
-// now reached all that is known to exist; then it is no longer filling.
-func (l *log) fill(tail Cursor, known uint64, p Page, now time.Time, memory int) (grew, done bool) {
+func (l *log) wanted() want {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return want{l.tail, l.known, l.restarts}
+}
+
+// fill takes the page that was read for w. It reports whether subscribers have
+// to look, and whether the log has now reached all that is known to exist; then
+// it is no longer filling.
+func (l *log) fill(w want, p Page, now time.Time, memory int) (grew, done bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if w.restarts != l.restarts {
+		// The page is of the store that was replaced.
+		l.filling = l.known > uint64(l.tail)
+		return false, !l.filling
+	}
 	before := l.tail
 	l.first = max(l.first, p.First)
 	if uint64(l.tail)+1 < p.First {
@@ -181,17 +194,19 @@ func (l *log) fill(tail Cursor, known uint64, p Page, now time.Time, memory int)
 			l.add(p.Events[i])
 		}
 	}
-	if l.tail == tail && l.known == known {
+	if l.tail == w.tail && l.known == w.known {
 		// There is nothing behind the end: who said so was wrong.
 		l.known = uint64(l.tail)
 	}
 	l.known = max(l.known, uint64(l.tail), p.Last)
+	// Who waits beyond the end, for what was said to exist, is now ahead.
+	lowered := l.known < w.known
 	if l.tail != before {
 		l.grown = now
 		l.shed(memory)
 	}
 	l.filling = l.known > uint64(l.tail)
-	return l.tail != before, !l.filling
+	return l.tail != before || lowered, !l.filling
 }
 
 // hole says whether the log has to be filled, and makes the caller the one who
@@ -227,7 +242,7 @@ func (l *log) after(c Cursor) (Delivery, view) {
 		return Delivery{}, viewBehind
 	}
 	i, found := slices.BinarySearchFunc(l.segments, c, func(s *segment, c Cursor) int {
-		return int(int64(s.after) - int64(c))
+		return cmp.Compare(s.after, c)
 	})
 	if !found {
 		i-- // the segment that begins before c
@@ -235,11 +250,14 @@ func (l *log) after(c Cursor) (Delivery, view) {
 	return l.segments[i].since(c), viewEvents
 }
 
-// bounds returns what the log knows of the feed; ok is false until it is loaded.
-func (l *log) bounds() (b Bounds, ok bool) {
+// bounds returns what the log can prove of the feed, not what it only heard of;
+// complete says whether there is nothing that it only heard of. ok is false
+// until the log is loaded.
+func (l *log) bounds() (b Bounds, complete, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return Bounds{First: l.first, Last: l.known}, l.loaded
+	b = Bounds{First: l.first, Last: max(uint64(l.tail), l.first-1)}
+	return b, l.known <= b.Last, l.loaded
 }
 
 // end returns the cursor at the end of the log; ok is false until it is loaded.

@@ -195,6 +195,9 @@ func (p *Publisher) commit(calls []*publish) {
 	// The append has no deadline, and outlives the callers: an answer that
 	// comes late is better than not knowing what was stored.
 	results, err := p.store.Append(context.Background(), batches)
+	if err == nil && len(results) != len(batches) {
+		err = fmt.Errorf("%w: the store gave %d results for %d batches", ErrUncertain, len(results), len(batches))
+	}
 	p.outage.note(p.logger, err, "store")
 	if err != nil {
 		for _, c := range calls {

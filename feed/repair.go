@@ -40,7 +40,7 @@ func (r receiver) Receive(events []Event) { r.accept(events) }
 
 func (r receiver) Grew(feed string, last uint64) {
 	if l, _ := r.lookup(feed); l != nil {
-		r.settle(l, l.learn(Bounds{Last: last}))
+		r.settle(l, l.hear(last))
 	}
 }
 
@@ -48,11 +48,13 @@ func (r receiver) Missed() { signal(r.missed) }
 
 // tailLoop listens to the bus for as long as the hub lives.
 func (h *Hub) tailLoop() {
-	for h.ctx.Err() == nil {
-		if err := h.bus.Tail(h.ctx, receiver{h}); err != nil && h.ctx.Err() == nil {
-			h.logger.Error("tailing the bus failed; events of other nodes arrive late until it works again", "error", err)
-			h.pause(time.Second)
+	for {
+		err := h.bus.Tail(h.ctx, receiver{h})
+		if h.ctx.Err() != nil {
+			return
 		}
+		h.logger.Error("tailing the bus ended; events of other nodes arrive late until it works again", "error", err)
+		h.pause(time.Second)
 	}
 }
 
@@ -79,23 +81,29 @@ func (h *Hub) wakeLoop() {
 }
 
 // fill reads from the store what a log lacks, until it has all that is known
-// to exist.
+// to exist, or nobody needs the log any more.
 func (h *Hub) fill(l *log) {
 	wait := backoff{}
 	for h.ctx.Err() == nil {
-		tail, known := l.wanted()
-		p, err := h.store.Read(h.ctx, l.feed, tail, pageLimit)
+		current, memory := h.lookup(l.feed)
+		if current != l {
+			return
+		}
+		w := l.wanted()
+		p, err := h.store.Read(h.ctx, l.feed, w.tail, pageLimit)
+		if err == nil {
+			err = h.checkPage(l.feed, w.tail, p)
+		}
 		if err != nil {
 			h.pause(wait.next())
 			continue
 		}
-		_, memory := h.lookup(l.feed)
-		grew, done := l.fill(tail, known, p, time.Now(), memory)
+		wait = backoff{}
+		grew, done := l.fill(w, p, time.Now(), memory)
 		h.settle(l, outcome{grew: grew})
 		if done {
 			return
 		}
-		wait = backoff{}
 	}
 }
 
@@ -110,6 +118,12 @@ func (h *Hub) verifyLoop() {
 		case <-ticker.C:
 		case <-h.ctx.Done():
 			return
+		}
+		// One comparison answers all who have asked for one so far.
+		ticker.Reset(h.verify)
+		select {
+		case <-h.missed:
+		default:
 		}
 		logs := h.sweep(time.Now())
 		for len(logs) > 0 && h.ctx.Err() == nil {
@@ -160,24 +174,34 @@ func (h *Hub) verifyLogs(logs []*log) error {
 		return err
 	}
 	for i, l := range open {
-		h.settle(l, l.check(all[i], tails[i]))
+		h.settle(l, l.learn(all[i], tails[i]))
 	}
 	return nil
 }
 
-// readPage asks the store for the page of the feed after the cursor. Pages end
+// readPage asks the store for the page of a log's feed after the cursor. Pages end
 // at round ids, so that subscribers that came from anywhere soon share them.
-func (h *Hub) readPage(feed string, after Cursor) *flight[page] {
-	return h.pages.join(pageKey{feed, after}, h.start, func() (page, error) {
+func (h *Hub) readPage(l *log, after Cursor) *flight[page] {
+	feed := l.feed
+	return h.pages.join(pageKey{feed, after, l.wanted().restarts}, h.start, func() (page, error) {
+		if h.ctx.Err() != nil {
+			return page{}, ErrStopped
+		}
 		limit := pageLimit
 		limit.Events -= int(after % Cursor(limit.Events))
 		p, err := h.store.Read(h.ctx, feed, after, limit)
 		if err != nil {
 			return page{}, err
 		}
-		if err := checkPage(feed, after, p); err != nil {
-			h.logger.Error("the store broke its promise", "error", err)
+		if err := h.checkPage(feed, after, p); err != nil {
 			return page{}, err
+		}
+		if uint64(after) >= p.Last {
+			// The log has been further than that: the store was replaced. Where
+			// that leaves the subscriber is not for a shared answer to say; the
+			// log is about to find out.
+			signal(h.missed)
+			return page{}, fmt.Errorf("read %s after %d: the store ends with %d", feed, after, p.Last)
 		}
 		if len(p.Events) == 0 {
 			return page{Bounds: p.Bounds}, nil
@@ -186,16 +210,23 @@ func (h *Hub) readPage(feed string, after Cursor) *flight[page] {
 	})
 }
 
-// checkPage holds a store to what Read promises: ids without a hole.
-func checkPage(feed string, after Cursor, p Page) error {
-	next := max(uint64(after)+1, p.First)
+// checkPage holds a store to what Read promises: ids without a hole, and an
+// event if there is one.
+func (h *Hub) checkPage(feed string, after Cursor, p Page) error {
+	start := max(uint64(after)+1, p.First)
+	next := start
 	for i := range p.Events {
-		if id := p.Events[i].ID; id != next {
-			return fmt.Errorf("read %s after %d: got event %d, want %d", feed, after, id, next)
+		if p.Events[i].ID != next {
+			break
 		}
 		next++
 	}
-	return nil
+	if next-start == uint64(len(p.Events)) && (next > start || start > p.Last) {
+		return nil
+	}
+	err := fmt.Errorf("read %s after %d: the page of %d events lacks event %d of %d", feed, after, len(p.Events), next, p.Last)
+	h.logger.Error("the store broke its promise", "error", err)
+	return err
 }
 
 // askBounds asks the store for the bounds of a log's feed as they are now:

@@ -59,6 +59,9 @@ func (s *segment) encode(encoding Encoding, seen []Event, from int) []byte {
 		s.encoded = append(s.encoded, encoded{encoding: encoding})
 	}
 	e := &s.encoded[i]
+	if len(e.ends) == 0 {
+		e.bytes = make([]byte, 0, s.bytes) // about what is there to be encoded
+	}
 	for n := len(e.ends); n < len(seen); n++ {
 		e.bytes = encoding.Encode(e.bytes, &seen[n])
 		e.ends = append(e.ends, len(e.bytes))

@@ -36,12 +36,13 @@ func (s *Subscription) Cursor() Cursor { return s.cursor }
 // Bounds returns which events existed when the subscription was made.
 func (s *Subscription) Bounds() Bounds { return s.bounds }
 
-// Close ends the subscription. It may be called from any goroutine, and more
-// than once.
+// Close ends the subscription, and a Next that waits. It may be called from any
+// goroutine, and more than once.
 func (s *Subscription) Close() {
 	if s.closed.CompareAndSwap(false, true) {
 		s.log.detach(s)
 		s.hub.release(s.log)
+		signal(s.woken)
 	}
 }
 
@@ -49,14 +50,14 @@ func (s *Subscription) Close() {
 // end of the feed it waits: for an event, or until a value comes from tick
 // (which may be nil), when it returns an empty Delivery.
 //
-// It returns the context's error when ctx ends, and ErrStopped when the hub is
-// closed. A store that cannot be read is not an error here: it is asked again
+// It returns the context's error when ctx ends, and ErrStopped when the hub or
+// the subscription is closed. A store that cannot be read is not an error here: it is asked again
 // until it answers.
 func (s *Subscription) Next(ctx context.Context, tick <-chan time.Time) (Delivery, error) {
-	if s.gap != nil {
-		return s.pass(s.gap), nil
-	}
-	for {
+	for !s.closed.Load() && s.hub.ctx.Err() == nil {
+		if s.gap != nil {
+			return s.pass(s.gap), nil
+		}
 		if s.reading == nil && s.retry == nil {
 			if d, ok := s.look(); ok {
 				return d, nil
@@ -82,6 +83,7 @@ func (s *Subscription) Next(ctx context.Context, tick <-chan time.Time) (Deliver
 			return Delivery{}, ErrStopped
 		}
 	}
+	return Delivery{}, ErrStopped
 }
 
 // look returns what the log has after the cursor. Where only the store can
@@ -93,7 +95,7 @@ func (s *Subscription) look() (Delivery, bool) {
 		s.cursor += Cursor(len(d.Events()))
 		return d, true
 	case viewBehind:
-		s.reading = s.hub.readPage(s.log.feed, s.cursor)
+		s.reading = s.hub.readPage(s.log, s.cursor)
 	case viewAhead:
 		s.reading = s.hub.askBounds(s.log)
 	}

@@ -1,0 +1,18 @@
+package feed
+
+import "strings"
+
+// Logs returns the names of the feeds that the hub has a log of, and how many
+// bytes the logs hold.
+func (h *Hub) Logs() (names string, bytes int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var all []string
+	for name, l := range h.logs {
+		l.mu.Lock()
+		all = append(all, name)
+		bytes += l.bytes
+		l.mu.Unlock()
+	}
+	return strings.Join(all, " "), bytes
+}

@@ -1,0 +1,231 @@
+package feedtest
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/rejoin/rejoin/feed"
+)
+
+// Checker judges deliveries from outside. It is told what publishers were
+// answered, what happens to the store, and what each subscriber sees; it knows
+// nothing of how events travel. It demands of every subscriber: from its
+// opening cursor exactly consecutive ids, with the bytes that are stored under
+// them; gaps only where something is really gone, and exactly that large; in
+// the end, everything. And of the store: what was acknowledged is there.
+//
+// A Checker is safe for concurrent use.
+type Checker struct {
+	mu        sync.Mutex
+	feeds     map[string]*record
+	followers []*Follower
+	faults    []error
+}
+
+// mostFaults bounds what is reported: the first ones tell the story.
+const mostFaults = 20
+
+// record is what is known of a feed.
+type record struct {
+	stored   map[uint64][]feed.Event // what was ever stored under an id, as far as known
+	acked    map[uint64]feed.Event   // what has to be stored now, unless trimmed
+	unproven map[uint64]feed.Event   // seen by subscribers, but not known to be stored
+	unsure   []feed.Draft            // published, with an unknown outcome
+	highest  uint64                  // the highest id that ever existed, as far as known
+	trimmed  uint64                  // the events before it may be gone
+	ends     []uint64                // where rollbacks made the feed end
+}
+
+// NewChecker returns a checker that has seen nothing yet.
+func NewChecker() *Checker { return &Checker{feeds: make(map[string]*record)} }
+
+func (c *Checker) record(name string) *record {
+	r := c.feeds[name]
+	if r == nil {
+		r = &record{
+			stored:   make(map[uint64][]feed.Event),
+			acked:    make(map[uint64]feed.Event),
+			unproven: make(map[uint64]feed.Event),
+		}
+		c.feeds[name] = r
+	}
+	return r
+}
+
+func (c *Checker) fault(format string, args ...any) {
+	if len(c.faults) < mostFaults {
+		c.faults = append(c.faults, fmt.Errorf(format, args...))
+	}
+}
+
+// Err returns the faults found so far, or nil.
+func (c *Checker) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return errors.Join(c.faults...)
+}
+
+// Acked says that a publish was answered with these events.
+func (c *Checker) Acked(events ...feed.Event) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, e := range events {
+		r := c.record(e.Feed)
+		if old, ok := r.acked[e.ID]; ok {
+			c.fault("%s: event %d was acknowledged twice: %s and %s", e.Feed, e.ID, show(old), show(e))
+		}
+		r.acked[e.ID] = e
+		c.keep(e)
+	}
+}
+
+// Stored says that the store holds these events. It is not needed for events
+// that are acknowledged.
+func (c *Checker) Stored(events ...feed.Event) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, e := range events {
+		c.keep(e)
+	}
+}
+
+// Unsure says that a publish of these drafts had an unknown outcome.
+func (c *Checker) Unsure(drafts ...feed.Draft) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, d := range drafts {
+		r := c.record(d.Feed)
+		r.unsure = append(r.unsure, d)
+	}
+}
+
+// keep notes that e is, or was, in the store.
+func (c *Checker) keep(e feed.Event) {
+	r := c.record(e.Feed)
+	if slices.ContainsFunc(r.stored[e.ID], func(old feed.Event) bool { return same(old, e) }) {
+		return
+	}
+	if old := r.stored[e.ID]; len(old) > 0 && len(r.ends) == 0 {
+		c.fault("%s: event %d is %s and %s", e.Feed, e.ID, show(old[0]), show(e))
+	}
+	if seen, ok := r.unproven[e.ID]; ok {
+		if !same(seen, e) && len(r.ends) == 0 {
+			c.fault("%s: event %d was delivered as %s, but is %s", e.Feed, e.ID, show(seen), show(e))
+		}
+		delete(r.unproven, e.ID)
+	}
+	r.stored[e.ID] = append(r.stored[e.ID], e)
+	r.highest = max(r.highest, e.ID)
+}
+
+// Trimming says that from now on the store may give up the feed's events with
+// ids smaller than before. Call it before the store does.
+func (c *Checker) Trimming(name string, before uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := c.record(name)
+	r.trimmed = max(r.trimmed, before)
+}
+
+// RolledBack says that the store was replaced by an older one, in which the
+// feed ends with last. What came after is still a legitimate sight for those
+// that it was on its way to. Call it when the old store can't be written any
+// more, and before anybody can see the new one.
+func (c *Checker) RolledBack(name string, last uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := c.record(name)
+	r.ends = append(r.ends, last)
+	for id := range r.acked {
+		if id > last {
+			delete(r.acked, id)
+		}
+	}
+}
+
+// End compares everything with what the feed holds when all is quiet: its
+// bounds and all events in them. Subscribers that did not leave must have
+// reached the end.
+func (c *Checker) End(name string, p feed.Page) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := c.record(name)
+	held := c.held(name, p)
+	for id := uint64(1); id <= p.Last; id++ {
+		e, acked := r.acked[id]
+		switch now, ok := held[id]; {
+		case ok && acked && !same(e, now):
+			c.fault("%s: event %d was acknowledged as %s, but is %s", name, id, show(e), show(now))
+		case !ok && acked && id >= max(1, r.trimmed):
+			c.fault("%s: event %d was acknowledged and is not stored", name, id)
+		}
+		delete(r.acked, id)
+	}
+	for id := range r.acked {
+		c.fault("%s: event %d was acknowledged, but the feed ends with %d", name, id, p.Last)
+	}
+	for id, e := range r.unproven {
+		if id >= p.First || !r.expected(e) {
+			c.fault("%s: event %d %s was delivered, but never stored", name, id, show(e))
+		}
+	}
+	for _, f := range c.followers {
+		if f.feed == name && f.open && !f.left && uint64(f.cursor) != p.Last {
+			c.fault("%s: stopped after %d, the feed ends with %d", f.name, f.cursor, p.Last)
+		}
+	}
+}
+
+// held returns the events of the page by id, and holds them to what a page has
+// to be.
+func (c *Checker) held(name string, p feed.Page) map[uint64]feed.Event {
+	if p.First == 0 || p.First > p.Last+1 {
+		c.fault("%s: has impossible bounds %d to %d", name, p.First, p.Last)
+	}
+	held := make(map[uint64]feed.Event, len(p.Events))
+	next := p.First
+	for _, e := range p.Events {
+		if e.ID != next {
+			c.fault("%s: event %d stands where %d belongs", name, e.ID, next)
+		}
+		next = e.ID + 1
+		held[e.ID] = e
+		c.keep(e)
+	}
+	if next != p.Last+1 {
+		c.fault("%s: the events end before %d, the bounds with %d", name, next, p.Last)
+	}
+	return held
+}
+
+// expected says whether a publish of unknown outcome accounts for e.
+func (r *record) expected(e feed.Event) bool {
+	return slices.ContainsFunc(r.unsure, func(d feed.Draft) bool { return d.Type == e.Type && d.Data == e.Data })
+}
+
+// newest returns the largest id that was acknowledged.
+func (r *record) newest() (id uint64) {
+	for acked := range r.acked {
+		id = max(id, acked)
+	}
+	return id
+}
+
+// same says whether two sights of an event agree. An event without a time was
+// read off the wire, which carries neither time nor the JSON mark.
+func same(a, b feed.Event) bool {
+	if a.Feed != b.Feed || a.ID != b.ID || a.Type != b.Type || a.Data != b.Data {
+		return false
+	}
+	return a.Time.IsZero() || b.Time.IsZero() || a.Time.Equal(b.Time) && a.JSON == b.JSON
+}
+
+func show(e feed.Event) string {
+	data := e.Data
+	if len(data) > 40 {
+		data = fmt.Sprintf("%s… (%d bytes)", data[:40], len(data))
+	}
+	return fmt.Sprintf("[%s %q]", e.Type, data)
+}

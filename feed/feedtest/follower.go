@@ -1,0 +1,157 @@
+package feedtest
+
+import "github.com/rejoin/rejoin/feed"
+
+// Follower is one subscriber as the checker sees it, however often it is cut
+// off and comes back. Its methods are called in the order of what it saw.
+type Follower struct {
+	checker *Checker
+	name    string
+	feed    string
+	open    bool        // it has been, at least
+	left    bool        // for good
+	cursor  feed.Cursor // of the last event that it saw
+	brought feed.Cursor // with which its connection was opened
+	floor   uint64      // the newest acknowledged id before that
+	highest uint64      // the highest id that was known to exist before that
+}
+
+// Follow adds a subscriber that is about to open a subscription, which is
+// judged from Opened on. The name is for reports.
+func (c *Checker) Follow(name, feed string) *Follower {
+	f := &Follower{checker: c, name: name + " on " + feed, feed: feed}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f.before()
+	c.followers = append(c.followers, f)
+	return f
+}
+
+// Opened says that the subscription is open and starts at the cursor.
+func (f *Follower) Opened(cursor feed.Cursor) {
+	f.checker.mu.Lock()
+	defer f.checker.mu.Unlock()
+	if f.open && cursor != f.cursor {
+		f.checker.fault("%s: came back with %d and was put at %d", f.name, f.cursor, cursor)
+	}
+	f.open, f.cursor, f.brought = true, cursor, cursor
+}
+
+// Resume says that the subscriber was cut off and is about to come back with
+// the cursor: the one that it has, or an older one if it lost what it saw last.
+func (f *Follower) Resume(cursor feed.Cursor) {
+	f.checker.mu.Lock()
+	defer f.checker.mu.Unlock()
+	if cursor > f.cursor {
+		f.checker.fault("%s: comes back with %d, but has only seen %d", f.name, cursor, f.cursor)
+	}
+	f.cursor = cursor
+	f.before()
+}
+
+// before notes what there is before a connection is opened.
+func (f *Follower) before() {
+	r := f.checker.record(f.feed)
+	f.highest = r.highest
+	f.floor = r.newest()
+}
+
+// Saw says what the subscriber was delivered, in order.
+func (f *Follower) Saw(events ...feed.Event) {
+	f.checker.mu.Lock()
+	defer f.checker.mu.Unlock()
+	for _, e := range events {
+		f.saw(e)
+	}
+}
+
+func (f *Follower) saw(e feed.Event) {
+	c := f.checker
+	if !f.open {
+		c.fault("%s: was delivered event %d before it was open", f.name, e.ID)
+		return
+	}
+	if e.Feed != f.feed {
+		c.fault("%s: was delivered event %d of %s", f.name, e.ID, e.Feed)
+		return
+	}
+	if want := uint64(f.cursor) + 1; e.ID != want {
+		c.fault("%s: was delivered event %d, want %d", f.name, e.ID, want)
+	}
+	f.cursor = feed.Cursor(e.ID)
+	r := c.record(f.feed)
+	r.highest = max(r.highest, e.ID)
+	for _, stored := range r.stored[e.ID] {
+		if same(stored, e) {
+			return
+		}
+	}
+	if stored := r.stored[e.ID]; len(stored) > 0 && len(r.ends) == 0 {
+		c.fault("%s: event %d was delivered as %s, but is %s", f.name, e.ID, show(e), show(stored[0]))
+		return
+	}
+	if other, ok := r.unproven[e.ID]; ok && !same(other, e) && len(r.ends) == 0 {
+		c.fault("%s: event %d was delivered as %s, to others as %s", f.name, e.ID, show(e), show(other))
+	}
+	r.unproven[e.ID] = e
+}
+
+// SawGap says that the subscriber was told of a gap.
+func (f *Follower) SawGap(g feed.Gap) {
+	f.checker.mu.Lock()
+	defer f.checker.mu.Unlock()
+	c, r := f.checker, f.checker.record(f.feed)
+	if g.After != f.cursor {
+		c.fault("%s: a gap after %d, but the cursor is %d", f.name, g.After, f.cursor)
+	}
+	switch g.Reason {
+	case feed.Trimmed:
+		if g.Resumes <= uint64(g.After)+1 {
+			c.fault("%s: a gap after %d that resumes with %d", f.name, g.After, g.Resumes)
+		}
+		if g.Resumes > r.trimmed {
+			c.fault("%s: the gap after %d resumes with %d, but only the events before %d are gone", f.name, g.After, g.Resumes, r.trimmed)
+		}
+	case feed.Ahead:
+		f.sawAhead(g, r)
+	default:
+		c.fault("%s: a gap for the reason %q", f.name, g.Reason)
+	}
+	f.cursor = g.Cursor()
+}
+
+// sawAhead judges a gap that says that the cursor is past the end: the store
+// must have been rolled back to before it, or the subscriber must have brought
+// a cursor that was never given.
+func (f *Follower) sawAhead(g feed.Gap, r *record) {
+	if g.Resumes == 0 || g.Resumes > uint64(g.After) {
+		f.checker.fault("%s: a gap ahead of %d that resumes with %d", f.name, g.After, g.Resumes)
+		return
+	}
+	end, rolledBack := f.floor, false
+	for _, last := range r.ends {
+		if last < uint64(g.After) {
+			end, rolledBack = min(end, last), true
+		}
+	}
+	if !rolledBack && (g.After != f.brought || uint64(g.After) <= f.highest) {
+		f.checker.fault("%s: a gap ahead of %d, which exists", f.name, g.After)
+	}
+	if g.Resumes <= end {
+		f.checker.fault("%s: the gap ahead of %d resumes with %d, but the feed goes up to %d", f.name, g.After, g.Resumes, end)
+	}
+}
+
+// Cursor returns the id of the last event that the subscriber saw.
+func (f *Follower) Cursor() feed.Cursor {
+	f.checker.mu.Lock()
+	defer f.checker.mu.Unlock()
+	return f.cursor
+}
+
+// Leave says that the subscriber left for good: nobody expects it at the end.
+func (f *Follower) Leave() {
+	f.checker.mu.Lock()
+	defer f.checker.mu.Unlock()
+	f.left = true
+}

@@ -1,0 +1,280 @@
+// Package feedtest holds what tests of feeds need: a store simple enough to be
+// seen to be right, and a checker that judges from outside whether subscribers
+// got what they were promised.
+package feedtest
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/rejoin/rejoin/feed"
+)
+
+// Point is a place in a call of a store where a [Gate] may hold it up.
+type Point string
+
+// What an answer says is true at one instant, between Asked and Answered. A call
+// held up at Answered brings an answer that may no longer be true.
+const (
+	AppendAsked     Point = "append asked"     // nothing is stored yet
+	AppendCommitted Point = "append committed" // stored, but not answered
+	ReadAsked       Point = "read asked"
+	ReadAnswered    Point = "read answered"
+	BoundsAsked     Point = "bounds asked"
+	BoundsAnswered  Point = "bounds answered"
+	SeekAsked       Point = "seek asked"
+	SeekAnswered    Point = "seek answered"
+)
+
+// Call is a call of a store at one of its points.
+type Call struct {
+	At    Point
+	Feeds []string // sorted, each once
+	After feed.Cursor
+}
+
+// Gate is called at each point of each call. It may block; the call goes on
+// when it returns nil and fails with the error that it returns otherwise.
+type Gate func(ctx context.Context, c Call) error
+
+// Store is a feed.Store in memory, without any cleverness.
+type Store struct {
+	*content
+	gate Gate
+}
+
+// content is what all gates to one store share.
+type content struct {
+	mu     sync.Mutex
+	id     string
+	feeds  map[string]*history
+	commit func([]feed.Event)
+	refuse func(feed.Batch) error
+}
+
+type history struct {
+	first  uint64
+	events []feed.Event // from first to the last
+}
+
+func (h *history) last() uint64 { return h.first + uint64(len(h.events)) - 1 }
+
+func (h *history) bounds() feed.Bounds { return feed.Bounds{First: h.first, Last: h.last()} }
+
+// NewStore returns an empty store.
+func NewStore() *Store {
+	return &Store{content: &content{id: rand.Text(), feeds: make(map[string]*history)}}
+}
+
+// Through returns the same store as seen through gate.
+func (s *Store) Through(gate Gate) *Store { return &Store{content: s.content, gate: gate} }
+
+// OnCommit has fn called with the events of each commit before anybody can see
+// them. Set it before the store is used.
+func (s *Store) OnCommit(fn func([]feed.Event)) { s.commit = fn }
+
+// Refuse has fn asked about each batch; an error refuses that batch alone. Set
+// it before the store is used.
+func (s *Store) Refuse(fn func(feed.Batch) error) { s.refuse = fn }
+
+func (s *Store) pass(ctx context.Context, at Point, after feed.Cursor, feeds ...string) error {
+	if s.gate == nil {
+		return nil
+	}
+	feeds = slices.Clone(feeds)
+	slices.Sort(feeds)
+	return s.gate(ctx, Call{At: at, Feeds: slices.Compact(feeds), After: after})
+}
+
+// ID implements feed.Store.
+func (s *Store) ID() string { return s.id }
+
+// Append implements feed.Store.
+func (s *Store) Append(ctx context.Context, batches []feed.Batch) ([]feed.Result, error) {
+	var feeds []string
+	for _, b := range batches {
+		for _, d := range b.Drafts {
+			feeds = append(feeds, d.Feed)
+		}
+	}
+	if err := s.pass(ctx, AppendAsked, 0, feeds...); err != nil {
+		return nil, err
+	}
+	results := s.store(batches)
+	if err := s.pass(ctx, AppendCommitted, 0, feeds...); err != nil {
+		return nil, err
+	}
+	return results, nil
+}
+
+func (s *Store) store(batches []feed.Batch) []feed.Result {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	results := make([]feed.Result, len(batches))
+	for i, b := range batches {
+		if s.refuse != nil {
+			if err := s.refuse(b); err != nil {
+				results[i].Err = err
+				continue
+			}
+		}
+		for _, d := range b.Drafts {
+			results[i].Events = append(results[i].Events, s.number(d))
+		}
+		if s.commit != nil {
+			s.commit(results[i].Events)
+		}
+	}
+	return results
+}
+
+func (s *Store) number(d feed.Draft) feed.Event {
+	h := s.feeds[d.Feed]
+	if h == nil {
+		h = &history{first: 1}
+		s.feeds[d.Feed] = h
+	}
+	e := feed.Event{
+		Feed: d.Feed,
+		ID:   h.last() + 1,
+		Type: d.Type,
+		Data: d.Data,
+		JSON: d.JSON,
+		Time: time.Now().UTC().Truncate(time.Millisecond),
+	}
+	if n := len(h.events); n > 0 && e.Time.Before(h.events[n-1].Time) {
+		e.Time = h.events[n-1].Time
+	}
+	h.events = append(h.events, e)
+	return e
+}
+
+// Read implements feed.Store.
+func (s *Store) Read(ctx context.Context, name string, after feed.Cursor, limit feed.Limit) (feed.Page, error) {
+	if err := s.pass(ctx, ReadAsked, after, name); err != nil {
+		return feed.Page{}, err
+	}
+	p := s.page(name, after, limit)
+	if err := s.pass(ctx, ReadAnswered, after, name); err != nil {
+		return feed.Page{}, err
+	}
+	return p, nil
+}
+
+func (s *Store) page(name string, after feed.Cursor, limit feed.Limit) feed.Page {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.feeds[name]
+	if h == nil {
+		return feed.Page{Bounds: feed.Unwritten}
+	}
+	p := feed.Page{Bounds: h.bounds()}
+	bytes := 0
+	for _, e := range h.events {
+		if e.ID <= uint64(after) {
+			continue
+		}
+		if len(p.Events) == limit.Events || bytes >= limit.Bytes {
+			break
+		}
+		p.Events = append(p.Events, e)
+		bytes += len(e.Data)
+	}
+	return p
+}
+
+// Bounds implements feed.Store.
+func (s *Store) Bounds(ctx context.Context, feeds []string) ([]feed.Bounds, error) {
+	if err := s.pass(ctx, BoundsAsked, 0, feeds...); err != nil {
+		return nil, err
+	}
+	all := make([]feed.Bounds, len(feeds))
+	s.mu.Lock()
+	for i, name := range feeds {
+		all[i] = feed.Unwritten
+		if h := s.feeds[name]; h != nil {
+			all[i] = h.bounds()
+		}
+	}
+	s.mu.Unlock()
+	if err := s.pass(ctx, BoundsAnswered, 0, feeds...); err != nil {
+		return nil, err
+	}
+	return all, nil
+}
+
+// Seek implements feed.Store.
+func (s *Store) Seek(ctx context.Context, name string, t time.Time) (feed.Cursor, error) {
+	if err := s.pass(ctx, SeekAsked, 0, name); err != nil {
+		return 0, err
+	}
+	c := s.seek(name, t)
+	if err := s.pass(ctx, SeekAnswered, 0, name); err != nil {
+		return 0, err
+	}
+	return c, nil
+}
+
+func (s *Store) seek(name string, t time.Time) feed.Cursor {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.feeds[name]
+	if h == nil {
+		return 0
+	}
+	for _, e := range h.events {
+		if !e.Time.Before(t) {
+			return feed.Cursor(e.ID - 1)
+		}
+	}
+	return feed.Cursor(h.last())
+}
+
+// Close implements feed.Store.
+func (s *Store) Close() error { return nil }
+
+// History returns everything that the feed holds now.
+func (s *Store) History(name string) feed.Page {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.feeds[name]
+	if h == nil {
+		return feed.Page{Bounds: feed.Unwritten}
+	}
+	return feed.Page{Bounds: h.bounds(), Events: slices.Clone(h.events)}
+}
+
+// Trim gives up the feed's events with ids smaller than before.
+func (s *Store) Trim(name string, before uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.feeds[name]
+	if h == nil || before <= h.first {
+		return
+	}
+	n := min(int(before-h.first), len(h.events))
+	h.first += uint64(n)
+	h.events = h.events[n:]
+}
+
+// Delete gives up all events of the feed. Its numbers are not given again.
+func (s *Store) Delete(name string) { s.Trim(name, s.History(name).Last+1) }
+
+// Rollback puts an older state of the feed in place of the present one: the
+// events after last were never stored, and their ids are given again.
+func (s *Store) Rollback(name string, last uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.feeds[name]
+	if h == nil || last >= h.last() {
+		return
+	}
+	if last+1 < h.first {
+		panic(fmt.Sprintf("feedtest: roll %s back to %d, before its oldest event %d", name, last, h.first))
+	}
+	h.events = slices.Clone(h.events[:last+1-h.first])
+}

@@ -1,0 +1,303 @@
+package feed_test
+
+import (
+	"context"
+	"errors"
+	"math"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/feed/feedtest"
+)
+
+// A bus that speaks of a feed whose log is not loaded yet must not load it:
+// the log would begin wherever the bus says.
+func TestGrewDoesNotLoadALog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.append("a", 3)
+		pass := r.holdAt(feedtest.BoundsAsked)
+		go r.subscribe("a", feed.FromStart())
+		synctest.Wait()
+		r.bus.says().Grew("a", 1000)
+		go func() {
+			synctest.Wait()
+			pass()
+		}()
+		s := r.subscribe("a", feed.From{})
+		if s.Cursor() != 3 {
+			t.Errorf("now is %d, want 3", s.Cursor())
+		}
+		r.append("a", 1)
+		reach(t, s, 4, 2*time.Second)
+	})
+}
+
+// "Now" and "ahead" are for the store to say, whatever the bus has said.
+func TestLieDecidesNothing(t *testing.T) {
+	for _, lie := range []uint64{4, 1000, math.MaxInt64, 1 << 63, math.MaxUint64} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t)
+			r.append("a", 3)
+			r.subscribe("a", feed.FromStart())
+			pass := r.holdAt(feedtest.ReadAsked)
+			defer pass()
+			r.bus.says().Grew("a", lie)
+			if s := r.subscribe("a", feed.From{}); s.Cursor() != 3 || s.Bounds().Last != 3 {
+				t.Errorf("told of %d: now is %d, bounds %v, want 3", lie, s.Cursor(), s.Bounds())
+			}
+			s := r.subscribe("a", feed.After(4))
+			if d := next(t, s, time.Minute); d.Gap == nil || d.Gap.Reason != feed.Ahead {
+				t.Errorf("told of %d: after 4 of 3 came %+v, want a gap ahead", lie, d)
+			}
+		})
+	}
+}
+
+// A read of the bounds outlives the subscriber that asked for it, and the log
+// that it was for. Those who join it have a log of their own to load.
+func TestBoundsReadOutlivesItsLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		pass := r.holdAt(feedtest.BoundsAsked)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := r.hub.Subscribe(ctx, "a", feed.From{}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("got %v, want the context's error", err)
+		}
+		time.Sleep(30 * time.Second)
+		go func() {
+			synctest.Wait()
+			pass()
+		}()
+		s := r.subscribe("a", feed.FromStart())
+		r.publish("a", "x")
+		reach(t, s, 1, 2*time.Second)
+	})
+}
+
+// A subscriber whose cursor is the end of a store that was rolled back finds
+// nothing there, again and again: it must ask with pauses.
+func TestNothingBehindTheLogIsNoReasonToSpin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.append("a", 10)
+		r.subscribe("a", feed.From{}) // loads the log, which ends with 10
+		s := r.subscribe("a", feed.After(5))
+		r.store.Rollback("a", 5)
+		r.fail(feed.ErrUnavailable, feedtest.BoundsAsked) // so that the log can't find out
+		if d := next(t, s, 10*time.Second); len(d.Events()) > 0 {
+			t.Fatalf("got %v from a store that has none", d.Events())
+		}
+		if n := r.count(feedtest.ReadAsked); n > 30 {
+			t.Errorf("asked the store %d times in 10 seconds", n)
+		}
+		r.pass()
+		time.Sleep(2 * time.Second)
+		r.append("a", 1)
+		reach(t, s, 6, 3*time.Second)
+	})
+}
+
+// After a rollback, a page that was read before it must not be handed out for
+// ever: events, gap, the same events, the same gap.
+func TestKeptPageDoesNotOutliveARollback(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.append("a", 5)
+		s := r.subscribe("a", feed.FromStart())
+		r.append("a", 5)
+		if d := next(t, s, time.Second); len(d.Events()) != 10 {
+			t.Fatalf("got %d events, want a page that reaches beyond the log", len(d.Events()))
+		}
+		r.store.Rollback("a", 0)
+		gaps := 0
+		for {
+			d := next(t, s, 5*time.Second)
+			if d.Gap != nil {
+				gaps++
+			} else if len(d.Events()) == 0 {
+				break
+			}
+			if gaps > 3 {
+				t.Fatalf("%d gaps", gaps)
+			}
+		}
+		if gaps != 1 || s.Cursor() != 0 {
+			t.Errorf("%d gaps, is at %d of a store that is empty", gaps, s.Cursor())
+		}
+	})
+}
+
+// holed is a store that has lost the event 2 of every feed.
+type holed struct{ *feedtest.Store }
+
+func (h holed) Read(ctx context.Context, name string, after feed.Cursor, limit feed.Limit) (feed.Page, error) {
+	p, err := h.Store.Read(ctx, name, after, limit)
+	for i, e := range p.Events {
+		if e.ID == 2 {
+			p.Events = append(p.Events[:i:i], p.Events[i+1:]...)
+			break
+		}
+	}
+	return p, err
+}
+
+// A store that says that there is more and does not hand it out is not asked
+// without a pause.
+func TestFillPausesWhenTheStoreBreaksItsPromise(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		calls := 0
+		store := feedtest.NewStore()
+		counted := holed{store.Through(func(_ context.Context, c feedtest.Call) error {
+			if c.At == feedtest.ReadAsked {
+				// Without a pause no time passes in the bubble, and the test has no end.
+				if calls++; calls > 1000 {
+					t.Error("the store is asked without a pause")
+					select {}
+				}
+			}
+			return nil
+		})}
+		hub := feed.NewHub(counted, &quietBus{}, feed.HubOptions{Logger: quiet})
+		defer hub.Close()
+		s, err := hub.Subscribe(t.Context(), "a", feed.From{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		drafts := []feed.Draft{{Feed: "a", Data: "1"}, {Feed: "a", Data: "2"}, {Feed: "a", Data: "3"}}
+		if _, err := store.Append(t.Context(), []feed.Batch{{Drafts: drafts}}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		if calls > 100 {
+			t.Errorf("asked the store %d times in 20 seconds", calls)
+		}
+	})
+}
+
+// Close of a subscription ends a Next that waits elsewhere.
+func TestSubscriptionCloseEndsNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		s := r.subscribe("a", feed.From{})
+		ended := make(chan error, 1)
+		go func() {
+			_, err := s.Next(context.Background(), time.After(time.Minute))
+			ended <- err
+		}()
+		synctest.Wait()
+		s.Close()
+		s.Close()
+		if err := <-ended; !errors.Is(err, feed.ErrStopped) {
+			t.Errorf("Next returned %v, want ErrStopped", err)
+		}
+	})
+}
+
+// A hub that is closed while Subscribe waits for the store is no failure of
+// the store, and the caller's context has not ended.
+func TestCloseDuringSubscribe(t *testing.T) {
+	for _, from := range []feed.From{{}, feed.After(7), feed.FromTime(time.Unix(0, 0))} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t)
+			r.holdAt(feedtest.BoundsAsked)
+			ended := make(chan error, 1)
+			go func() {
+				_, err := r.hub.Subscribe(context.Background(), "a", from)
+				ended <- err
+			}()
+			synctest.Wait()
+			r.hub.Close()
+			if err := <-ended; !errors.Is(err, feed.ErrStopped) {
+				t.Errorf("Subscribe returned %v, want ErrStopped", err)
+			}
+		})
+	}
+}
+
+// Once Close has returned, the store may be closed: nobody may read it.
+func TestClosedHubLeavesTheStoreAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.append("a", 10)
+		behind := r.subscribe("a", feed.FromStart())
+		r.hub.Close()
+		before := r.count(feedtest.ReadAsked)
+		if _, err := behind.Next(t.Context(), nil); !errors.Is(err, feed.ErrStopped) {
+			t.Errorf("Next returned %v, want ErrStopped", err)
+		}
+		if n := r.count(feedtest.ReadAsked); n != before {
+			t.Errorf("the store was read %d times after Close", n-before)
+		}
+		if _, err := r.hub.Subscribe(t.Context(), "a", feed.From{}); !errors.Is(err, feed.ErrStopped) {
+			t.Errorf("Subscribe returned %v, want ErrStopped", err)
+		}
+	})
+}
+
+// A bus whose Tail ends early is tailed again, but not without a pause.
+func TestTailThatEndsIsBegunAgain(t *testing.T) {
+	for _, err := range []error{nil, errors.New("no bus")} {
+		synctest.Test(t, func(t *testing.T) {
+			bus := &quietBus{tailErr: func() error { return err }}
+			hub := feed.NewHub(feedtest.NewStore(), bus, feed.HubOptions{Logger: quiet})
+			time.Sleep(10 * time.Second)
+			hub.Close()
+			if bus.tails < 5 || bus.tails > 20 {
+				t.Errorf("Tail returned %v: called %d times in 10 seconds", err, bus.tails)
+			}
+		})
+	}
+}
+
+// The bounds that a subscriber shares may be older than its seek; that must
+// not hand it events from before its time.
+func TestFromTimeIsNotBeforeItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.append("a", 2)
+		time.Sleep(time.Second)
+		pass := r.holdAt(feedtest.BoundsAnswered)
+		go r.subscribe("a", feed.FromStart())
+		synctest.Wait()
+		r.append("a", 2) // what the answer on its way does not know
+		time.Sleep(time.Second)
+		go func() {
+			synctest.Wait()
+			pass()
+		}()
+		s := r.subscribe("a", feed.FromTime(time.Now()))
+		if s.Cursor() != 4 || s.Bounds().Last < 4 {
+			t.Errorf("starts at %d, bounds %v, want 4", s.Cursor(), s.Bounds())
+		}
+		r.append("a", 1)
+		reach(t, s, 5, 3*time.Second)
+	})
+}
+
+// short of results is a store that answers an append with fewer results than
+// it was given batches.
+type shortOfResults struct{ *feedtest.Store }
+
+func (s shortOfResults) Append(ctx context.Context, batches []feed.Batch) ([]feed.Result, error) {
+	results, err := s.Store.Append(ctx, batches)
+	return results[:len(results)-1], err
+}
+
+func TestPublishWithoutAResult(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := shortOfResults{feedtest.NewStore()}
+		hub := feed.NewHub(store, &quietBus{}, feed.HubOptions{Logger: quiet})
+		defer hub.Close()
+		pub := feed.NewPublisher(store, hub, &quietBus{}, feed.PublisherOptions{Logger: quiet})
+		defer pub.Close()
+		if _, err := pub.Publish(t.Context(), feed.Draft{Feed: "a"}); !errors.Is(err, feed.ErrUncertain) {
+			t.Errorf("got %v, want ErrUncertain", err)
+		}
+	})
+}

@@ -1,0 +1,50 @@
+package feed
+
+import (
+	"testing"
+	"time"
+)
+
+// Subscribers between the end of the log and what was known wait for the log.
+// When there turns out to be nothing, they have to look again: they may be
+// ahead of a store that was rolled back.
+func TestFillWakesWhenThereIsNothing(t *testing.T) {
+	l := &log{feed: "a"}
+	l.learn(Bounds{First: 1, Last: 5}, 0)
+	l.learn(Bounds{First: 1, Last: 8}, 0)
+	if _, v := l.after(7); v != viewEnd {
+		t.Fatalf("a cursor that is known to exist has the view %d", v)
+	}
+	w := l.wanted()
+	wake, done := l.fill(w, Page{Bounds: Bounds{First: 1, Last: 5}}, time.Now(), logMemory)
+	if !wake || !done {
+		t.Errorf("wake %t, done %t, want both", wake, done)
+	}
+	if _, v := l.after(7); v != viewAhead {
+		t.Errorf("a cursor behind all that exists has the view %d", v)
+	}
+}
+
+// A page that was read before the log started again is of another store.
+func TestFillRefusesAPageFromBeforeARestart(t *testing.T) {
+	l := &log{feed: "a"}
+	l.learn(Bounds{First: 1, Last: 50}, 0)
+	l.learn(Bounds{First: 1, Last: 60}, 0)
+	w := l.wanted()
+	old := Page{Bounds: Bounds{First: 1, Last: 60}, Events: stretch("a", 51, 60)}
+	l.learn(Bounds{First: 1, Last: 45}, 50)
+	l.accept(stretch("a", 46, 50), time.Now(), logMemory)
+	l.fill(w, old, time.Now(), logMemory)
+	if tail, _ := l.end(); tail != 50 {
+		t.Errorf("the log ends with %d, want 50", tail)
+	}
+}
+
+// stretch returns the events of a feed from the id first to the id last.
+func stretch(name string, first, last uint64) []Event {
+	var events []Event
+	for id := first; id <= last; id++ {
+		events = append(events, Event{Feed: name, ID: id, Data: "x"})
+	}
+	return events
+}
