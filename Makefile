@@ -1,0 +1,47 @@
+# What developers and CI run. "make" alone lists it.
+
+GO ?= go
+FUZZTIME ?= 30s
+BENCHTIME ?= 1s
+VERSION ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run build test check race bench fuzz
+
+help: ## List what there is to make
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "make %-6s %s\n", $$1, $$2 }'
+
+run: ## Serve on http://127.0.0.1:8080, with the store in ./rejoin.db
+	$(GO) run ./cmd/rejoin serve
+
+build: ## Build bin/rejoin; VERSION=v1.2.3 names the version
+	$(GO) build -trimpath -ldflags '$(if $(VERSION),-X main.version=$(VERSION))' -o bin/rejoin ./cmd/rejoin
+
+test: ## Vet, and run every test with the race detector; brings what the tests need
+	bash .ci/parts
+	$(GO) vet ./...
+	$(GO) test -race -timeout 9m ./...
+
+check: ## Judge the source: gofmt, vet, staticcheck, go mod tidy
+	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt -w:" $$unformatted >&2; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool -modfile=tools.mod staticcheck ./...
+	$(GO) mod tidy -diff
+
+race: ## Run the tests of feed, server and storage five times over, to meet rare interleavings
+	$(GO) test -race -count 5 -timeout 30m ./feed/... ./server/... ./storage/...
+
+# The command under test runs on the first core, so what drives it is kept off
+# that one, where there is another.
+bench: ## Run the benchmarks for BENCHTIME each
+	bash .ci/parts
+	$$(if [ "$$(nproc)" -gt 1 ]; then echo taskset -c 1-$$(($$(nproc) - 1)); fi) \
+		$(GO) test -p 1 -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -timeout 30m ./...
+
+fuzz: ## Run every fuzz target for FUZZTIME
+	@set -e; for package in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' "$$package" | grep '^Fuzz' || true); do \
+			echo "$$package $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package"; \
+		done; \
+	done

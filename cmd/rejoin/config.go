@@ -1,0 +1,195 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/rejoin/rejoin/feed"
+)
+
+// Config is everything that can be configured. [DefaultConfig] has the
+// defaults, [Load] reads it, Validate judges it.
+type Config struct {
+	Listen    string
+	Store     StoreConfig
+	Bus       BusConfig
+	Subscribe SubscribeConfig
+	Limits    LimitsConfig
+	Auth      AuthConfig
+	Drain     DrainConfig
+	Log       LogConfig
+}
+
+// StoreConfig says where events are kept.
+type StoreConfig struct {
+	URL string // sqlite:PATH
+}
+
+// BusConfig says how nodes tell each other of events.
+type BusConfig struct {
+	URL    string        // memory
+	Verify time.Duration // between two looks at the store for what the bus lost
+}
+
+// SubscribeConfig is about streams.
+type SubscribeConfig struct {
+	Heartbeat    time.Duration // between keep-alives
+	Retry        time.Duration // what clients are told to wait, on average
+	WriteTimeout time.Duration // how long a subscriber may not read at all
+	MaxAge       time.Duration // of a stream; 0: never too old
+}
+
+// LimitsConfig is what one client may ask for.
+type LimitsConfig struct {
+	EventBytes int // of one event's data, a line break counting 7
+}
+
+// AuthConfig says who may subscribe and publish.
+type AuthConfig struct {
+	Mode string // none
+	// Written says that the mode was chosen, not left to the default.
+	Written bool
+}
+
+// DrainConfig is about stopping.
+type DrainConfig struct {
+	Window time.Duration // over which streams are ended
+}
+
+// LogConfig is about the log on standard error.
+type LogConfig struct {
+	Level  string // debug, info, warn, error
+	Format string // text, json
+}
+
+// DefaultConfig returns the configuration of a server that was told nothing.
+func DefaultConfig() Config {
+	return Config{
+		Listen:    "127.0.0.1:8080",
+		Store:     StoreConfig{URL: "sqlite:rejoin.db"},
+		Bus:       BusConfig{URL: "memory", Verify: time.Second},
+		Subscribe: SubscribeConfig{Heartbeat: 15 * time.Second, Retry: 2 * time.Second, WriteTimeout: 30 * time.Second},
+		Limits:    LimitsConfig{EventBytes: feed.DefaultEventBytes},
+		Auth:      AuthConfig{Mode: "none"},
+		Drain:     DrainConfig{Window: 10 * time.Second},
+		Log:       LogConfig{Level: "info", Format: "text"},
+	}
+}
+
+// Validate returns every fault of the configuration, each naming its key.
+func (c Config) Validate() error {
+	return errors.Join(
+		checkListen(c.Listen, c.Auth),
+		checkStore(c.Store.URL),
+		checkBus(c.Bus.URL),
+		checkBetween("bus.verify", c.Bus.Verify, 10*time.Millisecond, time.Minute),
+		checkBetween("subscribe.heartbeat", c.Subscribe.Heartbeat, 100*time.Millisecond, 10*time.Minute),
+		checkBetween("subscribe.retry", c.Subscribe.Retry, 10*time.Millisecond, 10*time.Minute),
+		checkBetween("subscribe.write_timeout", c.Subscribe.WriteTimeout, 100*time.Millisecond, 10*time.Minute),
+		checkMaxAge(c.Subscribe.MaxAge),
+		// Above the default, a framed event no longer fits the 64 KiB at
+		// which common client libraries give up: they would reconnect to the
+		// same event for ever.
+		checkBetween("limits.event_bytes", c.Limits.EventBytes, 1, feed.DefaultEventBytes),
+		checkOneOf("auth.mode", c.Auth.Mode, "none"),
+		checkBetween("drain.window", c.Drain.Window, 0, 10*time.Minute),
+		checkOneOf("log.level", c.Log.Level, "debug", "info", "warn", "error"),
+		checkOneOf("log.format", c.Log.Format, "text", "json"),
+	)
+}
+
+// StorePath returns the file that store.url names.
+func (c Config) StorePath() string { return strings.TrimPrefix(c.Store.URL, "sqlite:") }
+
+// SlogLevel returns log.level.
+func (c LogConfig) SlogLevel() slog.Level {
+	var level slog.Level
+	// Validate has seen to it that it can be read.
+	_ = level.UnmarshalText([]byte(c.Level))
+	return level
+}
+
+func checkListen(listen string, auth AuthConfig) error {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return fmt.Errorf("listen: %q is not an address such as 127.0.0.1:8080", listen)
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return fmt.Errorf("listen: %q does not end in a port from 0 to 65535", listen)
+	}
+	if auth.Mode == "none" && !auth.Written && !loopback(host) {
+		return fmt.Errorf("auth.mode: %q is not a loopback address, so other machines may reach it: write auth.mode: none (REJOIN_AUTH_MODE=none, --auth none) if anyone who reaches it may read and publish everything", listen)
+	}
+	return nil
+}
+
+// loopback says whether host is surely this machine only. Names other than
+// localhost are not looked up: what they mean can change.
+func loopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.Unmap().IsLoopback()
+}
+
+// checkStore and checkBus never repeat the URL: it may hold a password.
+func checkStore(url string) error {
+	scheme, path, ok := strings.Cut(url, ":")
+	switch {
+	case ok && (scheme == "postgres" || scheme == "postgresql"):
+		return errors.New("store.url: this version has no Postgres store; it keeps events in SQLite, such as sqlite:rejoin.db")
+	case !ok || scheme != "sqlite":
+		return errors.New("store.url: it has to begin with sqlite: as in sqlite:rejoin.db")
+	case path == "" || strings.HasSuffix(path, "/"):
+		return errors.New("store.url: sqlite: is not followed by a file name")
+	case path == ":memory:" || strings.ContainsAny(path, "?#"):
+		return errors.New("store.url: sqlite: is followed by a plain file name, without parameters")
+	case strings.HasPrefix(path, "//"):
+		return errors.New("store.url: sqlite: is followed by a path, not by //host; write sqlite:rejoin.db or sqlite:/var/lib/rejoin.db")
+	}
+	return nil
+}
+
+func checkBus(url string) error {
+	scheme, _, _ := strings.Cut(url, ":")
+	switch {
+	case url == "memory":
+		return nil
+	case scheme == "redis" || scheme == "rediss":
+		return errors.New("bus.url: this version has no Redis bus; the only one is memory")
+	}
+	return errors.New("bus.url: the only bus of this version is memory")
+}
+
+func checkMaxAge(age time.Duration) error {
+	if age == 0 {
+		return nil
+	}
+	return checkBetween("subscribe.max_age", age, time.Second, 10*365*24*time.Hour)
+}
+
+func checkBetween[T int | time.Duration](key string, value, least, most T) error {
+	if value < least || value > most {
+		return fmt.Errorf("%s: %v is not from %v to %v", key, value, least, most)
+	}
+	return nil
+}
+
+func checkOneOf(key, value string, known ...string) error {
+	for _, k := range known {
+		if value == k {
+			return nil
+		}
+	}
+	if len(known) == 1 {
+		return fmt.Errorf("%s: %q is not %s, which is all that this version has", key, value, known[0])
+	}
+	return fmt.Errorf("%s: %q is not one of %s", key, value, strings.Join(known, ", "))
+}

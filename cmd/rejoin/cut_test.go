@@ -1,0 +1,102 @@
+package main
+
+import (
+	"io"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// cutter is a TCP proxy that cuts each connection after a random number of
+// bytes from the server, while it is told to.
+type cutter struct {
+	url    string
+	target string
+	on     atomic.Bool
+	cuts   atomic.Int64
+
+	mu    sync.Mutex
+	conns map[net.Conn]struct{}
+}
+
+func newCutter(t *testing.T, targetURL string) *cutter {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &cutter{url: "http://" + listener.Addr().String(), target: strings.TrimPrefix(targetURL, "http://"), conns: map[net.Conn]struct{}{}}
+	var work sync.WaitGroup
+	work.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			work.Go(func() { c.carry(conn) })
+		}
+	})
+	t.Cleanup(func() {
+		listener.Close()
+		c.cutAll()
+		work.Wait()
+	})
+	return c
+}
+
+// headBytes is more than a response head has.
+const headBytes = 500
+
+func (c *cutter) carry(client net.Conn) {
+	defer client.Close()
+	server, err := net.Dial("tcp", c.target)
+	if err != nil {
+		return
+	}
+	defer server.Close()
+	c.hold(client)
+	defer c.release(client)
+
+	go io.Copy(server, client) //nolint:errcheck // ends when either end is closed
+	limit := int64(1) << 40
+	if c.on.Load() {
+		// Most connections live for a few events; now and then one has to
+		// live long enough for the largest.
+		limit = 1 + rand.Int64N(500<<rand.IntN(7))
+	}
+	n, _ := io.CopyN(client, server, limit)
+	if n == limit {
+		c.cuts.Add(1)
+	}
+	// Half of the cuts look like an orderly close, half like a crash. Within
+	// the head it is always the latter: a browser takes a head that ends early
+	// for a whole one, without a type, and gives up for good.
+	if n < headBytes || rand.IntN(2) == 0 {
+		_ = client.(*net.TCPConn).SetLinger(0)
+	}
+}
+
+func (c *cutter) hold(conn net.Conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.conns[conn] = struct{}{}
+}
+
+func (c *cutter) release(conn net.Conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.conns, conn)
+}
+
+// cutAll cuts what is connected.
+func (c *cutter) cutAll() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for conn := range c.conns {
+		_ = conn.(*net.TCPConn).SetLinger(0)
+		conn.Close()
+	}
+}

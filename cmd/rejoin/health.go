@@ -1,0 +1,52 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+func newHealthCommand() *cobra.Command {
+	var server string
+	var ready bool
+	cmd := &cobra.Command{
+		Use:   "health",
+		Short: "Ask a server whether it is alive; fail if it is not",
+		Args:  usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return health(cmd.Context(), server, ready)
+		},
+	}
+	cmd.Flags().StringVar(&server, "url", defaultURL, "the server")
+	cmd.Flags().BoolVar(&ready, "ready", false, "ask whether it is ready for traffic: its store answers and it is not stopping")
+	return cmd
+}
+
+func health(ctx context.Context, server string, ready bool) error {
+	u, err := serverURL(server)
+	if err != nil {
+		return err
+	}
+	path := "healthz"
+	if ready {
+		path = "readyz"
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.JoinPath(path).String(), nil)
+	if err != nil {
+		return fmt.Errorf("ask for health: %w", err)
+	}
+	resp, err := newClient().Do(req)
+	if err != nil {
+		return fmt.Errorf("ask for health: %s", reason(err))
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("ask for health: /%s answers %s", path, resp.Status)
+	}
+	return nil
+}

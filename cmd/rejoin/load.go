@@ -1,0 +1,205 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+	"github.com/spf13/viper"
+)
+
+// key is one entry of the configuration: its dotted name and how a value from
+// file, environment or flag gets into a Config.
+type key struct {
+	name string
+	set  func(value string) error
+}
+
+// keys lists every key there is, bound to c.
+func (c *Config) keys() []key {
+	return []key{
+		{"listen", text(&c.Listen)},
+		{"store.url", text(&c.Store.URL)},
+		{"bus.url", text(&c.Bus.URL)},
+		{"bus.verify", duration(&c.Bus.Verify)},
+		{"subscribe.heartbeat", duration(&c.Subscribe.Heartbeat)},
+		{"subscribe.retry", duration(&c.Subscribe.Retry)},
+		{"subscribe.write_timeout", duration(&c.Subscribe.WriteTimeout)},
+		{"subscribe.max_age", duration(&c.Subscribe.MaxAge)},
+		{"limits.event_bytes", number(&c.Limits.EventBytes)},
+		{"auth.mode", func(value string) error {
+			c.Auth = AuthConfig{Mode: value, Written: true}
+			return nil
+		}},
+		{"drain.window", duration(&c.Drain.Window)},
+		{"log.level", text(&c.Log.Level)},
+		{"log.format", text(&c.Log.Format)},
+	}
+}
+
+func text(to *string) func(string) error {
+	return func(value string) error {
+		*to = value
+		return nil
+	}
+}
+
+func duration(to *time.Duration) func(string) error {
+	return func(value string) error {
+		d, err := time.ParseDuration(value)
+		if err != nil {
+			return fmt.Errorf("%q is not a duration such as 15s", value)
+		}
+		*to = d
+		return nil
+	}
+}
+
+func number(to *int) func(string) error {
+	return func(value string) error {
+		n, err := strconv.Atoi(value)
+		if err != nil {
+			return fmt.Errorf("%q is not a whole number", value)
+		}
+		*to = n
+		return nil
+	}
+}
+
+// flagKeys says which flag, where a command has it, sets which key.
+var flagKeys = map[string]string{
+	"listen": "listen",
+	"store":  "store.url",
+	"bus":    "bus.url",
+	"auth":   "auth.mode",
+}
+
+// Load reads the configuration: flags win, then the environment, then the
+// file, then the defaults. The file is the one that the flag --config or
+// REJOIN_CONFIG names, or none. The error is a usage error with every fault.
+func Load(flags *pflag.FlagSet) (Config, error) {
+	c := DefaultConfig()
+	v := viper.New()
+	faults, err := readConfigFile(v, flags, c.keys())
+	if err != nil {
+		return Config{}, usageError{err}
+	}
+	faults = append(faults, checkEnvironment(os.Environ(), c.keys())...)
+	if err := bind(v, flags, c.keys()); err != nil {
+		return Config{}, err
+	}
+	for _, k := range c.keys() {
+		// An empty variable counts as absent, a bare "key:" in the file too.
+		if !v.IsSet(k.name) {
+			continue
+		}
+		value, err := scalar(v.Get(k.name))
+		if err == nil {
+			err = k.set(value)
+		}
+		if err != nil {
+			faults = append(faults, fmt.Errorf("%s: %w", k.name, err))
+		}
+	}
+	faults = append(faults, c.Validate())
+	if err := errors.Join(faults...); err != nil {
+		return Config{}, usageError{fmt.Errorf("read configuration:\n%w", err)}
+	}
+	return c, nil
+}
+
+// readConfigFile reads the configuration file, if there is one, and returns the
+// faults of its keys. It has to come before bind: for viper, a bound key hides
+// what the file has below it.
+func readConfigFile(v *viper.Viper, flags *pflag.FlagSet, keys []key) (faults []error, err error) {
+	name := os.Getenv("REJOIN_CONFIG")
+	if f := flags.Lookup("config"); f != nil && f.Changed {
+		name = f.Value.String()
+	}
+	if name == "" {
+		return nil, nil
+	}
+	v.SetConfigFile(name)
+	v.SetConfigType("yaml") // whatever the file is called
+	if err := v.ReadInConfig(); err != nil {
+		return nil, fmt.Errorf("read configuration file: %w", err)
+	}
+	for _, name := range slices.Sorted(slices.Values(v.AllKeys())) {
+		isSection := slices.ContainsFunc(keys, func(k key) bool { return strings.HasPrefix(k.name, name+".") })
+		isKey := slices.ContainsFunc(keys, func(k key) bool { return k.name == name })
+		switch {
+		case isKey, isSection && v.Get(name) == nil:
+		case isSection:
+			faults = append(faults, fmt.Errorf("%s: has keys below it, and no value of its own", name))
+		default:
+			faults = append(faults, fmt.Errorf("%s: no such key", name))
+		}
+	}
+	return faults, nil
+}
+
+func bind(v *viper.Viper, flags *pflag.FlagSet, keys []key) error {
+	for _, k := range keys {
+		if err := v.BindEnv(k.name, variable(k.name)); err != nil {
+			return fmt.Errorf("bind %s: %w", k.name, err)
+		}
+	}
+	for flag, name := range flagKeys {
+		if f := flags.Lookup(flag); f != nil {
+			if err := v.BindPFlag(name, f); err != nil {
+				return fmt.Errorf("bind --%s: %w", flag, err)
+			}
+		}
+	}
+	return nil
+}
+
+// variable returns the environment variable of a key.
+func variable(name string) string {
+	return "REJOIN_" + strings.ToUpper(strings.ReplaceAll(name, ".", "_"))
+}
+
+// scalar returns a value as it was written. YAML knows numbers and truth
+// values; the keys know better what they want.
+func scalar(value any) (string, error) {
+	switch value.(type) {
+	case string, int, int64, uint64, float64, bool:
+		return fmt.Sprint(value), nil
+	}
+	return "", errors.New("it takes one value, not a list or a section")
+}
+
+// injected matches what Kubernetes puts into the environment for each Service
+// of the namespace: one named rejoin, or rejoin-redis, must not stop a start.
+var injected = regexp.MustCompile(`^REJOIN_([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$`)
+
+// injectedPort matches the value of Kubernetes' REJOIN_PORT. With any other,
+// it is someone's wish for another port, which listen is for.
+var injectedPort = regexp.MustCompile(`^(tcp|udp|sctp)://`)
+
+// checkEnvironment returns a fault for each variable that looks like a key and
+// is none. It names no values: they may be secrets.
+func checkEnvironment(environ []string, keys []key) (faults []error) {
+	known := map[string]bool{"REJOIN_CONFIG": true}
+	for _, k := range keys {
+		known[variable(k.name)] = true
+	}
+	for _, entry := range slices.Sorted(slices.Values(environ)) {
+		name, value, _ := strings.Cut(entry, "=")
+		switch {
+		case !strings.HasPrefix(name, "REJOIN_"), known[name]:
+		case strings.HasPrefix(name, "REJOIN_TEST_"):
+		case injected.MatchString(name):
+		case strings.HasSuffix(name, "_PORT") && injectedPort.MatchString(value):
+		default:
+			faults = append(faults, fmt.Errorf("%s: the environment variable belongs to no key", name))
+		}
+	}
+	return faults
+}

@@ -1,0 +1,314 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/viper"
+)
+
+// load loads a configuration from a file, if it has content, and flags.
+func load(t *testing.T, content string, flags ...string) (Config, error) {
+	t.Helper()
+	if content != "" {
+		path := filepath.Join(t.TempDir(), "any-name")
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		flags = append(flags, "--config", path)
+	}
+	cmd := newServeCommand()
+	if err := cmd.ParseFlags(flags); err != nil {
+		t.Fatal(err)
+	}
+	return Load(cmd.Flags())
+}
+
+// TestShippedConfig holds config.yaml to the defaults. auth.mode alone stands
+// in it behind a #, because to write it is to choose it.
+func TestShippedConfig(t *testing.T) {
+	text, err := os.ReadFile("../../config.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := load(t, string(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(DefaultConfig(), got); diff != "" {
+		t.Errorf("config.yaml is not the defaults:\n%s", diff)
+	}
+
+	full := strings.Replace(string(text), "\n  # mode: none", "\n  mode: none", 1)
+	v := viper.New()
+	v.SetConfigType("yaml")
+	if err := v.ReadConfig(strings.NewReader(full)); err != nil {
+		t.Fatal(err)
+	}
+	var keys []string
+	for _, k := range new(Config).keys() {
+		keys = append(keys, k.name)
+	}
+	slices.Sort(keys)
+	if diff := cmp.Diff(keys, slices.Sorted(slices.Values(v.AllKeys()))); diff != "" {
+		t.Errorf("config.yaml does not have every key:\n%s", diff)
+	}
+
+	want := DefaultConfig()
+	want.Auth.Written = true
+	if got, err = load(t, full); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("config.yaml with auth.mode:\n%s", diff)
+	}
+}
+
+func TestPrecedence(t *testing.T) {
+	const file = "listen: 127.0.0.1:1\nstore: {url: 'sqlite:file.db'}\nsubscribe:\n  heartbeat: 1s\n"
+	for _, test := range []struct {
+		name      string
+		file      string
+		env       map[string]string
+		flags     []string
+		listen    string
+		store     string
+		heartbeat time.Duration
+	}{
+		{"defaults", "", nil, nil, "127.0.0.1:8080", "sqlite:rejoin.db", 15 * time.Second},
+		{"file", file, nil, nil, "127.0.0.1:1", "sqlite:file.db", time.Second},
+		{"environment wins over file", file, map[string]string{"REJOIN_LISTEN": "127.0.0.1:2", "REJOIN_SUBSCRIBE_HEARTBEAT": "2s"}, nil,
+			"127.0.0.1:2", "sqlite:file.db", 2 * time.Second},
+		{"flag wins over environment", file, map[string]string{"REJOIN_LISTEN": "127.0.0.1:2", "REJOIN_STORE_URL": "sqlite:env.db"},
+			[]string{"--listen", "127.0.0.1:3"}, "127.0.0.1:3", "sqlite:env.db", time.Second},
+		{"a flag with the default's value wins too", file, nil, []string{"--listen", "127.0.0.1:8080"}, "127.0.0.1:8080", "sqlite:file.db", time.Second},
+		{"an empty variable counts as absent", file, map[string]string{"REJOIN_LISTEN": ""}, nil, "127.0.0.1:1", "sqlite:file.db", time.Second},
+		{"a key without a value too", "listen:\nsubscribe:\n", nil, nil, "127.0.0.1:8080", "sqlite:rejoin.db", 15 * time.Second},
+		{"the case of a key does not matter", "LISTEN: 127.0.0.1:1\nSubscribe: {HeartBeat: 3s}", nil, nil, "127.0.0.1:1", "sqlite:rejoin.db", 3 * time.Second},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			for name, value := range test.env {
+				t.Setenv(name, value)
+			}
+			c, err := load(t, test.file, test.flags...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.Listen != test.listen || c.Store.URL != test.store || c.Subscribe.Heartbeat != test.heartbeat {
+				t.Errorf("got %s, %s and %v, want %s, %s and %v", c.Listen, c.Store.URL, c.Subscribe.Heartbeat, test.listen, test.store, test.heartbeat)
+			}
+		})
+	}
+}
+
+// TestEveryKeyFromTheEnvironment: viper binds a variable only to keys that it
+// knows, which is easily forgotten for a new one.
+func TestEveryKeyFromTheEnvironment(t *testing.T) {
+	values := map[string]string{
+		"listen": "0.0.0.0:1", "store.url": "sqlite:/x.db", "bus.url": "memory", "bus.verify": "2s",
+		"subscribe.heartbeat": "3s", "subscribe.retry": "4s", "subscribe.write_timeout": "5s", "subscribe.max_age": "6s",
+		"limits.event_bytes": "7", "auth.mode": "none", "drain.window": "8s", "log.level": "warn", "log.format": "json",
+	}
+	for _, k := range new(Config).keys() {
+		t.Setenv(variable(k.name), values[k.name])
+	}
+	got, err := load(t, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Config{
+		Listen:    "0.0.0.0:1",
+		Store:     StoreConfig{"sqlite:/x.db"},
+		Bus:       BusConfig{"memory", 2 * time.Second},
+		Subscribe: SubscribeConfig{3 * time.Second, 4 * time.Second, 5 * time.Second, 6 * time.Second},
+		Limits:    LimitsConfig{7},
+		Auth:      AuthConfig{"none", true},
+		Drain:     DrainConfig{8 * time.Second},
+		Log:       LogConfig{"warn", "json"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if got.StorePath() != "/x.db" || got.Log.SlogLevel().String() != "WARN" {
+		t.Errorf("path %s, level %s", got.StorePath(), got.Log.SlogLevel())
+	}
+}
+
+// wantFaults checks that err is a usage error with exactly these faults, each
+// given by words of it.
+func wantFaults(t *testing.T, err error, faults ...string) {
+	t.Helper()
+	if err == nil {
+		t.Fatalf("accepted, want %q", faults)
+	}
+	if _, ok := err.(usageError); !ok {
+		t.Errorf("%T is not a usage error", err)
+	}
+	lines := strings.Split(err.Error(), "\n")[1:]
+	if len(lines) != len(faults) {
+		t.Errorf("got %d faults, want %d: %v", len(lines), len(faults), err)
+	}
+	for _, fault := range faults {
+		if !strings.Contains(err.Error(), "\n"+fault) {
+			t.Errorf("got %v, want %q in it", err, fault)
+		}
+	}
+}
+
+func TestFaults(t *testing.T) {
+	for file, fault := range map[string]string{
+		"listn: x":                                "listn: no such key",
+		"subscribe: {heartbeet: 1s}":              "subscribe.heartbeet: no such key",
+		"a: {b: {c: 1}}":                          "a.b.c: no such key",
+		"tls: {cert: x}":                          "tls.cert: no such key", // of a later version
+		"subscribe: 5s":                           "subscribe: has keys below it",
+		"listen: {address: x}":                    "listen.address: no such key\nlisten: it takes one value",
+		"listen: [a]":                             "listen: it takes one value",
+		"listen: 8080":                            `listen: "8080" is not an address`,
+		"listen: 127.0.0.1:http":                  `listen: "127.0.0.1:http" does not end in a port`,
+		"listen: 127.0.0.1:65536":                 `listen: "127.0.0.1:65536" does not end in a port`,
+		"subscribe: {heartbeat: abc}":             `subscribe.heartbeat: "abc" is not a duration such as 15s`,
+		"subscribe: {heartbeat: 15}":              `subscribe.heartbeat: "15" is not a duration such as 15s`,
+		"subscribe: {heartbeat: 0s}":              "subscribe.heartbeat: 0s is not from 100ms to 10m0s",
+		"subscribe: {retry: -1s}":                 "subscribe.retry: -1s is not from",
+		"subscribe: {write_timeout: 1h}":          "subscribe.write_timeout: 1h0m0s is not from",
+		"subscribe: {max_age: 10ms}":              "subscribe.max_age: 10ms is not from",
+		"bus: {verify: 0s}":                       "bus.verify: 0s is not from",
+		"bus: {url: 'redis://:hunter2@h'}":        "bus.url: this version has no Redis bus",
+		"bus: {url: kafka}":                       "bus.url: the only bus of this version is memory",
+		"store: {url: 'postgres://u:hunter2@h'}":  "store.url: this version has no Postgres store",
+		"store: {url: rejoin.db}":                 "store.url: it has to begin with sqlite:",
+		"store: {url: 'mysql://u:hunter2@h/d'}":   "store.url: it has to begin with sqlite:",
+		"store: {url: 'sqlite:'}":                 "store.url: sqlite: is not followed by a file name",
+		"store: {url: 'sqlite://h/rejoin.db'}":    "store.url: sqlite: is followed by a path",
+		"store: {url: 'sqlite::memory:'}":         "store.url: sqlite: is followed by a plain file name",
+		"store: {url: 'sqlite:a.db?mode=memory'}": "store.url: sqlite: is followed by a plain file name",
+		"limits: {event_bytes: 60001}":            "limits.event_bytes: 60001 is not from 1 to 60000",
+		"limits: {event_bytes: 0}":                "limits.event_bytes: 0 is not from",
+		"limits: {event_bytes: 1.5}":              `limits.event_bytes: "1.5" is not a whole number`,
+		"limits: {event_bytes: lots}":             `limits.event_bytes: "lots" is not a whole number`,
+		"auth: {mode: jwt}":                       `auth.mode: "jwt" is not none, which is all that this version has`,
+		"drain: {window: 11m}":                    "drain.window: 11m0s is not from",
+		"log: {level: loud}":                      `log.level: "loud" is not one of debug, info, warn, error`,
+		"log: {format: xml}":                      `log.format: "xml" is not one of text, json`,
+	} {
+		t.Run(file, func(t *testing.T) {
+			_, err := load(t, file)
+			wantFaults(t, err, strings.Split(fault, "\n")...)
+			if strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("the password is printed: %v", err)
+			}
+		})
+	}
+}
+
+func TestFaultsAreJoined(t *testing.T) {
+	t.Setenv("REJOIN_STORE_URLL", "postgres://u:hunter2@h/db")
+	t.Setenv("REJOIN_BUS_VERIFY", "soon")
+	_, err := load(t, "listn: x\nlog: {level: loud}\nlimits: {event_bytes: -1}", "--store", "rejoin.db", "--listen", "nowhere")
+	wantFaults(t, err, "listn: no such key", "REJOIN_STORE_URLL: the environment variable belongs to no key", `bus.verify: "soon"`,
+		"listen: ", "store.url: ", "limits.event_bytes: -1", "log.level: ")
+	if strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("the value of an unknown variable is printed: %v", err)
+	}
+}
+
+func TestConfigFile(t *testing.T) {
+	for content, fault := range map[string]string{
+		"listen: a: b":                         "read configuration file: ",
+		"listen: 127.0.0.1:1\nlisten: 1.2.3.4": "already defined",
+		"just words":                           "read configuration file: ",
+	} {
+		if _, err := load(t, content); err == nil || !strings.Contains(err.Error(), fault) {
+			t.Errorf("%q: got %v, want %q", content, err, fault)
+		}
+	}
+	if _, err := load(t, "", "--config", filepath.Join(t.TempDir(), "none.yaml")); err == nil || !strings.Contains(err.Error(), "none.yaml") {
+		t.Errorf("a file that is not there: %v", err)
+	}
+	path := filepath.Join(t.TempDir(), "named.yaml")
+	if err := os.WriteFile(path, []byte("listen: 127.0.0.1:7"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("REJOIN_CONFIG", path)
+	if c, err := load(t, ""); err != nil || c.Listen != "127.0.0.1:7" {
+		t.Errorf("REJOIN_CONFIG: %s, %v", c.Listen, err)
+	}
+	if c, err := load(t, "listen: 127.0.0.1:8"); err != nil || c.Listen != "127.0.0.1:8" {
+		t.Errorf("--config beside REJOIN_CONFIG: %s, %v", c.Listen, err)
+	}
+}
+
+// TestEnvironment: typos are refused, what Kubernetes injects for a Service
+// named rejoin or rejoin-redis is none.
+func TestEnvironment(t *testing.T) {
+	for entry, refused := range map[string]bool{
+		"REJOIN_LISTEN=x":                                false,
+		"REJOIN_CONFIG=x":                                false,
+		"REJOIN_TEST_POSTGRES=x":                         false,
+		"REJOINED=x":                                     false,
+		"PATH=x":                                         false,
+		"REJOIN_SERVICE_HOST=10.0.0.1":                   false,
+		"REJOIN_SERVICE_PORT=80":                         false,
+		"REJOIN_SERVICE_PORT_HTTP=80":                    false,
+		"REJOIN_PORT=tcp://10.0.0.1:80":                  false,
+		"REJOIN_PORT_80_TCP=tcp://10.0.0.1:80":           false,
+		"REJOIN_PORT_80_TCP_ADDR=10.0.0.1":               false,
+		"REJOIN_PORT_80_TCP_PORT=80":                     false,
+		"REJOIN_PORT_80_TCP_PROTO=tcp":                   false,
+		"REJOIN_REDIS_SERVICE_HOST=10.0.0.2":             false,
+		"REJOIN_REDIS_PORT=tcp://10.0.0.2:6379":          false,
+		"REJOIN_REDIS_PORT_6379_TCP=tcp://10.0.0.2:6379": false,
+		"REJOIN_REDIS_SERVICE_PORT_REDIS=6379":           false,
+		"REJOIN_PORT=9090":                               true, // someone's wish, not Kubernetes
+		"REJOIN_STORE_URLL=x":                            true,
+		"REJOIN_STORE=x":                                 true,
+		"REJOIN_=x":                                      true,
+		"REJOIN_listen=x":                                true,
+		"REJOIN_AUTH_JWT_KEY=x":                          true, // of a later version
+		"REJOIN_SERVICE_HOSTS=x":                         true,
+		"REJOIN_PORT_HTTP=80":                            true,
+	} {
+		if faults := checkEnvironment([]string{entry}, new(Config).keys()); (len(faults) > 0) != refused {
+			t.Errorf("%s: refused is %t, want %t", entry, !refused, refused)
+		}
+	}
+}
+
+// TestOpenToOthers: that anyone who reaches a server may do everything has to
+// be somebody's decision.
+func TestOpenToOthers(t *testing.T) {
+	for listen, open := range map[string]bool{
+		"127.0.0.1:0": false, "127.9.9.9:80": false, "localhost:80": false, "[::1]:80": false, "[::ffff:127.0.0.1]:80": false,
+		":0": true, ":8080": true, "0.0.0.0:80": true, "[::]:80": true, "192.0.2.1:80": true, "example.com:80": true,
+		"localhost.example.com:80": true, "[fe80::1%eth0]:80": true,
+	} {
+		_, err := load(t, "", "--listen", listen)
+		if open {
+			wantFaults(t, err, "auth.mode: ")
+		} else if err != nil {
+			t.Errorf("%s: %v", listen, err)
+		}
+		for _, how := range []string{"file", "environment", "flag"} {
+			t.Run(listen+" by "+how, func(t *testing.T) {
+				file, flags := "", []string{"--listen", listen}
+				switch how {
+				case "file":
+					file = "auth: {mode: none}"
+				case "environment":
+					t.Setenv("REJOIN_AUTH_MODE", "none")
+				case "flag":
+					flags = append(flags, "--auth", "none")
+				}
+				if _, err := load(t, file, flags...); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+}

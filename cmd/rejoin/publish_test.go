@@ -1,0 +1,332 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// stored is what the server was sent.
+type stored struct {
+	path, contentType, eventType, data string
+}
+
+// keeper stores events, and answers as told before it does.
+type keeper struct {
+	answers []http.HandlerFunc // nil stores; beyond the last, all do
+	asked   int
+	events  []stored
+}
+
+func (k *keeper) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	k.asked++
+	if k.asked <= len(k.answers) && k.answers[k.asked-1] != nil {
+		k.answers[k.asked-1](w, r)
+		return
+	}
+	k.events = append(k.events, stored{r.URL.EscapedPath(), r.Header.Get("Content-Type"), r.Header.Get("Event-Type"), string(body)})
+	w.WriteHeader(http.StatusCreated)
+	fmt.Fprintf(w, `{"feed":"log","id":%d,"time":"2026-01-31T09:30:00.000Z"}`, len(k.events))
+}
+
+func (k *keeper) data() (data []string) {
+	for _, e := range k.events {
+		data = append(data, e.data)
+	}
+	return data
+}
+
+// says answers with a problem of these words.
+func says(status int, words string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/problem+json")
+		w.WriteHeader(status)
+		fmt.Fprintf(w, `{"title":"%s","status":%d,"detail":"%s"}`, http.StatusText(status), status, words)
+	}
+}
+
+// publishArgs runs rejoin publish against a server on a socket.
+func publishArgs(t *testing.T, handler http.Handler, stdin io.Reader, args ...string) (code int, stdout, stderr string, conns int32) {
+	t.Helper()
+	var opened atomic.Int32
+	srv := httptest.NewUnstartedServer(handler)
+	srv.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			opened.Add(1)
+		}
+	}
+	srv.Start()
+	defer srv.Close()
+	var out, notes bytes.Buffer
+	code = run(t.Context(), append([]string{"publish", "--url", srv.URL}, args...), stdin, &out, &notes)
+	return code, out.String(), notes.String(), opened.Load()
+}
+
+func TestPublishOneEvent(t *testing.T) {
+	const text = "text/plain; charset=utf-8"
+	for _, test := range []struct {
+		args []string
+		want stored
+	}{
+		{[]string{"--feed", "log", "hi"}, stored{"/v1/feeds/log/events", text, "", "hi"}},
+		{[]string{"--feed", "log", ""}, stored{"/v1/feeds/log/events", text, "", ""}},
+		{[]string{"--feed", "a:b@c~d", "--type", "x.y/z", "a\nb\r\n"}, stored{"/v1/feeds/a:b@c~d/events", text, "x.y/z", "a\nb\r\n"}},
+		{[]string{"--feed", "log", "--json", `{"a":1}`}, stored{"/v1/feeds/log/events", "application/json", "", `{"a":1}`}},
+		{[]string{"--feed", "log", "--mend", "--", "-\xff\x00"}, stored{"/v1/feeds/log/events", text, "", "-\uFFFD\uFFFD"}},
+	} {
+		k := &keeper{}
+		code, stdout, stderr, _ := publishArgs(t, k, nil, test.args...)
+		if code != exitOK || stdout != "1\n" || stderr != "" {
+			t.Errorf("%q: exit %d, %q, %q", test.args, code, stdout, stderr)
+		}
+		if diff := cmp.Diff([]stored{test.want}, k.events, cmp.AllowUnexported(stored{})); diff != "" {
+			t.Errorf("%q: %s", test.args, diff)
+		}
+	}
+}
+
+func TestPublishUsage(t *testing.T) {
+	for words, args := range map[string][]string{
+		"--feed: ":             {"x"},
+		"character 1":          {"--feed", "../x", "x"},
+		"--type: ":             {"--feed", "log", "--type", "feed.open", "x"},
+		"accepts at most 1":    {"--feed", "log", "x", "y"},
+		"unknown flag":         {"--feed", "log", "--fed", "x"},
+		"is not an address":    {"--feed", "log", "--url", "localhost:8080", "x"},
+		"takes neither":        {"--feed", "log", "--url", "http://localhost/?a=b", "x"},
+		"is not an address su": {"--feed", "log", "--url", "http://u:hunter2@[", "x"},
+	} {
+		k := &keeper{}
+		code, stdout, stderr, _ := publishArgs(t, k, strings.NewReader("x\n"), args...)
+		if code != exitUsage || stdout != "" || !strings.Contains(stderr, words) || strings.Contains(stderr, "hunter2") || k.asked != 0 {
+			t.Errorf("%q: exit %d, %q, %q", args, code, stdout, stderr)
+		}
+	}
+}
+
+func TestPublishLines(t *testing.T) {
+	long := strings.Repeat("x", 60_000)
+	k := &keeper{}
+	code, stdout, stderr, conns := publishArgs(t, k, strings.NewReader(" a \n\nb\r\nc\rd\n"+long+"\r\nlast"), "--feed", "log", "--type", "line")
+	if code != exitOK || stdout != "" || stderr != "rejoin: published 6 events to log, ids 1 to 6\n" {
+		t.Errorf("exit %d, %q, %q", code, stdout, stderr)
+	}
+	if diff := cmp.Diff([]string{" a ", "", "b", "c\rd", long, "last"}, k.data()); diff != "" {
+		t.Error(diff)
+	}
+	if conns != 1 {
+		t.Errorf("%d connections for one pipe", conns)
+	}
+}
+
+// TestPublishStops: what was stored before is said, and what comes after the
+// line at fault is not sent.
+func TestPublishStops(t *testing.T) {
+	gateway := func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "no healthy upstream", http.StatusServiceUnavailable)
+	}
+	const uncertain = "line 2: it may or may not have been stored"
+	for _, test := range []struct {
+		name   string
+		answer http.HandlerFunc
+		second string
+		words  string
+	}{
+		{"too long", nil, strings.Repeat("x", 60_001), "line 2: it has more than the 60000 bytes"},
+		{"far too long", nil, strings.Repeat("x", 1<<20), "line 2: it has more than the 60000 bytes"},
+		{"not UTF-8", nil, "a\xff", "line 2: it is not UTF-8"},
+		{"NUL", nil, "a\x00", "line 2: it is not UTF-8 text, or holds NUL"},
+		{"refused", fails(413, nil), "x", "line 2: the detail of 413 (status 413)"},
+		{"not in this version", fails(501, nil), "x", "line 2: the detail of 501"},
+		{"another server", func(w http.ResponseWriter, _ *http.Request) {}, "x", "line 2: OK (status 200)"},
+		{"elsewhere", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/x", http.StatusFound) }, "x", "points to"},
+		{"connection lost", vanishes, "x", uncertain},
+		{"the store's answer lost", says(503, "the store's answer was lost: the event may or may not have been stored"), "x", uncertain},
+		{"a proxy's 503", gateway, "x", uncertain},
+		{"a proxy's 504", fails(504, nil), "x", uncertain},
+		{"an error of the server", fails(500, nil), "x", uncertain},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			k := &keeper{answers: []http.HandlerFunc{nil, test.answer}}
+			code, _, stderr, _ := publishArgs(t, k, strings.NewReader("first\n"+test.second+"\nthird\n"), "--feed", "log")
+			if code != exitFailed || !strings.Contains(stderr, test.words) || !strings.HasPrefix(stderr, "rejoin: published 1 event to log, id 1\n") {
+				t.Errorf("exit %d, %q", code, stderr)
+			}
+			if diff := cmp.Diff([]string{"first"}, k.data()); diff != "" || k.asked > 2 {
+				t.Errorf("asked %d times\n%s", k.asked, diff)
+			}
+		})
+	}
+}
+
+func TestPublishMends(t *testing.T) {
+	k := &keeper{}
+	code, _, stderr, _ := publishArgs(t, k, strings.NewReader("a\xff\xfeb\nfine\n\x00\n"), "--feed", "log", "--mend")
+	if diff := cmp.Diff([]string{"a\uFFFDb", "fine", "\uFFFD"}, k.data()); diff != "" || code != exitOK ||
+		stderr != "rejoin: published 3 events to log, ids 1 to 3; 2 of them mended\n" {
+		t.Errorf("exit %d, %q\n%s", code, stderr, diff)
+	}
+}
+
+// TestPublishAtOnce: a line must not wait for the next one, or a quiet log
+// would be a line behind.
+func TestPublishAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := &keeper{}
+		p, _, _ := newScriptSender(t, k)
+		reader, writer := io.Pipe()
+		ended := make(chan error, 1)
+		go func() { ended <- publishLines(t.Context(), p, "log", &lineReader{in: reader}) }()
+		for n := range 3 {
+			fmt.Fprintf(writer, "line %d\n", n)
+			synctest.Wait()
+			if len(k.events) != n+1 {
+				t.Fatalf("%d events after %d lines", len(k.events), n+1)
+			}
+		}
+		writer.Close()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// newScriptSender returns a sender to a server in the same bubble.
+func newScriptSender(t *testing.T, handler http.Handler) (*sender, *bytes.Buffer, *pipes) {
+	t.Helper()
+	network, client := servePipes(t, handler)
+	u, err := eventsURL("http://rejoin.test", "log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var notes bytes.Buffer
+	return &sender{url: u, client: client, notes: &notes}, &notes, network
+}
+
+// TestPublishTriesAgain: what is surely not stored is sent until it is, once.
+func TestPublishTriesAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		away := says(503, "the store cannot be used right now; nothing was stored")
+		many := make([]http.HandlerFunc, 100) // hours
+		for i := range many {
+			many[i] = away
+		}
+		k := &keeper{answers: append([]http.HandlerFunc{nil, away, fails(429, map[string]string{"Retry-After": "20"}), away, nil}, many...)}
+		p, notes, network := newScriptSender(t, k)
+		network.refuse.Store(3)
+		begin := time.Now()
+		if err := publishLines(t.Context(), p, "log", &lineReader{in: strings.NewReader("a\nb\nc\nd\n")}); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]string{"a", "b", "c", "d"}, k.data()); diff != "" {
+			t.Error(diff)
+		}
+		if took := time.Since(begin); took < 20*time.Second+100*7*time.Second {
+			t.Errorf("103 refusals took no more than %v", took)
+		}
+		if n := strings.Count(notes.String(), "\n"); n != 7 {
+			t.Errorf("%d notes on three waits, their ends and the summary:\n%s", n, notes)
+		}
+		if !strings.Contains(notes.String(), "cannot publish yet (connection refused), trying again\n") {
+			t.Errorf("%q does not say why", notes)
+		}
+	})
+}
+
+// TestPublishPatience: a single event's caller hears of a server that is away,
+// and of one that does not answer.
+func TestPublishPatience(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, _, network := newScriptSender(t, &keeper{})
+		network.refuse.Store(1000)
+		begin := time.Now()
+		var stdout bytes.Buffer
+		err := publishOne(t.Context(), p, "x", false, &stdout)
+		if err == nil || errors.Is(err, errUncertain) || !strings.Contains(err.Error(), "connection refused") || stdout.Len() > 0 {
+			t.Errorf("%v, %q", err, stdout.String())
+		}
+		if took := time.Since(begin); took < 10*time.Second || took > 30*time.Second {
+			t.Errorf("took %v", took)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		hangs := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+		p, _, _ := newScriptSender(t, &keeper{answers: []http.HandlerFunc{hangs}})
+		begin := time.Now()
+		if _, err := p.publish(t.Context(), "x"); !errors.Is(err, errUncertain) || time.Since(begin) != answerPatience {
+			t.Errorf("%v after %v", err, time.Since(begin))
+		}
+	})
+}
+
+// TestPublishInterrupted: an interrupt does not make the outcome of a request
+// unknown that the server is about to answer.
+func TestPublishInterrupted(t *testing.T) {
+	const summary = "rejoin: published 1 event to log, id 1\n"
+	for _, test := range []struct {
+		name   string
+		second http.HandlerFunc
+		lines  string
+		err    error
+		notes  string
+		took   time.Duration
+	}{
+		{"between lines", nil, "first\n", nil, summary, time.Second},
+		{"before the answer", func(w http.ResponseWriter, r *http.Request) {
+			_ = sleep(r.Context(), 3*time.Second)
+			w.WriteHeader(http.StatusCreated)
+			fmt.Fprint(w, `{"id":2}`)
+		}, "first\nsecond\n", nil, "rejoin: published 2 events to log, ids 1 to 2\n", 3 * time.Second},
+		{"before an answer that does not come", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
+			"first\nsecond\n", errUncertain, summary, time.Second + lastAnswerPatience},
+		{"while waiting to try again", fails(429, map[string]string{"Retry-After": "9"}), "first\nsecond\n", errInterrupted, "", time.Second},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p, notes, _ := newScriptSender(t, &keeper{answers: []http.HandlerFunc{nil, test.second}})
+				ctx, interrupt := context.WithTimeout(t.Context(), time.Second)
+				defer interrupt()
+				reader, writer := io.Pipe()
+				defer writer.Close()
+				go func() { _, _ = io.WriteString(writer, test.lines) }()
+				begin := time.Now()
+				err := publishLines(ctx, p, "log", &lineReader{in: reader})
+				if !errors.Is(err, test.err) || !strings.HasSuffix(notes.String(), test.notes) {
+					t.Errorf("%v, %q", err, notes)
+				}
+				if took := time.Since(begin); took != test.took {
+					t.Errorf("took %v, want %v", took, test.took)
+				}
+			})
+		})
+	}
+}
+
+func TestPublishReadFails(t *testing.T) {
+	k := &keeper{}
+	stdin := io.MultiReader(strings.NewReader("a\nhalf a li"), lostDisk{})
+	code, _, stderr, _ := publishArgs(t, k, stdin, "--feed", "log")
+	if diff := cmp.Diff([]string{"a"}, k.data()); diff != "" || code != exitFailed || !strings.Contains(stderr, "line 2: read standard input: the disk is gone") {
+		t.Errorf("exit %d, %q\n%s", code, stderr, diff)
+	}
+}
+
+type lostDisk struct{}
+
+func (lostDisk) Read([]byte) (int, error) { return 0, errors.New("the disk is gone") }

@@ -1,0 +1,189 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/server"
+	"github.com/rejoin/rejoin/storage/memory"
+)
+
+// running is a rejoin serve in this process.
+type running struct {
+	url  string
+	log  *bufio.Scanner // what it has not logged yet
+	exit chan int
+}
+
+// runServe starts one with its store in db, and returns when it listens. The
+// end of ctx is its signal.
+func runServe(t *testing.T, ctx context.Context, db string, flags ...string) *running {
+	t.Helper()
+	t.Setenv("REJOIN_LOG_FORMAT", "json")
+	t.Setenv("REJOIN_DRAIN_WINDOW", "10ms")
+	stderr, log := io.Pipe()
+	r := &running{log: bufio.NewScanner(stderr), exit: make(chan int, 1)}
+	args := append([]string{"serve", "--listen", "127.0.0.1:0", "--store", "sqlite:" + db}, flags...)
+	go func() {
+		r.exit <- run(ctx, args, nil, io.Discard, log)
+		log.Close()
+	}()
+	r.url = r.await(t, "listening")
+	return r
+}
+
+// await returns the url of the next log entry with this message.
+func (r *running) await(t *testing.T, msg string) string {
+	t.Helper()
+	for r.log.Scan() {
+		var entry struct{ Msg, URL string }
+		if err := json.Unmarshal(r.log.Bytes(), &entry); err != nil {
+			t.Fatalf("%v in %q", err, r.log.Text())
+		}
+		if entry.Msg == msg {
+			return entry.URL
+		}
+	}
+	t.Fatalf("it ended with %d, before it logged %q", <-r.exit, msg)
+	return ""
+}
+
+// TestServe is the life of a server: it serves, stops when it is told to, and
+// its next life knows what the first one stored.
+func TestServe(t *testing.T) {
+	db := filepath.Join(t.TempDir(), "rejoin.db")
+	command := func(stdin string, args ...string) (string, string) {
+		t.Helper()
+		var stdout, stderr bytes.Buffer
+		if code := run(t.Context(), args, strings.NewReader(stdin), &stdout, &stderr); code != exitOK {
+			t.Fatalf("%q: exit %d, %s", args, code, stderr.String())
+		}
+		return stdout.String(), stderr.String()
+	}
+
+	ctx, signal := context.WithCancel(t.Context())
+	first := runServe(t, ctx, db)
+	command("", "health", "--ready", "--url", first.url)
+	if id, _ := command("", "publish", "--feed", "log", "--url", first.url, "one"); id != "1\n" {
+		t.Errorf("published with id %q", id)
+	}
+	if _, summary := command("two\nthree\n", "publish", "--feed", "log", "--url", first.url); summary != "rejoin: published 2 events to log, ids 2 to 3\n" {
+		t.Error(summary)
+	}
+	signal()
+	first.await(t, "stopped")
+	if code := <-first.exit; code != exitOK {
+		t.Errorf("exit %d", code)
+	}
+	var stderr bytes.Buffer
+	if code := run(t.Context(), []string{"health", "--url", first.url}, nil, io.Discard, &stderr); code != exitFailed {
+		t.Errorf("a server that has stopped is healthy: exit %d, %s", code, stderr.String())
+	}
+
+	ctx, signal = context.WithCancel(t.Context())
+	second := runServe(t, ctx, db, "--config", "../../config.yaml")
+	out, in := io.Pipe()
+	tailCtx, interrupt := context.WithCancel(t.Context())
+	tailed := make(chan int, 1)
+	go func() {
+		tailed <- run(tailCtx, []string{"tail", "--feed", "log", "--from", "-2", "--url", second.url}, nil, in, io.Discard)
+		in.Close()
+	}()
+	lines := bufio.NewScanner(out)
+	for _, want := range []string{"two", "three"} {
+		if !lines.Scan() || lines.Text() != want {
+			t.Fatalf("tailed %q, want %q", lines.Text(), want)
+		}
+	}
+	// A stream that is open must not keep the server from stopping, and the
+	// server's end must not be the tail's.
+	signal()
+	second.await(t, "stopped")
+	if code := <-second.exit; code != exitOK {
+		t.Errorf("exit %d", code)
+	}
+	interrupt()
+	if code := <-tailed; code != exitOK {
+		t.Errorf("the tail exits with %d", code)
+	}
+}
+
+// TestServeRefuses: nothing starts half configured, and what was opened is
+// closed again.
+func TestServeRefuses(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	for _, test := range []struct {
+		args  []string
+		code  int
+		words string
+	}{
+		{[]string{"--listen", taken.Addr().String()}, exitFailed, "rejoin: listen: "},
+		{[]string{"--listen", ":0"}, exitUsage, "auth.mode: "},
+		{[]string{"--store", "sqlite:" + filepath.Join(t.TempDir(), "none", "rejoin.db")}, exitFailed, "rejoin: open store: "},
+		{[]string{"now"}, exitUsage, "unknown command"},
+	} {
+		db := filepath.Join(t.TempDir(), "rejoin.db")
+		for range 2 { // the store would refuse a second process while it is open
+			var stderr bytes.Buffer
+			code := run(t.Context(), append([]string{"serve", "--store", "sqlite:" + db}, test.args...), nil, io.Discard, &stderr)
+			if code != test.code || !strings.Contains(stderr.String(), test.words) || strings.Count(stderr.String(), "rejoin: ") != 1 {
+				t.Errorf("%q: exit %d, %s", test.args, code, stderr.String())
+			}
+		}
+	}
+}
+
+// brokenStore fails every append in one way.
+type brokenStore struct {
+	feed.Store
+	err error
+}
+
+func (s brokenStore) Append(context.Context, []feed.Batch) ([]feed.Result, error) { return nil, s.err }
+func (s brokenStore) Bounds(_ context.Context, feeds []string) ([]feed.Bounds, error) {
+	return make([]feed.Bounds, len(feeds)), nil
+}
+
+// TestPublishKnowsTheServer: whether an event is sent again depends on words of
+// the server, which must not change unnoticed.
+func TestPublishKnowsTheServer(t *testing.T) {
+	quiet := slog.New(slog.DiscardHandler)
+	for _, broken := range []error{feed.ErrUnavailable, feed.ErrUncertain} {
+		store, bus := brokenStore{err: broken}, memory.NewBus()
+		hub := feed.NewHub(store, bus, feed.HubOptions{Logger: quiet})
+		publisher := feed.NewPublisher(store, hub, bus, feed.PublisherOptions{Logger: quiet})
+		srv := httptest.NewServer(server.New(hub, publisher, server.Options{Logger: quiet}))
+		u, err := eventsURL(srv.URL, "log")
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := &sender{url: u, client: newClient(), notes: io.Discard, patience: time.Nanosecond}
+		if _, err := p.publish(t.Context(), "x"); err == nil || errors.Is(err, errUncertain) != (broken == feed.ErrUncertain) {
+			t.Errorf("%v became %v", broken, err)
+		}
+		_, err = p.attempt(t.Context(), "x")
+		if again, ok := errors.AsType[*notStored](err); ok != (broken == feed.ErrUnavailable) || ok && again.wait == 0 {
+			t.Errorf("%v became %#v", broken, err)
+		}
+		srv.Close()
+		publisher.Close()
+		hub.Close()
+		bus.Close()
+	}
+}

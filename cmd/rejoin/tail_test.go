@@ -1,0 +1,369 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// visit is one connection as the server saw it.
+type visit struct {
+	cursor, from string
+	after        time.Duration // since the one before
+}
+
+// scripted answers each connection with the next of its answers, the last one
+// again and again.
+type scripted struct {
+	answers []http.HandlerFunc
+
+	mu     sync.Mutex
+	last   time.Time
+	visits []visit
+}
+
+func (s *scripted) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	v := visit{cursor: r.Header.Get("Last-Event-ID"), from: r.URL.Query().Get("from")}
+	if !s.last.IsZero() {
+		v.after = time.Since(s.last)
+	}
+	s.last = time.Now()
+	answer := s.answers[min(len(s.visits), len(s.answers)-1)]
+	s.visits = append(s.visits, v)
+	s.mu.Unlock()
+	answer(w, r)
+}
+
+// cursors returns with which cursor each connection came.
+func (s *scripted) cursors() (cursors []string) {
+	for _, v := range s.visits {
+		cursors = append(cursors, v.cursor+v.from)
+	}
+	return cursors
+}
+
+// sends answers with an event stream of these bytes that ends cleanly.
+func sends(blocks ...string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream; charset=utf-8")
+		w.WriteHeader(http.StatusOK)
+		for _, b := range blocks {
+			_, _ = io.WriteString(w, b)
+		}
+		_ = http.NewResponseController(w).Flush()
+	}
+}
+
+// breaks answers with an event stream of these bytes that breaks off.
+func breaks(blocks ...string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		sends(blocks...)(w, r)
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// fails answers with a problem.
+func fails(status int, header map[string]string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/problem+json")
+		for name, value := range header {
+			w.Header().Set(name, value)
+		}
+		w.WriteHeader(status)
+		fmt.Fprintf(w, `{"title":"%s","status":%d,"detail":"the detail of %d"}`, http.StatusText(status), status, status)
+	}
+}
+
+// vanishes breaks the connection off without an answer.
+func vanishes(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
+
+func closes(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }
+
+func opened(cursor int) string {
+	return fmt.Sprintf("retry: 2143\nevent: feed.open\ndata: {\"feed\":\"chat\",\"cursor\":\"%d\",\"first\":1,\"last\":9}\nid: %d\n\n", cursor, cursor)
+}
+
+func block(id int, data string) string {
+	return "data: " + strings.ReplaceAll(data, "\n", "\ndata: ") + fmt.Sprintf("\nid: %d\n\n", id)
+}
+
+// tailed is what a tail left behind.
+type tailed struct {
+	out, notes string
+	err        error
+}
+
+// tailScript tails against the answers in a bubble of its own.
+func tailScript(t *testing.T, change func(*tailer), answers ...http.HandlerFunc) (got tailed, script *scripted) {
+	t.Helper()
+	script = &scripted{answers: answers}
+	synctest.Test(t, func(t *testing.T) {
+		_, client := servePipes(t, script)
+		var out, notes bytes.Buffer
+		tail := newScriptTail(t, client, &out, &notes)
+		if change != nil {
+			change(tail)
+		}
+		got.err = tail.follow(t.Context())
+		got.out, got.notes = out.String(), notes.String()
+	})
+	return got, script
+}
+
+func newScriptTail(t *testing.T, client *http.Client, out, notes io.Writer) *tailer {
+	t.Helper()
+	tail := &tailer{feed: "chat", silence: 45 * time.Second, client: client, out: out, notes: notes}
+	if err := tail.aim("http://rejoin.test", "start", ""); err != nil {
+		t.Fatal(err)
+	}
+	return tail
+}
+
+func TestTailResumes(t *testing.T) {
+	got, script := tailScript(t, nil,
+		// Cut in mid-event, before and after the id.
+		breaks(opened(0), block(1, "one"), block(2, "two"), "data: thr"),
+		breaks(opened(2), "data: three\nid: 3\n"),
+		breaks(opened(2), block(3, "three"), "data: four\nid: 4"),
+		sends(opened(3), block(4, "fo\nur")), // some proxies end cleanly
+		fails(503, nil),
+		fails(429, nil),
+		vanishes,
+		// As one write, with keep-alives and the server's farewell.
+		breaks(opened(4)+":\n:\n"+block(5, "")+":\n"+"event: edited\n"+block(6, "six")+"event: feed.cursor\ndata: {}\nretry: 9\nid: 6\n\n"),
+		sends(opened(6), block(7, "seven"), "event: feed.closed\ndata: {\"feed\":\"chat\",\"last\":7}\nid: 7\n\n"),
+	)
+	if got.err != nil {
+		t.Error(got.err)
+	}
+	if diff := cmp.Diff("one\ntwo\nthree\nfo\nur\n\nsix\nseven\n", got.out); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]string{"start", "2", "2", "3", "4", "4", "4", "4", "6"}, script.cursors()); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(strings.Join([]string{
+		"rejoin: lost the connection after event 2 (unexpected EOF), reconnecting",
+		"rejoin: connected, going on after event 2",
+		"rejoin: lost the connection after event 2 (unexpected EOF), reconnecting",
+		"rejoin: connected, going on after event 2",
+		"rejoin: lost the connection after event 3 (unexpected EOF), reconnecting",
+		"rejoin: connected, going on after event 3",
+		"rejoin: lost the connection after event 4 (the stream ended), reconnecting",
+		"rejoin: connected, going on after event 4",
+		"rejoin: lost the connection after event 6 (unexpected EOF), reconnecting",
+		"rejoin: connected, going on after event 6",
+	}, "\n")+"\n", got.notes); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestTailCutBeforeFirstEvent: what is published while it is away must not be
+// lost to a tail that has seen no event yet.
+func TestTailCutBeforeFirstEvent(t *testing.T) {
+	got, script := tailScript(t, nil, fails(502, nil), breaks(opened(41)), breaks(), breaks(opened(41), block(42, "x")), closes)
+	if diff := cmp.Diff([]string{"start", "start", "41", "41", "42"}, script.cursors()); diff != "" || got.out != "x\n" || got.err != nil {
+		t.Errorf("got %q, %v\n%s", got.out, got.err, diff)
+	}
+}
+
+func TestTailGaps(t *testing.T) {
+	gap := func(id, after, resumes int, reason string) string {
+		return fmt.Sprintf("event: feed.gap\ndata: {\"feed\":\"chat\",\"after\":\"%d\",\"resumes\":%d,\"reason\":\"%s\"}\nid: %d\n\n", after, resumes, reason, id)
+	}
+	got, script := tailScript(t, func(tail *tailer) { tail.started, tail.cursor = true, 3 },
+		breaks(opened(3), gap(9, 3, 10, "trimmed"), block(10, "ten")),
+		breaks(opened(10), gap(4, 10, 5, "ahead")),
+		breaks(opened(4), block(5, "five")),
+		closes)
+	if got.err != nil || got.out != "ten\nfive\n" {
+		t.Errorf("got %q, %v", got.out, got.err)
+	}
+	if diff := cmp.Diff([]string{"3", "10", "4", "5"}, script.cursors()); diff != "" {
+		t.Error(diff)
+	}
+	for _, words := range []string{"events 4 to 9 of chat are no longer kept; going on with event 10", "chat ends at event 4, before event 10"} {
+		if !strings.Contains(got.notes, words) {
+			t.Errorf("%q does not say %q", got.notes, words)
+		}
+	}
+}
+
+// TestTailDeadConnection: a connection that is gone without a word shows only
+// by its silence. Keep-alives count as life.
+func TestTailDeadConnection(t *testing.T) {
+	silent := func(w http.ResponseWriter, r *http.Request) {
+		sends(opened(0), block(1, "one"))(w, r)
+		for range 4 {
+			if sleep(r.Context(), 44*time.Second) != nil {
+				return
+			}
+			_, _ = io.WriteString(w, ":\n")
+			_ = http.NewResponseController(w).Flush()
+		}
+		<-r.Context().Done()
+	}
+	headless := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+	got, script := tailScript(t, nil, silent, headless, closes)
+	if diff := cmp.Diff([]string{"start", "1", "1"}, script.cursors()); diff != "" || got.out != "one\n" || got.err != nil {
+		t.Fatalf("got %q, %v\n%s", got.out, got.err, diff)
+	}
+	if after := script.visits[1].after; after < 4*44*time.Second+45*time.Second || after > 4*44*time.Second+46*time.Second {
+		t.Errorf("gave up after %v, want 45s after the last keep-alive", after)
+	}
+	if after := script.visits[2].after; after < 45*time.Second || after > 47*time.Second {
+		t.Errorf("gave up after %v without an answer, want 45s", after)
+	}
+	if !strings.Contains(got.notes, "(no byte for 45s)") {
+		t.Errorf("%q does not say why", got.notes)
+	}
+}
+
+// TestTailBacksOff: a server in trouble must not be hammered, neither by
+// failures nor by the empty streams with which it turns clients away, and who
+// watches must not be flooded.
+func TestTailBacksOff(t *testing.T) {
+	turned := breaks("retry: 9000\n")
+	refused := fails(503, nil)
+	got, script := tailScript(t, nil, turned, refused, turned, vanishes, turned, refused, turned, refused,
+		breaks(opened(0)), fails(503, map[string]string{"Retry-After": "20"}), fails(503, map[string]string{"Retry-After": "7200"}), closes)
+	if got.err != nil {
+		t.Fatal(got.err)
+	}
+	limits := []time.Duration{1, 2, 4, 8, 15, 15, 15, 15, 1}
+	for i, limit := range limits {
+		limit *= time.Second
+		if after := script.visits[i+1].after; after < limit/2 || after > limit {
+			t.Errorf("attempt %d came after %v, want %v to %v", i+2, after, limit/2, limit)
+		}
+	}
+	if after := script.visits[10].after; after < 20*time.Second || after > 23*time.Second {
+		t.Errorf("asked for 20s, it came after %v", after)
+	}
+	if after := script.visits[11].after; after < time.Minute || after > 65*time.Second {
+		t.Errorf("asked for two hours, it came after %v", after)
+	}
+	if n := strings.Count(got.notes, "\n"); n != 3 {
+		t.Errorf("%d notes for two losses and one return:\n%s", n, got.notes)
+	}
+}
+
+// TestTailHoldsServerToItsPromise: what is printed is whole up to where the
+// server breaks its promise, and not a line more.
+func TestTailHoldsServerToItsPromise(t *testing.T) {
+	for name, second := range map[string]http.HandlerFunc{
+		"an event again":        breaks(opened(2), block(2, "two")),
+		"an event left out":     breaks(opened(2), block(4, "four")),
+		"another cursor":        breaks(opened(3), block(4, "four")),
+		"no cursor":             breaks("event: feed.open\ndata: {}\n\n"),
+		"no greeting":           breaks(block(3, "three")),
+		"a moved cursor":        breaks(opened(2), "event: feed.cursor\ndata: {}\nid: 3\n\n", block(4, "four")),
+		"an id that is none":    breaks(opened(2), "data: x\nid: three\n\n"),
+		"closed with more left": breaks(opened(2), "event: feed.closed\ndata: {}\nid: 3\n\n"),
+		"a gap of nonsense":     breaks(opened(2), "event: feed.gap\ndata: nonsense\nid: 3\n\n"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, _ := tailScript(t, nil, breaks(opened(0), block(1, "one"), block(2, "two")), second, closes)
+			if !errors.Is(got.err, errBroken) || got.out != "one\ntwo\n" {
+				t.Errorf("got %q and %v", got.out, got.err)
+			}
+		})
+	}
+}
+
+// TestTailLongIdle: go-sse keeps keep-alives until the next event, which must
+// still fit however long that took.
+func TestTailLongIdle(t *testing.T) {
+	data := strings.Repeat("x", 60_000)
+	got, script := tailScript(t, nil, breaks(opened(0), strings.Repeat(":\n", 100_000), block(1, data)), closes)
+	if got.err != nil || got.out != data+"\n" || len(script.visits) != 2 {
+		t.Errorf("got %d bytes, %d connections, %v", len(got.out), len(script.visits), got.err)
+	}
+}
+
+func TestTailJSON(t *testing.T) {
+	got, _ := tailScript(t, func(tail *tailer) { tail.json = true },
+		sends(opened(0), block(1, "a\n<b>"), "event: edited\n"+block(2, `{"x":1}`)), closes)
+	want := `{"feed":"chat","id":1,"type":"message","data":"a\n<b>"}` + "\n" + `{"feed":"chat","id":2,"type":"edited","data":"{\"x\":1}"}` + "\n"
+	if diff := cmp.Diff(want, got.out); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// fullDisk is an output that takes nothing.
+type fullDisk struct{}
+
+func (fullDisk) Write([]byte) (int, error) { return 0, errors.New("no space left on device") }
+
+func TestTailOutputFails(t *testing.T) {
+	reader, writer := io.Pipe()
+	reader.Close()
+	if got, _ := tailScript(t, func(tail *tailer) { tail.out = writer }, sends(opened(0), block(1, "x"))); got.err != nil || got.notes != "" {
+		t.Errorf("nobody reads any more: %v %s", got.err, got.notes)
+	}
+	if got, _ := tailScript(t, func(tail *tailer) { tail.out = fullDisk{} }, sends(opened(0), block(1, "x"))); !errors.Is(got.err, errNoWrite) {
+		t.Errorf("the disk is full: %v", got.err)
+	}
+}
+
+func TestTailInterrupted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, client := servePipes(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			sends(opened(0))(w, r)
+			<-r.Context().Done()
+		}))
+		ctx, interrupt := context.WithTimeout(t.Context(), time.Second)
+		defer interrupt()
+		begin := time.Now()
+		if err := newScriptTail(t, client, io.Discard, io.Discard).follow(ctx); err != nil || time.Since(begin) != time.Second {
+			t.Errorf("%v after %v", err, time.Since(begin))
+		}
+	})
+}
+
+// TestTailRefused is about answers that would stay the same: by exit code, and
+// with what the server says.
+func TestTailRefused(t *testing.T) {
+	page := func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>welcome") }
+	moved := func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "https://example.com/x", http.StatusFound)
+	}
+	for _, test := range []struct {
+		name   string
+		answer http.HandlerFunc
+		code   int
+		words  string
+	}{
+		{"204", closes, exitOK, ""},
+		{"400", fails(400, nil), exitFailed, "rejoin: tail chat: the detail of 400 (status 400)"},
+		{"401", fails(401, nil), exitFailed, "the detail of 401"},
+		{"403", fails(403, nil), exitFailed, "the detail of 403"},
+		{"404", fails(404, nil), exitFailed, "the detail of 404"},
+		{"410", fails(410, nil), exitFailed, "the detail of 410"},
+		{"501", fails(501, nil), exitFailed, "the detail of 501"},
+		{"a page", page, exitFailed, "not an event stream"},
+		{"elsewhere", moved, exitFailed, "https://example.com/x"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			srv := httptest.NewServer(test.answer)
+			defer srv.Close()
+			var stdout, stderr bytes.Buffer
+			code := run(t.Context(), []string{"tail", "--feed", "chat", "--url", srv.URL}, nil, &stdout, &stderr)
+			if code != test.code || !strings.Contains(stderr.String(), test.words) || stdout.String() != "" {
+				t.Errorf("exit %d, %q, %q", code, stdout.String(), stderr.String())
+			}
+		})
+	}
+}
