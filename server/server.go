@@ -76,17 +76,16 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.routes.Se
 // end; when ctx ends, it ends the remaining ones at once.
 func (s *Server) Drain(ctx context.Context, window time.Duration) {
 	streams := s.stopAdmitting()
-	if len(streams) == 0 {
-		return
-	}
-	pause := time.NewTicker(max(window/time.Duration(len(streams)), time.Nanosecond))
+	pause := time.NewTicker(max(window/time.Duration(max(len(streams), 1)), time.Nanosecond))
 	defer pause.Stop()
-	for _, st := range streams {
-		st.end(errDraining)
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
+	for i, st := range streams {
+		if i > 0 {
+			select {
+			case <-pause.C:
+			case <-ctx.Done():
+			}
 		}
+		st.end(errDraining)
 	}
 }
 

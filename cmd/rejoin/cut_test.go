@@ -60,7 +60,10 @@ func (c *cutter) carry(client net.Conn) {
 	c.hold(client)
 	defer c.release(client)
 
-	go io.Copy(server, client) //nolint:errcheck // ends when either end is closed
+	go func() {
+		_, _ = io.Copy(server, client)
+		server.Close() // the client has left
+	}()
 	limit := int64(1) << 40
 	if c.on.Load() {
 		// Most connections live for a few events; now and then one has to
