@@ -41,6 +41,7 @@ func browser(t *testing.T) context.Context {
 // TestConsole uses the console page as a person would: publish from its box,
 // cut its connection, miss events, and see them delivered on return.
 func TestConsole(t *testing.T) {
+	t.Parallel()
 	p := serve(t, built(t, false), filepath.Join(t.TempDir(), "rejoin.db"))
 	ctx := browser(t)
 	event := func(id string) chromedp.CSS { return chromedp.CSS(`#events [data-id="` + id + `"] .data`) }

@@ -66,9 +66,11 @@ func (c *cutter) carry(client net.Conn) {
 	}()
 	limit := int64(1) << 40
 	if c.on.Load() {
-		// Most connections live for a few events; now and then one has to
-		// live long enough for the largest.
-		limit = 1 + rand.Int64N(500<<rand.IntN(7))
+		limit = 1 + rand.Int64N(1500)
+		if c.cuts.Load() >= minCuts {
+			// Now and then one has to live long enough for the largest event.
+			limit = 1 + rand.Int64N(500<<rand.IntN(7))
+		}
 	}
 	n, _ := io.CopyN(client, server, limit)
 	if n == limit {

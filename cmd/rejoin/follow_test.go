@@ -26,6 +26,7 @@ const minCuts = 10
 // each over connections that are cut at random bytes. Each must end up with
 // the file, line by line.
 func TestFollowALog(t *testing.T) {
+	t.Parallel()
 	binary := built(t, false)
 	dir := t.TempDir()
 	server := serve(t, binary, filepath.Join(dir, "main.db"), "REJOIN_SUBSCRIBE_RETRY=20ms")

@@ -18,6 +18,7 @@ import (
 // again: what was acknowledged is there after each restart, under its id; the
 // ids have no hole; what was not acknowledged is there once or not at all.
 func TestKill(t *testing.T) {
+	t.Parallel()
 	const rounds, publishers = 50, 4
 	binary := built(t, false)
 	db := filepath.Join(t.TempDir(), "rejoin.db")

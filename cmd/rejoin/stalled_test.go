@@ -17,6 +17,7 @@ import (
 // published. The process must not grow with what that one has not read, the
 // others must not notice, and when it reads on, it gets everything.
 func TestStalledSubscriber(t *testing.T) {
+	t.Parallel()
 	const size, count, allowed = 50_000, 2000, 64 << 20
 	p := serve(t, built(t, true), filepath.Join(t.TempDir(), "rejoin.db"), "REJOIN_SUBSCRIBE_WRITE_TIMEOUT=5m")
 	padding := strings.Repeat("x", size)
