@@ -131,6 +131,22 @@ func TestKeptPageDoesNotOutliveARollback(t *testing.T) {
 	})
 }
 
+// Once the hub knows of a rollback, nobody gets what was read before it.
+func TestKeptPageIsNotSharedAfterARollback(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.append("a", 5)
+		reach(t, r.subscribe("a", feed.FromStart()), 5, time.Second)
+		r.store.Rollback("a", 2)
+		r.bus.says().Missed()
+		synctest.Wait()
+		late := r.subscribe("a", feed.After(0))
+		if d := next(t, late, time.Second); len(d.Events()) != 2 {
+			t.Errorf("got %d events of a store that has 2", len(d.Events()))
+		}
+	})
+}
+
 // holed is a store that has lost the event 2 of every feed.
 type holed struct{ *feedtest.Store }
 
@@ -218,6 +234,50 @@ func TestCloseDuringSubscribe(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Close waits for a Subscribe that is still in the store, and ends it.
+func TestCloseWaitsForSubscribe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		left := false
+		r.hold(func(ctx context.Context, c feedtest.Call) error {
+			if c.At != feedtest.SeekAsked {
+				return nil
+			}
+			<-ctx.Done()
+			time.Sleep(time.Second) // a query takes a while to end
+			left = true
+			return ctx.Err()
+		})
+		go r.hub.Subscribe(context.Background(), "a", feed.FromTime(time.Now()))
+		synctest.Wait()
+		if r.hub.Close(); !left {
+			t.Error("the hub is closed, and a Subscribe still in the store")
+		}
+	})
+}
+
+// Bounds that were read before the log grew are older than it, and that is no
+// rollback: nobody has to ask the store again because of them.
+func TestOldBoundsAreNoRollback(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		s := r.subscribe("a", feed.From{})
+		pass := r.holdAt(feedtest.BoundsAnswered)
+		r.bus.says().Missed()
+		synctest.Wait()
+		r.publish("a", "x")
+		reach(t, s, 1, time.Millisecond)
+		before := r.count(feedtest.BoundsAsked)
+		pass()
+		if d := next(t, s, time.Millisecond); d.Gap != nil {
+			t.Errorf("got %+v", *d.Gap)
+		}
+		if n := r.count(feedtest.BoundsAsked) - before; n != 0 {
+			t.Errorf("the store was asked %d times more", n)
+		}
+	})
 }
 
 // Once Close has returned, the store may be closed: nobody may read it.

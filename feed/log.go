@@ -7,10 +7,9 @@ import (
 	"time"
 )
 
-const (
-	segmentBytes  = 32 << 10 // a segment that has reached it takes no more events
-	segmentEvents = 512
-)
+// segmentBytes is how large a segment becomes: when it has reached that, it
+// takes no more events.
+const segmentBytes = 32 << 10
 
 // log holds the newest events of one feed in memory, for its subscribers here.
 // It takes an event only if it is the next one; when it hears of one beyond
@@ -70,7 +69,7 @@ func (l *log) accept(events []Event, now time.Time, memory int) outcome {
 
 func (l *log) add(e Event) {
 	newest := len(l.segments) - 1
-	if newest < 0 || l.segments[newest].bytes >= segmentBytes || len(l.segments[newest].events) >= segmentEvents {
+	if newest < 0 || l.segments[newest].bytes >= segmentBytes {
 		l.segments = append(l.segments, newSegment(l.tail, nil))
 		newest++
 	}

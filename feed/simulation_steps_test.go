@@ -135,6 +135,9 @@ func (w *world) open() bool {
 		w.connect(r, n, from, upper)
 		return true
 	}
+	if w.chance(30) {
+		n = w.answering(r.feed, n)
+	}
 	c := r.follower.Cursor()
 	if w.chance(15) { // what it was sent last has not reached it
 		c -= min(c, feed.Cursor(w.rng.IntN(4)))
@@ -143,6 +146,20 @@ func (w *world) open() bool {
 	w.log("%s comes back to %s on %s with %d", r.name, r.feed, n.name, c)
 	w.connect(r, n, feed.After(c), nil)
 	return true
+}
+
+// answering returns a node that the store has told the bounds of the feed, but
+// that has yet to hear them; instead if there is none. Who comes there brings
+// what that answer may not know.
+func (w *world) answering(name string, instead *node) *node {
+	for _, key := range w.gate.keys() {
+		for _, n := range w.alive() {
+			if key == n.name+" "+string(feedtest.BoundsAnswered)+" "+name+" after 0" {
+				return n
+			}
+		}
+	}
+	return instead
 }
 
 func (w *world) cut() bool {

@@ -130,8 +130,12 @@ func (f *Follower) sawAhead(g feed.Gap, r *record) {
 	}
 	end, rolledBack := f.floor, false
 	for _, last := range r.ends {
-		if last < uint64(g.After) {
-			end, rolledBack = min(end, last), true
+		switch {
+		case last >= uint64(g.After):
+		case rolledBack:
+			end = min(end, last)
+		default:
+			end, rolledBack = last, true
 		}
 	}
 	if !rolledBack && (g.After != f.brought || uint64(g.After) <= f.highest) {

@@ -20,6 +20,9 @@ type writer struct {
 	getFeed, addFeed, growFeed *stmt
 	addEvent, addEvents        *stmt
 	truncateWAL                *stmt
+
+	// Bytes of log at which it is emptied here: always, and the next time.
+	walLimit, tolerated int64
 }
 
 func newWriter(dsn string) (*writer, error) {
@@ -27,7 +30,7 @@ func newWriter(dsn string) (*writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &writer{conn: c}
+	w := &writer{conn: c, walLimit: walLimit, tolerated: walLimit}
 	if _, err := c.Exec(query("tune_writer"), nil); err != nil {
 		return nil, errors.Join(fmt.Errorf("tune: %w", err), c.Close())
 	}
@@ -186,17 +189,37 @@ func commitError(err error) error {
 // boundWAL empties the write-ahead log once it is large. SQLite does so by
 // itself whenever a commit finds no reader in the log, which replays that
 // overlap without end can put off for ever; here the readers are held back.
+//
+// Another program that reads, a backup for one, can still be in the way. It is
+// not waited for: the next attempt is when the log has doubled.
 func (s *Store) boundWAL(w *writer) {
 	info, err := os.Stat(s.path + "-wal")
-	if err != nil || info.Size() < s.walLimit {
+	if err != nil || info.Size() < w.tolerated {
 		return
 	}
 	for range cap(s.reading) {
 		r := <-s.reading
 		defer func() { s.reading <- r }()
 	}
-	// An error costs disk space and no more: the next append tries again.
-	_ = w.truncateWAL.exec()
+	w.tolerated = w.walLimit
+	if !w.emptyWAL() {
+		w.tolerated = max(w.walLimit, 2*info.Size())
+	}
+}
+
+// emptyWAL says whether the log is empty now. That it is not costs disk space
+// and no more, so why it is not is nobody's affair.
+func (w *writer) emptyWAL() bool {
+	if _, err := w.Exec(query("wait_for_nobody"), nil); err != nil {
+		return false
+	}
+	empty := false
+	err := w.truncateWAL.each(func(row []driver.Value) bool {
+		empty = row[0] == int64(0) // busy
+		return true
+	})
+	_, again := w.Exec(query("wait_for_others"), nil)
+	return err == nil && again == nil && empty
 }
 
 func flag(b bool) int64 {

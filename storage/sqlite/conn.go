@@ -25,8 +25,7 @@ func query(name string) string {
 }
 
 // conn is one connection of the driver's own, used by one goroutine at a time.
-// It goes past database/sql, which costs an append about as much again as
-// SQLite does.
+// It goes past database/sql, with which an insert takes half as long again.
 type conn struct {
 	*sqlite3.SQLiteConn
 	stmts []*stmt

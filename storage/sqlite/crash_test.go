@@ -17,7 +17,11 @@ import (
 // command runs the named child of this test binary on path.
 func command(t *testing.T, child, path string) *exec.Cmd {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", child, path)
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), exe, child, path)
 	cmd.Stderr = os.Stderr
 	return cmd
 }

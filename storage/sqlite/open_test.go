@@ -179,6 +179,31 @@ func TestOpenUnderEndedContext(t *testing.T) {
 	storeFile(t, path)
 }
 
+// Damage is noticed at the start where it costs nothing to look.
+func TestOpenRefusesDamagedTables(t *testing.T) {
+	for _, table := range []string{"store", "feeds", "events", "goose_db_version"} {
+		path := filepath.Join(t.TempDir(), "store.db")
+		storeFile(t, path)
+		db, err := sql.Open("sqlite3", dsn(path, "mode=ro"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var page int64
+		if err := db.QueryRowContext(t.Context(), "SELECT rootpage FROM sqlite_schema WHERE name = ?", table).Scan(&page); err != nil {
+			t.Fatal(err)
+		}
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		writeAt(t, path, (page-1)*4096, make([]byte, 4096))
+		s, err := Open(t.Context(), path)
+		if err == nil {
+			closeStore(t, s)
+		}
+		wantError(t, err, "open store", "damaged")
+	}
+}
+
 // Characters that mean something in a URI mean nothing in a path.
 func TestOpenPaths(t *testing.T) {
 	for _, name := range []string{

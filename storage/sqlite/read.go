@@ -55,8 +55,8 @@ func (s *Store) Read(ctx context.Context, name string, after feed.Cursor, limit 
 		}
 		page.Events = append(page.Events, e)
 		bytes += len(e.Data)
-		return bytes < limit.Bytes
-	}, name, int64(min(after, feed.MaxCursor)), int64(limit.Events))
+		return len(page.Events) < limit.Events && bytes < limit.Bytes
+	}, name, int64(min(after, feed.MaxCursor)))
 	if err != nil {
 		return feed.Page{}, fmt.Errorf("read: %w", unavailable(err))
 	}

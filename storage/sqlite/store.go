@@ -28,10 +28,9 @@ const (
 
 // Store is a [feed.Store] in an SQLite file.
 type Store struct {
-	path     string // without symbolic links
-	id       string
-	now      func() time.Time
-	walLimit int64
+	path string // without symbolic links
+	id   string
+	now  func() time.Time
 
 	// The connections that nobody is using now. Whoever takes one puts it back.
 	writing chan *writer
@@ -62,7 +61,7 @@ func open(ctx context.Context, path string) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{
-		path: path, now: time.Now, walLimit: walLimit,
+		path: path, now: time.Now,
 		writing: make(chan *writer, 1), reading: make(chan *reader, readers),
 		closed: make(chan struct{}),
 	}

@@ -140,7 +140,7 @@ func TestPagePlan(t *testing.T) {
 	s := newStore(t)
 	r := <-s.reading
 	defer func() { s.reading <- r }()
-	rows, err := r.Query("EXPLAIN QUERY PLAN "+query("page"), drivers([]any{"chat", int64(0), int64(1)}))
+	rows, err := r.Query("EXPLAIN QUERY PLAN "+query("page"), drivers([]any{"chat", int64(0)}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -257,7 +257,7 @@ func TestWaiting(t *testing.T) {
 func TestCloseWhileReadersAreHeldBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStore(t)
-		s.walLimit = 0
+		limitLog(s, 0)
 		gate := make(chan struct{})
 		s.now = func() time.Time { <-gate; return time.Now() }
 		answer := make(chan error, 1)

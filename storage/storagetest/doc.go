@@ -10,4 +10,7 @@
 //			return func(t *testing.T) feed.Store { return open(t, place) }
 //		})
 //	}
+//
+// and a bus's in the same way, where each call of the inner function joins one
+// more node to the same bus.
 package storagetest

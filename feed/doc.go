@@ -1,0 +1,88 @@
+// Package feed joins stored events and live ones. A subscriber names the last
+// event that it has, and gets everything after it and then everything new:
+// nothing lost, nothing twice, nothing out of order.
+//
+// It knows no HTTP and no SQL and needs the standard library only: a service
+// that has a [Store] and a [Bus] can use it as it is.
+//
+// # The rule
+//
+// The store is the truth, the bus is a hint. An event exists when the store has
+// committed it under the next number of its feed. A subscription is a cursor; it
+// moves from n to n+1 and in no other way, whichever source supplies n+1. The
+// bus, and this node's memory, may drop, repeat, delay and reorder: that costs
+// time, never events.
+//
+// # What it guarantees
+//
+//   - When [Publisher.Publish] returns without an error, its events are
+//     committed. When it returns an error other than [ErrUncertain], nothing
+//     was stored.
+//   - [Subscription.Next] hands out consecutive events, with the bytes that are
+//     stored. Where events are gone it hands out one [Gap] that says which.
+//   - Every event reaches every subscriber that reads: at once if the bus
+//     works, otherwise when the hub next compares its feeds with the store
+//     (HubOptions.Verify), and within about a second of the store's return
+//     if that was away.
+//   - However far a subscriber is behind, it costs no memory but the page that
+//     it is reading, and nobody else any time.
+//   - A publish waits for the store alone. A bus that is away, slow or frozen
+//     neither fails it nor slows it down.
+//
+// # What it asks
+//
+// Of a [Store]: that ids have no holes and become visible in order; that Read
+// is true at one instant; that Bounds is never answered from a replica, for
+// what was acknowledged before the call has to be in the answer; that calls end
+// when their context does, and not so late that a server cannot be stopped. A
+// hub checks pages, and keeps away from a page that has a hole: the subscriber
+// waits while the error is logged.
+//
+// Of a [Bus]: that it carries nothing but events that its own store has
+// committed, unchanged. Beyond that, it may do what it likes.
+//
+// # What it refuses
+//
+// It has no acknowledgements by subscribers, no queue that is shared between
+// them, no filters, and no order across feeds. A subscription whose reader
+// has stopped is not ended here: that is for whoever reads to say.
+//
+// A store that is replaced by an older copy of itself is noticed when it ends
+// before what a subscriber has: that subscriber gets a gap with the reason
+// [Ahead]. If the copy has already grown past that, nobody can tell from the
+// numbers. This is why a store that is not the same has another ID.
+//
+// # Using it
+//
+//	store, err := sqlite.Open(ctx, "events.db")
+//	bus := memory.NewBus()
+//	hub := feed.NewHub(store, bus, feed.HubOptions{})
+//	pub := feed.NewPublisher(store, hub, bus, feed.PublisherOptions{})
+//
+// Publish with [Publisher.Publish]. Follow with [Hub.Subscribe] and a loop
+// around [Subscription.Next]; keep the subscription's cursor, and come back
+// with [After]. The examples do both.
+//
+// Close in the opposite order: the publisher, which finishes what is in
+// progress and tells the bus of it; the hub, which ends all subscriptions and
+// its own use of store and bus; the bus; the store. Each Close returns when
+// everything that its owner started has ended.
+//
+// # Inside
+//
+// A hub keeps a log for each feed that is followed on this node, made by the
+// first subscriber and dropped some seconds after the last. A log takes events
+// from the publisher, from the bus and from the store, and each only if it is
+// the next one. What it is told of and does not have is a hole, and one
+// goroutine a log fills it from the store. known is the largest id that anybody
+// has told the log of; it may be wrong, so it decides only whether to ask the
+// store, never what is true.
+//
+// Locks are taken in this order, and none is held during a call of the store
+// or the bus:
+//
+//	flights.mu > Hub.mu > log.mu
+//
+// log.subsMu, Hub.grownMu, segment.mu, Publisher.mu and teller.mu are taken
+// alone. Of a log, users and idle belong to Hub.mu, and queued to Hub.grownMu.
+package feed

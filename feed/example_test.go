@@ -1,0 +1,137 @@
+package feed_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/storage/memory"
+	"github.com/rejoin/rejoin/storage/sqlite"
+)
+
+// open starts the parts of a node on a new store. The order in which they are
+// closed matters.
+func open(ctx context.Context) (*feed.Publisher, *feed.Hub, func()) {
+	dir, err := os.MkdirTemp("", "feed")
+	if err != nil {
+		panic(err)
+	}
+	store, err := sqlite.Open(ctx, filepath.Join(dir, "events.db"))
+	if err != nil {
+		panic(err)
+	}
+	bus := memory.NewBus()
+	hub := feed.NewHub(store, bus, feed.HubOptions{})
+	pub := feed.NewPublisher(store, hub, bus, feed.PublisherOptions{})
+	return pub, hub, func() {
+		pub.Close()
+		hub.Close()
+		bus.Close()
+		store.Close()
+		os.RemoveAll(dir)
+	}
+}
+
+// Publish, and follow what is published.
+func Example() {
+	ctx := context.Background()
+	pub, hub, done := open(ctx)
+	defer done()
+
+	sub, err := hub.Subscribe(ctx, "chat", feed.From{}) // from now on
+	if err != nil {
+		panic(err)
+	}
+	defer sub.Close()
+
+	events, err := pub.Publish(ctx,
+		feed.Draft{Feed: "chat", Data: "hello"},
+		feed.Draft{Feed: "chat", Data: "anybody here?"},
+	)
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println("stored up to", events[1].ID)
+
+	for sub.Cursor() < 2 {
+		d, err := sub.Next(ctx, nil)
+		if err != nil {
+			panic(err)
+		}
+		for _, e := range d.Events() {
+			fmt.Println(e.ID, e.Data)
+		}
+	}
+	// Output:
+	// stored up to 2
+	// 1 hello
+	// 2 anybody here?
+}
+
+// A subscriber that was cut off comes back with the one number that it kept.
+func ExampleAfter() {
+	ctx := context.Background()
+	pub, hub, done := open(ctx)
+	defer done()
+
+	publish := func(data string) {
+		if _, err := pub.Publish(ctx, feed.Draft{Feed: "chat", Data: data}); err != nil {
+			panic(err)
+		}
+	}
+	follow := func(from feed.From, last feed.Cursor) feed.Cursor {
+		sub, err := hub.Subscribe(ctx, "chat", from)
+		if err != nil {
+			panic(err)
+		}
+		defer sub.Close()
+		for sub.Cursor() < last {
+			d, err := sub.Next(ctx, nil)
+			if err != nil {
+				panic(err)
+			}
+			if d.Gap != nil {
+				fmt.Println("gone:", d.Gap.After+1, "to", d.Gap.Cursor())
+			}
+			for _, e := range d.Events() {
+				fmt.Println(e.ID, e.Data)
+			}
+		}
+		return sub.Cursor()
+	}
+
+	publish("one")
+	cursor := follow(feed.FromStart(), 1)
+	fmt.Println("cut off after", cursor)
+	publish("two")
+	publish("three")
+	follow(feed.After(cursor), 3)
+	// Output:
+	// 1 one
+	// cut off after 1
+	// 2 two
+	// 3 three
+}
+
+// FromNewest shows the last events of a feed, as a page does when it opens.
+func ExampleFromNewest() {
+	ctx := context.Background()
+	pub, hub, done := open(ctx)
+	defer done()
+
+	for i := range 100 {
+		if _, err := pub.Publish(ctx, feed.Draft{Feed: "prices", Data: fmt.Sprint(i)}); err != nil {
+			panic(err)
+		}
+	}
+	sub, err := hub.Subscribe(ctx, "prices", feed.FromNewest(2))
+	if err != nil {
+		panic(err)
+	}
+	defer sub.Close()
+	fmt.Println("has", sub.Bounds().First, "to", sub.Bounds().Last, "and starts after", sub.Cursor())
+	// Output:
+	// has 1 to 100 and starts after 98
+}

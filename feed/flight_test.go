@@ -1,0 +1,78 @@
+package feed
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func begin(fn func()) { go fn() }
+
+func TestFlightsShare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := flights[string, int]{}
+		calls, open := 0, make(chan struct{})
+		fn := func() (int, error) {
+			calls++
+			<-open
+			return calls, nil
+		}
+		first, second := f.join("a", begin, fn), f.join("a", begin, fn)
+		other := f.join("b", begin, func() (int, error) { return 9, nil })
+		<-other.done
+		close(open)
+		<-first.done
+		<-second.done
+		if first != second || calls != 1 || first.value != 1 || other.value != 9 {
+			t.Errorf("%d calls, values %d and %d", calls, first.value, other.value)
+		}
+		// Without keep, a result is for those who waited for it.
+		third := f.join("a", begin, fn)
+		<-third.done
+		if third.value != 2 || len(f.calls) != 0 {
+			t.Errorf("value %d, %d flights kept", third.value, len(f.calls))
+		}
+	})
+}
+
+func TestFlightsKeep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := flights[int, int]{keep: time.Second, most: 2}
+		calls := 0
+		ask := func(key int, err error) int {
+			c := f.join(key, begin, func() (int, error) { calls++; return calls, err })
+			<-c.done
+			synctest.Wait()
+			return c.value
+		}
+		ask(1, nil)
+		time.Sleep(time.Second - 1)
+		if got := ask(1, nil); got != 1 {
+			t.Errorf("a result that is kept was asked for again: %d", got)
+		}
+		time.Sleep(2)
+		synctest.Wait()
+		if got := ask(1, nil); got != 2 {
+			t.Errorf("a result was kept for too long: %d", got)
+		}
+		ask(2, errors.New("no"))
+		if got := ask(2, nil); got != 4 {
+			t.Errorf("an error was kept: %d", got)
+		}
+		ask(3, nil) // the third, which is one more than are kept
+		state := func() (kept, calls int) {
+			synctest.Wait()
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			return f.kept, len(f.calls)
+		}
+		if kept, calls := state(); kept != 2 || calls != 2 {
+			t.Errorf("%d results kept, %d in the map, want 2", kept, calls)
+		}
+		time.Sleep(2 * time.Second)
+		if kept, calls := state(); kept != 0 || calls != 0 {
+			t.Errorf("%d results kept, %d in the map after their time", kept, calls)
+		}
+	})
+}

@@ -1,0 +1,55 @@
+package feed
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// BenchmarkLogAppendEncode takes one event into a log and encodes it, as the
+// first subscriber to see it does.
+func BenchmarkLogAppendEncode(b *testing.B) {
+	l := loaded(1, 0)
+	now := time.Now()
+	event := []Event{{Feed: "a", Data: strings.Repeat("x", 200)}}
+	calls := 0
+	enc := counter{&calls}
+	b.ReportAllocs()
+	for b.Loop() {
+		event[0].ID++
+		l.accept(event, now, logMemory)
+		d, _ := l.after(Cursor(event[0].ID - 1))
+		d.Encoded(enc)
+	}
+}
+
+// BenchmarkLogRead reads encoded bytes that another subscriber has read before.
+func BenchmarkLogRead(b *testing.B) {
+	l := loaded(1, 0)
+	l.take(stretch("a", 1, 100)...)
+	calls := 0
+	enc := counter{&calls}
+	b.ReportAllocs()
+	for b.Loop() {
+		d, _ := l.after(99)
+		d.Encoded(enc)
+	}
+}
+
+// BenchmarkWake wakes 1,000 subscribers.
+func BenchmarkWake(b *testing.B) {
+	l := loaded(1, 0)
+	for range 1000 {
+		l.attach(&Subscription{woken: make(chan struct{}, 1)})
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		for _, s := range l.subs {
+			select {
+			case <-s.woken:
+			default:
+			}
+		}
+		l.wake()
+	}
+}

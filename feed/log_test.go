@@ -1,0 +1,312 @@
+package feed
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// loaded returns a log of a feed with these bounds.
+func loaded(first, last uint64) *log {
+	l := &log{feed: "a"}
+	l.learn(Bounds{First: first, Last: last}, 0)
+	return l
+}
+
+func (l *log) take(events ...Event) outcome { return l.accept(events, time.Now(), logMemory) }
+
+func ids(d Delivery) (ids []uint64) {
+	for _, e := range d.Events() {
+		ids = append(ids, e.ID)
+	}
+	return ids
+}
+
+// sound holds a log to what must be true of it at all times.
+func sound(t *testing.T, l *log) {
+	t.Helper()
+	at, bytes := l.base, 0
+	for _, s := range l.segments {
+		if s.after != at {
+			t.Fatalf("a segment begins after %d, want %d", s.after, at)
+		}
+		for _, e := range s.events {
+			at++
+			if e.ID != uint64(at) {
+				t.Fatalf("event %d stands where %d belongs", e.ID, at)
+			}
+			bytes += cost(&e)
+		}
+	}
+	if at != l.tail || bytes != l.bytes || l.loaded && l.known < uint64(l.tail) {
+		t.Fatalf("events up to %d of %d, %d of %d bytes, known %d", at, l.tail, bytes, l.bytes, l.known)
+	}
+}
+
+func TestLogAccept(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		ids  []uint64
+		tail Cursor
+		want outcome
+	}{
+		{"the next", []uint64{11}, 11, outcome{grew: true}},
+		{"the next three", []uint64{11, 12, 13}, 13, outcome{grew: true}},
+		{"one known", []uint64{10}, 10, outcome{}},
+		{"the next, again", []uint64{11, 11}, 11, outcome{grew: true}},
+		{"overlapping", []uint64{9, 10, 11, 12}, 12, outcome{grew: true}},
+		{"beyond a hole", []uint64{12}, 10, outcome{hole: true}},
+		{"beyond a hole, in part", []uint64{11, 13}, 11, outcome{grew: true, hole: true}},
+		{"out of order", []uint64{12, 11}, 11, outcome{grew: true, hole: true}},
+		{"none", []uint64{0}, 10, outcome{}},
+		{"the largest", []uint64{1<<64 - 1}, 10, outcome{hole: true}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := loaded(1, 10)
+			var events []Event
+			for _, id := range c.ids {
+				events = append(events, Event{Feed: "a", ID: id})
+			}
+			if got := l.take(events...); got != c.want || l.tail != c.tail {
+				t.Errorf("got %+v, tail %d; want %+v, %d", got, l.tail, c.want, c.tail)
+			}
+			sound(t, l)
+			if c.want.hole && l.take(events...).hole {
+				t.Error("a second goroutine is to fill the hole")
+			}
+		})
+	}
+}
+
+// What arrives before the log is loaded is remembered as a hole.
+func TestLogAcceptBeforeItIsLoaded(t *testing.T) {
+	l := &log{feed: "a"}
+	if got := l.take(stretch("a", 4, 5)...); got != (outcome{}) {
+		t.Errorf("got %+v from a log that is not loaded", got)
+	}
+	if _, ok := l.end(); ok {
+		t.Error("an event loaded the log")
+	}
+	if got := l.learn(Bounds{First: 1, Last: 3}, 0); got != (outcome{hole: true}) {
+		t.Errorf("got %+v, want a hole up to 5", got)
+	}
+	w := l.wanted()
+	if grew, done := l.fill(w, Page{Bounds{1, 5}, stretch("a", 4, 5)}, time.Now(), logMemory); !grew || !done || l.tail != 5 {
+		t.Errorf("grew %t, done %t, tail %d", grew, done, l.tail)
+	}
+	sound(t, l)
+}
+
+func TestLogAfter(t *testing.T) {
+	l := loaded(1, 10)
+	l.take(stretch("a", 11, 20)...)
+	l.hear(25)
+	for _, c := range []struct {
+		cursor Cursor
+		view   view
+		first  uint64
+	}{
+		{0, viewBehind, 0}, {9, viewBehind, 0},
+		{10, viewEvents, 11}, {15, viewEvents, 16}, {19, viewEvents, 20},
+		{20, viewEnd, 0}, {25, viewEnd, 0},
+		{26, viewAhead, 0}, {MaxCursor, viewAhead, 0},
+	} {
+		d, v := l.after(c.cursor)
+		if v != c.view {
+			t.Errorf("after %d: view %d, want %d", c.cursor, v, c.view)
+		}
+		if v == viewEvents && (d.Events()[0].ID != c.first || d.Events()[len(d.Events())-1].ID != 20) {
+			t.Errorf("after %d: got %v", c.cursor, ids(d))
+		}
+	}
+}
+
+// Whatever the log gives up, what it still has is without a hole, and whoever
+// read what is gone goes to the store.
+func TestLogShed(t *testing.T) {
+	l := loaded(1, 0)
+	const memory = 128 << 10
+	for id := uint64(1); id <= 200; id++ {
+		l.accept([]Event{{Feed: "a", ID: id, Data: strings.Repeat("x", 5000)}}, time.Now(), memory)
+		sound(t, l)
+		if l.bytes > memory+segmentBytes {
+			t.Fatalf("the log holds %d bytes", l.bytes)
+		}
+	}
+	if _, v := l.after(l.base - 1); v != viewBehind {
+		t.Errorf("what was given up has the view %d", v)
+	}
+	var got []uint64
+	for c := l.base; c < l.tail; {
+		d, v := l.after(c)
+		if v != viewEvents {
+			t.Fatalf("after %d: view %d", c, v)
+		}
+		got = append(got, ids(d)...)
+		c += Cursor(len(d.Events()))
+	}
+	if want := ids(newSegment(l.base, stretch("a", uint64(l.base)+1, 200)).since(l.base)); !slices.Equal(got, want) {
+		t.Errorf("the log hands out %v", got)
+	}
+	// One event larger than all memory is kept: somebody may want it.
+	l.accept([]Event{{Feed: "a", ID: 201, Data: strings.Repeat("x", 2*memory)}}, time.Now(), memory)
+	l.accept([]Event{{Feed: "a", ID: 202}}, time.Now(), memory)
+	sound(t, l)
+	if d, v := l.after(201); v != viewEvents || len(ids(d)) != 1 {
+		t.Errorf("the newest event has the view %d", v)
+	}
+}
+
+func TestLogForget(t *testing.T) {
+	per := (segmentBytes + cost(&Event{Data: "x"}) - 1) / cost(&Event{Data: "x"}) // events in a segment
+	end := Cursor(per)
+	for oldest, base := range map[Cursor]Cursor{0: 0, end - 1: 0, end: end, end + 1: end, 3*end + 9: 3 * end, 1200: 1200, 5000: 1200} {
+		l := loaded(1, 0)
+		l.take(stretch("a", 1, 1200)...)
+		l.forget(oldest)
+		sound(t, l)
+		if l.base != base {
+			t.Errorf("without the events up to %d the log begins after %d, want %d", oldest, l.base, base)
+		}
+	}
+}
+
+func TestLogRest(t *testing.T) {
+	l := loaded(1, 0)
+	then := time.Now()
+	l.accept(stretch("a", 1, 5), then, logMemory)
+	l.rest(then)
+	if l.base != 0 {
+		t.Error("a log rests that has just grown")
+	}
+	l.rest(then.Add(1))
+	sound(t, l)
+	if _, v := l.after(4); l.base != 5 || l.bytes != 0 || v != viewBehind {
+		t.Errorf("base %d, %d bytes, view %d", l.base, l.bytes, v)
+	}
+	if got := l.take(stretch("a", 6, 6)...); !got.grew {
+		t.Error("a rested log does not grow")
+	}
+	sound(t, l)
+}
+
+func TestLogFill(t *testing.T) {
+	for _, c := range []struct {
+		name       string
+		told       uint64
+		page       Page
+		tail       Cursor
+		known      uint64
+		grew, done bool
+	}{
+		{"all", 13, Page{Bounds{1, 13}, stretch("a", 11, 13)}, 13, 13, true, true},
+		{"more than was known", 12, Page{Bounds{1, 14}, stretch("a", 11, 14)}, 14, 14, true, true},
+		{"a part", 20, Page{Bounds{1, 20}, stretch("a", 11, 15)}, 15, 20, true, false},
+		{"less than was said", 20, Page{Bounds{1, 12}, stretch("a", 11, 12)}, 12, 20, true, false},
+		{"nothing", 20, Page{Bounds{1, 10}, nil}, 10, 10, true, true},
+		{"the end of a store behind the log", 20, Page{Bounds{1, 7}, nil}, 10, 10, true, true},
+		{"trimmed past the end", 20, Page{Bounds{15, 20}, stretch("a", 15, 20)}, 20, 20, true, true},
+		{"all trimmed", 20, Page{Bounds{21, 20}, nil}, 20, 20, true, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := loaded(1, 8)
+			l.take(stretch("a", 9, 10)...)
+			if !l.hear(c.told).hole {
+				t.Fatal("no hole")
+			}
+			grew, done := l.fill(l.wanted(), c.page, time.Now(), logMemory)
+			if grew != c.grew || done != c.done || l.tail != c.tail || l.known != c.known || l.filling == done {
+				t.Errorf("grew %t, done %t, tail %d, known %d, filling %t", grew, done, l.tail, l.known, l.filling)
+			}
+			sound(t, l)
+		})
+	}
+}
+
+// What arrives while a page is read must not make the page lower what is known.
+func TestLogFillWhileItGrows(t *testing.T) {
+	l := loaded(1, 10)
+	l.hear(12)
+	w := l.wanted()
+	l.take(stretch("a", 14, 14)...)
+	if _, done := l.fill(w, Page{Bounds{1, 10}, nil}, time.Now(), logMemory); done || l.known != 14 {
+		t.Errorf("done %t, known %d, want 14 to be filled", done, l.known)
+	}
+	w = l.wanted()
+	l.take(stretch("a", 11, 13)...)
+	grew, done := l.fill(w, Page{Bounds{1, 14}, stretch("a", 11, 14)}, time.Now(), logMemory)
+	if !grew || !done || l.tail != 14 {
+		t.Errorf("grew %t, done %t, tail %d", grew, done, l.tail)
+	}
+	sound(t, l)
+}
+
+func TestLogLearn(t *testing.T) {
+	l := loaded(1, 10)
+	l.take(stretch("a", 11, 15)...)
+	// Bounds that were read before the log grew are no rollback.
+	if got := l.learn(Bounds{1, 12}, 12); got != (outcome{}) || l.tail != 15 {
+		t.Errorf("older bounds: got %+v, tail %d", got, l.tail)
+	}
+	if got := l.learn(Bounds{3, 15}, 15); got != (outcome{}) || l.first != 3 {
+		t.Errorf("got %+v, first %d", got, l.first)
+	}
+	if got := l.learn(Bounds{1, 17}, 15); got != (outcome{hole: true}) || l.known != 17 || l.first != 3 {
+		t.Errorf("got %+v, known %d, first %d", got, l.known, l.first)
+	}
+	if got := l.learn(Bounds{1, 14}, 15); got != (outcome{grew: true}) || l.tail != 14 || l.known != 14 || l.first != 1 {
+		t.Errorf("rolled back: got %+v, tail %d, known %d, first %d", got, l.tail, l.known, l.first)
+	}
+	sound(t, l)
+	for c, want := range map[Cursor]view{13: viewBehind, 14: viewEnd, 15: viewAhead} {
+		if _, v := l.after(c); v != want {
+			t.Errorf("after the rollback %d has the view %d, want %d", c, v, want)
+		}
+	}
+}
+
+// What the log was only told is not in the bounds that it hands out.
+func TestLogBounds(t *testing.T) {
+	l := &log{feed: "a"}
+	if _, _, ok := l.bounds(); ok {
+		t.Error("a log that is not loaded has bounds")
+	}
+	l.learn(Bounds{4, 10}, 0)
+	if b, complete, ok := l.bounds(); b != (Bounds{4, 10}) || !complete || !ok {
+		t.Errorf("got %v, complete %t, ok %t", b, complete, ok)
+	}
+	l.hear(99)
+	if b, complete, _ := l.bounds(); b != (Bounds{4, 10}) || complete {
+		t.Errorf("told of 99: got %v, complete %t", b, complete)
+	}
+	l.learn(Bounds{31, 40}, 10) // trimmed past the end of the log
+	if b, complete, _ := l.bounds(); b != (Bounds{31, 30}) || complete {
+		t.Errorf("trimmed: got %v, complete %t", b, complete)
+	}
+}
+
+func TestLogSubscribers(t *testing.T) {
+	l := loaded(1, 0)
+	var all []*Subscription
+	for range 5 {
+		s := &Subscription{woken: make(chan struct{}, 1)}
+		l.attach(s)
+		all = append(all, s)
+	}
+	for _, i := range []int{4, 0, 2} {
+		l.detach(all[i])
+	}
+	l.wake()
+	l.wake() // does not wait for those who have yet to look
+	for i, s := range all {
+		if woken := len(s.woken) == 1; woken != (i == 1 || i == 3) {
+			t.Errorf("subscriber %d: woken %t", i, woken)
+		}
+	}
+	l.detach(all[1])
+	l.detach(all[3])
+	if len(l.subs) != 0 {
+		t.Errorf("%d subscribers left", len(l.subs))
+	}
+}

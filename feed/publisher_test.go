@@ -1,0 +1,303 @@
+package feed_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/feed/feedtest"
+)
+
+// While one append is in flight, all that arrives goes into one next append.
+func TestGroupCommit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		pass := r.holdAt(feedtest.AppendAsked)
+		var answers sync.WaitGroup
+		ids := make([]uint64, 50)
+		for i := range ids {
+			answers.Go(func() { ids[i] = r.publish("a", fmt.Sprint(i)).ID })
+			synctest.Wait() // one after the other, so that the order is known
+		}
+		if n := r.count(feedtest.AppendAsked); n != 1 {
+			t.Fatalf("%d appends while the first is in flight", n)
+		}
+		pass()
+		answers.Wait()
+		if n := r.count(feedtest.AppendAsked); n != 2 {
+			t.Errorf("%d appends, want one for the first publish and one for all that came meanwhile", n)
+		}
+		for i, id := range ids {
+			if id != uint64(i)+1 {
+				t.Errorf("publish %d became event %d", i+1, id)
+			}
+		}
+	})
+}
+
+// A commit is bounded: what is beyond it waits for the next, in order.
+func TestGroupCommitIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		pass := r.holdAt(feedtest.AppendAsked)
+		var answers sync.WaitGroup
+		for range 1 + 200 {
+			answers.Go(func() { r.publish("a", strings.Repeat("x", 50_000)) })
+		}
+		synctest.Wait()
+		pass()
+		answers.Wait()
+		if n := r.count(feedtest.AppendAsked); n != 1+3 { // 10 MB in commits of 4 MiB
+			t.Errorf("%d appends, want 4", n)
+		}
+		if last := r.store.History("a").Last; last != 201 {
+			t.Errorf("%d events, want 201", last)
+		}
+	})
+}
+
+func TestPublishWithdraws(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		pass := r.holdAt(feedtest.AppendAsked)
+		ctx, cancel := context.WithCancel(t.Context())
+		type answer struct {
+			events []feed.Event
+			err    error
+		}
+		answers := make(chan answer, 4)
+		publish := func(ctx context.Context, data string) {
+			go func() {
+				events, err := r.pub.Publish(ctx, feed.Draft{Feed: "a", Data: data})
+				answers <- answer{events, err}
+			}()
+			synctest.Wait()
+		}
+		publish(ctx, "taken")
+		publish(t.Context(), "before")
+		publish(ctx, "withdrawn")
+		publish(t.Context(), "after")
+		cancel()
+		if a := <-answers; !errors.Is(a.err, context.Canceled) {
+			t.Errorf("withdrawn: got %v, %v", a.events, a.err)
+		}
+		synctest.Wait()
+		if len(answers) > 0 {
+			t.Error("a publish that a commit has taken did not wait for the outcome")
+		}
+		pass()
+		for range 3 {
+			if a := <-answers; a.err != nil || len(a.events) != 1 {
+				t.Errorf("got %v, %v", a.events, a.err)
+			}
+		}
+		var data []string
+		for _, e := range r.store.History("a").Events {
+			data = append(data, e.Data)
+		}
+		if got := strings.Join(data, " "); got != "taken before after" {
+			t.Errorf("stored: %s", got)
+		}
+	})
+}
+
+// Close finishes what is in progress, and refuses the rest.
+func TestPublisherClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		pass := r.holdAt(feedtest.AppendCommitted)
+		var answers sync.WaitGroup
+		for range 3 {
+			answers.Go(func() { r.publish("a", "x") })
+			synctest.Wait()
+		}
+		closed := make(chan struct{})
+		go func() {
+			r.pub.Close()
+			close(closed)
+		}()
+		synctest.Wait()
+		if _, err := r.pub.Publish(t.Context(), feed.Draft{Feed: "a"}); !errors.Is(err, feed.ErrStopped) {
+			t.Errorf("a publish while closing: got %v, want ErrStopped", err)
+		}
+		select {
+		case <-closed:
+			t.Error("Close did not wait for the commit")
+		default:
+		}
+		pass()
+		answers.Wait()
+		<-closed
+		r.pub.Close() // once more does no harm
+	})
+}
+
+// One batch that the store refuses fails alone.
+func TestPublishRefusedAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		full := errors.New("the feed is full")
+		r.store.Refuse(func(b feed.Batch) error {
+			if b.Drafts[0].Feed == "full" {
+				return full
+			}
+			return nil
+		})
+		pass := r.holdAt(feedtest.AppendAsked)
+		errs := make(chan error, 1)
+		var answers sync.WaitGroup
+		for _, name := range []string{"a", "b", "full", "c"} { // the first is alone in its commit
+			answers.Go(func() {
+				if _, err := r.pub.Publish(t.Context(), feed.Draft{Feed: name}); err != nil {
+					errs <- err
+				}
+			})
+			synctest.Wait()
+		}
+		pass()
+		answers.Wait()
+		if err := <-errs; !errors.Is(err, full) {
+			t.Errorf("got %v, want the store's reason", err)
+		}
+		for _, name := range []string{"a", "b", "c"} {
+			if r.store.History(name).Last != 1 {
+				t.Errorf("%s has no event", name)
+			}
+		}
+	})
+}
+
+func TestPublishStoreError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.fail(fmt.Errorf("disk: %w", feed.ErrUnavailable), feedtest.AppendAsked)
+		var answers sync.WaitGroup
+		for range 5 {
+			answers.Go(func() {
+				if _, err := r.pub.Publish(t.Context(), feed.Draft{Feed: "a"}); !errors.Is(err, feed.ErrUnavailable) {
+					t.Errorf("got %v, want ErrUnavailable", err)
+				}
+			})
+		}
+		answers.Wait()
+		r.pass()
+		if e := r.publish("a", "x"); e.ID != 1 {
+			t.Errorf("the first event has the id %d", e.ID)
+		}
+	})
+}
+
+// Whether an append of unknown outcome happened, the hub finds out at once.
+func TestPublishUncertain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		s := r.subscribe("a", feed.From{})
+		r.fail(feed.ErrUncertain, feedtest.AppendCommitted)
+		if _, err := r.pub.Publish(t.Context(), feed.Draft{Feed: "a"}); !errors.Is(err, feed.ErrUncertain) {
+			t.Errorf("got %v, want ErrUncertain", err)
+		}
+		reach(t, s, 1, time.Millisecond)
+	})
+}
+
+func TestPublishRefusesBadDrafts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		for _, drafts := range [][]feed.Draft{
+			nil,
+			{{Feed: ""}},
+			{{Feed: "a"}, {Feed: "a", Type: "feed.x"}},
+			{{Feed: "a"}, {Feed: "a", Data: "{", JSON: true}},
+		} {
+			if _, err := r.pub.Publish(t.Context(), drafts...); !errors.Is(err, feed.ErrInvalid) {
+				t.Errorf("%v: got %v, want ErrInvalid", drafts, err)
+			}
+		}
+		large := feed.Draft{Feed: "a", Data: strings.Repeat("x", feed.DefaultEventBytes+1)}
+		if _, err := r.pub.Publish(t.Context(), large); !errors.Is(err, feed.ErrTooLarge) {
+			t.Errorf("got %v, want ErrTooLarge", err)
+		}
+		if n := r.count(feedtest.AppendAsked); n != 0 {
+			t.Errorf("%d appends", n)
+		}
+	})
+}
+
+// A bus that is frozen neither delays nor fails a publish, nor the end of the
+// publisher for long.
+func TestPublishWithAFrozenBus(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.bus.tell = func(ctx context.Context, _ []feed.Event) error {
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		s := r.subscribe("a", feed.From{})
+		began := time.Now()
+		for range 1000 {
+			r.publish("a", "x")
+		}
+		reach(t, s, 1000, time.Second)
+		if d := time.Since(began); d != 0 {
+			t.Errorf("publishing took %v", d)
+		}
+		r.pub.Close()
+		if d := time.Since(began); d > 3*time.Second {
+			t.Errorf("Close took %v", d)
+		}
+	})
+}
+
+// The bus is told everything, in order of commit, and what it was told while
+// it was away is bounded.
+func TestTell(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		var told []uint64
+		frozen := make(chan struct{})
+		r.bus.tell = func(_ context.Context, events []feed.Event) error {
+			<-frozen
+			for _, e := range events {
+				told = append(told, e.ID)
+			}
+			return nil
+		}
+		for range 30_000 {
+			r.publish("a", "")
+		}
+		close(frozen)
+		synctest.Wait()
+		if n := len(told); n < 16_000 || n > 17_000 {
+			t.Errorf("the bus was told %d events of 30000", n)
+		}
+		for i, id := range told {
+			if id != uint64(i)+1 {
+				t.Fatalf("event %d was told as number %d", id, i+1)
+			}
+		}
+	})
+}
+
+// Whoever has the answer of a publish and subscribes on the same node starts
+// behind its own event.
+func TestPublishThenSubscribe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.subscribe("a", feed.From{})
+		for i := range 10 {
+			e := r.publish("a", "x")
+			if s := r.subscribe("a", feed.From{}); s.Cursor() != feed.Cursor(e.ID) {
+				t.Errorf("publish %d is event %d, now is %d", i+1, e.ID, s.Cursor())
+			}
+		}
+		if n := r.count(feedtest.BoundsAsked); n != 1 {
+			t.Errorf("the store was asked for bounds %d times", n)
+		}
+	})
+}
