@@ -14,6 +14,9 @@ var (
 	ErrUnavailable = errors.New("store unavailable")
 	// ErrUncertain is for an append whose commit may or may not have happened.
 	ErrUncertain = errors.New("outcome unknown")
+	// ErrBusy is for a batch with a feed that another transaction holds. Nothing
+	// of the batch was stored. A Store returns it, a Publisher never does.
+	ErrBusy = errors.New("feed busy")
 	// ErrStopped is for calls on something that is closing or closed. Nothing
 	// was done.
 	ErrStopped = errors.New("stopped")

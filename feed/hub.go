@@ -30,7 +30,9 @@ const (
 	logMemory    = 2 << 20  // the most a single log holds
 	logMemoryMin = 64 << 10 // and what it may always hold
 
-	verifyBatch = 1000 // feeds in one call of Store.Bounds
+	verifyBatch = 1000                  // feeds in one call of Store.Bounds
+	verifyMost  = 20_000                // feeds in one round; what is left has its turn in the next
+	verifyPause = 50 * time.Millisecond // after a round that was asked for
 )
 
 // pageLimit is what one read from the store returns at most. A page is what a
@@ -64,6 +66,9 @@ type Hub struct {
 
 	pages  flights[pageKey, page]
 	bounds flights[string, Bounds]
+
+	outage outage // of the store
+	counts counts
 }
 
 // pageKey names the page of a feed that begins after a cursor.
@@ -174,6 +179,7 @@ func (h *Hub) subscribe(ctx context.Context, l *log, from From) (*Subscription, 
 	cursor, gap := locate(from, b, found)
 	s := &Subscription{hub: h, log: l, bounds: b, cursor: cursor, gap: gap, woken: make(chan struct{}, 1)}
 	l.attach(s)
+	h.counts.subscribers.Add(1)
 	return s, nil
 }
 

@@ -308,6 +308,8 @@ func TestMissedIsCoalesced(t *testing.T) {
 			r.bus.says().Missed()
 		}
 		pass()
+		time.Sleep(100 * time.Millisecond) // the second one waits a little
+		synctest.Wait()
 		if n := r.count(feedtest.BoundsAsked) - before; n != 2 {
 			t.Errorf("%d comparisons, want 2", n)
 		}

@@ -45,6 +45,8 @@ type log struct {
 type outcome struct {
 	grew bool // subscribers have to look: there is more to read, or less than was known
 	hole bool // tail is behind known, and nobody is filling yet
+
+	taken int // events that the log took
 }
 
 // accept takes events of this feed, in any order, of which some may be old and
@@ -64,7 +66,7 @@ func (l *log) accept(events []Event, now time.Time, memory int) outcome {
 		l.grown = now
 		l.shed(memory)
 	}
-	return outcome{grew: l.tail != before, hole: l.hole()}
+	return outcome{grew: l.tail != before, hole: l.hole(), taken: int(l.tail - before)}
 }
 
 func (l *log) add(e Event) {

@@ -51,14 +51,14 @@ func TestLogAccept(t *testing.T) {
 		tail Cursor
 		want outcome
 	}{
-		{"the next", []uint64{11}, 11, outcome{grew: true}},
-		{"the next three", []uint64{11, 12, 13}, 13, outcome{grew: true}},
+		{"the next", []uint64{11}, 11, outcome{grew: true, taken: 1}},
+		{"the next three", []uint64{11, 12, 13}, 13, outcome{grew: true, taken: 3}},
 		{"one known", []uint64{10}, 10, outcome{}},
-		{"the next, again", []uint64{11, 11}, 11, outcome{grew: true}},
-		{"overlapping", []uint64{9, 10, 11, 12}, 12, outcome{grew: true}},
+		{"the next, again", []uint64{11, 11}, 11, outcome{grew: true, taken: 1}},
+		{"overlapping", []uint64{9, 10, 11, 12}, 12, outcome{grew: true, taken: 2}},
 		{"beyond a hole", []uint64{12}, 10, outcome{hole: true}},
-		{"beyond a hole, in part", []uint64{11, 13}, 11, outcome{grew: true, hole: true}},
-		{"out of order", []uint64{12, 11}, 11, outcome{grew: true, hole: true}},
+		{"beyond a hole, in part", []uint64{11, 13}, 11, outcome{grew: true, hole: true, taken: 1}},
+		{"out of order", []uint64{12, 11}, 11, outcome{grew: true, hole: true, taken: 1}},
 		{"none", []uint64{0}, 10, outcome{}},
 		{"the largest", []uint64{1<<64 - 1}, 10, outcome{hole: true}},
 	} {

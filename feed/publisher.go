@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -45,17 +47,26 @@ type Publisher struct {
 
 	work sync.WaitGroup
 
-	mu      sync.Mutex
-	closed  bool
-	pending []*publish
-	more    chan struct{} // says that pending is not empty, or closed is set
+	mu     sync.Mutex
+	closed bool
+	queue  queue
+	more   chan struct{}     // says that queue is not empty, or closed is set
+	aside  map[string]*queue // of feeds that somebody else holds
+	waits  sync.WaitGroup    // for the goroutines that commit what is aside
 
-	outage outage // of the store; belongs to commitLoop
-	teller teller
+	teller    teller
+	published atomic.Uint64 // events
 }
+
+// Published returns how many events the publisher has stored.
+func (p *Publisher) Published() uint64 { return p.published.Load() }
+
+// queue holds calls of Publish that no commit has taken yet.
+type queue []*publish
 
 // publish is one call of Publish on its way through a commit.
 type publish struct {
+	feed  string // that its drafts are for; empty if they are for several
 	batch Batch
 	size  int
 	done  chan Result // has room for the one result
@@ -70,6 +81,7 @@ func NewPublisher(store Store, hub *Hub, bus Bus, o PublisherOptions) *Publisher
 		limit:  cmp.Or(o.EventBytes, DefaultEventBytes),
 		logger: cmp.Or(o.Logger, slog.Default()),
 		more:   make(chan struct{}, 1),
+		aside:  make(map[string]*queue),
 		teller: teller{bus: bus, logger: cmp.Or(o.Logger, slog.Default()), more: make(chan struct{}, 1)},
 	}
 	p.work.Go(p.commitLoop)
@@ -120,13 +132,16 @@ func (p *Publisher) prepare(drafts []Draft) (*publish, error) {
 	if len(drafts) == 0 {
 		return nil, fmt.Errorf("%w: nothing to publish", ErrInvalid)
 	}
-	call := &publish{batch: Batch{Drafts: make([]Draft, len(drafts))}, done: make(chan Result, 1)}
+	call := &publish{feed: drafts[0].Feed, batch: Batch{Drafts: make([]Draft, len(drafts))}, done: make(chan Result, 1)}
 	for i, d := range drafts {
 		clean, err := d.clean(p.limit)
 		if err != nil {
 			return nil, err
 		}
 		call.batch.Drafts[i] = clean
+		if clean.Feed != call.feed {
+			call.feed = ""
+		}
 		call.size += len(clean.Data)
 	}
 	return call, nil
@@ -138,7 +153,11 @@ func (p *Publisher) enqueue(call *publish) error {
 	if p.closed {
 		return fmt.Errorf("publish: %w", ErrStopped)
 	}
-	p.pending = append(p.pending, call)
+	if held := p.aside[call.feed]; held != nil {
+		*held = append(*held, call)
+		return nil
+	}
+	p.queue = append(p.queue, call)
 	signal(p.more)
 	return nil
 }
@@ -147,21 +166,27 @@ func (p *Publisher) enqueue(call *publish) error {
 func (p *Publisher) withdraw(call *publish) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for i, c := range p.pending {
-		if c == call {
-			p.pending = append(p.pending[:i], p.pending[i+1:]...)
-			return true
-		}
+	held := p.aside[call.feed]
+	return p.queue.remove(call) || held != nil && held.remove(call)
+}
+
+func (q *queue) remove(call *publish) bool {
+	i := slices.Index(*q, call)
+	if i >= 0 {
+		*q = slices.Delete(*q, i, i+1)
 	}
-	return false
+	return i >= 0
 }
 
 func (p *Publisher) commitLoop() {
 	defer p.teller.stop()
+	defer p.waits.Wait()
 	for {
-		calls, closed := p.take()
+		p.mu.Lock()
+		calls, closed := p.queue.take(), p.closed
+		p.mu.Unlock()
 		if len(calls) > 0 {
-			p.commit(calls)
+			p.commit(calls, true)
 			continue
 		}
 		if closed {
@@ -172,25 +197,61 @@ func (p *Publisher) commitLoop() {
 }
 
 // take returns the calls for the next commit.
-func (p *Publisher) take() (calls []*publish, closed bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+func (q *queue) take() []*publish {
 	n, events, size := 0, 0, 0
-	for n < len(p.pending) && (n == 0 || events < commitEvents && size < commitBytes) {
-		events += len(p.pending[n].batch.Drafts)
-		size += p.pending[n].size
+	for n < len(*q) && (n == 0 || events < commitEvents && size < commitBytes) {
+		events += len((*q)[n].batch.Drafts)
+		size += (*q)[n].size
 		n++
 	}
-	calls = p.pending[:n:n]
-	p.pending = append(make([]*publish, 0, n), p.pending[n:]...)
-	return calls, p.closed
+	calls := (*q)[:n:n]
+	*q = append(make(queue, 0, n), (*q)[n:]...)
+	return calls
 }
 
-// commit stores the calls' batches in one append and answers each call.
-func (p *Publisher) commit(calls []*publish) {
+// setAside has a call committed apart from the others, because a feed of it is
+// held by somebody else. What is published to that feed from now on waits
+// behind it.
+func (p *Publisher) setAside(call *publish) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if held := p.aside[call.feed]; held != nil && call.feed != "" {
+		*held = append(*held, call)
+		return
+	}
+	if call.feed == "" {
+		// Of several feeds: it goes alone, and nobody waits behind it.
+		p.waits.Go(func() { p.commit([]*publish{call}, false) })
+		return
+	}
+	held := &queue{call}
+	p.aside[call.feed] = held
+	p.waits.Go(func() { p.commitAside(call.feed, held) })
+}
+
+// commitAside commits what is aside for a feed until nothing is left.
+func (p *Publisher) commitAside(feed string, held *queue) {
+	for {
+		p.mu.Lock()
+		calls := held.take()
+		if len(calls) == 0 {
+			delete(p.aside, feed)
+		}
+		p.mu.Unlock()
+		if len(calls) == 0 {
+			return
+		}
+		p.commit(calls, false)
+	}
+}
+
+// commit stores the calls' batches in one append and answers each call. With
+// noWait, it sets aside those whose feeds are held by somebody else.
+func (p *Publisher) commit(calls []*publish, noWait bool) {
 	batches := make([]Batch, len(calls))
 	for i, c := range calls {
 		batches[i] = c.batch
+		batches[i].NoWait = noWait
 	}
 	// The append has no deadline, and outlives the callers: an answer that
 	// comes late is better than not knowing what was stored.
@@ -198,7 +259,7 @@ func (p *Publisher) commit(calls []*publish) {
 	if err == nil && len(results) != len(batches) {
 		err = fmt.Errorf("%w: the store gave %d results for %d batches", ErrUncertain, len(results), len(batches))
 	}
-	p.outage.note(p.logger, err, "store")
+	p.hub.noteStore(err)
 	if err != nil {
 		for _, c := range calls {
 			c.done <- Result{Err: fmt.Errorf("publish: %w", err)}
@@ -215,7 +276,12 @@ func (p *Publisher) commit(calls []*publish) {
 	// The logs come first, which costs next to nothing: whoever has the answer
 	// and then subscribes here starts behind its own event.
 	p.hub.accept(events)
+	p.published.Add(uint64(len(events)))
 	for i, c := range calls {
+		if noWait && errors.Is(results[i].Err, ErrBusy) {
+			p.setAside(c)
+			continue
+		}
 		c.done <- results[i]
 	}
 	p.teller.tell(events)
@@ -225,6 +291,7 @@ func (p *Publisher) commit(calls []*publish) {
 type teller struct {
 	bus    Bus
 	logger *slog.Logger
+	outage outage
 
 	mu     sync.Mutex
 	closed bool
@@ -251,7 +318,6 @@ func (t *teller) stop() {
 }
 
 func (t *teller) loop() {
-	outage := outage{}
 	for {
 		events, closed := t.take()
 		if len(events) == 0 {
@@ -264,7 +330,7 @@ func (t *teller) loop() {
 		ctx, cancel := context.WithTimeout(context.Background(), tellBudget)
 		err := t.bus.Tell(ctx, events)
 		cancel()
-		outage.note(t.logger, err, "bus")
+		t.outage.note(t.logger, err, "telling the bus")
 	}
 }
 
@@ -275,18 +341,4 @@ func (t *teller) take() (events []Event, closed bool) {
 	events = t.events[:n:n]
 	t.events = t.events[n:]
 	return events, t.closed
-}
-
-// outage notes when something stops working and when it works again, with one
-// line each, however often it is tried in between.
-type outage struct{ on bool }
-
-func (o *outage) note(logger *slog.Logger, err error, what string) {
-	switch {
-	case err != nil && !o.on:
-		logger.Error(what+" does not work", "error", err)
-	case err == nil && o.on:
-		logger.Info(what + " works again")
-	}
-	o.on = err != nil
 }

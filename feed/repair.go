@@ -3,6 +3,7 @@ package feed
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -10,8 +11,9 @@ import (
 // the subscribers, and keeps every log in step with the store.
 
 // accept takes events that the store has committed into the logs that want
-// them. Events of one feed that stand together are taken together.
-func (h *Hub) accept(events []Event) {
+// them, and returns how many were taken. Events of one feed that stand together
+// are taken together.
+func (h *Hub) accept(events []Event) (taken int) {
 	now := time.Now()
 	for len(events) > 0 {
 		n := 1
@@ -19,10 +21,13 @@ func (h *Hub) accept(events []Event) {
 			n++
 		}
 		if l, memory := h.lookup(events[0].Feed); l != nil {
-			h.settle(l, l.accept(events[:n], now, memory))
+			o := l.accept(events[:n], now, memory)
+			h.settle(l, o)
+			taken += o.taken
 		}
 		events = events[n:]
 	}
+	return taken
 }
 
 // receiver is the hub as the bus sees it.
@@ -36,7 +41,7 @@ func (r receiver) Cursor(feed string) (Cursor, bool) {
 	return l.end()
 }
 
-func (r receiver) Receive(events []Event) { r.accept(events) }
+func (r receiver) Receive(events []Event) { r.counts.fromBus.Add(uint64(r.accept(events))) }
 
 func (r receiver) Grew(feed string, last uint64) {
 	if l, _ := r.lookup(feed); l != nil {
@@ -91,6 +96,7 @@ func (h *Hub) fill(l *log) {
 		}
 		w := l.wanted()
 		p, err := h.store.Read(h.ctx, l.feed, w.tail, pageLimit)
+		h.noteStore(err)
 		if err == nil {
 			err = h.checkPage(l.feed, w.tail, p)
 		}
@@ -101,6 +107,9 @@ func (h *Hub) fill(l *log) {
 		wait = backoff{}
 		grew, done := l.fill(w, p, time.Now(), memory)
 		h.settle(l, outcome{grew: grew})
+		if grew {
+			h.counts.repairs.Add(1)
+		}
 		if done {
 			return
 		}
@@ -108,30 +117,50 @@ func (h *Hub) fill(l *log) {
 }
 
 // verifyLoop compares the open feeds with the store: about every h.verify, and
-// at once when something may have been missed.
+// at once when something may have been missed. With very many open feeds, each
+// regular round does a part of them.
 func (h *Hub) verifyLoop() {
 	ticker := time.NewTicker(h.verify)
 	defer ticker.Stop()
+	var due []*log
 	for {
+		asked := false
 		select {
 		case <-h.missed:
+			asked = true
 		case <-ticker.C:
+			select {
+			case <-h.missed:
+				asked = true
+			default:
+			}
 		case <-h.ctx.Done():
 			return
 		}
-		// One comparison answers all who have asked for one so far.
-		ticker.Reset(h.verify)
-		select {
-		case <-h.missed:
-		default:
+		if asked || len(due) == 0 {
+			due = h.sweep(time.Now())
 		}
-		logs := h.sweep(time.Now())
-		for len(logs) > 0 && h.ctx.Err() == nil {
-			n := min(len(logs), verifyBatch)
-			if err := h.verifyLogs(logs[:n]); err != nil {
-				break // the store is away: the next round is soon enough
-			}
-			logs = logs[n:]
+		if !asked {
+			n := min(len(due), verifyMost)
+			h.verifyAll(due[:n])
+			due = due[n:]
+			continue
+		}
+		h.verifyAll(due)
+		due = nil
+		// However often somebody asks, the store is asked no more than this.
+		h.pause(verifyPause)
+		ticker.Reset(h.verify)
+	}
+}
+
+// verifyAll compares logs with the store, in batches.
+func (h *Hub) verifyAll(logs []*log) {
+	for batch := range slices.Chunk(logs, verifyBatch) {
+		err := h.verifyLogs(batch)
+		h.noteStore(err)
+		if err != nil {
+			return // the store is away: the next round is soon enough
 		}
 	}
 }

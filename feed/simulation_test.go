@@ -144,6 +144,7 @@ func (w *world) arrived(when string) {
 // others when the store is next asked.
 func (w *world) live() {
 	for range 4 {
+		time.Sleep(100 * time.Millisecond) // comparisons that are asked for keep that far apart
 		c := carriers[w.rng.IntN(len(carriers))]
 		w.through.Store(&c)
 		name, n := w.anyFeed(), w.anyNode()

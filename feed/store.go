@@ -21,6 +21,10 @@ type Store interface {
 	// are not used up. When Append returns, what it stored survives the crash
 	// of the machine.
 	//
+	// A feed that somebody else holds, such as a long transaction, delays what
+	// is appended to it, within reason, unless the batch says NoWait: then the
+	// result of that batch is ErrBusy, and the others are committed at once.
+	//
 	// The drafts are clean: a Publisher has seen to that. An error means that
 	// none of the batches was stored, unless it wraps ErrUncertain.
 	Append(ctx context.Context, batches []Batch) ([]Result, error)
@@ -47,6 +51,7 @@ type Store interface {
 // Batch is what one publish asks a store to append: all of it or nothing.
 type Batch struct {
 	Drafts []Draft
+	NoWait bool // do not wait for a feed that somebody else holds
 }
 
 // Result is the outcome of one Batch: its events, in the order of its drafts,

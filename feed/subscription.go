@@ -42,6 +42,7 @@ func (s *Subscription) Close() {
 	if s.closed.CompareAndSwap(false, true) {
 		s.log.detach(s)
 		s.hub.release(s.log)
+		s.hub.counts.subscribers.Add(-1)
 		signal(s.woken)
 	}
 }
@@ -93,6 +94,7 @@ func (s *Subscription) look() (Delivery, bool) {
 	switch view {
 	case viewEvents:
 		s.cursor += Cursor(len(d.Events()))
+		s.hub.counts.fromLog.Add(uint64(len(d.Events())))
 		return d, true
 	case viewBehind:
 		s.reading = s.hub.readPage(s.log, s.cursor)
@@ -118,11 +120,13 @@ func (s *Subscription) take(answer *flight[page]) (Delivery, bool) {
 	}
 	d := answer.value.segment.since(s.cursor)
 	s.cursor += Cursor(len(d.Events()))
+	s.hub.counts.fromStore.Add(uint64(len(d.Events())))
 	return d, true
 }
 
 func (s *Subscription) pass(gap *Gap) Delivery {
 	s.gap = nil
+	s.hub.counts.gap(gap.Reason)
 	s.cursor = gap.Cursor()
 	return Delivery{Gap: gap}
 }

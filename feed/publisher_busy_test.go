@@ -1,0 +1,140 @@
+package feed_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/feed/feedtest"
+)
+
+// heldStore is a store in which somebody else holds one feed, as a long
+// transaction in a database would.
+type heldStore struct {
+	*feedtest.Store
+	name     string
+	released chan struct{}
+}
+
+func (s *heldStore) Append(ctx context.Context, batches []feed.Batch) ([]feed.Result, error) {
+	select {
+	case <-s.released:
+		return s.Store.Append(ctx, batches)
+	default:
+	}
+	results := make([]feed.Result, len(batches))
+	for i, b := range batches {
+		if slices.ContainsFunc(b.Drafts, func(d feed.Draft) bool { return d.Feed == s.name }) {
+			if !b.NoWait {
+				<-s.released
+				return s.Store.Append(ctx, batches)
+			}
+			results[i].Err = fmt.Errorf("%w: somebody holds %s", feed.ErrBusy, s.name)
+			continue
+		}
+		stored, err := s.Store.Append(ctx, []feed.Batch{b})
+		if err != nil {
+			return nil, err
+		}
+		results[i] = stored[0]
+	}
+	return results, nil
+}
+
+// A feed that somebody else holds delays what is published to it, and nothing
+// else; and nothing of it is lost or stored twice.
+func TestHeldFeed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &heldStore{Store: feedtest.NewStore(), name: "held", released: make(chan struct{})}
+		bus := &quietBus{}
+		hub := feed.NewHub(store, bus, feed.HubOptions{})
+		defer hub.Close()
+		pub := feed.NewPublisher(store, hub, bus, feed.PublisherOptions{})
+		defer pub.Close()
+
+		var mu sync.Mutex
+		answered := map[string]int{}
+		publish := func(feeds ...string) {
+			drafts := make([]feed.Draft, len(feeds))
+			for i, name := range feeds {
+				drafts[i] = feed.Draft{Feed: name, Data: fmt.Sprint(feeds)}
+			}
+			go func() {
+				if _, err := pub.Publish(context.Background(), drafts...); err != nil {
+					t.Errorf("publish to %v: %v", feeds, err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				answered[fmt.Sprint(feeds)]++
+			}()
+		}
+		count := func(feeds ...string) int {
+			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
+			return answered[fmt.Sprint(feeds)]
+		}
+		for range 5 {
+			publish("free")
+			publish("held")
+			publish("other", "held")
+			publish("other")
+		}
+		if free, other := count("free"), count("other"); free != 5 || other != 5 {
+			t.Fatalf("%d and %d of 5 were answered on the free feeds while another was held", free, other)
+		}
+		publish("held")
+		publish("free")
+		if held, both, free := count("held"), count("other", "held"), count("free"); held != 0 || both != 0 || free != 6 {
+			t.Fatalf("answered %d and %d on the held feed, %d of 6 on the free one", held, both, free)
+		}
+		close(store.released)
+		if held, both := count("held"), count("other", "held"); held != 6 || both != 5 {
+			t.Fatalf("once it was free: answered %d of 6 and %d of 5", held, both)
+		}
+		bounds, err := store.Bounds(t.Context(), []string{"held", "other", "free"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, want := range []uint64{11, 10, 6} {
+			if bounds[i].Last != want {
+				t.Errorf("the feeds end at %v", bounds)
+			}
+		}
+	})
+}
+
+// Who goes away while its publish waits for a held feed leaves nothing behind,
+// unless a commit has already taken it.
+func TestHeldFeedWithdraw(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &heldStore{Store: feedtest.NewStore(), name: "held", released: make(chan struct{})}
+		bus := &quietBus{}
+		hub := feed.NewHub(store, bus, feed.HubOptions{})
+		defer hub.Close()
+		pub := feed.NewPublisher(store, hub, bus, feed.PublisherOptions{})
+		defer pub.Close()
+
+		var work sync.WaitGroup
+		publish := func(ctx context.Context, name string) {
+			work.Go(func() { _, _ = pub.Publish(ctx, feed.Draft{Feed: name}) })
+		}
+		publish(t.Context(), "held")
+		synctest.Wait()
+		publish(t.Context(), "held") // waits behind the first
+		ctx, cancel := context.WithCancel(t.Context())
+		publish(ctx, "held")
+		synctest.Wait()
+		cancel()
+		synctest.Wait()
+		close(store.released)
+		work.Wait()
+		if b, err := store.Bounds(t.Context(), []string{"held"}); err != nil || b[0].Last != 2 {
+			t.Errorf("the feed ends at %v, want 2 (%v)", b, err)
+		}
+	})
+}

@@ -1,0 +1,104 @@
+package postgres
+
+import (
+	"crypto/tls"
+	"embed"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/rejoin/rejoin/feed"
+)
+
+//go:embed queries/*.sql
+var queries embed.FS
+
+var texts = readQueries()
+
+func readQueries() map[string]string {
+	all := make(map[string]string)
+	files, err := queries.ReadDir("queries")
+	if err != nil {
+		panic(err) // it is part of the program
+	}
+	for _, f := range files {
+		text, err := queries.ReadFile("queries/" + f.Name())
+		if err != nil {
+			panic(err)
+		}
+		all[strings.TrimSuffix(f.Name(), ".sql")] = strings.TrimSpace(string(text))
+	}
+	return all
+}
+
+// query returns the text of queries/<name>.sql.
+func query(name string) string {
+	text, ok := texts[name]
+	if !ok {
+		panic("no query " + name)
+	}
+	return text
+}
+
+// SQLSTATE codes, of appendix A of Postgres's manual.
+const (
+	invalidParameter = "22023"
+	noPrivilege      = "42501"
+	noDatabase       = "3D000"
+)
+
+// state returns the SQLSTATE code of an error that the server has answered with,
+// and "" for any other.
+func state(err error) string {
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return e.Code
+	}
+	return ""
+}
+
+// passing says whether an error may go away by itself. It does when it is about
+// the connection, about what is running or locked at the moment, about
+// resources or about an operator who interferes.
+func passing(err error) bool {
+	code := state(err)
+	if code == "" {
+		var cert *tls.CertificateVerificationError
+		var alert tls.AlertError
+		return !errors.As(err, &cert) && !errors.As(err, &alert)
+	}
+	switch code[:2] {
+	case "08", "25", "40", "53", "55", "57", "58", "XX":
+		return true
+	}
+	return false
+}
+
+// refusal is an error that does not go away by itself.
+type refusal struct{ error }
+
+func (r refusal) Unwrap() error { return r.error }
+
+func refuse(format string, args ...any) error { return refusal{fmt.Errorf(format, args...)} }
+
+// explain turns an error of opening into one that says whether it is for good,
+// and what to do about it.
+func explain(err error) error {
+	if _, ok := errors.AsType[refusal](err); ok {
+		return err
+	}
+	if passing(err) {
+		return unavailable(err)
+	}
+	switch code := state(err); {
+	case strings.HasPrefix(code, "28"):
+		return fmt.Errorf("the server refuses this user or password: %w", err)
+	case code == noDatabase:
+		return fmt.Errorf("the database has to be created first: %w", err)
+	case code == noPrivilege:
+		return fmt.Errorf("the user may not do this; for the schema, CREATE SCHEMA rejoin AUTHORIZATION <user> is enough: %w", err)
+	}
+	return err
+}
+
+func unavailable(err error) error { return fmt.Errorf("%w: %w", feed.ErrUnavailable, err) }

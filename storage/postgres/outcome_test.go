@@ -1,0 +1,151 @@
+package postgres
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/storage/storagetest"
+)
+
+// The answer to a COMMIT is lost, and it was done: the append says so, with the
+// events as they are stored.
+func TestLostAnswer(t *testing.T) {
+	p := storagetest.StartPostgres(t)
+	proxy := newProxy(t, p.Addr())
+	s := start(t, proxy.url(p.NewDatabase(t)), Options{})
+	told := newLedger()
+	for n := range 20 {
+		if n%2 == 0 {
+			proxy.arm(dropAnswer)
+		}
+		b := batch("chat", fmt.Sprint(n), fmt.Sprint(n, "b"))
+		results, err := s.Append(t.Context(), b)
+		if err != nil {
+			t.Fatalf("append %d: %v", n, err)
+		}
+		if err := told.enter(b[0], results, err); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if proxy.fired() != 10 {
+		t.Errorf("the proxy dropped %d answers, want 10", proxy.fired())
+	}
+	if err := told.check(stored(t, s, "chat")); err != nil {
+		t.Error(err)
+	}
+}
+
+// The COMMIT itself is lost: nothing was stored, and the append says that, with
+// the server left in the dark about the connection or not.
+func TestLostCommit(t *testing.T) {
+	p := storagetest.StartPostgres(t)
+	proxy := newProxy(t, p.Addr())
+	s := start(t, proxy.url(p.NewDatabase(t)), Options{})
+	told := newLedger()
+	publish(t, s, "chat", "first")
+	for n, fault := range []fault{dropCommit, vanishBeforeCommit, dropCommit, vanishBeforeCommit} {
+		proxy.arm(fault)
+		b := batch("chat", fmt.Sprint(n))
+		results, err := s.Append(t.Context(), b)
+		wants(t, err, feed.ErrUnavailable)
+		if errors.Is(err, feed.ErrUncertain) {
+			t.Errorf("append %d: %v", n, err)
+		}
+		if err := told.enter(b[0], results, err); err != nil {
+			t.Fatal(err)
+		}
+		b = batch("chat", fmt.Sprint(n, "again"))
+		results, err = s.Append(t.Context(), b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := told.enter(b[0], results, err); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := told.check(stored(t, s, "chat")[1:]); err != nil {
+		t.Error(err)
+	}
+}
+
+// Nobody can be asked within the time: only then is the outcome unknown.
+func TestUnknownOutcome(t *testing.T) {
+	p := storagetest.StartPostgres(t)
+	proxy := newProxy(t, p.Addr())
+	s := start(t, proxy.url(p.NewDatabase(t)), Options{OutcomeTimeout: 300 * time.Millisecond})
+	proxy.arm(dropAnswerAndClose)
+	_, err := s.Append(t.Context(), batch("chat", "x"))
+	wants(t, err, feed.ErrUncertain)
+	if errors.Is(err, feed.ErrUnavailable) {
+		t.Errorf("the error claims that nothing was stored: %v", err)
+	}
+	proxy.open()
+	if got := len(stored(t, s, "chat")); got != 1 {
+		t.Errorf("the feed holds %d events, want 1", got)
+	}
+}
+
+// What the id of a transaction cannot tell, the events can.
+func TestVerdicts(t *testing.T) {
+	url := storagetest.SharedPostgres(t).NewDatabase(t)
+	s := start(t, url, Options{})
+	events := publish(t, s, "chat", "1", "2", "3")
+	c := connect(t, url)
+	var id int64
+	if err := c.QueryRow(t.Context(), "SELECT id FROM rejoin.feeds").Scan(&id); err != nil {
+		t.Fatal(err)
+	}
+	xid := func(sql string) (id string) {
+		if err := c.QueryRow(t.Context(), sql, pgx.QueryExecModeSimpleProtocol).Scan(&id); err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	done := xid("SELECT xmin FROM rejoin.events LIMIT 1")
+	const future = "4000000000"
+	if _, err := c.Exec(t.Context(), "BEGIN"); err != nil {
+		t.Fatal(err)
+	}
+	aborted := xid("SELECT pg_current_xact_id()::text")
+	if v, err := s.ask(t.Context(), &appending{xid: aborted}, false); v != running || err != nil {
+		t.Errorf("a running transaction: got %v, %v", v, err)
+	}
+	if _, err := c.Exec(t.Context(), "ROLLBACK"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Exec(t.Context(), "DELETE FROM rejoin.events WHERE seq = 1"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Exec(t.Context(), "UPDATE rejoin.feeds SET first = 2"); err != nil {
+		t.Fatal(err)
+	}
+	row := func(seq int, data string, later int64) (r rows) {
+		r.add(&growth{id: id, last: int64(seq), time: events[0].Time.UnixMilli() + later}, feed.Draft{Feed: "chat", Data: data})
+		return r
+	}
+	tests := []struct {
+		name string
+		xid  string
+		rows rows
+		want verdict
+	}{
+		{"committed", done, row(3, "3", 0), committed},
+		{"never heard of, as after a crash", future, row(3, "3", 0), rolledBack},
+		{"rolled back", aborted, row(3, "3", 0), rolledBack},
+		{"the id given again, the numbers not", done, row(4, "4", 0), rolledBack},
+		{"the id and the numbers given again, to the same data", done, row(3, "3", 1), rolledBack},
+		{"the id and the numbers given again, to other data", done, row(3, "other", 0), rolledBack},
+		{"trimmed since", done, row(1, "1", 0), forgotten},
+		{"too long ago", "3", row(3, "3", 0), committed},
+	}
+	for _, test := range tests {
+		v, err := s.ask(t.Context(), &appending{xid: test.xid, rows: test.rows}, false)
+		if v != test.want || err != nil {
+			t.Errorf("%s: got %v, %v; want %v", test.name, v, err, test.want)
+		}
+	}
+}

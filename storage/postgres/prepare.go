@@ -1,0 +1,178 @@
+package postgres
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/database"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+const (
+	oldestServer = 130000
+
+	versionTable = "rejoin.versions"
+	// migrationLock is the advisory lock of who migrates: "rejoin" in ASCII.
+	migrationLock = 0x72656a6f696e
+	// Between two tries to get it. Waiting in the database instead would hold
+	// a snapshot, which some migrations would wait for.
+	lockInterval = 50 * time.Millisecond
+)
+
+// prepare brings the database up to date and returns the store's id.
+func prepare(ctx context.Context, base *pgx.ConnConfig) (id string, err error) {
+	config := base.Copy()
+	config.RuntimeParams["application_name"] += " migrate"
+	// A migration takes what it takes, and ctx bounds it.
+	delete(config.RuntimeParams, "statement_timeout")
+	delete(config.RuntimeParams, "idle_in_transaction_session_timeout")
+	db := stdlib.OpenDB(*config)
+	defer func() { err = errors.Join(err, db.Close()) }()
+	if err := checkServer(ctx, db); err != nil {
+		return "", err
+	}
+	if err := migrate(ctx, db); err != nil {
+		return "", err
+	}
+	if _, err := db.ExecContext(ctx, query("set_store_id"), rand.Text()); err != nil {
+		return "", fmt.Errorf("write store id: %w", err)
+	}
+	if err := db.QueryRowContext(ctx, query("get_store_id")).Scan(&id); err != nil {
+		return "", fmt.Errorf("read store id: %w", err)
+	}
+	return id, nil
+}
+
+func checkServer(ctx context.Context, db *sql.DB) error {
+	var version int
+	var encoding string
+	if err := db.QueryRowContext(ctx, query("get_server")).Scan(&version, &encoding); err != nil {
+		return err
+	}
+	if version < oldestServer {
+		return refuse("the server is Postgres %d, and it has to be %d or later", version/10000, oldestServer/10000)
+	}
+	if encoding != "UTF8" {
+		return refuse("the database has the encoding %s, and it has to be UTF8", encoding)
+	}
+	return nil
+}
+
+// migrate brings the schema up to date. One that is needs no lock, and no right
+// to change it.
+func migrate(ctx context.Context, db *sql.DB) error {
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return err
+	}
+	store, err := database.NewStore(database.DialectPostgres, versionTable)
+	if err != nil {
+		return err
+	}
+	locker := &locker{}
+	provider, err := goose.NewProvider(goose.DialectCustom, db, files, goose.WithStore(store),
+		goose.WithSessionLocker(locker), goose.WithLogger(goose.NopLogger()), goose.WithDisableGlobalRegistry(true))
+	if err != nil {
+		return fmt.Errorf("read migrations: %w", err)
+	}
+	sources := provider.ListSources()
+	locker.newest = sources[len(sources)-1].Version
+	current, err := schemaVersion(ctx, db, locker.newest)
+	if err != nil || current == locker.newest {
+		return err
+	}
+	for _, source := range sources {
+		if source.Version <= current {
+			continue
+		}
+		// Not Up, which makes goose's table before it has the lock.
+		_, err := provider.ApplyVersion(ctx, source.Version, true)
+		if err != nil && !errors.Is(err, goose.ErrAlreadyApplied) {
+			return fmt.Errorf("migrate: %w", err)
+		}
+	}
+	return nil
+}
+
+// queryer is an *sql.DB or an *sql.Conn.
+type queryer interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+// schemaVersion returns the version of the schema, 0 when there is none. It
+// refuses one that is newer than newest.
+func schemaVersion(ctx context.Context, db queryer, newest int64) (version int64, err error) {
+	var exists bool
+	if err := db.QueryRowContext(ctx, query("has_versions")).Scan(&exists); err != nil || !exists {
+		return 0, err
+	}
+	if err := db.QueryRowContext(ctx, query("get_version")).Scan(&version); err != nil {
+		return 0, fmt.Errorf("read schema version: %w", err)
+	}
+	if version > newest {
+		return 0, refuse("its schema has version %d, and this program knows versions up to %d: use a newer program", version, newest)
+	}
+	return version, nil
+}
+
+// locker lets one node migrate at a time. It is goose's lock.SessionLocker.
+type locker struct{ newest int64 }
+
+// SessionLock takes the lock, and makes the schema that goose keeps its own
+// table in. Another node may have been here first, of a newer version even.
+func (l *locker) SessionLock(ctx context.Context, c *sql.Conn) error {
+	for locked := false; !locked; {
+		if err := c.QueryRowContext(ctx, query("try_lock"), int64(migrationLock)).Scan(&locked); err != nil {
+			return fmt.Errorf("lock schema: %w", err)
+		}
+		if locked {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("lock schema: %w", ctx.Err())
+		case <-time.After(lockInterval):
+		}
+	}
+	err := l.prepare(ctx, c)
+	if err != nil {
+		return errors.Join(err, l.SessionUnlock(context.WithoutCancel(ctx), c))
+	}
+	return nil
+}
+
+func (l *locker) prepare(ctx context.Context, c *sql.Conn) error {
+	if _, err := schemaVersion(ctx, c, l.newest); err != nil {
+		return err
+	}
+	var exists bool
+	if err := c.QueryRowContext(ctx, query("has_schema")).Scan(&exists); err != nil {
+		return fmt.Errorf("look for schema: %w", err)
+	}
+	if exists {
+		return nil
+	}
+	if _, err := c.ExecContext(ctx, query("create_schema")); err != nil {
+		return fmt.Errorf("create schema: %w", err)
+	}
+	return nil
+}
+
+// SessionUnlock gives the lock back.
+func (l *locker) SessionUnlock(ctx context.Context, c *sql.Conn) error {
+	if _, err := c.ExecContext(ctx, query("unlock"), int64(migrationLock)); err != nil {
+		return fmt.Errorf("unlock schema: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,1 @@
+SELECT to_regnamespace('rejoin') IS NOT NULL

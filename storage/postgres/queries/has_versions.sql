@@ -1,0 +1,1 @@
+SELECT to_regclass('rejoin.versions') IS NOT NULL

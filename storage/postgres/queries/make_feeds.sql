@@ -1,0 +1,1 @@
+SELECT rejoin.make_feeds($1)

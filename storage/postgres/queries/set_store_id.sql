@@ -1,0 +1,1 @@
+INSERT INTO rejoin.store (id) VALUES ($1) ON CONFLICT DO NOTHING

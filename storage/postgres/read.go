@@ -1,0 +1,89 @@
+package postgres
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/rejoin/rejoin/feed"
+)
+
+// Read implements [feed.Store].
+func (s *Store) Read(ctx context.Context, name string, after feed.Cursor, limit feed.Limit) (feed.Page, error) {
+	var page feed.Page
+	err := s.read(ctx, s.replay, func(rows pgx.Rows) error {
+		page = feed.Page{Bounds: feed.Unwritten}
+		for rows.Next() {
+			raw := rows.RawValues()
+			page.Bounds = feed.Bounds{First: uint64(int8of(raw[0])), Last: uint64(int8of(raw[1]))}
+			if raw[2] == nil {
+				break
+			}
+			if page.Events == nil {
+				page.Events = make([]feed.Event, 0, min(uint64(limit.Events), page.Last-min(uint64(after), page.Last), 1024))
+			}
+			page.Events = append(page.Events, feed.Event{
+				Feed: name, ID: uint64(int8of(raw[2])), Type: string(raw[5]), Data: string(raw[6]),
+				JSON: raw[4][0] != 0, Time: time.UnixMilli(int8of(raw[3])).UTC(),
+			})
+		}
+		return nil
+	}, query("page"), name, int64(min(after, feed.MaxCursor)), int64(limit.Events), int64(limit.Bytes))
+	if err != nil {
+		return feed.Page{}, fmt.Errorf("read: %w", err)
+	}
+	return page, nil
+}
+
+// int8of decodes Postgres's int8, which statements that pgx has prepared send in
+// binary.
+func int8of(b []byte) int64 { return int64(binary.BigEndian.Uint64(b)) }
+
+// Bounds implements [feed.Store].
+func (s *Store) Bounds(ctx context.Context, feeds []string) ([]feed.Bounds, error) {
+	bounds := make([]feed.Bounds, len(feeds))
+	if len(feeds) == 0 {
+		return bounds, nil
+	}
+	err := s.read(ctx, s.verify, func(rows pgx.Rows) error {
+		for i := range bounds {
+			bounds[i] = feed.Unwritten
+		}
+		for rows.Next() {
+			raw := rows.RawValues()
+			bounds[int8of(raw[0])-1] = feed.Bounds{First: uint64(int8of(raw[1])), Last: uint64(int8of(raw[2]))}
+		}
+		return nil
+	}, query("bounds"), feeds)
+	if err != nil {
+		return nil, fmt.Errorf("read bounds: %w", err)
+	}
+	return bounds, nil
+}
+
+// Seek implements [feed.Store].
+func (s *Store) Seek(ctx context.Context, name string, t time.Time) (feed.Cursor, error) {
+	// Events have whole milliseconds: the first that is not before t.
+	at := t.UnixMilli()
+	if time.UnixMilli(at).Before(t) {
+		at++
+	}
+	var cursor int64
+	err := s.read(ctx, s.replay, func(rows pgx.Rows) error {
+		cursor = 0
+		for rows.Next() {
+			raw := rows.RawValues()[0]
+			if raw == nil {
+				return fmt.Errorf("an event of feed %s is missing", name)
+			}
+			cursor = int8of(raw)
+		}
+		return nil
+	}, query("seek"), name, at)
+	if err != nil {
+		return 0, fmt.Errorf("seek: %w", err)
+	}
+	return feed.Cursor(cursor), nil
+}

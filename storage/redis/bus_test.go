@@ -1,0 +1,27 @@
+package redis_test
+
+import (
+	"crypto/rand"
+	"testing"
+
+	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/storage/redis"
+	"github.com/rejoin/rejoin/storage/storagetest"
+)
+
+func TestBus(t *testing.T) {
+	url := storagetest.RedisURL(t)
+	storagetest.TestBus(t, func(t *testing.T) storagetest.Joiner {
+		o := redis.Options{StoreID: rand.Text(), Prefix: "test"}
+		return func(t *testing.T) feed.Bus { return open(t, url, o) }
+	})
+}
+
+func open(t testing.TB, url string, o redis.Options) *redis.Bus {
+	t.Helper()
+	b, err := redis.Open(url, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}

@@ -1,0 +1,124 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+)
+
+const (
+	dialTimeout = time.Second
+	tellTimeout = time.Second // of telling, if the caller gives it longer
+
+	// How long a read waits for news in Redis, and how much longer it waits
+	// for the answer. A server that stands still is noticed after the sum.
+	// Under 1 ms, go-redis would make the block endless.
+	block = time.Second
+	grace = time.Second
+)
+
+// client returns a new client. It connects when it is first used.
+//
+// go-redis is told not to do anything by itself that takes time: each retry,
+// here or in a pool, would hide that the connection was lost.
+func (a *address) client() goredis.UniversalClient {
+	quiet()
+	o := a.options
+	o.Protocol = 2
+	o.DisableIdentity = true
+	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	o.ContextTimeoutEnabled = true
+	o.MaxRetries = -1
+	o.DialerRetries = 1
+	o.DialTimeout = dialTimeout
+	o.ReadTimeout = block + grace
+	o.WriteTimeout = tellTimeout
+	o.PoolTimeout = dialTimeout
+	o.PipelinePoolSize = -1 // one pool: the tail reads feeds on the connection that it waits on
+	// Few are used: a tail has one connection a goroutine. But after as many
+	// failed dials as a pool is large, it dials once a second at most, which
+	// is too slow for those who want to notice that Redis is back.
+	o.PoolSize = 1024
+	// On Cluster only, where a redirection counts as a retry.
+	o.MinRetryBackoff = 5 * time.Millisecond
+	o.MaxRetryBackoff = 50 * time.Millisecond
+	switch a.kind {
+	case "sentinel":
+		return goredis.NewFailoverClient(o.Failover())
+	case "cluster":
+		co := o.Cluster()
+		co.DisableRoutingPolicies = true // they ask each server for its list of commands
+		return goredis.NewClusterClient(co)
+	default:
+		return goredis.NewClient(o.Simple())
+	}
+}
+
+// quiet keeps go-redis, all of it in this process, from writing to standard
+// error: whatever it has to say
+// here comes as an error too.
+var quiet = sync.OnceFunc(func() { goredis.SetLogger(silence{}) })
+
+type silence struct{}
+
+func (silence) Printf(context.Context, string, ...any) {}
+
+// relearn makes a client of a cluster ask again who owns which slot.
+func relearn(ctx context.Context, client goredis.UniversalClient) {
+	if c, ok := client.(*goredis.ClusterClient); ok {
+		c.ReloadState(ctx)
+	}
+}
+
+// What Redis answers. It has a code for the first and none for the others:
+// their text is all there is.
+
+func isWrongType(err error) bool { return goredis.HasErrorPrefix(err, "WRONGTYPE") }
+
+// isRefused says that the stream has this id or a larger one.
+func isRefused(err error) bool {
+	return goredis.HasErrorPrefix(err, "The ID specified in XADD is equal or smaller")
+}
+
+// isExhausted says that the stream can take no further id.
+func isExhausted(err error) bool {
+	return goredis.HasErrorPrefix(err, "The stream has exhausted the last possible ID")
+}
+
+// isDamaged says that the key can't be what we made: nothing of worth is lost
+// when it is deleted.
+func isDamaged(err error) bool { return err != nil && (isWrongType(err) || isExhausted(err)) }
+
+// isAnswer says that Redis answered, if with an error.
+func isAnswer(err error) bool {
+	_, ok := errors.AsType[goredis.Error](err)
+	return ok
+}
+
+// isLoginRefused says that the name or the password is wrong.
+func isLoginRefused(err error) bool {
+	return goredis.IsAuthError(err) || goredis.HasErrorPrefix(err, "AUTH <password> called without any password")
+}
+
+// pause waits for d, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// backoff is how long to wait before the next try: longer each time, up to a
+// bound that keeps recovery quick.
+type backoff struct{ last time.Duration }
+
+func (b *backoff) next() time.Duration {
+	b.last = min(max(2*b.last, 50*time.Millisecond), 500*time.Millisecond)
+	return b.last
+}

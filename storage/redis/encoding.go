@@ -1,0 +1,120 @@
+package redis
+
+import (
+	"hash/crc32"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/rejoin/rejoin/feed"
+)
+
+// An event is an entry with one field: its name is time, JSON mark and type,
+// its value the data. "1700000000000j:chat.sent" is a field's name.
+
+// meta returns the name of the field.
+func meta(e *feed.Event) string {
+	var buf [128]byte
+	b := strconv.AppendInt(buf[:0], e.Time.UnixMilli(), 10)
+	if e.JSON {
+		b = append(b, 'j')
+	}
+	b = append(b, ':')
+	b = append(b, e.Type...)
+	return string(b)
+}
+
+const latestTime = 253402300799999 // of those that RFC 3339 can write
+
+// decodeEvent fills in e from an entry's fields. What it accepts can't break
+// the framing of a stream to a browser, whoever wrote it.
+func decodeEvent(e *feed.Event, fields []any) bool {
+	if len(fields) != 2 {
+		return false
+	}
+	meta, _ := fields[0].(string)
+	data, ok := fields[1].(string)
+	stamp, kind, colon := strings.Cut(meta, ":")
+	stamp, e.JSON = strings.CutSuffix(stamp, "j")
+	ms, canonical := decimal(stamp)
+	if !ok || !colon || !canonical || ms > latestTime || feed.CheckType(kind) != nil {
+		return false
+	}
+	if strings.IndexByte(data, 0) >= 0 || strings.IndexByte(data, '\r') >= 0 || !utf8.ValidString(data) {
+		return false
+	}
+	e.Type, e.Data, e.Time = kind, data, time.UnixMilli(int64(ms)).UTC()
+	return true
+}
+
+// decimal reads a number as strconv writes it.
+func decimal(s string) (uint64, bool) {
+	n, err := strconv.ParseUint(s, 10, 64)
+	return n, err == nil && (s[0] != '0' || len(s) == 1) && s[0] != '+'
+}
+
+// position is the id of an entry.
+type position struct{ ms, seq uint64 }
+
+func (p position) String() string {
+	var buf [41]byte
+	b := strconv.AppendUint(buf[:0], p.ms, 10)
+	b = append(b, '-')
+	return string(strconv.AppendUint(b, p.seq, 10))
+}
+
+func (p position) before(q position) bool {
+	return p.ms < q.ms || p.ms == q.ms && p.seq < q.seq
+}
+
+func parsePosition(s string) (p position, ok bool) {
+	ms, seq, found := strings.Cut(s, "-")
+	var good bool
+	p.ms, ok = decimal(ms)
+	p.seq, good = decimal(seq)
+	return p, ok && good && found
+}
+
+// run is a stretch of a feed's ids that was told in one flush.
+type run struct {
+	first, last uint64
+	sum         uint32 // of the events, as summed by add
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// add sums up one more event. The id is the run's affair.
+func add(sum uint32, e *feed.Event, scratch []byte) (uint32, []byte) {
+	b := strconv.AppendInt(scratch[:0], e.Time.UnixMilli(), 10)
+	b = strconv.AppendBool(b, e.JSON)
+	b = strconv.AppendInt(b, int64(len(e.Data)), 10)
+	b = append(append(b, ':'), e.Type...)
+	sum = crc32.Update(sum, castagnoli, b)
+	b = append(b[:0], e.Data...)
+	return crc32.Update(sum, castagnoli, b), b
+}
+
+// A wake entry has one field a run: its name is the feed's, its value the run,
+// as in "41-43-9f86d081".
+
+func (r run) String() string {
+	var buf [50]byte
+	b := strconv.AppendUint(buf[:0], r.first, 10)
+	b = append(b, '-')
+	b = strconv.AppendUint(b, r.last, 10)
+	b = append(b, '-')
+	return string(strconv.AppendUint(b, uint64(r.sum), 16))
+}
+
+func parseRun(s string) (r run, ok bool) {
+	first, rest, _ := strings.Cut(s, "-")
+	last, sum, _ := strings.Cut(rest, "-")
+	var good bool
+	r.first, ok = decimal(first)
+	r.last, good = decimal(last)
+	n, err := strconv.ParseUint(sum, 16, 32)
+	r.sum = uint32(n)
+	return r, ok && good && err == nil && 0 < r.first && r.first <= r.last && r.last <= math.MaxInt64
+}

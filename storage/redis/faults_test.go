@@ -1,0 +1,308 @@
+package redis_test
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/storage/redis"
+	"github.com/rejoin/rejoin/storage/storagetest"
+)
+
+// pair returns a bus that tells and a node that follows feeds, on one server.
+func pair(t *testing.T, url string, o redis.Options, feeds ...string) (*redis.Bus, *node) {
+	t.Helper()
+	n := join(t, newWorld(), url, o, feeds...)
+	teller := open(t, url, o)
+	t.Cleanup(func() { teller.Close() })
+	return teller, n
+}
+
+// A server that dies and comes back empty: what was published meanwhile is
+// noticed as soon as it is back, and events flow again.
+func TestRestartedEmpty(t *testing.T) {
+	t.Parallel()
+	server := storagetest.StartRedis(t)
+	teller, n := pair(t, server.URL(), options(), "chat", "news")
+	n.up(5 * time.Second)
+	for range 3 {
+		flows(t, teller, n, "chat")
+		server.Kill()
+		eventually(t, 3*time.Second, "the outage is noticed", func() bool { return n.bus.Ping(t.Context()) != nil })
+		if err := tell(teller, n.world.commit("news", 1)); err == nil {
+			t.Error("tell without a server: no error")
+		}
+		server.Start()
+		back := time.Now()
+		n.arrives(1500 * time.Millisecond)
+		flows(t, teller, n, "chat")
+		t.Logf("events flow %v after the server is back", time.Since(back).Round(time.Millisecond))
+	}
+	n.up(time.Second)
+	if away, back := n.log.count("bus is away"), n.log.count("bus is back"); away != 3 || back != 3 {
+		t.Errorf("3 outages left %d and %d lines in the log:\n%s", away, back, n.log)
+	}
+}
+
+func TestAbsentAtStart(t *testing.T) {
+	t.Parallel()
+	server := storagetest.StartRedis(t)
+	server.Kill()
+	began := time.Now()
+	teller, n := pair(t, server.URL(), options(), "chat")
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("open took %v without a server", took)
+	}
+	for range 20 {
+		_ = tell(teller, n.world.commit("chat", 1)) // it can't succeed
+	}
+	if err := n.bus.Ping(t.Context()); err == nil {
+		t.Error("ping without a server: no error")
+	}
+	server.Start()
+	n.arrives(1500 * time.Millisecond)
+	flows(t, teller, n, "chat")
+}
+
+// Everything is deleted while all connections stand: the nodes learn of what
+// went with it, and what is told afterwards flows.
+func TestFlushAll(t *testing.T) {
+	t.Parallel()
+	server := storagetest.StartRedis(t)
+	o := options()
+	teller, n := pair(t, server.URL(), o, "chat", "news")
+	c := direct(t, server.URL())
+	flows(t, teller, n, "chat")
+	for i := range 3 {
+		_, _, before := n.counts()
+		// This may be gone before anybody has read it.
+		if err := tell(teller, n.world.commit("news", 1)); err != nil {
+			t.Fatal(err)
+		}
+		if i == 2 {
+			for _, key := range keysOf(t, c, o, "wake") {
+				c.Del(t.Context(), key)
+			}
+		} else if err := c.FlushAll(t.Context()).Err(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, 3*time.Second, "the node hears that it missed something", func() bool {
+			_, _, missed := n.counts()
+			return missed > before
+		})
+		n.arrives(time.Second)
+		flows(t, teller, n, "chat")
+		flows(t, teller, n, "news")
+	}
+}
+
+// The stream of a feed goes, or loses entries: the node reads the store.
+func TestStreamDeleted(t *testing.T) {
+	t.Parallel()
+	server := storagetest.StartRedis(t)
+	o := options()
+	teller, n := pair(t, server.URL(), o, "chat")
+	c := direct(t, server.URL())
+	flows(t, teller, n, "chat")
+	key := keysOf(t, c, o, "feed:chat")[0]
+	c.Del(t.Context(), key)
+	flows(t, teller, n, "chat")
+
+	// A node that is behind finds the stream trimmed past it.
+	n.mu.Lock()
+	n.cursors["chat"] = 0
+	n.mu.Unlock()
+	_, before, _ := n.counts()
+	if err := tell(teller, n.world.commit("chat", 1)); err != nil {
+		t.Fatal(err)
+	}
+	n.arrives(time.Second)
+	if _, grew, _ := n.counts(); grew == before {
+		t.Error("a hole before what was told was not reported")
+	}
+}
+
+// A server that stands still with its connections open: it is noticed, nobody
+// waits for it, and when it goes on, so do the events.
+func TestFrozen(t *testing.T) {
+	t.Parallel()
+	server := storagetest.StartRedis(t)
+	teller, n := pair(t, server.URL(), options(), "chat")
+	flows(t, teller, n, "chat")
+	server.Pause()
+	frozen := time.Now()
+	for range 3 {
+		began := time.Now()
+		err := tell(teller, n.world.commit("chat", 1))
+		if took := time.Since(began); err == nil || took > 1500*time.Millisecond {
+			t.Errorf("tell to a frozen server took %v: %v", took, err)
+		}
+	}
+	eventually(t, time.Until(frozen.Add(4*time.Second)), "the frozen server is noticed", func() bool {
+		return n.bus.Ping(t.Context()) != nil
+	})
+	// The fault has to last: this is what it is.
+	time.Sleep(time.Until(frozen.Add(5 * time.Second)))
+	server.Resume()
+	n.arrives(1500 * time.Millisecond)
+	flows(t, teller, n, "chat")
+	n.up(time.Second)
+}
+
+// Tail has to end while it waits for a server that does not answer.
+func TestTailEndsWhileFrozen(t *testing.T) {
+	t.Parallel()
+	server := storagetest.StartRedis(t)
+	_, n := pair(t, server.URL(), options(), "chat")
+	n.up(5 * time.Second)
+	server.Pause()
+	n.stop() // it checks how long this takes
+	server.Resume()
+}
+
+// Without memory, Redis takes nothing more: Tell says so, the tail goes on.
+func TestOutOfMemory(t *testing.T) {
+	t.Parallel()
+	server := storagetest.StartRedis(t, "--maxmemory-policy", "noeviction")
+	teller, n := pair(t, server.URL(), options(), "chat")
+	c := direct(t, server.URL())
+	flows(t, teller, n, "chat")
+	if err := c.ConfigSet(t.Context(), "maxmemory", "1").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := tell(teller, n.world.commit("chat", 1)); err == nil || !strings.Contains(err.Error(), "OOM") {
+		t.Errorf("tell without memory: got %v, want OOM", err)
+	}
+	if err := teller.Ping(t.Context()); err == nil {
+		t.Error("ping after a failed tell: no error")
+	}
+	if err := n.bus.Ping(t.Context()); err != nil {
+		t.Errorf("ping of a node that only tails: %v", err)
+	}
+	c.ConfigSet(t.Context(), "maxmemory", "0")
+	// What was not told shows as soon as something is.
+	if err := tell(teller, n.world.commit("chat", 1)); err != nil {
+		t.Errorf("tell with memory again: %v", err)
+	}
+	n.arrives(time.Second)
+	flows(t, teller, n, "chat")
+	if s := teller.Stats(); s.TellErrors != 1 || !s.Up {
+		t.Errorf("stats: %+v", s)
+	}
+}
+
+// Redis throws away keys as it likes. Nothing is lost by it.
+func TestEviction(t *testing.T) {
+	t.Parallel()
+	server := storagetest.StartRedis(t, "--maxmemory-policy", "allkeys-random")
+	feeds := make([]string, 50)
+	for i := range feeds {
+		feeds[i] = fmt.Sprintf("feed:%d", i)
+	}
+	teller, n := pair(t, server.URL(), options(), feeds...)
+	n.up(5 * time.Second)
+	c := direct(t, server.URL())
+	memory, err := c.InfoMap(t.Context(), "memory").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	used, _ := strconv.Atoi(memory["Memory"]["used_memory"])
+	c.ConfigSet(t.Context(), "maxmemory", strconv.Itoa(used+150_000))
+	for i := range 2000 {
+		e := n.world.commit(feeds[i%len(feeds)], 1)
+		if err := tell(teller, e); err != nil && !strings.Contains(err.Error(), "OOM") {
+			t.Fatal(err)
+		}
+	}
+	n.arrives(3 * time.Second)
+	live, grew, missed := n.counts()
+	evicted, err := c.Info(t.Context(), "stats").Result()
+	if err != nil || strings.Contains(evicted, "evicted_keys:0\r") {
+		t.Errorf("nothing was evicted: the test tests nothing (%v)", err)
+	}
+	t.Logf("%d events by the bus, %d times by the store, %d times missed", live, grew, missed)
+}
+
+// A server that comes and goes.
+func TestFlapping(t *testing.T) {
+	t.Parallel()
+	server := storagetest.StartRedis(t)
+	teller, n := pair(t, server.URL(), options(), "chat")
+	for range 10 {
+		_ = tell(teller, n.world.commit("chat", 1))
+		server.Kill()
+		_ = tell(teller, n.world.commit("chat", 1))
+		server.Start()
+		_ = tell(teller, n.world.commit("chat", 1))
+	}
+	n.arrives(2 * time.Second)
+	flows(t, teller, n, "chat")
+	if got := strings.Count(n.log.String(), "\n"); got > 25 {
+		t.Errorf("10 outages left %d lines in the log", got)
+	}
+}
+
+// A replica takes no events, and passes on those of its master.
+func TestReplica(t *testing.T) {
+	t.Parallel()
+	master := storagetest.StartRedis(t, "--repl-diskless-sync-delay", "0")
+	host, port, _ := strings.Cut(master.Addr(), ":")
+	replica := storagetest.StartRedis(t, "--replicaof", host+" "+port)
+	o := options()
+	n := join(t, newWorld(), replica.URL(), o, "chat")
+	teller := open(t, master.URL(), o)
+	defer teller.Close()
+	flows(t, teller, n, "chat")
+	if err := tell(n.bus, n.world.commit("chat", 1)); err == nil || !strings.Contains(err.Error(), "READONLY") {
+		t.Errorf("tell to a replica: got %v, want READONLY", err)
+	}
+	flows(t, teller, n, "chat")
+}
+
+// Stores, and prefixes, keep their events to themselves.
+func TestApart(t *testing.T) {
+	url := storagetest.RedisURL(t)
+	o := options()
+	other, prefix := o, o
+	other.StoreID += "2"
+	prefix.Prefix += "2"
+	w := newWorld()
+	n := join(t, w, url, o, "chat")
+	n.up(5 * time.Second)
+	_, _, missed := n.counts()
+	for _, o := range []redis.Options{other, prefix} {
+		stranger := open(t, url, o)
+		defer stranger.Close()
+		for id := range uint64(10) {
+			e := feed.Event{Feed: "chat", ID: id + 1, Data: "not ours", Time: time.UnixMilli(1).UTC()}
+			if err := tell(stranger, []feed.Event{e}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	teller := open(t, url, o)
+	defer teller.Close()
+	flows(t, teller, n, "chat") // a node checks what it receives
+	if _, grew, now := n.counts(); grew != 0 || now != missed {
+		t.Errorf("a stranger's events were noticed: grew %d times, missed %d times", grew, now-missed)
+	}
+}
+
+// A budget that is used up before it begins costs nothing and proves nothing.
+func TestTellWithoutBudget(t *testing.T) {
+	b := open(t, storagetest.RedisURL(t), options())
+	defer b.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	w := newWorld()
+	if err := b.Tell(ctx, w.commit("chat", 1)); err == nil {
+		t.Error("tell under an ended context: no error")
+	}
+	if err := tell(b, w.commit("chat", 1)); err != nil {
+		t.Errorf("the next tell: %v", err)
+	}
+}

@@ -1,0 +1,152 @@
+package redis
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/rejoin/rejoin/feed"
+)
+
+// tail is one call of Tail.
+type tail struct {
+	bus    *Bus
+	client goredis.UniversalClient
+
+	mu       sync.Mutex // one call of the receiver at a time
+	receiver feed.Receiver
+}
+
+// Tail hands what other nodes tell to r until ctx ends. It has a client of its
+// own, because a blocked read ends early only if its connection is closed.
+func (b *Bus) Tail(ctx context.Context, r feed.Receiver) error {
+	t := &tail{bus: b, client: b.address.client(), receiver: r}
+	hangUp := sync.OnceFunc(func() { t.client.Close() })
+	defer hangUp()
+	defer context.AfterFunc(ctx, hangUp)()
+	var work sync.WaitGroup
+	for _, l := range t.lanes() {
+		work.Go(func() { l.follow(ctx) })
+	}
+	work.Wait()
+	return nil
+}
+
+// lane is a goroutine's part of a tail: the shards that one server has. On
+// Cluster nobody but the server knows which these are, so each shard has a
+// lane of its own there.
+type lane struct {
+	*tail
+	shards   []*shard
+	surveyed time.Time // when the wake streams were last looked at
+	woken    time.Time // when the last wake-up was
+	grown    map[string]*news
+	order    []*news // what is in grown
+}
+
+// shard is how far a lane has read the wake stream of one shard.
+type shard struct {
+	number int
+	wake   string   // its key
+	at     position // of the last entry read
+	anchor position // where it was at the last survey
+	broken bool     // no stream: left out until it is one
+}
+
+func (t *tail) lanes() []*lane {
+	var lanes []*lane
+	for i, key := range t.bus.keys.wakes {
+		if i == 0 || t.bus.address.kind == "cluster" {
+			lanes = append(lanes, &lane{tail: t, grown: make(map[string]*news)})
+		}
+		l := lanes[len(lanes)-1]
+		l.shards = append(l.shards, &shard{number: i, wake: key})
+	}
+	return lanes
+}
+
+const steady = time.Second // a connection that has held so long was a good one
+
+// follow listens until ctx ends, however often the connection is lost.
+func (l *lane) follow(ctx context.Context) {
+	health := &l.bus.health
+	health.tails(l, errStarting)
+	defer health.leave(l)
+	wait := backoff{}
+	for ctx.Err() == nil {
+		began := time.Now()
+		err := l.listen(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		health.tails(l, err)
+		l.bus.counts.reconnects.Add(1)
+		relearn(ctx, l.client)
+		if time.Since(began) > steady+block+grace {
+			wait = backoff{}
+		}
+		pause(ctx, wait.next())
+	}
+}
+
+// listen reads from where the wake streams end now. It returns when it can't
+// any more.
+func (l *lane) listen(ctx context.Context) error {
+	if err := l.survey(ctx, true); err != nil {
+		return err
+	}
+	l.bus.health.tails(l, nil)
+	for {
+		full, err := l.await(ctx)
+		if isWrongType(err) {
+			err = l.survey(ctx, false)
+		}
+		if err != nil {
+			return err
+		}
+		if len(l.order) > 0 {
+			if err := l.fetch(ctx); err != nil {
+				return err
+			}
+		}
+		if full || time.Since(l.surveyed) >= surveyEvery {
+			if err := l.survey(ctx, false); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// The calls of the receiver.
+
+func (t *tail) cursor(name string) (feed.Cursor, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.receiver.Cursor(name)
+}
+
+func (t *tail) receive(events []feed.Event) {
+	if len(events) == 0 {
+		return
+	}
+	t.bus.counts.events.Add(uint64(len(events)))
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.receiver.Receive(events)
+}
+
+func (t *tail) grew(name string, last uint64) {
+	t.bus.counts.grew.Add(1)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.receiver.Grew(name, last)
+}
+
+func (t *tail) missed() {
+	t.bus.counts.missed.Add(1)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.receiver.Missed()
+}

@@ -1,0 +1,298 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/rejoin/rejoin/feed"
+)
+
+const (
+	// What the wake streams of a shard keep: entries enough for a node that
+	// is held up for a moment, but fewer if each of them names many feeds.
+	wakeEntriesMost  = 4096
+	wakeEntriesLeast = wakeCount
+	wakeNames        = 1 << 16
+
+	wakeKept = 60 // seconds after which the expiry of a wake stream is put off again
+)
+
+// Tell carries the events to the other nodes in one pipeline: the events feed
+// by feed, and after those of a shard one entry on its wake stream. That Redis
+// refuses an event, because it has it or a later one, is as good as taking it.
+func (b *Bus) Tell(ctx context.Context, events []feed.Event) error {
+	if len(events) == 0 {
+		return nil
+	}
+	err := b.gate.closed(time.Now())
+	if err == nil {
+		err = b.tell(ctx, events)
+		b.gate.note(ctx, err)
+	}
+	if err != nil {
+		b.counts.tellErrors.Add(1)
+		err = fmt.Errorf("tell redis: %w", err)
+	}
+	b.health.told(err)
+	return err
+}
+
+func (b *Bus) tell(ctx context.Context, events []feed.Event) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, tellTimeout)
+	defer cancel()
+	f := b.newFlush(events)
+	err := f.send(ctx, f.shards, false)
+	if err != nil {
+		relearn(ctx, b.teller)
+	}
+	if err != nil && !isAnswer(err) {
+		return err
+	}
+	if spoiled, e := f.spoiled(ctx); e != nil {
+		return e
+	} else if len(spoiled) > 0 {
+		// A second failure is for the caller to know of.
+		return errors.Join(err, f.send(ctx, spoiled, true))
+	}
+	return err
+}
+
+// flush is the events of one Tell, by shard and feed.
+type flush struct {
+	bus    *Bus
+	events []feed.Event
+	next   []int32 // of the same feed, or -1
+	shards []*shardFlush
+}
+
+type shardFlush struct {
+	shard  int
+	grown  []*growth
+	mended bool // the wake stream is damaged
+}
+
+// growth is the events of one feed in a flush.
+type growth struct {
+	name, key   string
+	first, last int32 // in flush.events
+	count       int
+	damaged     bool  // the stream can't be what we made
+	refused     int32 // the last of the events that were refused, or -1
+	landed      bool  // the last event was taken
+}
+
+func (b *Bus) newFlush(events []feed.Event) *flush {
+	f := &flush{bus: b, events: events, next: make([]int32, len(events))}
+	grown := make(map[string]*growth, min(len(events), 64))
+	byShard := make([]*shardFlush, len(b.keys.wakes))
+	var g *growth
+	for i := range events {
+		name := events[i].Feed
+		f.next[i] = -1
+		if g == nil || g.name != name {
+			g = grown[name]
+		}
+		if g != nil {
+			f.next[g.last] = int32(i)
+			g.last = int32(i)
+			g.count++
+			continue
+		}
+		shard := b.keys.shard(name)
+		g = &growth{name: name, key: b.keys.feed(shard, name), first: int32(i), last: int32(i), count: 1, refused: -1}
+		grown[name] = g
+		if byShard[shard] == nil {
+			byShard[shard] = &shardFlush{shard: shard}
+			f.shards = append(f.shards, byShard[shard])
+		}
+		byShard[shard].grown = append(byShard[shard].grown, g)
+	}
+	return f
+}
+
+// send tells Redis of the shards' events. If mend is set, the streams that are
+// damaged are deleted before. It returns the first error that says that Redis
+// did not take something, unless the stream is damaged, which it notes.
+func (f *flush) send(ctx context.Context, shards []*shardFlush, mend bool) error {
+	pipe := f.bus.teller.Pipeline()
+	added := make([]*goredis.StatusCmd, 0, len(f.events)) // in the order in which they are sent
+	var others []goredis.Cmder
+	wakes := make([]*goredis.StatusCmd, len(shards))
+	for i, s := range shards {
+		for _, g := range s.grown {
+			if mend && g.damaged {
+				others = append(others, f.bus.remove(ctx, pipe, g.key))
+			}
+			key := any(g.key)
+			for e := g.first; e >= 0; e = f.next[e] {
+				cmd := f.bus.add(ctx, key, &f.events[e])
+				added = append(added, cmd)
+				_ = pipe.Process(ctx, cmd)
+			}
+			others = append(others, f.bus.keep(ctx, pipe, g.key))
+		}
+		if mend && s.mended {
+			others = append(others, f.bus.remove(ctx, pipe, f.bus.keys.wakes[s.shard]))
+		}
+		wakes[i] = f.wake(ctx, s)
+		_ = pipe.Process(ctx, wakes[i])
+		if now := time.Now().Unix(); mend || now-f.bus.kept[s.shard].Load() >= min(wakeKept, f.bus.expiry/2) {
+			f.bus.kept[s.shard].Store(now)
+			others = append(others, f.bus.keep(ctx, pipe, f.bus.keys.wakes[s.shard]))
+		}
+	}
+	if _, err := pipe.Exec(ctx); err != nil && !isAnswer(err) {
+		return err
+	}
+	return f.judge(shards, added, wakes, others, mend)
+}
+
+// judge looks at what became of each command.
+func (f *flush) judge(shards []*shardFlush, added, wakes []*goredis.StatusCmd, others []goredis.Cmder, mend bool) error {
+	var failed error
+	fail := func(err error) {
+		if failed == nil {
+			failed = err
+		}
+	}
+	told, refused := 0, 0
+	for i, s := range shards {
+		for _, g := range s.grown {
+			g.damaged, g.refused = false, -1
+			for e := g.first; e >= 0; e = f.next[e] {
+				err := added[0].Err()
+				added = added[1:]
+				g.landed = err == nil
+				switch {
+				case err == nil:
+					told++
+				case isRefused(err):
+					told++
+					refused++
+					g.refused = e
+				case isDamaged(err) && !mend:
+					g.damaged = true
+				default:
+					fail(err)
+				}
+			}
+		}
+		err := wakes[i].Err()
+		s.mended = isDamaged(err) && !mend
+		if err != nil && !s.mended {
+			fail(err)
+		}
+	}
+	for _, cmd := range others {
+		if err := cmd.Err(); err != nil {
+			fail(err)
+		}
+	}
+	if !mend {
+		f.bus.counts.told.Add(uint64(told))
+		f.bus.counts.refused.Add(uint64(refused))
+	}
+	return failed
+}
+
+func (b *Bus) add(ctx context.Context, key any, e *feed.Event) *goredis.StatusCmd {
+	return goredis.NewStatusCmd(ctx, "xadd", key, "maxlen", "~", b.length,
+		position{ms: e.ID}.String(), meta(e), e.Data)
+}
+
+// keep puts off the expiry of a stream.
+func (b *Bus) keep(ctx context.Context, pipe goredis.Pipeliner, key string) goredis.Cmder {
+	cmd := goredis.NewIntCmd(ctx, "expire", key, b.expiry)
+	_ = pipe.Process(ctx, cmd)
+	return cmd
+}
+
+func (b *Bus) remove(ctx context.Context, pipe goredis.Pipeliner, key string) goredis.Cmder {
+	b.counts.mended.Add(1)
+	cmd := goredis.NewIntCmd(ctx, "del", key)
+	_ = pipe.Process(ctx, cmd)
+	return cmd
+}
+
+// wake makes the entry that names what grew in a shard.
+func (f *flush) wake(ctx context.Context, s *shardFlush) *goredis.StatusCmd {
+	keep := min(max(wakeNames/len(s.grown), wakeEntriesLeast), wakeEntriesMost)
+	args := make([]any, 0, 6+2*len(s.grown))
+	args = append(args, "xadd", f.bus.keys.wakes[s.shard], "maxlen", "~", strconv.Itoa(keep), "*")
+	var scratch []byte
+	for _, g := range s.grown {
+		var r run
+		for e := g.first; e >= 0; e = f.next[e] {
+			event := &f.events[e]
+			if r.last > 0 && event.ID != r.last+1 {
+				args = append(args, g.name, r.String())
+				r = run{}
+			}
+			if r.last == 0 {
+				r.first = event.ID
+			}
+			r.last = event.ID
+			r.sum, scratch = add(r.sum, event, scratch)
+		}
+		args = append(args, g.name, r.String())
+	}
+	return goredis.NewStatusCmd(ctx, args...)
+}
+
+// gate keeps those who tell from dialing a server that is away for each flush.
+type gate struct {
+	mu    sync.Mutex
+	until time.Time
+	err   error
+}
+
+const gateTime = 100 * time.Millisecond
+
+func (g *gate) closed(now time.Time) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if now.Before(g.until) {
+		return g.err
+	}
+	return nil
+}
+
+// note closes the gate if the server could not be talked to. If it was the
+// caller who gave up, nothing is known of the server.
+func (g *gate) note(ctx context.Context, err error) {
+	if err == nil || isAnswer(err) || ctx.Err() != nil {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.until, g.err = time.Now().Add(gateTime), err
+}
+
+// spoiled returns what of the flush has to be told again, to streams that are
+// deleted first.
+func (f *flush) spoiled(ctx context.Context) ([]*shardFlush, error) {
+	if err := f.inspect(ctx); err != nil {
+		return nil, err
+	}
+	var spoiled []*shardFlush
+	for _, s := range f.shards {
+		grown := slices.DeleteFunc(slices.Clone(s.grown), func(g *growth) bool { return !g.damaged })
+		if s.mended {
+			grown = s.grown // the wake entry has to name them all
+		}
+		if len(grown) > 0 {
+			spoiled = append(spoiled, &shardFlush{shard: s.shard, grown: grown, mended: s.mended})
+		}
+	}
+	return spoiled, nil
+}

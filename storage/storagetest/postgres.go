@@ -1,0 +1,207 @@
+//go:build unix
+
+package storagetest
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// PostgresEnv names the environment variable that may hold the URL of a running
+// Postgres, with the right to create databases: [SharedPostgres] then uses that
+// server instead of one of its own.
+const PostgresEnv = "REJOIN_TEST_POSTGRES"
+
+// Postgres is a Postgres server for tests.
+type Postgres struct {
+	url  url.URL // of the database postgres
+	addr string  // host:port; empty if it does not listen on TCP
+	*server
+}
+
+// server is what a Postgres that the tests started has more than one that was
+// there before.
+type server struct {
+	bin      string
+	dir      string // data, log and sockets
+	flags    []string
+	password string
+
+	mu     sync.Mutex
+	pid    int
+	exited chan struct{} // closed when the process of pid has ended
+	paused []int
+}
+
+var shared struct {
+	sync.Mutex
+	*Postgres
+}
+
+// SharedPostgres returns the one server that all tests of this process share,
+// and starts it for the first. It is quick because it does not sync: what needs
+// it to survive a crash wants [StartPostgres]. A test takes a database of its
+// own from it. TestMain calls [StopPostgres] when the tests have run.
+func SharedPostgres(t testing.TB) *Postgres {
+	t.Helper()
+	shared.Lock()
+	defer shared.Unlock()
+	if shared.Postgres != nil {
+		return shared.Postgres
+	}
+	if text := os.Getenv(PostgresEnv); text != "" {
+		u, err := url.Parse(text)
+		if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
+			t.Fatalf("%s has to be a URL, postgres://user:password@host:port/database", PostgresEnv)
+		}
+		shared.Postgres = &Postgres{url: *u, addr: u.Host}
+		return shared.Postgres
+	}
+	p, err := newServer("-c", "listen_addresses=", "-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=200")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Start(t)
+	shared.Postgres = p
+	return p
+}
+
+// StartPostgres starts a server for this test alone, which may stop it, kill it
+// and start it again. It listens on a TCP port of this machine, and syncs as a
+// real one does. It ends with the test.
+func StartPostgres(t testing.TB) *Postgres {
+	t.Helper()
+	port, err := freePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := newServer("-c", "listen_addresses=127.0.0.1", "-c", "port="+port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.addr = net.JoinHostPort("127.0.0.1", port)
+	p.url = url.URL{Scheme: "postgres", User: url.UserPassword("postgres", p.password), Host: p.addr, RawQuery: "sslmode=disable"}
+	t.Cleanup(func() {
+		p.Resume(t)
+		p.end()
+		if err := os.RemoveAll(p.dir); err != nil {
+			t.Errorf("remove the files of Postgres: %v", err)
+		}
+	})
+	p.Start(t)
+	return p
+}
+
+// StopPostgres stops what [SharedPostgres] started, and removes the files.
+func StopPostgres() {
+	shared.Lock()
+	defer shared.Unlock()
+	if shared.Postgres != nil && shared.server != nil {
+		shared.end()
+	}
+	shared.Postgres = nil
+	home.leave()
+}
+
+// URL returns the URL of a database of the server.
+func (p *Postgres) URL(database string) string {
+	u := p.url
+	u.Path = "/" + database
+	return u.String()
+}
+
+// Addr returns the host and port that the server listens on.
+func (p *Postgres) Addr() string { return p.addr }
+
+// Dir returns the directory of a server that the tests started; its data are in
+// data below that.
+func (p *Postgres) Dir() string { return p.dir }
+
+// NewDatabase makes an empty database for this test and returns its URL. On a
+// server that was there before it is dropped when the test ends; elsewhere it
+// goes with the server, which is quicker.
+func (p *Postgres) NewDatabase(t testing.TB) string {
+	t.Helper()
+	name := "rejoin_test_" + strings.ToLower(rand.Text())
+	// template0 because the other template may be in use, or not be empty.
+	p.Exec(t, "postgres", "CREATE DATABASE "+name+" TEMPLATE template0")
+	if p.server == nil {
+		t.Cleanup(func() { p.Exec(t, "postgres", "DROP DATABASE "+name+" WITH (FORCE)") })
+	}
+	return p.URL(name)
+}
+
+// Exec runs a statement in a database.
+func (p *Postgres) Exec(t testing.TB, database, sql string, args ...any) {
+	t.Helper()
+	// Not t.Context, which has ended when cleanups run.
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	c, err := pgx.Connect(ctx, p.URL(database))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close(ctx)
+	if _, err := c.Exec(ctx, sql, args...); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+// newServer makes the files of a server.
+func newServer(flags ...string) (*Postgres, error) {
+	bin, err := postgresBin()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := home.newDir()
+	if err != nil {
+		return nil, fmt.Errorf("make a directory for Postgres: %w", err)
+	}
+	s := &server{bin: bin, dir: dir}
+	if s.password, err = home.seed(s); err != nil {
+		return nil, err
+	}
+	s.flags = append([]string{"-D", s.data(), "-k", dir}, flags...)
+	u := url.URL{Scheme: "postgres", User: url.User("postgres"), RawQuery: "host=" + url.QueryEscape(dir)}
+	return &Postgres{url: u, server: s}, nil
+}
+
+func (s *server) data() string { return filepath.Join(s.dir, "data") }
+
+// postgresBin returns the directory of Postgres's programs.
+func postgresBin() (string, error) {
+	dirs := filepath.SplitList(os.Getenv("PATH"))
+	// Debian keeps the versions apart; the last is tried first.
+	debian, _ := filepath.Glob("/usr/lib/postgresql/*/bin")
+	for i := len(debian) - 1; i >= 0; i-- {
+		dirs = append(dirs, debian[i])
+	}
+	for _, dir := range dirs {
+		_, err := os.Stat(filepath.Join(dir, "initdb"))
+		if _, err2 := os.Stat(filepath.Join(dir, "postgres")); err == nil && err2 == nil {
+			return dir, nil
+		}
+	}
+	return "", errors.New("this test needs Postgres: apt-get install postgresql, or set " + PostgresEnv)
+}
+
+func freePort() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port), l.Close()
+}
