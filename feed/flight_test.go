@@ -51,7 +51,7 @@ func TestFlightsKeep(t *testing.T) {
 		if got := ask(1, nil); got != 1 {
 			t.Errorf("a result that is kept was asked for again: %d", got)
 		}
-		time.Sleep(2)
+		time.Sleep(2 * time.Nanosecond)
 		synctest.Wait()
 		if got := ask(1, nil); got != 2 {
 			t.Errorf("a result was kept for too long: %d", got)

@@ -11,7 +11,7 @@ import "sync"
 type segment struct {
 	after  Cursor // the cursor before the first event
 	events []Event
-	bytes  int // of data
+	bytes  int // what the events cost; like events, under the lock of the log
 
 	mu      sync.Mutex
 	encoded []encoded // an entry for each encoding that was asked for
@@ -24,15 +24,18 @@ type encoded struct {
 }
 
 func newSegment(after Cursor, events []Event) *segment {
-	s := &segment{after: after, events: events}
-	for i := range events {
-		s.bytes += cost(&events[i])
-	}
-	return s
+	return &segment{after: after, events: events, bytes: costs(events)}
 }
 
 // cost is what an event takes in memory, roughly.
 func cost(e *Event) int { return len(e.Data) + len(e.Type) + 96 }
+
+func costs(events []Event) (sum int) {
+	for i := range events {
+		sum += cost(&events[i])
+	}
+	return sum
+}
 
 // add appends an event. The caller holds the lock of the log.
 func (s *segment) add(e Event) {
@@ -60,7 +63,7 @@ func (s *segment) encode(encoding Encoding, seen []Event, from int) []byte {
 	}
 	e := &s.encoded[i]
 	if len(e.ends) == 0 {
-		e.bytes = make([]byte, 0, s.bytes) // about what is there to be encoded
+		e.bytes = make([]byte, 0, costs(seen)) // about what is there to be encoded
 	}
 	for n := len(e.ends); n < len(seen); n++ {
 		e.bytes = encoding.Encode(e.bytes, &seen[n])

@@ -3,6 +3,7 @@ package feed
 import (
 	"bytes"
 	"fmt"
+	"sync"
 	"testing"
 	"unsafe"
 )
@@ -75,6 +76,28 @@ func TestSegmentGrows(t *testing.T) {
 	if s.bytes != 1000*cost(&Event{Data: "x"}) {
 		t.Errorf("the segment counts %d bytes", s.bytes)
 	}
+}
+
+// Encoding what was handed out does not look at what is being added: for the
+// race detector.
+func TestSegmentEncodesWhileItGrows(t *testing.T) {
+	s := newSegment(0, stretch("a", 1, 1))
+	d := s.since(0)
+	var both sync.WaitGroup
+	both.Go(func() {
+		for id := uint64(2); id <= 1000; id++ {
+			s.add(stretch("a", id, id)[0])
+		}
+	})
+	both.Go(func() {
+		for range 100 {
+			calls := 0
+			if got := string(d.Encoded(counter{&calls})); got != "1:x;" {
+				t.Errorf("got %q", got)
+			}
+		}
+	})
+	both.Wait()
 }
 
 func TestEmptyDelivery(t *testing.T) {

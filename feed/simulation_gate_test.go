@@ -90,12 +90,17 @@ func (g *gate) keys() []string {
 	return slices.Compact(keys)
 }
 
-// at returns the point where the calls with this key are held up.
+// at returns the point where the calls with this key are held up, or "" if
+// there are none any more.
 func (g *gate) at(key string) feedtest.Point {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	i := slices.IndexFunc(g.parked, func(p *parked) bool { return p.key == key })
-	return g.parked[i].at
+	for _, p := range g.parked {
+		if p.key == key {
+			return p.at
+		}
+	}
+	return ""
 }
 
 // release lets the calls with this key go on, or fail.
@@ -110,13 +115,6 @@ func (g *gate) crash(n *node) {
 	n.dead.Store(true)
 	for _, p := range g.remove(func(p *parked) bool { return p.node == n }) {
 		p.answer <- errCrashed
-	}
-}
-
-// cutStore fails all calls of the store that are in progress.
-func (g *gate) cutStore() {
-	for _, p := range g.remove(func(p *parked) bool { return p.at != tellAsked }) {
-		p.answer <- failure(p.at)
 	}
 }
 

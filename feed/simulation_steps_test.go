@@ -285,9 +285,13 @@ func (w *world) rollback() bool {
 	}
 	last := b.First - 1 + w.rng.Uint64N(b.Last-b.First+1)
 	w.log("%s is rolled back to %d of %d", name, last, b.Last)
-	w.gate.cutStore()
+	for _, key := range w.gate.keys() {
+		if at := w.gate.at(key); at != "" && at != tellAsked {
+			w.gate.release(key, failure(at))
+			w.settle()
+		}
+	}
 	w.emptyBus()
-	w.settle()
 	w.checker.RolledBack(name, last)
 	w.store.Rollback(name, last)
 	return true

@@ -1,13 +1,12 @@
 package server
 
 import (
+	"bytes"
 	"fmt"
-	"io"
 	"mime"
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
@@ -102,9 +101,8 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) (string, error
 	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout))
 	// CR LF counts as one byte, so a body can be twice as large as its data.
 	limit := 2 * int64(s.options.EventBytes)
-	var body strings.Builder
-	body.Grow(int(min(max(r.ContentLength, 0), limit)))
-	_, err := io.Copy(&body, http.MaxBytesReader(w, r.Body, limit))
+	body := bytes.NewBuffer(make([]byte, 0, min(max(r.ContentLength, 0), limit)+bytes.MinRead))
+	_, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, limit))
 	_ = control.SetReadDeadline(time.Time{})
 	if err != nil {
 		return "", fmt.Errorf("%w: reading the body: %w", feed.ErrInvalid, err)
