@@ -10,7 +10,9 @@ import (
 const readyTimeout = 2 * time.Second
 
 // healthz says that the process is alive.
-func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
+func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) { alive(w) }
+
+func alive(w http.ResponseWriter) {
 	writeJSON(w, "application/json", http.StatusOK, struct {
 		Status string `json:"status"`
 	}{"alive"})
@@ -23,16 +25,28 @@ func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	health := s.hub.Health(ctx)
 	draining := s.isDraining()
+	writeReadiness(w, readiness{
+		Ready:    health.Store == nil && !draining,
+		Draining: draining,
+		Store:    state(health.Store),
+		Bus:      state(health.Bus),
+	})
+}
+
+// readiness is the answer of /readyz.
+type readiness struct {
+	Ready    bool   `json:"ready"`
+	Draining bool   `json:"draining"`
+	Store    string `json:"store"` // up or down
+	Bus      string `json:"bus"`
+}
+
+func writeReadiness(w http.ResponseWriter, ready readiness) {
 	status := http.StatusOK
-	if health.Store != nil || draining {
+	if !ready.Ready {
 		status = http.StatusServiceUnavailable
 	}
-	writeJSON(w, "application/json", status, struct {
-		Ready    bool   `json:"ready"`
-		Draining bool   `json:"draining"`
-		Store    string `json:"store"`
-		Bus      string `json:"bus"`
-	}{status == http.StatusOK, draining, state(health.Store), state(health.Bus)})
+	writeJSON(w, "application/json", status, ready)
 }
 
 func state(err error) string {

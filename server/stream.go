@@ -58,7 +58,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, request subscrib
 		}
 	}()
 	if !s.admit(st) {
-		s.shed(w, r)
+		shed(w, r, "this node is stopping")
 		return
 	}
 	defer s.dismiss(st)
@@ -81,6 +81,11 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, request subscrib
 
 // awaitStore opens the subscription as soon as the store can.
 func (st *stream) awaitStore(ctx context.Context, hub *feed.Hub, from feed.From) (*feed.Subscription, error) {
+	if from == (feed.From{}) {
+		// "Now" is when the head went out: what is published from then on must
+		// not be missed, and the store may come back to other nodes first.
+		from = feed.FromTime(time.Now())
+	}
 	again := time.NewTicker(storeRetry)
 	defer again.Stop()
 	for {

@@ -137,12 +137,12 @@ func jitter(d time.Duration, share float64) time.Duration {
 	return time.Duration(float64(d) * (1 - share + 2*share*rand.Float64()))
 }
 
-// shed turns a subscriber away for now. An event stream must not see a status
+// shed turns a client away for now. An event stream must not see a status
 // other than 200, which stops a browser for good: it gets the time after which
 // to come back, and a connection that breaks.
-func (s *Server) shed(w http.ResponseWriter, r *http.Request) {
+func shed(w http.ResponseWriter, r *http.Request, why string) {
 	if !accepts(r, "text/event-stream") {
-		s.writeError(w, r, feed.ErrStopped)
+		writeProblem(w, http.StatusServiceUnavailable, why)
 		return
 	}
 	writeStreamHead(w)

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,6 +18,7 @@ import (
 // defaults, [Load] reads it, Validate judges it.
 type Config struct {
 	Listen    string
+	Admin     AdminConfig
 	Store     StoreConfig
 	Bus       BusConfig
 	Subscribe SubscribeConfig
@@ -26,15 +28,23 @@ type Config struct {
 	Log       LogConfig
 }
 
+// AdminConfig is about the address for operators.
+type AdminConfig struct {
+	Listen string // an address, or off
+}
+
 // StoreConfig says where events are kept.
 type StoreConfig struct {
-	URL string // sqlite:PATH
+	URL string // sqlite:PATH or postgres://…
 }
 
 // BusConfig says how nodes tell each other of events.
 type BusConfig struct {
-	URL    string        // memory
-	Verify time.Duration // between two looks at the store for what the bus lost
+	URL          string        // memory, or redis://… and its like
+	Prefix       string        // of all keys in Redis
+	Shards       int           // hash slots that feeds are spread over
+	StreamLength int           // events that a feed's stream keeps, roughly
+	Verify       time.Duration // between two looks at the store for what the bus lost
 }
 
 // SubscribeConfig is about streams.
@@ -72,8 +82,9 @@ type LogConfig struct {
 func DefaultConfig() Config {
 	return Config{
 		Listen:    "127.0.0.1:8080",
+		Admin:     AdminConfig{Listen: "off"},
 		Store:     StoreConfig{URL: "sqlite:rejoin.db"},
-		Bus:       BusConfig{URL: "memory", Verify: time.Second},
+		Bus:       BusConfig{URL: "memory", Prefix: "rejoin", Shards: 16, StreamLength: 1000, Verify: time.Second},
 		Subscribe: SubscribeConfig{Heartbeat: 15 * time.Second, Retry: 2 * time.Second, WriteTimeout: 30 * time.Second},
 		Limits:    LimitsConfig{EventBytes: feed.DefaultEventBytes},
 		Auth:      AuthConfig{Mode: "none"},
@@ -86,8 +97,12 @@ func DefaultConfig() Config {
 func (c Config) Validate() error {
 	return errors.Join(
 		checkListen(c.Listen, c.Auth),
+		checkAdmin(c.Admin.Listen),
 		checkStore(c.Store.URL),
 		checkBus(c.Bus.URL),
+		checkPrefix(c.Bus.Prefix),
+		checkBetween("bus.shards", c.Bus.Shards, 1, 1024),
+		checkBetween("bus.stream_length", c.Bus.StreamLength, 1, 1_000_000),
 		checkBetween("bus.verify", c.Bus.Verify, 10*time.Millisecond, time.Minute),
 		checkBetween("subscribe.heartbeat", c.Subscribe.Heartbeat, 100*time.Millisecond, 10*time.Minute),
 		checkBetween("subscribe.retry", c.Subscribe.Retry, 10*time.Millisecond, 10*time.Minute),
@@ -104,9 +119,6 @@ func (c Config) Validate() error {
 	)
 }
 
-// StorePath returns the file that store.url names.
-func (c Config) StorePath() string { return strings.TrimPrefix(c.Store.URL, "sqlite:") }
-
 // SlogLevel returns log.level.
 func (c LogConfig) SlogLevel() slog.Level {
 	var level slog.Level
@@ -116,17 +128,34 @@ func (c LogConfig) SlogLevel() slog.Level {
 }
 
 func checkListen(listen string, auth AuthConfig) error {
-	host, port, err := net.SplitHostPort(listen)
+	host, err := checkAddress("listen", listen)
 	if err != nil {
-		return fmt.Errorf("listen: %q is not an address such as 127.0.0.1:8080", listen)
-	}
-	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-		return fmt.Errorf("listen: %q does not end in a port from 0 to 65535", listen)
+		return err
 	}
 	if auth.Mode == "none" && !auth.Written && !loopback(host) {
 		return fmt.Errorf("auth.mode: %q is not a loopback address, so other machines may reach it: write auth.mode: none (REJOIN_AUTH_MODE=none, --auth none) if anyone who reaches it may read and publish everything", listen)
 	}
 	return nil
+}
+
+// checkAddress returns the host of an address to listen on.
+func checkAddress(key, listen string) (host string, err error) {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return "", fmt.Errorf("%s: %q is not an address such as 127.0.0.1:8080", key, listen)
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return "", fmt.Errorf("%s: %q does not end in a port from 0 to 65535", key, listen)
+	}
+	return host, nil
+}
+
+func checkAdmin(listen string) error {
+	if listen == "off" {
+		return nil
+	}
+	_, err := checkAddress("admin.listen", listen)
+	return err
 }
 
 // loopback says whether host is surely this machine only. Names other than
@@ -143,10 +172,10 @@ func loopback(host string) bool {
 func checkStore(url string) error {
 	scheme, path, ok := strings.Cut(url, ":")
 	switch {
-	case ok && (scheme == "postgres" || scheme == "postgresql"):
-		return errors.New("store.url: this version has no Postgres store; it keeps events in SQLite, such as sqlite:rejoin.db")
+	case ok && slices.Contains(postgresSchemes, scheme):
+		return nil // the store judges the rest
 	case !ok || scheme != "sqlite":
-		return errors.New("store.url: it has to begin with sqlite: as in sqlite:rejoin.db")
+		return errors.New("store.url: it begins with sqlite: as in sqlite:rejoin.db, or is a postgres:// URL")
 	case path == "" || strings.HasSuffix(path, "/"):
 		return errors.New("store.url: sqlite: is not followed by a file name")
 	case path == ":memory:" || strings.ContainsAny(path, "?#"):
@@ -157,15 +186,27 @@ func checkStore(url string) error {
 	return nil
 }
 
+var (
+	postgresSchemes = []string{"postgres", "postgresql"}
+	redisSchemes    = []string{"redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"}
+)
+
 func checkBus(url string) error {
 	scheme, _, _ := strings.Cut(url, ":")
 	switch {
 	case url == "memory":
 		return nil
-	case scheme == "redis" || scheme == "rediss":
-		return errors.New("bus.url: this version has no Redis bus; the only one is memory")
+	case slices.Contains(redisSchemes, scheme):
+		return nil // the bus judges the rest
 	}
-	return errors.New("bus.url: the only bus of this version is memory")
+	return errors.New("bus.url: it is memory, or a redis:// URL (rediss://, redis+sentinel://, redis+cluster://)")
+}
+
+func checkPrefix(prefix string) error {
+	if prefix == "" || strings.ContainsAny(prefix, "{} \t\r\n") {
+		return fmt.Errorf("bus.prefix: %q is empty or has a brace or a space in it", prefix)
+	}
+	return nil
 }
 
 func checkMaxAge(age time.Duration) error {

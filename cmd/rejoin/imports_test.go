@@ -38,7 +38,7 @@ var rooms = []room{
 		"github.com/MicahParks/keyfunc/v3"}},
 	{dir: "feed/feedtest", ours: []string{"feed"}, theirs: []string{"github.com/google/go-cmp"}, testOnly: true},
 	{dir: "feed"},
-	{dir: "storage/storagetest", ours: []string{"feed"}, theirs: []string{"github.com/google/go-cmp"}, testOnly: true},
+	{dir: "storage/storagetest", ours: []string{"feed"}, theirs: []string{"github.com/google/go-cmp", "github.com/jackc/pgx/v5"}, testOnly: true},
 	{dir: "storage/sqlite", ours: []string{"feed"}, theirs: []string{"github.com/mattn/go-sqlite3", "github.com/pressly/goose/v3"}},
 	{dir: "storage/postgres", ours: []string{"feed"}, theirs: []string{"github.com/jackc/pgx/v5", "github.com/pressly/goose/v3"}},
 	{dir: "storage/redis", ours: []string{"feed"}, theirs: []string{"github.com/redis/go-redis/v9"}},
@@ -71,7 +71,8 @@ func violations(sources []source) (found []string) {
 			}
 		}
 		for _, call := range s.environment {
-			if !within(s.name, "cmd") {
+			// Tests may be told of servers that exist: REJOIN_TEST_….
+			if !within(s.name, "cmd") && !rooms[at].testOnly {
 				found = append(found, s.name+": calls os."+call)
 			}
 		}

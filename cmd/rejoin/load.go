@@ -25,8 +25,12 @@ type key struct {
 func (c *Config) keys() []key {
 	return []key{
 		{"listen", text(&c.Listen)},
+		{"admin.listen", text(&c.Admin.Listen)},
 		{"store.url", text(&c.Store.URL)},
 		{"bus.url", text(&c.Bus.URL)},
+		{"bus.prefix", text(&c.Bus.Prefix)},
+		{"bus.shards", number(&c.Bus.Shards)},
+		{"bus.stream_length", number(&c.Bus.StreamLength)},
 		{"bus.verify", duration(&c.Bus.Verify)},
 		{"subscribe.heartbeat", duration(&c.Subscribe.Heartbeat)},
 		{"subscribe.retry", duration(&c.Subscribe.Retry)},

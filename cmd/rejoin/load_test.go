@@ -110,7 +110,8 @@ func TestPrecedence(t *testing.T) {
 // knows, which is easily forgotten for a new one.
 func TestEveryKeyFromTheEnvironment(t *testing.T) {
 	values := map[string]string{
-		"listen": "0.0.0.0:1", "store.url": "sqlite:/x.db", "bus.url": "memory", "bus.verify": "2s",
+		"listen": "0.0.0.0:1", "store.url": "sqlite:/x.db", "bus.url": "redis://h", "bus.verify": "2s",
+		"admin.listen": "127.0.0.1:2", "bus.prefix": "p", "bus.shards": "3", "bus.stream_length": "4",
 		"subscribe.heartbeat": "3s", "subscribe.retry": "4s", "subscribe.write_timeout": "5s", "subscribe.max_age": "6s",
 		"limits.event_bytes": "7", "auth.mode": "none", "drain.window": "8s", "log.level": "warn", "log.format": "json",
 	}
@@ -123,8 +124,9 @@ func TestEveryKeyFromTheEnvironment(t *testing.T) {
 	}
 	want := Config{
 		Listen:    "0.0.0.0:1",
+		Admin:     AdminConfig{"127.0.0.1:2"},
 		Store:     StoreConfig{"sqlite:/x.db"},
-		Bus:       BusConfig{"memory", 2 * time.Second},
+		Bus:       BusConfig{"redis://h", "p", 3, 4, 2 * time.Second},
 		Subscribe: SubscribeConfig{3 * time.Second, 4 * time.Second, 5 * time.Second, 6 * time.Second},
 		Limits:    LimitsConfig{7},
 		Auth:      AuthConfig{"none", true},
@@ -134,8 +136,8 @@ func TestEveryKeyFromTheEnvironment(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	if got.StorePath() != "/x.db" || got.Log.SlogLevel().String() != "WARN" {
-		t.Errorf("path %s, level %s", got.StorePath(), got.Log.SlogLevel())
+	if got.Log.SlogLevel().String() != "WARN" {
+		t.Errorf("level %s", got.Log.SlogLevel())
 	}
 }
 
@@ -179,11 +181,13 @@ func TestFaults(t *testing.T) {
 		"subscribe: {write_timeout: 1h}":          "subscribe.write_timeout: 1h0m0s is not from",
 		"subscribe: {max_age: 10ms}":              "subscribe.max_age: 10ms is not from",
 		"bus: {verify: 0s}":                       "bus.verify: 0s is not from",
-		"bus: {url: 'redis://:hunter2@h'}":        "bus.url: this version has no Redis bus",
-		"bus: {url: kafka}":                       "bus.url: the only bus of this version is memory",
-		"store: {url: 'postgres://u:hunter2@h'}":  "store.url: this version has no Postgres store",
-		"store: {url: rejoin.db}":                 "store.url: it has to begin with sqlite:",
-		"store: {url: 'mysql://u:hunter2@h/d'}":   "store.url: it has to begin with sqlite:",
+		"bus: {url: 'kafka://:hunter2@h'}":        "bus.url: it is memory, or a redis:// URL",
+		"bus: {prefix: 'a{b}'}":                   `bus.prefix: "a{b}"`,
+		"bus: {shards: 0}":                        "bus.shards: 0 is not from 1 to 1024",
+		"bus: {stream_length: 0}":                 "bus.stream_length: 0 is not from",
+		"admin: {listen: 'on'}":                   `admin.listen: "on" is not an address`,
+		"store: {url: rejoin.db}":                 "store.url: it begins with sqlite:",
+		"store: {url: 'mysql://u:hunter2@h/d'}":   "store.url: it begins with sqlite:",
 		"store: {url: 'sqlite:'}":                 "store.url: sqlite: is not followed by a file name",
 		"store: {url: 'sqlite://h/rejoin.db'}":    "store.url: sqlite: is followed by a path",
 		"store: {url: 'sqlite::memory:'}":         "store.url: sqlite: is followed by a plain file name",

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/rejoin/rejoin/storage/storagetest"
 )
 
 // The tests of this file's family run the real command in processes of its
@@ -55,6 +57,7 @@ func build(race bool) (string, error) {
 
 func TestMain(m *testing.M) {
 	code := m.Run()
+	storagetest.StopPostgres()
 	if dir, err := buildDir(); err == nil {
 		os.RemoveAll(dir)
 	}
@@ -99,13 +102,36 @@ func launch(t testing.TB, cmd *exec.Cmd) *process {
 // it listens.
 func serve(t testing.TB, binary, db string, env ...string) *process {
 	t.Helper()
-	cmd := exec.Command(binary, "serve", "--listen", "127.0.0.1:0", "--store", "sqlite:"+db)
+	return serveNode(t, binary, "sqlite:"+db, "memory", env...)
+}
+
+// serveNode does the same with any store and bus.
+func serveNode(t testing.TB, binary, store, bus string, env ...string) *process {
+	t.Helper()
+	cmd := exec.Command(binary, "serve", "--listen", "127.0.0.1:0", "--store", store, "--bus", bus)
 	cmd.Env = append(os.Environ(), "REJOIN_LOG_FORMAT=json")
 	cmd.Env = append(cmd.Env, env...)
-	cmd.Dir = filepath.Dir(db)
 	p := launch(t, cmd)
 	p.url = p.listening()
 	return p
+}
+
+// awaitReady waits until the server is ready for traffic.
+func (p *process) awaitReady() {
+	p.t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; {
+		resp, err := http.Get(p.url + "/readyz")
+		if err == nil {
+			resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return
+			}
+		}
+		if time.Now().After(deadline) {
+			p.t.Fatalf("the server does not become ready:\n%s", p.log)
+		}
+		time.Sleep(10 * time.Millisecond) // until it has reached its store
+	}
 }
 
 // listening returns the URL that the server logs once it listens.

@@ -8,7 +8,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,9 +18,6 @@ import (
 
 	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/server"
-	"github.com/rejoin/rejoin/storage/memory"
-	"github.com/rejoin/rejoin/storage/sqlite"
-	"github.com/rejoin/rejoin/web"
 )
 
 func newServeCommand() *cobra.Command {
@@ -59,68 +58,133 @@ func newLogger(c LogConfig, w io.Writer) *slog.Logger {
 
 // runNode runs one node until ctx ends, and stops it in order: what takes
 // requests before what answers them, the store last.
-func runNode(ctx context.Context, c Config, logger *slog.Logger) (err error) {
+func runNode(ctx context.Context, c Config, logger *slog.Logger) error {
 	// A thread that waits for the disk in fdatasync holds its processor until
 	// the runtime takes it away. With one, every stream waits for the disk.
 	if runtime.GOMAXPROCS(0) < 2 {
 		runtime.GOMAXPROCS(2)
 	}
-
-	store, err := sqlite.Open(ctx, c.StorePath())
-	if err != nil {
-		return fmt.Errorf("open store: %w", err)
-	}
-	defer closing(&err, "store", store.Close)
-	bus := memory.NewBus()
-	defer closing(&err, "bus", bus.Close)
-	hub := feed.NewHub(store, bus, feed.HubOptions{Verify: c.Bus.Verify, Logger: logger})
-	defer hub.Close()
-	publisher := feed.NewPublisher(store, hub, bus, feed.PublisherOptions{EventBytes: c.Limits.EventBytes, Logger: logger})
-	defer publisher.Close()
-
-	listener, err := listen(ctx, c.Listen, c.Subscribe.WriteTimeout)
-	if err != nil {
+	store, err := openStore(ctx, c.Store.URL)
+	if err != nil && !errors.Is(err, errNotYet) {
 		return err
 	}
-	return answer(ctx, listener, c, logger, server.New(hub, publisher, server.Options{
-		Heartbeat:    c.Subscribe.Heartbeat,
-		Retry:        c.Subscribe.Retry,
-		WriteTimeout: c.Subscribe.WriteTimeout,
-		MaxAge:       c.Subscribe.MaxAge,
-		EventBytes:   c.Limits.EventBytes,
-		Console:      web.Handler(),
-		Logger:       logger,
-	}))
+	listeners, err := listenAll(ctx, c)
+	if err != nil {
+		if store != nil {
+			err = errors.Join(err, store.Close())
+		}
+		return err
+	}
+	return listeners.serve(ctx, store, c, logger)
 }
 
-// answer answers requests until ctx ends and those in progress are answered.
-func answer(ctx context.Context, listener net.Listener, c Config, logger *slog.Logger, handler *server.Server) error {
-	httpServer := &http.Server{
+// listeners is what a node listens with.
+type listeners struct {
+	public, admin net.Listener // admin may be nil
+}
+
+func listenAll(ctx context.Context, c Config) (l listeners, err error) {
+	if l.public, err = listen(ctx, c.Listen, c.Subscribe.WriteTimeout); err != nil {
+		return l, err
+	}
+	if c.Admin.Listen != "off" {
+		if l.admin, err = listen(ctx, c.Admin.Listen, c.Subscribe.WriteTimeout); err != nil {
+			return l, errors.Join(fmt.Errorf("admin: %w", err), l.public.Close())
+		}
+	}
+	return l, nil
+}
+
+// lateHandler is a handler that is known later than its address.
+type lateHandler struct{ atomic.Pointer[http.Handler] }
+
+func (h *lateHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	(*h.Load()).ServeHTTP(w, r)
+}
+
+func (h *lateHandler) set(handler http.Handler) { h.Store(&handler) }
+
+// serve answers requests until ctx ends and those in progress are answered. If
+// store is nil, it waits for it.
+func (l listeners) serve(ctx context.Context, store feed.Store, c Config, logger *slog.Logger) error {
+	var public, admin lateHandler
+	public.set(server.Waiting())
+	admin.set(adminHandler(nil))
+	httpServer := newHTTPServer(&public, logger)
+	adminServer := newHTTPServer(&admin, logger)
+	logger.Info("listening", "address", l.public.Addr().String(), "url", urlOf(l.public.Addr()), "version", currentVersion())
+	if host, _, _ := net.SplitHostPort(c.Listen); !loopback(host) && c.Auth.Mode == "none" {
+		logger.Warn("anyone who reaches this address may read and publish everything: auth.mode is none")
+	}
+
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return serveHTTP(httpServer, l.public) })
+	if l.admin != nil {
+		logger.Info("listening for operators", "address", l.admin.Addr().String(), "metrics", urlOf(l.admin.Addr())+"/metrics")
+		group.Go(func() error { return serveHTTP(adminServer, l.admin) })
+	}
+	group.Go(func() (err error) {
+		defer func() { err = errors.Join(err, adminServer.Close(), httpServer.Close()) }()
+		if store == nil {
+			logger.Warn("the store cannot be reached; waiting for it")
+			if store, err = awaitStore(ctx, c.Store.URL); err != nil {
+				return ignoreEnd(ctx, err)
+			}
+			logger.Info("the store is there")
+		}
+		n, err := openNode(store, c, logger)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, n.close()) }()
+		admin.set(adminHandler(server.Metrics(server.Sources{Hub: n.hub, Publisher: n.publisher, Refused: n.refused})))
+		public.set(n.server)
+		<-ctx.Done()
+		logger.Info("stopping", "window", c.Drain.Window)
+		defer logger.Info("stopped")
+		return stop(httpServer, n.server, c.Drain.Window)
+	})
+	return group.Wait()
+}
+
+// ignoreEnd returns nil for an error that comes of ctx having ended.
+func ignoreEnd(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+func newHTTPServer(handler http.Handler, logger *slog.Logger) *http.Server {
+	return &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       120 * time.Second,
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
 	}
-	logger.Info("listening", "address", listener.Addr().String(), "url", urlOf(listener.Addr()), "version", currentVersion())
-	if host, _, _ := net.SplitHostPort(c.Listen); !loopback(host) && c.Auth.Mode == "none" {
-		logger.Warn("anyone who reaches this address may read and publish everything: auth.mode is none")
-	}
+}
 
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		if err := httpServer.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			return fmt.Errorf("serve http: %w", err)
-		}
-		return nil
-	})
-	group.Go(func() error {
-		<-ctx.Done()
-		logger.Info("stopping", "window", c.Drain.Window)
-		defer logger.Info("stopped")
-		return stop(httpServer, handler, c.Drain.Window)
-	})
-	return group.Wait()
+func serveHTTP(s *http.Server, listener net.Listener) error {
+	if err := s.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve http: %w", err)
+	}
+	return nil
+}
+
+// adminHandler serves what operators look at. Metrics are nil while there is
+// nothing to measure.
+func adminHandler(metrics http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	if metrics != nil {
+		mux.Handle("GET /metrics", metrics)
+	}
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	return mux
 }
 
 // stopGrace is how long requests may still take when all streams were told to
@@ -144,13 +208,6 @@ func stop(httpServer *http.Server, handler *server.Server, window time.Duration)
 		return nil
 	})
 	return group.Wait()
-}
-
-// closing closes what, and adds what goes wrong to err.
-func closing(err *error, what string, close func() error) {
-	if failed := close(); failed != nil {
-		*err = errors.Join(*err, fmt.Errorf("close %s: %w", what, failed))
-	}
 }
 
 // urlOf returns an address to open in a browser on this machine.

@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/server"
+	"github.com/rejoin/rejoin/storage/memory"
+	"github.com/rejoin/rejoin/storage/postgres"
+	"github.com/rejoin/rejoin/storage/redis"
+	"github.com/rejoin/rejoin/storage/sqlite"
+	"github.com/rejoin/rejoin/web"
+)
+
+// node is everything behind the addresses of a rejoin serve.
+type node struct {
+	store     feed.Store
+	bus       feed.Bus
+	hub       *feed.Hub
+	publisher *feed.Publisher
+	refused   func() uint64
+	server    *server.Server
+}
+
+// openNode opens what the configuration names on top of store, which it owns
+// from here on.
+func openNode(store feed.Store, c Config, logger *slog.Logger) (*node, error) {
+	n := &node{store: store}
+	if err := n.openBus(c.Bus, logger); err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	n.hub = feed.NewHub(store, n.bus, feed.HubOptions{Verify: c.Bus.Verify, Logger: logger})
+	n.publisher = feed.NewPublisher(store, n.hub, n.bus, feed.PublisherOptions{EventBytes: c.Limits.EventBytes, Logger: logger})
+	n.server = server.New(n.hub, n.publisher, server.Options{
+		Heartbeat:    c.Subscribe.Heartbeat,
+		Retry:        c.Subscribe.Retry,
+		WriteTimeout: c.Subscribe.WriteTimeout,
+		MaxAge:       c.Subscribe.MaxAge,
+		EventBytes:   c.Limits.EventBytes,
+		Console:      web.Handler(),
+		Logger:       logger,
+	})
+	return n, nil
+}
+
+func (n *node) openBus(c BusConfig, logger *slog.Logger) error {
+	if c.URL == "memory" {
+		n.bus = memory.NewBus()
+		return nil
+	}
+	bus, err := redis.Open(c.URL, redis.Options{
+		StoreID:      n.store.ID(),
+		Prefix:       c.Prefix,
+		Shards:       c.Shards,
+		StreamLength: c.StreamLength,
+		Logger:       logger,
+	})
+	if err != nil {
+		return fmt.Errorf("open bus: %w", err)
+	}
+	n.bus, n.refused = bus, func() uint64 { return bus.Stats().Refused }
+	return nil
+}
+
+// close closes everything, what takes from others before what gives.
+func (n *node) close() error {
+	n.publisher.Close()
+	n.hub.Close()
+	var errs []error
+	if err := n.bus.Close(); err != nil {
+		errs = append(errs, fmt.Errorf("close bus: %w", err))
+	}
+	if err := n.store.Close(); err != nil {
+		errs = append(errs, fmt.Errorf("close store: %w", err))
+	}
+	return errors.Join(errs...)
+}
+
+// openStore tries once to open the store. An error that wraps errNotYet may go
+// away by itself.
+func openStore(ctx context.Context, url string) (feed.Store, error) {
+	if path, ok := strings.CutPrefix(url, "sqlite:"); ok {
+		store, err := sqlite.Open(ctx, path)
+		if err != nil {
+			return nil, fmt.Errorf("open store: %w", err)
+		}
+		return store, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	store, err := postgres.Open(ctx, url, postgres.Options{})
+	switch {
+	case err == nil:
+		return store, nil
+	case errors.Is(err, feed.ErrUnavailable), ctx.Err() != nil:
+		return nil, fmt.Errorf("%w: %w", errNotYet, err)
+	}
+	return nil, err
+}
+
+var errNotYet = errors.New("the store cannot be reached yet")
+
+const (
+	openTimeout = 30 * time.Second // for one try, with the migrations
+	openPause   = 500 * time.Millisecond
+)
+
+// awaitStore opens the store as soon as it can be reached.
+func awaitStore(ctx context.Context, url string) (feed.Store, error) {
+	for {
+		store, err := openStore(ctx, url)
+		if err == nil || !errors.Is(err, errNotYet) {
+			return store, err
+		}
+		if sleep(ctx, openPause) != nil {
+			return nil, ctx.Err()
+		}
+	}
+}

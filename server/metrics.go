@@ -1,0 +1,88 @@
+package server
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/rejoin/rejoin/feed"
+)
+
+// Sources is where metrics are read from.
+type Sources struct {
+	Hub       *feed.Hub
+	Publisher *feed.Publisher
+	// Refused returns how many events the bus refused because it had them, or
+	// later ones, already; nil if it never does.
+	Refused func() uint64
+}
+
+// Metrics returns a handler that shows sources to Prometheus, in a registry of
+// its own. No label takes a feed's name.
+func Metrics(sources Sources) http.Handler {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collector{sources})
+	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
+}
+
+// collector reads the metrics when they are asked for.
+type collector struct{ Sources }
+
+func describe(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("rejoin_"+name, help, labels, nil)
+}
+
+var (
+	subscribersDesc = describe("subscribers", "Subscribers of this node now.")
+	publishedDesc   = describe("events_published_total", "Events that this node has stored.")
+	deliveredDesc   = describe("events_delivered_total", "Events handed to subscribers of this node.")
+	replayedDesc    = describe("replayed_events_total", "Events by where they were read: handed to subscribers from memory (log) or from the store (store), taken from the bus (bus).", "source")
+	gapsDesc        = describe("gaps_total", "Gaps that subscribers were told of.", "reason")
+	refusedDesc     = describe("bus_refused_total", "Events that the bus had, or had later ones of, when this node told it.")
+	repairsDesc     = describe("bus_repairs_total", "Times that this node took from the store what the bus had not brought.")
+	storeUpDesc     = describe("store_up", "Whether the store answers.")
+	busUpDesc       = describe("bus_up", "Whether the bus works.")
+)
+
+// Describe implements [prometheus.Collector].
+func (c collector) Describe(to chan<- *prometheus.Desc) { prometheus.DescribeByCollect(c, to) }
+
+// Collect implements [prometheus.Collector].
+func (c collector) Collect(to chan<- prometheus.Metric) {
+	stats := c.Hub.Stats()
+	counter := func(d *prometheus.Desc, n uint64, labels ...string) {
+		to <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
+	}
+	gauge := func(d *prometheus.Desc, v float64) {
+		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v)
+	}
+	gauge(subscribersDesc, float64(stats.Subscribers))
+	counter(publishedDesc, c.Publisher.Published())
+	counter(deliveredDesc, stats.FromLog+stats.FromStore)
+	counter(replayedDesc, stats.FromLog, "log")
+	counter(replayedDesc, stats.FromBus, "bus")
+	counter(replayedDesc, stats.FromStore, "store")
+	counter(gapsDesc, stats.Trimmed, string(feed.Trimmed))
+	counter(gapsDesc, stats.Ahead, string(feed.Ahead))
+	counter(repairsDesc, stats.Repairs)
+	refused := uint64(0)
+	if c.Refused != nil {
+		refused = c.Refused()
+	}
+	counter(refusedDesc, refused)
+
+	ctx, cancel := context.WithTimeout(context.Background(), readyTimeout)
+	defer cancel()
+	health := c.Hub.Health(ctx)
+	gauge(storeUpDesc, up(health.Store))
+	gauge(busUpDesc, up(health.Bus))
+}
+
+func up(err error) float64 {
+	if err != nil {
+		return 0
+	}
+	return 1
+}

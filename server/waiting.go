@@ -1,0 +1,19 @@
+package server
+
+import "net/http"
+
+// Waiting returns the handler of a node that has yet to reach its store: alive,
+// not ready. Event streams are told to come back soon, and nothing that would
+// stop a browser; everybody else gets 503.
+func Waiting() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/healthz":
+			alive(w)
+		case "/readyz":
+			writeReadiness(w, readiness{Store: "down", Bus: "down"})
+		default:
+			shed(w, r, "this node has not reached its store yet; nothing was stored")
+		}
+	})
+}
