@@ -95,6 +95,14 @@ func listenAll(ctx context.Context, c Config) (l listeners, err error) {
 	return l, nil
 }
 
+func (l listeners) close() error {
+	err := l.public.Close()
+	if l.admin != nil {
+		err = errors.Join(err, l.admin.Close())
+	}
+	return err
+}
+
 // lateHandler is a handler that is known later than its address.
 type lateHandler struct{ atomic.Pointer[http.Handler] }
 
@@ -112,6 +120,20 @@ func (l listeners) serve(ctx context.Context, store feed.Store, c Config, logger
 	admin.set(adminHandler(nil))
 	httpServer := newHTTPServer(&public, logger)
 	adminServer := newHTTPServer(&admin, logger)
+	var n *node
+	open := func(store feed.Store) (err error) {
+		if n, err = openNode(store, c, logger); err != nil {
+			return err
+		}
+		admin.set(adminHandler(server.Metrics(server.Sources{Hub: n.hub, Publisher: n.publisher, Refused: n.refused})))
+		public.set(n.server)
+		return nil
+	}
+	if store != nil {
+		if err := open(store); err != nil {
+			return errors.Join(err, l.close())
+		}
+	}
 	logger.Info("listening", "address", l.public.Addr().String(), "url", urlOf(l.public.Addr()), "version", currentVersion())
 	if host, _, _ := net.SplitHostPort(c.Listen); !loopback(host) && c.Auth.Mode == "none" {
 		logger.Warn("anyone who reaches this address may read and publish everything: auth.mode is none")
@@ -125,20 +147,18 @@ func (l listeners) serve(ctx context.Context, store feed.Store, c Config, logger
 	}
 	group.Go(func() (err error) {
 		defer func() { err = errors.Join(err, adminServer.Close(), httpServer.Close()) }()
-		if store == nil {
+		if n == nil {
 			logger.Warn("the store cannot be reached; waiting for it")
-			if store, err = awaitStore(ctx, c.Store.URL); err != nil {
+			store, err := awaitStore(ctx, c.Store.URL)
+			if err != nil {
 				return ignoreEnd(ctx, err)
+			}
+			if err := open(store); err != nil {
+				return err
 			}
 			logger.Info("the store is there")
 		}
-		n, err := openNode(store, c, logger)
-		if err != nil {
-			return err
-		}
 		defer func() { err = errors.Join(err, n.close()) }()
-		admin.set(adminHandler(server.Metrics(server.Sources{Hub: n.hub, Publisher: n.publisher, Refused: n.refused})))
-		public.set(n.server)
 		<-ctx.Done()
 		logger.Info("stopping", "window", c.Drain.Window)
 		defer logger.Info("stopped")
