@@ -85,11 +85,7 @@ func (n *node) close() error {
 // away by itself.
 func openStore(ctx context.Context, url string) (feed.Store, error) {
 	if path, ok := strings.CutPrefix(url, "sqlite:"); ok {
-		store, err := sqlite.Open(ctx, path)
-		if err != nil {
-			return nil, fmt.Errorf("open store: %w", err)
-		}
-		return store, nil
+		return sqlite.Open(ctx, path)
 	}
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
