@@ -68,7 +68,7 @@ func runNode(ctx context.Context, c Config, logger *slog.Logger) (err error) {
 
 	store, err := sqlite.Open(ctx, c.StorePath())
 	if err != nil {
-		return fmt.Errorf("open store: %w", err)
+		return err
 	}
 	defer closing(&err, "store", store.Close)
 	bus := memory.NewBus()
