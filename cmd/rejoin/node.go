@@ -85,7 +85,11 @@ func (n *node) close() error {
 // away by itself.
 func openStore(ctx context.Context, url string) (feed.Store, error) {
 	if path, ok := strings.CutPrefix(url, "sqlite:"); ok {
-		return sqlite.Open(ctx, path)
+		store, err := sqlite.Open(ctx, path)
+		if err != nil {
+			return nil, err // not store: a nil *sqlite.Store is no nil feed.Store
+		}
+		return store, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()

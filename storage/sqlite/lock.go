@@ -19,7 +19,7 @@ type lock struct{ *conn }
 // lock is released: removing it could take it from under the next holder.
 func acquire(path string) (*lock, error) {
 	path += ".lock"
-	c, err := dial(dsn(path, "mode=rwc", "_busy_timeout=0"))
+	c, err := dial(dsn(path, "mode=rwc", "_busy_timeout=0", "_journal_mode=MEMORY"))
 	if err == nil {
 		if _, err = c.Exec(query("lock"), nil); err == nil {
 			return &lock{c}, nil
