@@ -135,7 +135,7 @@ func TestServeRefuses(t *testing.T) {
 	}{
 		{[]string{"--listen", taken.Addr().String()}, exitFailed, "rejoin: listen: "},
 		{[]string{"--listen", ":0"}, exitUsage, "auth.mode: "},
-		{[]string{"--store", "sqlite:" + filepath.Join(t.TempDir(), "none", "rejoin.db")}, exitFailed, "rejoin: open store: "},
+		{[]string{"--store", "sqlite:" + filepath.Join(t.TempDir(), "none", "rejoin.db")}, exitFailed, "rejoin: open store \""},
 		{[]string{"now"}, exitUsage, "unknown command"},
 	} {
 		db := filepath.Join(t.TempDir(), "rejoin.db")
