@@ -23,9 +23,11 @@ import (
 // real connections.
 type node struct {
 	*server.Server
-	t     *testing.T
-	url   string
-	store feed.Store
+	t         *testing.T
+	url       string
+	store     feed.Store
+	hub       *feed.Hub
+	publisher *feed.Publisher
 }
 
 // start runs a node for the length of the test. wrap, if not nil, stands
@@ -43,7 +45,7 @@ func start(t *testing.T, o server.Options, wrap func(feed.Store) feed.Store) *no
 	bus := memory.NewBus()
 	hub := feed.NewHub(store, bus, feed.HubOptions{})
 	publisher := feed.NewPublisher(store, hub, bus, feed.PublisherOptions{})
-	n := &node{Server: server.New(hub, publisher, o), t: t, store: store}
+	n := &node{Server: server.New(hub, publisher, o), t: t, store: store, hub: hub, publisher: publisher}
 	http1 := httptest.NewServer(n.Server)
 	n.url = http1.URL
 	t.Cleanup(func() {

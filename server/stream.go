@@ -67,6 +67,12 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, request subscrib
 		defer age.Stop()
 	}
 
+	if sub == nil && request.from == (feed.From{}) {
+		// "Now" is before the head goes out: what is published from then on
+		// must not be missed, and the store may be back for other nodes first.
+		// Stores keep whole milliseconds.
+		request.from = feed.FromTime(time.Now().Truncate(time.Millisecond))
+	}
 	writeStreamHead(w)
 	err := st.flush()
 	if err == nil && sub == nil {
@@ -81,11 +87,6 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, request subscrib
 
 // awaitStore opens the subscription as soon as the store can.
 func (st *stream) awaitStore(ctx context.Context, hub *feed.Hub, from feed.From) (*feed.Subscription, error) {
-	if from == (feed.From{}) {
-		// "Now" is when the head went out: what is published from then on must
-		// not be missed, and the store may come back to other nodes first.
-		from = feed.FromTime(time.Now())
-	}
 	again := time.NewTicker(storeRetry)
 	defer again.Stop()
 	for {

@@ -141,6 +141,13 @@ func (s *broken) Read(ctx context.Context, f string, after feed.Cursor, l feed.L
 	return s.Store.Read(ctx, f, after, l)
 }
 
+func (s *broken) Seek(ctx context.Context, f string, at time.Time) (feed.Cursor, error) {
+	if err := s.err(); err != nil {
+		return 0, err
+	}
+	return s.Store.Seek(ctx, f, at)
+}
+
 func (s *broken) Bounds(ctx context.Context, feeds []string) ([]feed.Bounds, error) {
 	if err := s.err(); err != nil {
 		return nil, err
@@ -173,7 +180,14 @@ func TestStoreAway(t *testing.T) {
 		t.Fatalf("%q, %v; want a keep-alive", line, err)
 	}
 
+	// What another node publishes meanwhile is new to a stream that is open.
+	late := n.follow("/v1/feeds/late/events", map[string]string{"Accept": "text/event-stream"})
+	if _, err := store.Store.Append(t.Context(), []feed.Batch{{Drafts: []feed.Draft{{Feed: "late", Data: "x"}}}}); err != nil {
+		t.Fatal(err)
+	}
+
 	store.down.Store(false)
+	late.want(open("late", 0, 1, 1), event(1, "x"))
 	held.want(open("news", 0, 1, 0))
 	n.publish("news", "b", 1)
 	held.want(event(1, "b"))

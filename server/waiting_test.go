@@ -1,0 +1,37 @@
+package server_test
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/rejoin/rejoin/server"
+)
+
+// TestWaiting: a node without its store is alive, takes nothing, and gives a
+// browser no status that would stop it.
+func TestWaiting(t *testing.T) {
+	http1 := httptest.NewServer(server.Waiting())
+	defer http1.Close()
+	n := &node{t: t, url: http1.URL}
+	if r, body := n.do("GET", "/healthz", nil, ""); r.StatusCode != http.StatusOK || !strings.Contains(body, "alive") {
+		t.Errorf("%s %s", r.Status, body)
+	}
+	if r, body := n.do("GET", "/readyz", nil, ""); r.StatusCode != http.StatusServiceUnavailable || !strings.Contains(body, `"ready":false`) || !strings.Contains(body, `"store":"down"`) {
+		t.Errorf("%s %s", r.Status, body)
+	}
+	r, body := n.do("POST", events, nil, "x")
+	wantProblem(t, r, body, http.StatusServiceUnavailable, "nothing was stored")
+	if r.Header.Get("Retry-After") == "" {
+		t.Error("no Retry-After")
+	}
+	f := n.follow(events, map[string]string{"Accept": "text/event-stream"})
+	rest, err := io.ReadAll(f.r)
+	if !errors.Is(err, io.ErrUnexpectedEOF) || !regexp.MustCompile(`^retry: \d{4,5}\n$`).Match(rest) {
+		t.Errorf("got %q and %v", rest, err)
+	}
+}
