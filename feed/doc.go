@@ -34,7 +34,8 @@
 // Of a [Store]: that ids have no holes and become visible in order; that Read
 // is true at one instant; that Bounds is never answered from a replica, for
 // what was acknowledged before the call has to be in the answer; that calls end
-// when their context does, and not so late that a server cannot be stopped. A
+// when their context does, and not so late that a server cannot be stopped;
+// that a feed which somebody else holds does not hold up a batch with NoWait. A
 // hub checks pages, and keeps away from a page that has a hole: the subscriber
 // waits while the error is logged.
 //
@@ -83,6 +84,6 @@
 //
 //	flights.mu > Hub.mu > log.mu
 //
-// log.subsMu, Hub.grownMu, segment.mu, Publisher.mu and teller.mu are taken
-// alone. Of a log, users and idle belong to Hub.mu, and queued to Hub.grownMu.
+// log.subsMu, Hub.grownMu, segment.mu, Publisher.mu, teller.mu and outage.mu are
+// taken alone. Of a log, users and idle belong to Hub.mu, and queued to Hub.grownMu.
 package feed

@@ -208,8 +208,8 @@ func (h *Hub) verifyLogs(logs []*log) error {
 	return nil
 }
 
-// readPage asks the store for the page of a log's feed after the cursor. Pages end
-// at round ids, so that subscribers that came from anywhere soon share them.
+// readPage asks the store for the page of a log's feed after the cursor. Pages
+// end at round ids, so that subscribers that came from anywhere soon share them.
 func (h *Hub) readPage(l *log, after Cursor) *flight[page] {
 	feed := l.feed
 	return h.pages.join(pageKey{feed, after, l.wanted().restarts}, h.start, func() (page, error) {

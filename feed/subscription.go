@@ -52,8 +52,8 @@ func (s *Subscription) Close() {
 // (which may be nil), when it returns an empty Delivery.
 //
 // It returns the context's error when ctx ends, and ErrStopped when the hub or
-// the subscription is closed. A store that cannot be read is not an error here: it is asked again
-// until it answers.
+// the subscription is closed. A store that cannot be read is not an error here:
+// it is asked again until it answers.
 func (s *Subscription) Next(ctx context.Context, tick <-chan time.Time) (Delivery, error) {
 	for !s.closed.Load() && s.hub.ctx.Err() == nil {
 		if s.gap != nil {
