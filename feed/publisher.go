@@ -27,6 +27,11 @@ const (
 	commitEvents = 4096
 	commitBytes  = 4 << 20
 
+	// How long the next commit waits for one in flight. A store that has gone
+	// away may take long to find out what became of a commit, and what comes
+	// later is to be told at once that nothing can be stored.
+	commitPatience = 500 * time.Millisecond
+
 	tellBudget = time.Second // for one Tell
 	tellEvents = 4096        // in one Tell
 	tellQueue  = 16384       // events waiting to be told; beyond that they are dropped
@@ -45,7 +50,8 @@ type Publisher struct {
 	limit  int
 	logger *slog.Logger
 
-	work sync.WaitGroup
+	commits sync.WaitGroup // for the goroutines that commit what is in queue
+	work    sync.WaitGroup // for the teller
 
 	mu     sync.Mutex
 	closed bool
@@ -84,7 +90,7 @@ func NewPublisher(store Store, hub *Hub, bus Bus, o PublisherOptions) *Publisher
 		aside:  make(map[string]*queue),
 		teller: teller{bus: bus, logger: cmp.Or(o.Logger, slog.Default()), more: make(chan struct{}, 1)},
 	}
-	p.work.Go(p.commitLoop)
+	p.commits.Go(p.commitLoop)
 	p.work.Go(p.teller.loop)
 	return p
 }
@@ -96,6 +102,9 @@ func (p *Publisher) Close() {
 	p.closed = true
 	p.mu.Unlock()
 	signal(p.more)
+	p.commits.Wait()
+	p.waits.Wait()
+	p.teller.stop()
 	p.work.Wait()
 }
 
@@ -178,15 +187,17 @@ func (q *queue) remove(call *publish) bool {
 	return i >= 0
 }
 
+// commitLoop commits what is queued until the publisher is closed, or until
+// another goroutine has taken over.
 func (p *Publisher) commitLoop() {
-	defer p.teller.stop()
-	defer p.waits.Wait()
 	for {
 		p.mu.Lock()
 		calls, closed := p.queue.take(), p.closed
 		p.mu.Unlock()
 		if len(calls) > 0 {
-			p.commit(calls, true)
+			if p.commitOrYield(calls, true, func() { p.commits.Go(p.commitLoop) }) {
+				return
+			}
 			continue
 		}
 		if closed {
@@ -194,6 +205,22 @@ func (p *Publisher) commitLoop() {
 		}
 		<-p.more
 	}
+}
+
+// commitOrYield commits. If that takes long, it has next start who goes on with
+// what is queued, and reports that.
+func (p *Publisher) commitOrYield(calls []*publish, noWait bool, next func()) (yielded bool) {
+	started := make(chan struct{})
+	relief := time.AfterFunc(commitPatience, func() {
+		next()
+		close(started)
+	})
+	p.commit(calls, noWait)
+	if relief.Stop() {
+		return false
+	}
+	<-started // so that Close, which waits for either, waits for both
+	return true
 }
 
 // take returns the calls for the next commit.
@@ -229,7 +256,8 @@ func (p *Publisher) setAside(call *publish) {
 	p.waits.Go(func() { p.commitAside(call.feed, held) })
 }
 
-// commitAside commits what is aside for a feed until nothing is left.
+// commitAside commits what is aside for a feed until nothing is left, or until
+// another goroutine has taken over.
 func (p *Publisher) commitAside(feed string, held *queue) {
 	for {
 		p.mu.Lock()
@@ -241,7 +269,9 @@ func (p *Publisher) commitAside(feed string, held *queue) {
 		if len(calls) == 0 {
 			return
 		}
-		p.commit(calls, false)
+		if p.commitOrYield(calls, false, func() { p.waits.Go(func() { p.commitAside(feed, held) }) }) {
+			return
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/feed/feedtest"
@@ -137,4 +138,47 @@ func TestHeldFeedWithdraw(t *testing.T) {
 			t.Errorf("the feed ends at %v, want 2 (%v)", b, err)
 		}
 	})
+}
+
+// However long one commit to a held feed takes, what is published to that feed
+// later has its own try at the store.
+func TestHeldFeedDoesNotQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &heldStore{Store: feedtest.NewStore(), name: "held", released: make(chan struct{})}
+		tries := make(chan struct{}, 10)
+		through := &countingStore{heldStore: store, tries: tries}
+		bus := &quietBus{}
+		hub := feed.NewHub(through, bus, feed.HubOptions{})
+		defer hub.Close()
+		pub := feed.NewPublisher(through, hub, bus, feed.PublisherOptions{})
+		defer pub.Close()
+		var calls sync.WaitGroup
+		for i := range 3 {
+			calls.Go(func() {
+				if _, err := pub.Publish(context.Background(), feed.Draft{Feed: "held"}); err != nil {
+					t.Error(err)
+				}
+			})
+			select {
+			case <-tries:
+			case <-time.After(time.Second):
+				t.Errorf("publish %d waits for the one before it", i)
+			}
+		}
+		close(store.released)
+		calls.Wait()
+	})
+}
+
+// countingStore tells of every append that waits.
+type countingStore struct {
+	*heldStore
+	tries chan struct{}
+}
+
+func (s *countingStore) Append(ctx context.Context, batches []feed.Batch) ([]feed.Result, error) {
+	if !batches[0].NoWait {
+		s.tries <- struct{}{}
+	}
+	return s.heldStore.Append(ctx, batches)
 }

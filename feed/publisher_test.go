@@ -138,6 +138,42 @@ func TestPublisherClose(t *testing.T) {
 	})
 }
 
+// A commit that takes long, as one does whose outcome the store has to find out,
+// does not keep those who publish later from being told that the store is away.
+func TestPublishBehindALongCommit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		pass := r.holdAt(feedtest.AppendCommitted)
+		var long sync.WaitGroup
+		long.Go(func() { r.publish("a", "long") })
+		synctest.Wait()
+		r.fail(feed.ErrUnavailable, feedtest.AppendAsked)
+		for range 3 {
+			began := time.Now()
+			if _, err := r.pub.Publish(t.Context(), feed.Draft{Feed: "a"}); !errors.Is(err, feed.ErrUnavailable) {
+				t.Errorf("got %v, want ErrUnavailable", err)
+			}
+			if took := time.Since(began); took > time.Second {
+				t.Errorf("it took %v", took)
+			}
+		}
+		closed := make(chan struct{})
+		go func() {
+			r.pub.Close()
+			close(closed)
+		}()
+		synctest.Wait()
+		select {
+		case <-closed:
+			t.Error("Close did not wait for the long commit")
+		default:
+		}
+		pass()
+		long.Wait()
+		<-closed
+	})
+}
+
 // One batch that the store refuses fails alone.
 func TestPublishRefusedAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

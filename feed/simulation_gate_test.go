@@ -48,6 +48,12 @@ func (g *gate) pass(ctx context.Context, n *node, at feedtest.Point, what string
 		return nil
 	}
 	p := &parked{node: n, at: at, key: n.name + " " + string(at) + " " + what, answer: make(chan error, 1)}
+	if at == feedtest.AppendAsked || at == feedtest.AppendCommitted {
+		// A node begins one append after another, so their order is known.
+		for slices.ContainsFunc(g.parked, func(q *parked) bool { return p.key == q.key }) {
+			p.key += "'"
+		}
+	}
 	g.parked = append(g.parked, p)
 	g.mu.Unlock()
 	select {

@@ -45,10 +45,16 @@ func (s *Store) append(ctx context.Context, batches []feed.Batch) ([]feed.Result
 	if err != nil {
 		return nil, err
 	}
-	results, err := s.attempt(ctx, names, batches, 0)
-	leave()
-	if err != nil || !patient {
-		return results, err
+	results, lost, err := s.attempt(ctx, names, batches, 0)
+	leave() // nobody waits for what takes an outage to find out
+	if lost != nil {
+		err = s.outcome(lost.tx, lost.cause)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !patient {
+		return results, nil
 	}
 	return s.finish(ctx, batches, results)
 }
@@ -66,8 +72,10 @@ func (s *Store) finish(ctx context.Context, batches []feed.Batch, results []feed
 	if len(late) == 0 {
 		return results, nil
 	}
-	names, _ := survey(late)
-	rest, err := s.wait(ctx, names, late)
+	rest, lost, err := s.wait(ctx, late)
+	if lost != nil {
+		err = s.outcome(lost.tx, lost.cause)
+	}
 	if err != nil && len(late) == len(batches) {
 		return nil, err
 	}
@@ -104,28 +112,29 @@ func survey(batches []feed.Batch) (names []string, patient bool) {
 // wait appends, and waits for the feeds as long as the lock timeout allows. One
 // append of this process at a time waits for a feed, and one connection is always
 // left for those that do not wait.
-func (s *Store) wait(ctx context.Context, names []string, batches []feed.Batch) ([]feed.Result, error) {
+func (s *Store) wait(ctx context.Context, batches []feed.Batch) ([]feed.Result, *lostAnswer, error) {
+	names, _ := survey(batches)
 	deadline := time.Now().Add(s.o.LockTimeout)
 	ctx, cancel := context.WithDeadlineCause(ctx, deadline, fmt.Errorf("another transaction has held the feed for %v", s.o.LockTimeout))
 	defer cancel()
 	leave, err := s.waits.enter(ctx, s.done, names)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer leave()
 	select {
 	case s.waiting <- struct{}{}:
 		defer func() { <-s.waiting }()
 	case <-ctx.Done():
-		return nil, unavailable(context.Cause(ctx))
+		return nil, nil, unavailable(context.Cause(ctx))
 	case <-s.done:
-		return nil, feed.ErrStopped
+		return nil, nil, feed.ErrStopped
 	}
-	results, err := s.attempt(ctx, names, batches, max(time.Millisecond, time.Until(deadline)))
+	results, lost, err := s.attempt(ctx, names, batches, max(time.Millisecond, time.Until(deadline)))
 	if err == nil && slices.ContainsFunc(results, busy) {
-		return nil, unavailable(errors.New("the row of a feed has been deleted"))
+		return nil, nil, unavailable(errors.New("the row of a feed has been deleted"))
 	}
-	return results, err
+	return results, lost, err
 }
 
 // appending is one transaction that appends.
@@ -141,12 +150,17 @@ type appending struct {
 // growth is what the transaction knows of a feed's row.
 type growth struct{ id, last, time int64 }
 
+// lostAnswer is a transaction whose COMMIT was sent and not answered.
+type lostAnswer struct {
+	tx    *appending
+	cause error // what came instead
+}
+
 // attempt stores the batches in one transaction. It waits up to patience for the
-// feeds; with none it leaves out the batches whose feeds are not free.
-func (s *Store) attempt(ctx context.Context, names []string, batches []feed.Batch, patience time.Duration) ([]feed.Result, error) {
-	var results []feed.Result
-	var lost error
-	err := s.once(ctx, s.publish, func(c *pgxpool.Conn) error {
+// feeds; with none it leaves out the batches whose feeds are not free. The
+// results hold if no answer is lost, or if it turns out to be good.
+func (s *Store) attempt(ctx context.Context, names []string, batches []feed.Batch, patience time.Duration) (results []feed.Result, lost *lostAnswer, err error) {
+	err = s.once(ctx, s.publish, func(c *pgxpool.Conn) error {
 		// From here on ctx is not heeded.
 		tx := &appending{conn: c.Conn(), pid: c.Conn().PgConn().PID()}
 		if err := tx.hold(names, patience, s.o.LockTimeout+transit); err != nil {
@@ -167,13 +181,13 @@ func (s *Store) attempt(ctx context.Context, names []string, batches []feed.Batc
 			tx.rollback()
 			return unavailable(err)
 		}
-		lost = s.outcome(tx, err)
+		lost = &lostAnswer{tx, err}
 		return nil // it is not to be tried again
 	})
-	if err = errors.Join(err, lost); err != nil {
-		return nil, err
+	if err != nil {
+		return nil, nil, err
 	}
-	return results, nil
+	return results, lost, nil
 }
 
 // hold begins the transaction and locks the feeds, those that it can get or all.
