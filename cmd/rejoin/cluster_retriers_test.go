@@ -20,7 +20,6 @@ import (
 type retriers struct {
 	c    *cluster
 	feed string
-	name string
 	stop func()
 
 	mu        sync.Mutex
@@ -34,7 +33,7 @@ type retriers struct {
 // newRetriers has each node of the cluster published to. The name tells these
 // publishers from others of the same feed.
 func newRetriers(c *cluster, feed, name string, publishers int) *retriers {
-	r := &retriers{c: c, feed: feed, name: name, refused: make(map[string]bool)}
+	r := &retriers{c: c, feed: feed, refused: make(map[string]bool)}
 	ctx, cancel := context.WithCancel(context.Background())
 	var work sync.WaitGroup
 	for i, n := range c.nodes {
