@@ -32,7 +32,7 @@ const (
 
 	verifyBatch = 1000                  // feeds in one call of Store.Bounds
 	verifyMost  = 20_000                // feeds in one round; what is left has its turn in the next
-	verifyPause = 50 * time.Millisecond // after a round that was asked for
+	verifyPause = 50 * time.Millisecond // between two rounds, at the least
 )
 
 // pageLimit is what one read from the store returns at most. A page is what a

@@ -293,7 +293,7 @@ func TestVerifyFindsWhatTheBusLost(t *testing.T) {
 		reach(t, s, 3, 1100*time.Millisecond)
 		r.append("a", 3)
 		r.bus.says().Missed()
-		reach(t, s, 6, time.Millisecond)
+		reach(t, s, 6, 60*time.Millisecond)
 	})
 }
 

@@ -3,6 +3,7 @@ package feed
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 )
@@ -120,37 +121,28 @@ func (h *Hub) fill(l *log) {
 // at once when something may have been missed. With very many open feeds, each
 // regular round does a part of them.
 func (h *Hub) verifyLoop() {
-	ticker := time.NewTicker(h.verify)
-	defer ticker.Stop()
+	timer := time.NewTimer(h.verify)
+	defer timer.Stop()
 	var due []*log
 	for {
-		asked := false
+		most := verifyMost
 		select {
 		case <-h.missed:
-			asked = true
-		case <-ticker.C:
-			select {
-			case <-h.missed:
-				asked = true
-			default:
-			}
+			due, most = nil, math.MaxInt
+		case <-timer.C:
 		case <-h.ctx.Done():
 			return
 		}
-		if asked || len(due) == 0 {
+		if len(due) == 0 {
 			due = h.sweep(time.Now())
 		}
-		if !asked {
-			n := min(len(due), verifyMost)
-			h.verifyAll(due[:n])
-			due = due[n:]
-			continue
-		}
-		h.verifyAll(due)
-		due = nil
-		// However often somebody asks, the store is asked no more than this.
+		n := min(len(due), most)
+		h.verifyAll(due[:n])
+		due = due[n:]
+		// However often somebody asks, the store is asked no more than this,
+		// and the next round answers all who have asked by then.
 		h.pause(verifyPause)
-		ticker.Reset(h.verify)
+		timer.Reset(h.verify - verifyPause)
 	}
 }
 

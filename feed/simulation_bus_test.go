@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/rejoin/rejoin/feed"
 )
@@ -77,19 +78,20 @@ func (t *tail) clear() {
 // carrier is a way in which a bus may work when all is well: each of them has
 // to bring events to all nodes at once, except for the dead one.
 type carrier struct {
-	name string
-	hand func(feed.Receiver, []feed.Event)
+	name   string
+	within time.Duration // the others have it; the store is not asked more often
+	hand   func(feed.Receiver, []feed.Event)
 }
 
 var carriers = []carrier{
-	{"hands over events", func(r feed.Receiver, events []feed.Event) { r.Receive(events) }},
-	{"hands over events twice", func(r feed.Receiver, events []feed.Event) { r.Receive(events); r.Receive(events) }},
-	{"hands over the newest event", func(r feed.Receiver, events []feed.Event) { r.Receive(events[len(events)-1:]) }},
-	{"says what grew", func(r feed.Receiver, events []feed.Event) {
+	{"hands over events", 0, func(r feed.Receiver, events []feed.Event) { r.Receive(events) }},
+	{"hands over events twice", 0, func(r feed.Receiver, events []feed.Event) { r.Receive(events); r.Receive(events) }},
+	{"hands over the newest event", 0, func(r feed.Receiver, events []feed.Event) { r.Receive(events[len(events)-1:]) }},
+	{"says what grew", 0, func(r feed.Receiver, events []feed.Event) {
 		r.Grew(events[0].Feed, events[len(events)-1].ID)
 	}},
-	{"says that something was missed", func(r feed.Receiver, _ []feed.Event) { r.Missed() }},
-	{"is dead", nil},
+	{"says that something was missed", 50 * time.Millisecond, func(r feed.Receiver, _ []feed.Event) { r.Missed() }},
+	{"is dead", 0, nil},
 }
 
 // carry puts events on their way to every node, or through at once when all is

@@ -146,7 +146,6 @@ func (w *world) arrived(when string) {
 // others when the store is next asked.
 func (w *world) live() {
 	for range 4 {
-		time.Sleep(100 * time.Millisecond) // comparisons that are asked for keep that far apart
 		c := carriers[w.rng.IntN(len(carriers))]
 		w.through.Store(&c)
 		name, n := w.anyFeed(), w.anyNode()
@@ -157,6 +156,8 @@ func (w *world) live() {
 		}
 		w.log("%d events for %s on %s, the bus %s", len(drafts), name, n.name, c.name)
 		w.publish(wr, n, drafts)
+		w.settle()
+		time.Sleep(c.within)
 		w.settle()
 		for _, r := range w.readers {
 			if r.feed != name || r.conn == nil || c.hand == nil && r.conn.node != n {
