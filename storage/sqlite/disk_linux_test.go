@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strings"
@@ -15,16 +16,17 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// A disk without room. Where the machine lets us mount one it is a real one;
-// TestPageLimit asks the same of SQLite's own limit, everywhere.
+// A disk without room, which is mounted for the test. Who may not mount runs it
+// again in a user namespace, where anybody may.
 func TestFullDisk(t *testing.T) {
 	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=16m"); err != nil {
-		if !errors.Is(err, syscall.EPERM) {
-			t.Fatal(err)
-		}
-		t.Logf("mount tmpfs: %v", err)
+	err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=16m")
+	if errors.Is(err, syscall.EPERM) && os.Getenv(inNamespace) == "" {
+		runInNamespace(t)
 		return
+	}
+	if err != nil {
+		t.Fatalf("mount a small disk: %v; run the tests as root, or where user namespaces are allowed", err)
 	}
 	t.Cleanup(func() {
 		if err := syscall.Unmount(dir, 0); err != nil {
@@ -43,7 +45,7 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	goesOn(t, s)
-	_, err := Open(t.Context(), filepath.Join(dir, "store.db"))
+	_, err = Open(t.Context(), filepath.Join(dir, "store.db"))
 	wantError(t, err, "in use")
 }
 
@@ -158,4 +160,25 @@ func TestOpenWithoutPermission(t *testing.T) {
 		}
 		wantError(t, asNobody(t, path), "able to write", "permission denied")
 	})
+}
+
+const inNamespace = "REJOIN_TEST_NAMESPACE"
+
+// runInNamespace runs the test again, as root of namespaces of its own.
+func runInNamespace(t *testing.T) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run", "^"+t.Name()+"$", "-test.v")
+	cmd.Env = append(os.Environ(), inNamespace+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
+		UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
+	}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("run as root of a user namespace: %v; run the tests as root, or where user namespaces are allowed\n%s", err, out)
+	}
+	if !strings.Contains(string(out), "--- PASS: "+t.Name()) {
+		t.Fatalf("the test did not run:\n%s", out)
+	}
 }
