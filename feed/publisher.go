@@ -44,11 +44,9 @@ const (
 //
 // A Publisher is safe for concurrent use. Close it before its hub.
 type Publisher struct {
-	store  Store
-	hub    *Hub
-	bus    Bus
-	limit  int
-	logger *slog.Logger
+	store Store
+	hub   *Hub
+	limit int
 
 	commits sync.WaitGroup // for the goroutines that commit what is in queue
 	work    sync.WaitGroup // for the teller
@@ -83,9 +81,7 @@ func NewPublisher(store Store, hub *Hub, bus Bus, o PublisherOptions) *Publisher
 	p := &Publisher{
 		store:  store,
 		hub:    hub,
-		bus:    bus,
 		limit:  cmp.Or(o.EventBytes, DefaultEventBytes),
-		logger: cmp.Or(o.Logger, slog.Default()),
 		more:   make(chan struct{}, 1),
 		aside:  make(map[string]*queue),
 		teller: teller{bus: bus, logger: cmp.Or(o.Logger, slog.Default()), more: make(chan struct{}, 1)},
@@ -242,13 +238,13 @@ func (q *queue) take() []*publish {
 func (p *Publisher) setAside(call *publish) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if held := p.aside[call.feed]; held != nil && call.feed != "" {
-		*held = append(*held, call)
-		return
-	}
 	if call.feed == "" {
 		// Of several feeds: it goes alone, and nobody waits behind it.
 		p.waits.Go(func() { p.commit([]*publish{call}, false) })
+		return
+	}
+	if held := p.aside[call.feed]; held != nil {
+		*held = append(*held, call)
 		return
 	}
 	held := &queue{call}

@@ -46,16 +46,23 @@ func (s *heldStore) Append(ctx context.Context, batches []feed.Batch) ([]feed.Re
 	return results, nil
 }
 
+// holdFeed returns a publisher to a store in which the feed "held" is held until
+// released is closed.
+func holdFeed(t *testing.T) (*heldStore, *feed.Publisher) {
+	store := &heldStore{Store: feedtest.NewStore(), name: "held", released: make(chan struct{})}
+	bus := &quietBus{}
+	hub := feed.NewHub(store, bus, feed.HubOptions{})
+	t.Cleanup(hub.Close)
+	pub := feed.NewPublisher(store, hub, bus, feed.PublisherOptions{})
+	t.Cleanup(pub.Close)
+	return store, pub
+}
+
 // A feed that somebody else holds delays what is published to it, and nothing
 // else; and nothing of it is lost or stored twice.
 func TestHeldFeed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := &heldStore{Store: feedtest.NewStore(), name: "held", released: make(chan struct{})}
-		bus := &quietBus{}
-		hub := feed.NewHub(store, bus, feed.HubOptions{})
-		defer hub.Close()
-		pub := feed.NewPublisher(store, hub, bus, feed.PublisherOptions{})
-		defer pub.Close()
+		store, pub := holdFeed(t)
 
 		var mu sync.Mutex
 		answered := map[string]int{}
@@ -113,12 +120,7 @@ func TestHeldFeed(t *testing.T) {
 // unless a commit has already taken it.
 func TestHeldFeedWithdraw(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := &heldStore{Store: feedtest.NewStore(), name: "held", released: make(chan struct{})}
-		bus := &quietBus{}
-		hub := feed.NewHub(store, bus, feed.HubOptions{})
-		defer hub.Close()
-		pub := feed.NewPublisher(store, hub, bus, feed.PublisherOptions{})
-		defer pub.Close()
+		store, pub := holdFeed(t)
 
 		var work sync.WaitGroup
 		publish := func(ctx context.Context, name string) {
