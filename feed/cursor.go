@@ -33,6 +33,8 @@ func (c Cursor) String() string { return strconv.FormatUint(uint64(c), 10) }
 type Bounds struct {
 	First uint64 // the oldest id still kept; Last+1 when nothing is kept
 	Last  uint64 // the newest id ever given; 0 when never written to
+
+	Closed bool // nothing will follow Last, ever
 }
 
 // Unwritten is the bounds of a feed that was never written to.

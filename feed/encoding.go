@@ -7,6 +7,7 @@ package feed
 // equal values have to encode alike.
 type Encoding interface {
 	// Encode appends the encoded event to dst and returns it. What it appends
-	// can be concatenated with any other event's.
+	// can be concatenated with any other event's. It may be nothing, which
+	// leaves the event out.
 	Encode(dst []byte, e *Event) []byte
 }

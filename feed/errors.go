@@ -1,6 +1,9 @@
 package feed
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // The errors of this package. They come wrapped, with the details in front or
 // behind: test with errors.Is.
@@ -17,7 +20,30 @@ var (
 	// ErrBusy is for a batch with a feed that another transaction holds. Nothing
 	// of the batch was stored. A Store returns it, a Publisher never does.
 	ErrBusy = errors.New("feed busy")
+	// ErrClosed is for a feed that is closed: nothing more can be stored in it,
+	// and nothing will follow for who has all of it.
+	ErrClosed = errors.New("feed closed")
+	// ErrKeyReused is for a key that came with something else before. Nothing
+	// was stored.
+	ErrKeyReused = errors.New("idempotency key reused")
 	// ErrStopped is for calls on something that is closing or closed. Nothing
 	// was done.
 	ErrStopped = errors.New("stopped")
 )
+
+// LastError refuses a batch whose IfLast is not the feed's last id. Nothing was
+// stored.
+type LastError struct{ Last uint64 }
+
+func (e *LastError) Error() string { return fmt.Sprintf("the feed's last event is %d", e.Last) }
+
+// DraftError says which of several drafts is bad, from 0, and why.
+type DraftError struct {
+	Index int
+	Err   error
+}
+
+func (e *DraftError) Error() string { return fmt.Sprintf("draft %d: %v", e.Index+1, e.Err) }
+
+// Unwrap returns Err.
+func (e *DraftError) Unwrap() error { return e.Err }

@@ -132,6 +132,20 @@ func CheckType(t string) error {
 	return nil
 }
 
+// CheckKey says whether name can name an idempotency key: 1 to 255 visible ASCII
+// characters. The error wraps ErrInvalid.
+func CheckKey(name string) error {
+	if len(name) == 0 || len(name) > 255 {
+		return fmt.Errorf("%w: an idempotency key has 1 to 255 characters, not %d", ErrInvalid, len(name))
+	}
+	for i := range len(name) {
+		if c := name[i]; c <= ' ' || c > '~' {
+			return fmt.Errorf("%w: an idempotency key is visible ASCII; character %d of %s is not", ErrInvalid, i+1, quote(name))
+		}
+	}
+	return nil
+}
+
 func alphanumeric(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
 }

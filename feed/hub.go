@@ -3,6 +3,7 @@ package feed
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -67,6 +68,8 @@ type Hub struct {
 	pages  flights[pageKey, page]
 	bounds flights[string, Bounds]
 
+	signals *signals
+
 	outage outage // of the store
 	counts counts
 }
@@ -97,10 +100,15 @@ func NewHub(store Store, bus Bus, o HubOptions) *Hub {
 		missed: make(chan struct{}, 1),
 		pages:  flights[pageKey, page]{keep: time.Second, most: 16},
 	}
+	h.signals = newSignals(bus, rand.Text())
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	h.work.Go(h.wakeLoop)
 	h.work.Go(h.verifyLoop)
 	h.work.Go(h.tailLoop)
+	if h.signals.bus != nil {
+		h.work.Go(func() { h.signals.sendLoop(h.ctx) })
+		h.work.Go(h.listen)
+	}
 	return h
 }
 

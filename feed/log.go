@@ -31,9 +31,12 @@ type log struct {
 	tail     Cursor // … up to tail
 	segments []*segment
 	bytes    int
+	closed   bool      // the feed is, and ends with known
 	restarts int       // how often it started again
 	filling  bool      // a goroutine is bringing tail up to known
 	grown    time.Time // when tail last moved
+
+	ephemera ephemera
 
 	// Apart from mu, so that waking many subscribers does not hold up those
 	// that already read.
@@ -112,6 +115,7 @@ func (l *log) learn(b Bounds, tail Cursor) outcome {
 	if l.loaded && b.Last < uint64(tail) {
 		l.known = 0
 		l.restarts++
+		l.closed = b.Closed
 		l.restart(b)
 		return outcome{grew: true}
 	}
@@ -119,10 +123,12 @@ func (l *log) learn(b Bounds, tail Cursor) outcome {
 		l.loaded = true
 		l.restart(b)
 	}
+	closing := b.Closed && !l.closed
+	l.closed = l.closed || b.Closed
 	l.first = max(l.first, b.First)
 	l.known = max(l.known, b.Last)
 	l.forget(Cursor(l.first - 1))
-	return outcome{hole: l.hole()}
+	return outcome{grew: closing, hole: l.hole()}
 }
 
 // restart makes the log empty and end where the store does.
@@ -152,6 +158,7 @@ func (l *log) forget(oldest Cursor) {
 func (l *log) rest(then time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.ephemera.rest(then)
 	if len(l.segments) > 0 && l.grown.Before(then) {
 		l.base = l.tail
 		l.segments, l.bytes = nil, 0
@@ -228,18 +235,22 @@ const (
 	viewEnd                // it is at the end: wait
 	viewBehind             // what follows it is in the store only
 	viewAhead              // it is past everything that is known to exist
+	viewClosed             // it is at the end, and nothing will follow
 )
 
-// after returns the events that follow c, if the log has them.
+// after returns the events that follow c, if the log has them. What was given
+// up it does not have, even if it is still in a segment.
 func (l *log) after(c Cursor) (Delivery, view) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
 	case uint64(c) > l.known:
 		return Delivery{}, viewAhead
+	case l.closed && uint64(c) == l.known:
+		return Delivery{}, viewClosed
 	case c >= l.tail:
 		return Delivery{}, viewEnd
-	case c < l.base:
+	case c < l.base, uint64(c)+1 < l.first:
 		return Delivery{}, viewBehind
 	}
 	i, found := slices.BinarySearchFunc(l.segments, c, func(s *segment, c Cursor) int {
@@ -258,7 +269,9 @@ func (l *log) bounds() (b Bounds, complete, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	b = Bounds{First: l.first, Last: max(uint64(l.tail), l.first-1)}
-	return b, l.known <= b.Last, l.loaded
+	complete = l.known <= b.Last
+	b.Closed = l.closed && complete
+	return b, complete, l.loaded
 }
 
 // end returns the cursor at the end of the log; ok is false until it is loaded.
@@ -266,33 +279,4 @@ func (l *log) end() (c Cursor, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.tail, l.loaded
-}
-
-func (l *log) attach(s *Subscription) {
-	l.subsMu.Lock()
-	defer l.subsMu.Unlock()
-	s.place = len(l.subs)
-	l.subs = append(l.subs, s)
-}
-
-func (l *log) detach(s *Subscription) {
-	l.subsMu.Lock()
-	defer l.subsMu.Unlock()
-	last := len(l.subs) - 1
-	l.subs[s.place] = l.subs[last]
-	l.subs[s.place].place = s.place
-	l.subs[last] = nil
-	l.subs = l.subs[:last]
-}
-
-// wake tells every subscription that there may be something to read.
-func (l *log) wake() {
-	l.subsMu.Lock()
-	defer l.subsMu.Unlock()
-	for _, s := range l.subs {
-		select {
-		case s.woken <- struct{}{}:
-		default: // it has yet to look since it was last woken
-		}
-	}
 }

@@ -92,7 +92,7 @@ func TestLogAcceptBeforeItIsLoaded(t *testing.T) {
 		t.Errorf("got %+v, want a hole up to 5", got)
 	}
 	w := l.wanted()
-	if grew, done := l.fill(w, Page{Bounds{1, 5}, stretch("a", 4, 5)}, time.Now(), logMemory); !grew || !done || l.tail != 5 {
+	if grew, done := l.fill(w, Page{Bounds: Bounds{First: 1, Last: 5}, Events: stretch("a", 4, 5)}, time.Now(), logMemory); !grew || !done || l.tail != 5 {
 		t.Errorf("grew %t, done %t, tail %d", grew, done, l.tail)
 	}
 	sound(t, l)
@@ -200,14 +200,14 @@ func TestLogFill(t *testing.T) {
 		known      uint64
 		grew, done bool
 	}{
-		{"all", 13, Page{Bounds{1, 13}, stretch("a", 11, 13)}, 13, 13, true, true},
-		{"more than was known", 12, Page{Bounds{1, 14}, stretch("a", 11, 14)}, 14, 14, true, true},
-		{"a part", 20, Page{Bounds{1, 20}, stretch("a", 11, 15)}, 15, 20, true, false},
-		{"less than was said", 20, Page{Bounds{1, 12}, stretch("a", 11, 12)}, 12, 20, true, false},
-		{"nothing", 20, Page{Bounds{1, 10}, nil}, 10, 10, true, true},
-		{"the end of a store behind the log", 20, Page{Bounds{1, 7}, nil}, 10, 10, true, true},
-		{"trimmed past the end", 20, Page{Bounds{15, 20}, stretch("a", 15, 20)}, 20, 20, true, true},
-		{"all trimmed", 20, Page{Bounds{21, 20}, nil}, 20, 20, true, true},
+		{"all", 13, Page{Bounds: Bounds{First: 1, Last: 13}, Events: stretch("a", 11, 13)}, 13, 13, true, true},
+		{"more than was known", 12, Page{Bounds: Bounds{First: 1, Last: 14}, Events: stretch("a", 11, 14)}, 14, 14, true, true},
+		{"a part", 20, Page{Bounds: Bounds{First: 1, Last: 20}, Events: stretch("a", 11, 15)}, 15, 20, true, false},
+		{"less than was said", 20, Page{Bounds: Bounds{First: 1, Last: 12}, Events: stretch("a", 11, 12)}, 12, 20, true, false},
+		{"nothing", 20, Page{Bounds: Bounds{First: 1, Last: 10}, Events: nil}, 10, 10, true, true},
+		{"the end of a store behind the log", 20, Page{Bounds: Bounds{First: 1, Last: 7}, Events: nil}, 10, 10, true, true},
+		{"trimmed past the end", 20, Page{Bounds: Bounds{First: 15, Last: 20}, Events: stretch("a", 15, 20)}, 20, 20, true, true},
+		{"all trimmed", 20, Page{Bounds: Bounds{First: 21, Last: 20}, Events: nil}, 20, 20, true, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			l := loaded(1, 8)
@@ -230,12 +230,12 @@ func TestLogFillWhileItGrows(t *testing.T) {
 	l.hear(12)
 	w := l.wanted()
 	l.take(stretch("a", 14, 14)...)
-	if _, done := l.fill(w, Page{Bounds{1, 10}, nil}, time.Now(), logMemory); done || l.known != 14 {
+	if _, done := l.fill(w, Page{Bounds: Bounds{First: 1, Last: 10}, Events: nil}, time.Now(), logMemory); done || l.known != 14 {
 		t.Errorf("done %t, known %d, want 14 to be filled", done, l.known)
 	}
 	w = l.wanted()
 	l.take(stretch("a", 11, 13)...)
-	grew, done := l.fill(w, Page{Bounds{1, 14}, stretch("a", 11, 14)}, time.Now(), logMemory)
+	grew, done := l.fill(w, Page{Bounds: Bounds{First: 1, Last: 14}, Events: stretch("a", 11, 14)}, time.Now(), logMemory)
 	if !grew || !done || l.tail != 14 {
 		t.Errorf("grew %t, done %t, tail %d", grew, done, l.tail)
 	}
@@ -246,16 +246,16 @@ func TestLogLearn(t *testing.T) {
 	l := loaded(1, 10)
 	l.take(stretch("a", 11, 15)...)
 	// Bounds that were read before the log grew are no rollback.
-	if got := l.learn(Bounds{1, 12}, 12); got != (outcome{}) || l.tail != 15 {
+	if got := l.learn(Bounds{First: 1, Last: 12}, 12); got != (outcome{}) || l.tail != 15 {
 		t.Errorf("older bounds: got %+v, tail %d", got, l.tail)
 	}
-	if got := l.learn(Bounds{3, 15}, 15); got != (outcome{}) || l.first != 3 {
+	if got := l.learn(Bounds{First: 3, Last: 15}, 15); got != (outcome{}) || l.first != 3 {
 		t.Errorf("got %+v, first %d", got, l.first)
 	}
-	if got := l.learn(Bounds{1, 17}, 15); got != (outcome{hole: true}) || l.known != 17 || l.first != 3 {
+	if got := l.learn(Bounds{First: 1, Last: 17}, 15); got != (outcome{hole: true}) || l.known != 17 || l.first != 3 {
 		t.Errorf("got %+v, known %d, first %d", got, l.known, l.first)
 	}
-	if got := l.learn(Bounds{1, 14}, 15); got != (outcome{grew: true}) || l.tail != 14 || l.known != 14 || l.first != 1 {
+	if got := l.learn(Bounds{First: 1, Last: 14}, 15); got != (outcome{grew: true}) || l.tail != 14 || l.known != 14 || l.first != 1 {
 		t.Errorf("rolled back: got %+v, tail %d, known %d, first %d", got, l.tail, l.known, l.first)
 	}
 	sound(t, l)
@@ -272,16 +272,16 @@ func TestLogBounds(t *testing.T) {
 	if _, _, ok := l.bounds(); ok {
 		t.Error("a log that is not loaded has bounds")
 	}
-	l.learn(Bounds{4, 10}, 0)
-	if b, complete, ok := l.bounds(); b != (Bounds{4, 10}) || !complete || !ok {
+	l.learn(Bounds{First: 4, Last: 10}, 0)
+	if b, complete, ok := l.bounds(); b != (Bounds{First: 4, Last: 10}) || !complete || !ok {
 		t.Errorf("got %v, complete %t, ok %t", b, complete, ok)
 	}
 	l.hear(99)
-	if b, complete, _ := l.bounds(); b != (Bounds{4, 10}) || complete {
+	if b, complete, _ := l.bounds(); b != (Bounds{First: 4, Last: 10}) || complete {
 		t.Errorf("told of 99: got %v, complete %t", b, complete)
 	}
-	l.learn(Bounds{31, 40}, 10) // trimmed past the end of the log
-	if b, complete, _ := l.bounds(); b != (Bounds{31, 30}) || complete {
+	l.learn(Bounds{First: 31, Last: 40}, 10) // trimmed past the end of the log
+	if b, complete, _ := l.bounds(); b != (Bounds{First: 31, Last: 30}) || complete {
 		t.Errorf("trimmed: got %v, complete %t", b, complete)
 	}
 }

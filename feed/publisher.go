@@ -3,8 +3,10 @@ package feed
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"slices"
 	"sync"
@@ -17,6 +19,10 @@ type PublisherOptions struct {
 	// EventBytes is the size limit of one event, counted as [Draft] says;
 	// 0 means DefaultEventBytes.
 	EventBytes int
+	// KeyWindow is for how long keys are remembered; 0 means 24 hours.
+	KeyWindow time.Duration
+	// Observe, if not nil, is told of each append that stored something.
+	Observe func(took time.Duration, events int)
 	// Logger gets what operators should see; nil means slog.Default.
 	Logger *slog.Logger
 }
@@ -31,10 +37,6 @@ const (
 	// away may take long to find out what became of a commit, and what comes
 	// later is to be told at once that nothing can be stored.
 	commitPatience = 500 * time.Millisecond
-
-	tellBudget = time.Second // for one Tell
-	tellEvents = 4096        // in one Tell
-	tellQueue  = 16384       // events waiting to be told; beyond that they are dropped
 )
 
 // Publisher commits events to a store, hands them to the hub of this node and
@@ -44,9 +46,11 @@ const (
 //
 // A Publisher is safe for concurrent use. Close it before its hub.
 type Publisher struct {
-	store Store
-	hub   *Hub
-	limit int
+	store     Store
+	hub       *Hub
+	limit     int
+	keyWindow time.Duration
+	observe   func(took time.Duration, events int)
 
 	commits sync.WaitGroup // for the goroutines that commit what is in queue
 	work    sync.WaitGroup // for the teller
@@ -79,12 +83,17 @@ type publish struct {
 // NewPublisher returns a publisher to store, hub and bus, and starts it.
 func NewPublisher(store Store, hub *Hub, bus Bus, o PublisherOptions) *Publisher {
 	p := &Publisher{
-		store:  store,
-		hub:    hub,
-		limit:  cmp.Or(o.EventBytes, DefaultEventBytes),
-		more:   make(chan struct{}, 1),
-		aside:  make(map[string]*queue),
-		teller: teller{bus: bus, logger: cmp.Or(o.Logger, slog.Default()), more: make(chan struct{}, 1)},
+		store:     store,
+		hub:       hub,
+		limit:     cmp.Or(o.EventBytes, DefaultEventBytes),
+		keyWindow: cmp.Or(o.KeyWindow, 24*time.Hour),
+		observe:   o.Observe,
+		more:      make(chan struct{}, 1),
+		aside:     make(map[string]*queue),
+		teller:    teller{bus: bus, logger: cmp.Or(o.Logger, slog.Default()), more: make(chan struct{}, 1)},
+	}
+	if p.observe == nil {
+		p.observe = func(time.Duration, int) {}
 	}
 	p.commits.Go(p.commitLoop)
 	p.work.Go(p.teller.loop)
@@ -105,51 +114,110 @@ func (p *Publisher) Close() {
 }
 
 // Publish stores the drafts as events, all of them or none, and returns them.
-// When it returns without an error they are committed, and this node's
-// subscribers and the bus are about to get them.
-//
-// A bad draft is refused with ErrInvalid or ErrTooLarge, before anything is
-// stored. ErrStopped and ErrUnavailable mean that nothing was stored,
-// ErrUncertain that nobody knows. When ctx ends before the drafts are part of a
-// commit, they are withdrawn and its error is returned; once they are, Publish
-// waits for the outcome.
+// It is PublishBatch of a batch that has nothing but drafts.
 func (p *Publisher) Publish(ctx context.Context, drafts ...Draft) ([]Event, error) {
-	call, err := p.prepare(drafts)
+	r, err := p.PublishBatch(ctx, Batch{Drafts: drafts})
+	return r.Events, err
+}
+
+// PublishBatch stores a batch. When it returns without an error the events are
+// committed, and this node's subscribers and the bus are about to get them. Of
+// a Key, only the name counts: the publisher knows the rest.
+//
+// What is wrong with a batch is refused before anything is stored: with
+// ErrInvalid, or ErrTooLarge; errors about one of several drafts are a
+// [*DraftError]. ErrClosed, ErrKeyReused and a [*LastError] refuse what Batch
+// says. ErrStopped and ErrUnavailable mean that nothing was stored, ErrUncertain
+// that nobody knows. When ctx ends before the batch is part of a commit, it is
+// withdrawn and ctx's error is returned; once it is, PublishBatch waits for the
+// outcome.
+func (p *Publisher) PublishBatch(ctx context.Context, b Batch) (Result, error) {
+	call, err := p.prepare(b)
 	if err != nil {
-		return nil, err
+		return Result{}, err
 	}
 	if err := p.enqueue(call); err != nil {
-		return nil, err
+		return Result{}, err
 	}
 	select {
 	case r := <-call.done:
-		return r.Events, r.Err
+		return r, r.Err
 	case <-ctx.Done():
 	}
 	if p.withdraw(call) {
-		return nil, ctx.Err()
+		return Result{}, ctx.Err()
 	}
 	r := <-call.done
-	return r.Events, r.Err
+	return r, r.Err
 }
 
-func (p *Publisher) prepare(drafts []Draft) (*publish, error) {
-	if len(drafts) == 0 {
-		return nil, fmt.Errorf("%w: nothing to publish", ErrInvalid)
+func (p *Publisher) prepare(b Batch) (*publish, error) {
+	if err := p.check(b); err != nil {
+		return nil, err
 	}
-	call := &publish{feed: drafts[0].Feed, batch: Batch{Drafts: make([]Draft, len(drafts))}, done: make(chan Result, 1)}
-	for i, d := range drafts {
+	call := &publish{feed: b.Feed, batch: b, done: make(chan Result, 1)}
+	call.batch.Drafts = make([]Draft, len(b.Drafts))
+	for i, d := range b.Drafts {
 		clean, err := d.clean(p.limit)
+		if err == nil && b.Feed != "" && d.Feed != b.Feed {
+			err = fmt.Errorf("%w: it is for the feed %s, the batch for %s", ErrInvalid, d.Feed, b.Feed)
+		}
+		if err != nil && len(b.Drafts) > 1 {
+			err = &DraftError{i, err}
+		}
 		if err != nil {
 			return nil, err
 		}
 		call.batch.Drafts[i] = clean
-		if clean.Feed != call.feed {
-			call.feed = ""
-		}
 		call.size += len(clean.Data)
 	}
+	if b.Feed == "" {
+		call.feed = commonFeed(b.Drafts)
+	}
+	if b.Key != nil {
+		call.batch.Key = &Key{Name: b.Key.Name, Print: fingerprint(call.batch), Window: p.keyWindow}
+	}
 	return call, nil
+}
+
+// check looks at what is asked for beside the drafts.
+func (p *Publisher) check(b Batch) error {
+	switch {
+	case len(b.Drafts) == 0 && !b.Close:
+		return fmt.Errorf("%w: nothing to publish", ErrInvalid)
+	case b.Feed == "" && (b.Close || b.IfLast != nil):
+		return fmt.Errorf("%w: only one feed can be closed, or have a last event", ErrInvalid)
+	}
+	if b.Feed != "" {
+		if err := CheckName(b.Feed); err != nil {
+			return err
+		}
+	}
+	if b.Key != nil {
+		return CheckKey(b.Key.Name)
+	}
+	return nil
+}
+
+// commonFeed returns the feed that all drafts are for, empty if there is none.
+func commonFeed(drafts []Draft) string {
+	for _, d := range drafts[1:] {
+		if d.Feed != drafts[0].Feed {
+			return ""
+		}
+	}
+	return drafts[0].Feed
+}
+
+// fingerprint is what tells a batch from another that comes with the same key.
+func fingerprint(b Batch) [sha256.Size]byte {
+	h := sha256.New()
+	_, _ = fmt.Fprintf(h, "%t", b.Close) // a hash takes everything
+	for _, d := range b.Drafts {
+		_, _ = fmt.Fprintf(h, " %q %q %t %d:", d.Feed, d.Type, d.JSON, len(d.Data))
+		_, _ = io.WriteString(h, d.Data)
+	}
+	return [sha256.Size]byte(h.Sum(nil))
 }
 
 func (p *Publisher) enqueue(call *publish) error {
@@ -281,6 +349,7 @@ func (p *Publisher) commit(calls []*publish, noWait bool) {
 	}
 	// The append has no deadline, and outlives the callers: an answer that
 	// comes late is better than not knowing what was stored.
+	began := time.Now()
 	results, err := p.store.Append(context.Background(), batches)
 	if err == nil && len(results) != len(batches) {
 		err = fmt.Errorf("%w: the store gave %d results for %d batches", ErrUncertain, len(results), len(batches))
@@ -297,74 +366,31 @@ func (p *Publisher) commit(calls []*publish, noWait bool) {
 	}
 	events := make([]Event, 0, len(calls))
 	for _, r := range results {
-		events = append(events, r.Events...)
+		if r.Err == nil && !r.Replayed {
+			events = append(events, r.Events...)
+		}
 	}
 	// The logs come first, which costs next to nothing: whoever has the answer
 	// and then subscribes here starts behind its own event.
 	p.hub.accept(events)
 	p.published.Add(uint64(len(events)))
+	if len(events) > 0 {
+		p.observe(time.Since(began), len(events))
+	}
+	p.answer(calls, results, noWait)
+	p.teller.tell(events)
+}
+
+// answer gives each call its result, or sets it aside.
+func (p *Publisher) answer(calls []*publish, results []Result, noWait bool) {
 	for i, c := range calls {
 		if noWait && errors.Is(results[i].Err, ErrBusy) {
 			p.setAside(c)
 			continue
 		}
+		if c.batch.Close && results[i].Err == nil {
+			p.hub.changed(c.batch.Feed)
+		}
 		c.done <- results[i]
 	}
-	p.teller.tell(events)
-}
-
-// teller tells the bus of events, off the path of the answers.
-type teller struct {
-	bus    Bus
-	logger *slog.Logger
-	outage outage
-
-	mu     sync.Mutex
-	closed bool
-	events []Event
-	more   chan struct{}
-}
-
-func (t *teller) tell(events []Event) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	// A bus that is slow or away is not waited for. What it is not told, the
-	// other nodes find in the store.
-	if len(t.events) < tellQueue {
-		t.events = append(t.events, events...)
-		signal(t.more)
-	}
-}
-
-func (t *teller) stop() {
-	t.mu.Lock()
-	t.closed = true
-	t.mu.Unlock()
-	signal(t.more)
-}
-
-func (t *teller) loop() {
-	for {
-		events, closed := t.take()
-		if len(events) == 0 {
-			if closed {
-				return
-			}
-			<-t.more
-			continue
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), tellBudget)
-		err := t.bus.Tell(ctx, events)
-		cancel()
-		t.outage.note(t.logger, err, "telling the bus")
-	}
-}
-
-func (t *teller) take() (events []Event, closed bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	n := min(len(t.events), tellEvents)
-	events = t.events[:n:n]
-	t.events = t.events[n:]
-	return events, t.closed
 }

@@ -54,14 +54,7 @@ func (s *segment) since(c Cursor) Delivery {
 func (s *segment) encode(encoding Encoding, seen []Event, from int) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	i := 0
-	for i < len(s.encoded) && s.encoded[i].encoding != encoding {
-		i++
-	}
-	if i == len(s.encoded) {
-		s.encoded = append(s.encoded, encoded{encoding: encoding})
-	}
-	e := &s.encoded[i]
+	e := s.encodedAs(encoding)
 	if len(e.ends) == 0 {
 		e.bytes = make([]byte, 0, costs(seen)) // about what is there to be encoded
 	}
@@ -77,11 +70,31 @@ func (s *segment) encode(encoding Encoding, seen []Event, from int) []byte {
 	return e.bytes[start:end:end]
 }
 
+// encodings is how many encodings a segment keeps: clients choose among them,
+// and must not be able to fill the memory with them.
+const encodings = 8
+
+func (s *segment) encodedAs(encoding Encoding) *encoded {
+	for i := range s.encoded {
+		if s.encoded[i].encoding == encoding {
+			return &s.encoded[i]
+		}
+	}
+	if len(s.encoded) == encodings {
+		return &encoded{encoding: encoding} // it is made anew each time
+	}
+	s.encoded = append(s.encoded, encoded{encoding: encoding})
+	return &s.encoded[len(s.encoded)-1]
+}
+
 // Delivery is what a subscription hands out at once: a gap, or events, or
 // nothing. It stays valid for as long as it is kept.
 type Delivery struct {
 	// Gap, if not nil, stands alone and comes before the events behind it.
 	Gap *Gap
+	// Ephemeral says that the events are not stored, have no id, and do not
+	// move the cursor.
+	Ephemeral bool
 
 	segment *segment
 	seen    []Event // the events of the segment up to the last of this delivery

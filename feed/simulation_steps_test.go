@@ -1,6 +1,7 @@
 package feed_test
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -268,7 +269,7 @@ func (w *world) trim() bool {
 	}
 	w.log("%s is trimmed before %d of %d", name, before, b.Last)
 	w.checker.Trimming(name, before)
-	w.store.Trim(name, before)
+	_ = w.store.Trim(context.Background(), name, before)
 	return true
 }
 

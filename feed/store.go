@@ -26,7 +26,8 @@ type Store interface {
 	// result of that batch is ErrBusy, and the others are committed at once.
 	//
 	// The drafts are clean: a Publisher has seen to that. An error means that
-	// none of the batches was stored, unless it wraps ErrUncertain.
+	// none of the batches was stored, unless it wraps ErrUncertain. Within one
+	// call, a batch sees what those before it did.
 	Append(ctx context.Context, batches []Batch) ([]Result, error)
 
 	// Read returns the feed's bounds and its events after the cursor, oldest
@@ -49,16 +50,51 @@ type Store interface {
 }
 
 // Batch is what one publish asks a store to append: all of it or nothing.
+//
+// A store looks at it in this order: a Key that it knows decides alone; then a
+// feed that is closed refuses the batch with ErrClosed; then IfLast.
 type Batch struct {
-	Drafts []Draft
+	// Feed is the one feed that the batch is about; empty if its drafts are for
+	// several, which is possible only without IfLast and Close.
+	Feed   string
+	Drafts []Draft // may be empty if Close is set
+
+	// Key, if not nil, makes the batch one that is stored once.
+	Key *Key
+	// IfLast, if not nil, has the batch refused with a [*LastError] unless this
+	// is the feed's last id.
+	IfLast *uint64
+	// Close closes the feed behind the drafts, for good. A feed that was never
+	// written to exists from then on. To close one that is closed, without
+	// drafts, changes nothing and is no error.
+	Close bool
+
 	NoWait bool // do not wait for a feed that somebody else holds
+}
+
+// Key makes a publish one that can be repeated: while a store remembers the
+// key, a batch that has it appends nothing. If that is the same batch, its
+// result is what it was the first time, and Replayed; if it is another, it is
+// refused with ErrKeyReused. A batch that was refused leaves no key behind.
+type Key struct {
+	// Name is 1 to 255 visible ASCII characters. Each feed has its own keys, and
+	// batches without a Feed have theirs.
+	Name string
+	// Print tells batches apart: it is the same for the same drafts and Close.
+	Print [32]byte
+	// Window is for how long the store remembers the key at least, in whole
+	// milliseconds: one that is older is a new key. [Keeper] Sweep removes it.
+	Window time.Duration
 }
 
 // Result is the outcome of one Batch: its events, in the order of its drafts,
 // or the reason why it alone was refused.
 type Result struct {
 	Events []Event
-	Err    error
+	// Replayed says that the events were stored by an earlier batch with the
+	// same key.
+	Replayed bool
+	Err      error
 }
 
 // Limit bounds a page. Both have to be positive.
@@ -71,4 +107,43 @@ type Limit struct {
 type Page struct {
 	Bounds
 	Events []Event
+}
+
+// Keeper is a Store that can say which feeds it has, and give up events.
+type Keeper interface {
+	Store
+
+	// List returns the feeds whose names begin with prefix and come after the
+	// name after, in the order of the names' bytes: limit of them, if there are
+	// so many. A feed that was never written to or closed is not among them.
+	List(ctx context.Context, prefix, after string, limit int) (Listing, error)
+
+	// Trim gives up the feed's events below the id before, all of them at once
+	// and for every reader. It never moves First back, and never gives up what
+	// is yet to be stored: a before that is larger than Last+1 counts as Last+1.
+	// For a feed that does not exist it does nothing.
+	Trim(ctx context.Context, feed string, before uint64) error
+
+	// Sweep frees what the events take up that were given up, and keys older
+	// than their window: about limit rows in all, so that it holds up appends
+	// for a moment only. more says whether there is more to free.
+	Sweep(ctx context.Context, limit int, window time.Duration) (more bool, err error)
+
+	// Alone runs fn unless another node is running its own, and says whether it
+	// did. Its error is fn's, or the store's.
+	Alone(ctx context.Context, fn func(context.Context) error) (ran bool, err error)
+}
+
+// Listing is a part of a store's feeds.
+type Listing struct {
+	Feeds []Info
+	Now   time.Time // by the clock that times the events
+}
+
+// Info is what a store says of a feed.
+type Info struct {
+	Feed string
+	Bounds
+	Updated time.Time // the time of its newest event, or of its closing if it never had one
+	Bytes   int64     // of the data of its events; those given up count until they are swept
 }

@@ -20,6 +20,7 @@ type Subscription struct {
 	closed atomic.Bool
 
 	cursor  Cursor
+	heard   uint64           // ephemeral events of the log that are behind it
 	gap     *Gap             // found at the start, yet to be handed out
 	reading *flight[page]    // what the store was asked for
 	retry   <-chan time.Time // when to ask it again after it failed
@@ -36,6 +37,10 @@ func (s *Subscription) Cursor() Cursor { return s.cursor }
 // Bounds returns which events existed when the subscription was made.
 func (s *Subscription) Bounds() Bounds { return s.bounds }
 
+// Gap returns the gap that the subscription starts with, and nil if there is
+// none or Next has handed it out.
+func (s *Subscription) Gap() *Gap { return s.gap }
+
 // Close ends the subscription, and a Next that waits. It may be called from any
 // goroutine, and more than once.
 func (s *Subscription) Close() {
@@ -51,18 +56,15 @@ func (s *Subscription) Close() {
 // end of the feed it waits: for an event, or until a value comes from tick
 // (which may be nil), when it returns an empty Delivery.
 //
-// It returns the context's error when ctx ends, and ErrStopped when the hub or
-// the subscription is closed. A store that cannot be read is not an error here:
+// It returns the context's error when ctx ends, ErrClosed when the feed is
+// closed and was handed out whole, and ErrStopped when the hub or the
+// subscription is closed. A store that cannot be read is not an error here:
 // it is asked again until it answers.
 func (s *Subscription) Next(ctx context.Context, tick <-chan time.Time) (Delivery, error) {
 	for !s.closed.Load() && s.hub.ctx.Err() == nil {
-		if s.gap != nil {
-			return s.pass(s.gap), nil
-		}
-		if s.reading == nil && s.retry == nil {
-			if d, ok := s.look(); ok {
-				return d, nil
-			}
+		d, ok, err := s.poll()
+		if ok || err != nil {
+			return d, err
 		}
 		var read chan struct{}
 		if s.reading != nil {
@@ -70,9 +72,6 @@ func (s *Subscription) Next(ctx context.Context, tick <-chan time.Time) (Deliver
 		}
 		select {
 		case <-read:
-			if d, ok := s.take(s.reading); ok {
-				return d, nil
-			}
 		case <-s.retry:
 			s.retry = nil
 		case <-s.woken:
@@ -87,21 +86,47 @@ func (s *Subscription) Next(ctx context.Context, tick <-chan time.Time) (Deliver
 	return Delivery{}, ErrStopped
 }
 
+// poll returns what there is for the subscription at this moment.
+func (s *Subscription) poll() (d Delivery, ok bool, err error) {
+	if s.gap != nil {
+		return s.pass(s.gap), true, nil
+	}
+	if d, ok := s.log.hint(s); ok {
+		return d, true, nil
+	}
+	if s.reading != nil {
+		select {
+		case <-s.reading.done:
+			if d, ok := s.take(s.reading); ok {
+				return d, true, nil
+			}
+		default:
+			return Delivery{}, false, nil
+		}
+	}
+	if s.retry != nil {
+		return Delivery{}, false, nil
+	}
+	return s.look()
+}
+
 // look returns what the log has after the cursor. Where only the store can
 // tell what follows, it asks the store.
-func (s *Subscription) look() (Delivery, bool) {
+func (s *Subscription) look() (Delivery, bool, error) {
 	d, view := s.log.after(s.cursor)
 	switch view {
 	case viewEvents:
 		s.cursor += Cursor(len(d.Events()))
 		s.hub.counts.fromLog.Add(uint64(len(d.Events())))
-		return d, true
+		return d, true, nil
+	case viewClosed:
+		return Delivery{}, false, ErrClosed
 	case viewBehind:
 		s.reading = s.hub.readPage(s.log, s.cursor)
 	case viewAhead:
 		s.reading = s.hub.askBounds(s.log)
 	}
-	return Delivery{}, false
+	return Delivery{}, false, nil
 }
 
 // take returns what the store's answer brings the subscription.

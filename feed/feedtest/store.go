@@ -52,22 +52,38 @@ type content struct {
 	mu     sync.Mutex
 	id     string
 	feeds  map[string]*history
+	keys   map[keyName]keyed
 	commit func([]feed.Event)
 	refuse func(feed.Batch) error
 }
 
 type history struct {
-	first  uint64
-	events []feed.Event // from first to the last
+	first   uint64
+	events  []feed.Event // from first to the last
+	closed  bool
+	updated time.Time
+	unswept int64 // bytes of events that were given up
 }
 
 func (h *history) last() uint64 { return h.first + uint64(len(h.events)) - 1 }
 
-func (h *history) bounds() feed.Bounds { return feed.Bounds{First: h.first, Last: h.last()} }
+func (h *history) bounds() feed.Bounds {
+	return feed.Bounds{First: h.first, Last: h.last(), Closed: h.closed}
+}
+
+// keyed is what a key stands for.
+type keyed struct {
+	print  [32]byte
+	events []feed.Event
+	time   time.Time
+}
+
+// keyName is a key in the space of its feed.
+type keyName struct{ feed, name string }
 
 // NewStore returns an empty store.
 func NewStore() *Store {
-	return &Store{content: &content{id: rand.Text(), feeds: make(map[string]*history)}}
+	return &Store{content: &content{id: rand.Text(), feeds: make(map[string]*history), keys: make(map[keyName]keyed)}}
 }
 
 // Through returns the same store as seen through gate.
@@ -122,33 +138,89 @@ func (s *Store) store(batches []feed.Batch) []feed.Result {
 				continue
 			}
 		}
-		for _, d := range b.Drafts {
-			results[i].Events = append(results[i].Events, s.number(d))
-		}
-		if s.commit != nil {
-			s.commit(results[i].Events)
-		}
+		results[i] = s.storeOne(b)
 	}
 	return results
 }
 
-func (s *Store) number(d feed.Draft) feed.Event {
-	h := s.feeds[d.Feed]
+func (s *Store) storeOne(b feed.Batch) (r feed.Result) {
+	if b.Key != nil {
+		known, ok := s.keys[keyName{b.Feed, b.Key.Name}]
+		if ok && time.Since(known.time) < b.Key.Window {
+			if known.print != b.Key.Print {
+				return feed.Result{Err: feed.ErrKeyReused}
+			}
+			return feed.Result{Events: known.events, Replayed: true}
+		}
+	}
+	if err := s.admit(b); err != nil {
+		return feed.Result{Err: err}
+	}
+	for _, d := range b.Drafts {
+		r.Events = append(r.Events, s.number(d))
+	}
+	if b.Close {
+		h := s.history(b.Feed)
+		if h.closed = true; h.updated.IsZero() {
+			h.updated = now()
+		}
+	}
+	if b.Key != nil {
+		s.keys[keyName{b.Feed, b.Key.Name}] = keyed{b.Key.Print, r.Events, time.Now()}
+	}
+	if s.commit != nil && len(r.Events) > 0 {
+		s.commit(r.Events)
+	}
+	return r
+}
+
+// admit says whether the feeds take the batch.
+func (s *Store) admit(b feed.Batch) error {
+	for _, d := range b.Drafts {
+		if h := s.feeds[d.Feed]; h != nil && h.closed {
+			return fmt.Errorf("%w: %s", feed.ErrClosed, d.Feed)
+		}
+	}
+	if b.IfLast == nil {
+		return nil
+	}
+	last := uint64(0)
+	if h := s.feeds[b.Feed]; h != nil {
+		if last = h.last(); h.closed {
+			return fmt.Errorf("%w: %s", feed.ErrClosed, b.Feed)
+		}
+	}
+	if last != *b.IfLast {
+		return &feed.LastError{Last: last}
+	}
+	return nil
+}
+
+func (s *Store) history(name string) *history {
+	h := s.feeds[name]
 	if h == nil {
 		h = &history{first: 1}
-		s.feeds[d.Feed] = h
+		s.feeds[name] = h
 	}
+	return h
+}
+
+func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
+
+func (s *Store) number(d feed.Draft) feed.Event {
+	h := s.history(d.Feed)
 	e := feed.Event{
 		Feed: d.Feed,
 		ID:   h.last() + 1,
 		Type: d.Type,
 		Data: d.Data,
 		JSON: d.JSON,
-		Time: time.Now().UTC().Truncate(time.Millisecond),
+		Time: now(),
 	}
-	if n := len(h.events); n > 0 && e.Time.Before(h.events[n-1].Time) {
-		e.Time = h.events[n-1].Time
+	if e.Time.Before(h.updated) {
+		e.Time = h.updated
 	}
+	h.updated = e.Time
 	h.events = append(h.events, e)
 	return e
 }
@@ -247,22 +319,6 @@ func (s *Store) History(name string) feed.Page {
 	}
 	return feed.Page{Bounds: h.bounds(), Events: slices.Clone(h.events)}
 }
-
-// Trim gives up the feed's events with ids smaller than before.
-func (s *Store) Trim(name string, before uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	h := s.feeds[name]
-	if h == nil || before <= h.first {
-		return
-	}
-	n := min(int(before-h.first), len(h.events))
-	h.first += uint64(n)
-	h.events = h.events[n:]
-}
-
-// Delete gives up all events of the feed. Its numbers are not given again.
-func (s *Store) Delete(name string) { s.Trim(name, s.History(name).Last+1) }
 
 // Rollback puts an older state of the feed in place of the present one: the
 // events after last were never stored, and their ids are given again.

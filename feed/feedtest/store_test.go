@@ -44,9 +44,9 @@ func TestStoreRead(t *testing.T) {
 		{"bytes", nil, 0, feed.Limit{Events: 9, Bytes: 16}, feed.Bounds{First: 1, Last: 5}, []uint64{1, 2}},
 		{"at the end", nil, 5, feed.Limit{Events: 9, Bytes: 99}, feed.Bounds{First: 1, Last: 5}, nil},
 		{"past the end", nil, 9, feed.Limit{Events: 9, Bytes: 99}, feed.Bounds{First: 1, Last: 5}, nil},
-		{"trimmed", func(s *Store) { s.Trim("a", 4) }, 1, feed.Limit{Events: 9, Bytes: 99}, feed.Bounds{First: 4, Last: 5}, []uint64{4, 5}},
-		{"trimmed past the end", func(s *Store) { s.Trim("a", 99) }, 1, feed.Limit{Events: 9, Bytes: 99}, feed.Bounds{First: 6, Last: 5}, nil},
-		{"deleted", func(s *Store) { s.Delete("a") }, 0, feed.Limit{Events: 9, Bytes: 99}, feed.Bounds{First: 6, Last: 5}, nil},
+		{"trimmed", func(s *Store) { _ = s.Trim(t.Context(), "a", 4) }, 1, feed.Limit{Events: 9, Bytes: 99}, feed.Bounds{First: 4, Last: 5}, []uint64{4, 5}},
+		{"trimmed past the end", func(s *Store) { _ = s.Trim(t.Context(), "a", 99) }, 1, feed.Limit{Events: 9, Bytes: 99}, feed.Bounds{First: 6, Last: 5}, nil},
+		{"deleted", func(s *Store) { _ = s.Trim(t.Context(), "a", 6) }, 0, feed.Limit{Events: 9, Bytes: 99}, feed.Bounds{First: 6, Last: 5}, nil},
 		{"rolled back", func(s *Store) { s.Rollback("a", 2) }, 0, feed.Limit{Events: 9, Bytes: 99}, feed.Bounds{First: 1, Last: 2}, []uint64{1, 2}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -1,0 +1,107 @@
+package feed
+
+import (
+	"context"
+	"slices"
+	"time"
+)
+
+// Ephemeral events are not stored and have no id: they reach who is connected
+// when they are published, or nobody, and leave every cursor where it is.
+
+const (
+	// What a log keeps of them, for subscribers that are not quick enough.
+	ephemeraEvents = 64
+	ephemeraBytes  = 256 << 10
+)
+
+// ephemera is the newest ephemeral events of one feed, under the lock of its
+// log. A segment holds one of them, so that its encoded bytes are shared.
+type ephemera struct {
+	said   uint64 // how many there ever were
+	newest []*segment
+	bytes  int
+	at     time.Time // of the newest
+}
+
+func (e *ephemera) add(event Event, now time.Time) {
+	e.newest = append(e.newest, newSegment(0, []Event{event}))
+	e.bytes += cost(&event)
+	e.said++
+	e.at = now
+	n := 0
+	for len(e.newest)-n > ephemeraEvents || e.bytes > ephemeraBytes && len(e.newest)-n > 1 {
+		e.bytes -= e.newest[n].bytes
+		n++
+	}
+	e.newest = slices.Delete(e.newest, 0, n)
+}
+
+// since returns the oldest event that is kept of those after the first heard.
+func (e *ephemera) since(heard uint64) (d Delivery, now uint64, ok bool) {
+	kept := e.said - uint64(len(e.newest))
+	if heard = max(heard, kept); heard == e.said {
+		return Delivery{}, heard, false
+	}
+	s := e.newest[heard-kept]
+	return Delivery{Ephemeral: true, segment: s, seen: s.events}, heard + 1, true
+}
+
+func (e *ephemera) rest(then time.Time) {
+	if e.at.Before(then) {
+		e.newest, e.bytes = nil, 0
+	}
+}
+
+// hint returns the oldest ephemeral event that s has not been handed.
+func (l *log) hint(s *Subscription) (d Delivery, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	d, s.heard, ok = l.ephemera.since(s.heard)
+	return d, ok
+}
+
+// PublishEphemeral sends the draft to the feed's subscribers, on this node and
+// on every other that the bus reaches at this moment, and stores nothing. Its
+// errors wrap ErrInvalid, ErrTooLarge, ErrClosed, for a feed that is closed,
+// and ErrStopped.
+func (p *Publisher) PublishEphemeral(ctx context.Context, d Draft) error {
+	d, err := d.clean(p.limit)
+	if err != nil {
+		return err
+	}
+	if p.hub.isClosed(ctx, d.Feed) {
+		return ErrClosed
+	}
+	if p.hub.ctx.Err() != nil {
+		return ErrStopped
+	}
+	e := Event{Feed: d.Feed, Type: d.Type, Data: d.Data, JSON: d.JSON, Time: time.Now().UTC().Truncate(time.Millisecond)}
+	p.hub.ephemeral(e)
+	p.hub.signals.send(signalEphemeral, note{Event: &e})
+	return nil
+}
+
+// isClosed says whether the feed is known to be closed. While the store does
+// not answer, none is.
+func (h *Hub) isClosed(ctx context.Context, feed string) bool {
+	if l, _ := h.lookup(feed); l != nil {
+		if b, _, ok := l.bounds(); ok {
+			return b.Closed
+		}
+	}
+	all, err := h.store.Bounds(ctx, []string{feed})
+	return err == nil && all[0].Closed
+}
+
+// ephemeral hands the event to the subscribers of this node.
+func (h *Hub) ephemeral(e Event) {
+	l, _ := h.lookup(e.Feed)
+	if l == nil {
+		return
+	}
+	l.mu.Lock()
+	l.ephemera.add(e, time.Now())
+	l.mu.Unlock()
+	h.settle(l, outcome{grew: true})
+}

@@ -1,0 +1,69 @@
+package feedtest
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/rejoin/rejoin/feed"
+)
+
+var _ feed.Keeper = (*Store)(nil)
+
+// List implements feed.Keeper.
+func (s *Store) List(_ context.Context, prefix, after string, limit int) (feed.Listing, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := feed.Listing{Now: now()}
+	for name, h := range s.feeds {
+		if !strings.HasPrefix(name, prefix) || name <= after {
+			continue
+		}
+		info := feed.Info{Feed: name, Bounds: h.bounds(), Updated: h.updated, Bytes: h.unswept}
+		for _, e := range h.events {
+			info.Bytes += int64(len(e.Data))
+		}
+		l.Feeds = append(l.Feeds, info)
+	}
+	slices.SortFunc(l.Feeds, func(a, b feed.Info) int { return strings.Compare(a.Feed, b.Feed) })
+	l.Feeds = l.Feeds[:min(limit, len(l.Feeds))]
+	return l, nil
+}
+
+// Trim implements feed.Keeper.
+func (s *Store) Trim(_ context.Context, name string, before uint64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.feeds[name]
+	if h == nil || before <= h.first {
+		return nil
+	}
+	n := min(before-h.first, uint64(len(h.events)))
+	for _, e := range h.events[:n] {
+		h.unswept += int64(len(e.Data))
+	}
+	h.first += n
+	h.events = h.events[n:]
+	return nil
+}
+
+// Sweep implements feed.Keeper.
+func (s *Store) Sweep(_ context.Context, _ int, window time.Duration) (more bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, h := range s.feeds {
+		h.unswept = 0
+	}
+	for name, key := range s.keys {
+		if time.Since(key.time) >= window {
+			delete(s.keys, name)
+		}
+	}
+	return false, nil
+}
+
+// Alone implements feed.Keeper. There is one node only.
+func (s *Store) Alone(ctx context.Context, fn func(context.Context) error) (ran bool, err error) {
+	return true, fn(ctx)
+}

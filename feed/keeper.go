@@ -1,0 +1,79 @@
+package feed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// keeper returns the hub's store as one that keeps a list of its feeds and can
+// give up events.
+func (h *Hub) keeper() (Keeper, error) {
+	k, ok := h.store.(Keeper)
+	if !ok {
+		return nil, fmt.Errorf("store: %w", errors.ErrUnsupported)
+	}
+	return k, nil
+}
+
+// List returns feeds by name: see [Keeper]. Its error wraps
+// [errors.ErrUnsupported] if the store is no Keeper.
+func (h *Hub) List(ctx context.Context, prefix, after string, limit int) ([]Info, error) {
+	k, err := h.keeper()
+	if err != nil {
+		return nil, err
+	}
+	l, err := k.List(ctx, prefix, after, limit)
+	return l.Feeds, err
+}
+
+// Info returns what the store says of the feed; ok is false for one that was
+// never written to or closed.
+func (h *Hub) Info(ctx context.Context, feed string) (info Info, ok bool, err error) {
+	if err := CheckName(feed); err != nil {
+		return Info{}, false, err
+	}
+	// No name that begins with this one sorts before it.
+	feeds, err := h.List(ctx, feed, "", 1)
+	if err != nil || len(feeds) == 0 || feeds[0].Feed != feed {
+		return Info{}, false, err
+	}
+	return feeds[0], true, nil
+}
+
+// Trim gives up the feed's events below the id before, those that exist. This
+// node's subscribers do not get them any more from then on; the other nodes
+// hear of it at once or at the next verification.
+func (h *Hub) Trim(ctx context.Context, feed string, before uint64) error {
+	k, err := h.keeper()
+	if err != nil {
+		return err
+	}
+	if err := CheckName(feed); err != nil {
+		return err
+	}
+	if err := k.Trim(ctx, feed, before); err != nil {
+		return err
+	}
+	if l, _ := h.lookup(feed); l != nil {
+		if _, err := h.readBounds(ctx, l); err != nil {
+			signal(h.missed)
+		}
+	}
+	h.signals.send(signalChanged, note{Feed: feed})
+	return nil
+}
+
+// Read returns a page of the feed's history, as [Store] Read does.
+func (h *Hub) Read(ctx context.Context, feed string, after Cursor, limit Limit) (Page, error) {
+	if err := CheckName(feed); err != nil {
+		return Page{}, err
+	}
+	ctx, cancel := h.until(ctx)
+	defer cancel()
+	p, err := h.store.Read(ctx, feed, after, limit)
+	if err == nil {
+		err = h.checkPage(feed, after, p)
+	}
+	return p, err
+}

@@ -1,0 +1,197 @@
+package feed
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+)
+
+// Rule says how much of the feeds that match a pattern is kept. Zero is no
+// limit.
+type Rule struct {
+	Feeds  string // a name, or the beginning of names and *
+	Age    time.Duration
+	Events uint64 // the newest that stay
+}
+
+// Matches says whether the rule is for the feed.
+func (r Rule) Matches(feed string) bool { return matches(r.Feeds, feed) }
+
+func matches(pattern, name string) bool {
+	if prefix, ok := strings.CutSuffix(pattern, "*"); ok {
+		return strings.HasPrefix(name, prefix)
+	}
+	return pattern == name
+}
+
+// CheckPattern says whether pattern can be one: a feed name, or the beginning
+// of one and *, which stands for any rest. The error wraps ErrInvalid.
+func CheckPattern(pattern string) error {
+	name, any := strings.CutSuffix(pattern, "*")
+	if any && name == "" {
+		return nil
+	}
+	if err := CheckName(name); err != nil {
+		return fmt.Errorf("a pattern is a feed name, or the beginning of one and *: %w", err)
+	}
+	return nil
+}
+
+// RetentionOptions tunes a retention. The zero value keeps everything.
+type RetentionOptions struct {
+	// Rules are tried in order; the first that matches a feed counts.
+	Rules []Rule
+	// KeyWindow is the publishers'; 0 means 24 hours.
+	KeyWindow time.Duration
+	// Every is the time between two rounds; 0 means 10 seconds.
+	Every time.Duration
+	// Logger gets what operators should see; nil means slog.Default.
+	Logger *slog.Logger
+}
+
+const (
+	retentionPage = 500 // feeds in one List
+
+	// What one step of sweeping removes, and the time between two: appends go
+	// on in between.
+	sweepRows  = 500
+	sweepPause = 20 * time.Millisecond
+)
+
+// Retention trims feeds by age and by number of events, and frees what was
+// trimmed: on one node at a time, in small steps. Ages are measured by the
+// clock that times the events; an event whose time is ahead of that clock is
+// kept until the clock has caught up with it.
+type Retention struct {
+	hub    *Hub
+	keeper Keeper
+	o      RetentionOptions
+	outage outage
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// NewRetention returns a retention for the store of hub, and starts it. Close it
+// before the hub. Its error wraps [errors.ErrUnsupported] if the store is no
+// Keeper, and ErrInvalid for a rule that cannot be.
+func NewRetention(hub *Hub, o RetentionOptions) (*Retention, error) {
+	keeper, err := hub.keeper()
+	if err != nil {
+		return nil, err
+	}
+	for _, rule := range o.Rules {
+		if err := CheckPattern(rule.Feeds); err != nil {
+			return nil, err
+		}
+	}
+	o.KeyWindow = cmp.Or(o.KeyWindow, 24*time.Hour)
+	o.Every = cmp.Or(o.Every, 10*time.Second)
+	o.Logger = cmp.Or(o.Logger, slog.Default())
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &Retention{hub: hub, keeper: keeper, o: o, cancel: cancel, done: make(chan struct{})}
+	go r.loop(ctx)
+	return r, nil
+}
+
+// Close returns when everything that the retention started has ended.
+func (r *Retention) Close() {
+	r.cancel()
+	<-r.done
+}
+
+func (r *Retention) loop(ctx context.Context) {
+	defer close(r.done)
+	ticker := time.NewTicker(r.o.Every)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+		_, err := r.keeper.Alone(ctx, r.round)
+		if ctx.Err() == nil {
+			r.outage.note(r.o.Logger, err, "retention")
+		}
+	}
+}
+
+// round trims what the rules say, and sweeps.
+func (r *Retention) round(ctx context.Context) error {
+	if err := r.trimAll(ctx); err != nil {
+		return err
+	}
+	for {
+		more, err := r.keeper.Sweep(ctx, sweepRows, r.o.KeyWindow)
+		if err != nil || !more {
+			return err
+		}
+		select {
+		case <-time.After(sweepPause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (r *Retention) trimAll(ctx context.Context) error {
+	if len(r.o.Rules) == 0 {
+		return nil
+	}
+	for after := ""; ; {
+		l, err := r.keeper.List(ctx, "", after, retentionPage)
+		if err != nil {
+			return fmt.Errorf("list feeds: %w", err)
+		}
+		for _, info := range l.Feeds {
+			if err := r.trim(ctx, info, l.Now); err != nil {
+				return fmt.Errorf("trim %s: %w", info.Feed, err)
+			}
+			after = info.Feed
+		}
+		if len(l.Feeds) < retentionPage {
+			return nil
+		}
+	}
+}
+
+// trim trims one feed, if a rule says so.
+func (r *Retention) trim(ctx context.Context, info Info, now time.Time) error {
+	for _, rule := range r.o.Rules {
+		if !rule.Matches(info.Feed) {
+			continue
+		}
+		before, err := r.before(ctx, info, rule, now)
+		if err != nil || before <= info.First {
+			return err
+		}
+		return r.hub.Trim(ctx, info.Feed, before)
+	}
+	return nil
+}
+
+// before returns the id below which the rule gives events up.
+func (r *Retention) before(ctx context.Context, info Info, rule Rule, now time.Time) (uint64, error) {
+	if info.First > info.Last {
+		return 0, nil
+	}
+	before := uint64(0)
+	if rule.Events > 0 && info.Last > rule.Events {
+		before = info.Last - rule.Events + 1
+	}
+	if rule.Age == 0 {
+		return before, nil
+	}
+	oldest := now.Add(-rule.Age)
+	if info.Updated.Before(oldest) {
+		return info.Last + 1, nil
+	}
+	c, err := r.keeper.Seek(ctx, info.Feed, oldest)
+	if err != nil {
+		return 0, err
+	}
+	return max(before, uint64(c)+1), nil
+}
