@@ -150,6 +150,13 @@ func (h *Hub) until(ctx context.Context) (context.Context, context.CancelFunc) {
 // Its errors wrap ErrInvalid for a bad name, ErrStopped for a closed hub, the
 // context's, or the store's: then the same call may succeed later.
 func (h *Hub) Subscribe(ctx context.Context, feed string, from From) (*Subscription, error) {
+	return h.subscribeTo(ctx, Start{feed, from}, make(chan struct{}, 1))
+}
+
+// subscribeTo returns a subscription that leaves a token in woken when it has
+// to be polled.
+func (h *Hub) subscribeTo(ctx context.Context, start Start, woken chan struct{}) (*Subscription, error) {
+	feed := start.Feed
 	if err := CheckName(feed); err != nil {
 		return nil, err
 	}
@@ -158,7 +165,7 @@ func (h *Hub) Subscribe(ctx context.Context, feed string, from From) (*Subscript
 		return nil, err
 	}
 	defer h.work.Done()
-	s, err := h.subscribe(ctx, l, from)
+	s, err := h.subscribe(ctx, l, start.From, woken)
 	if err != nil {
 		h.release(l)
 		if h.ctx.Err() != nil && ctx.Err() == nil {
@@ -169,7 +176,7 @@ func (h *Hub) Subscribe(ctx context.Context, feed string, from From) (*Subscript
 	return s, nil
 }
 
-func (h *Hub) subscribe(ctx context.Context, l *log, from From) (*Subscription, error) {
+func (h *Hub) subscribe(ctx context.Context, l *log, from From, woken chan struct{}) (*Subscription, error) {
 	b, err := h.boundsFor(ctx, l, from)
 	if err != nil {
 		return nil, err
@@ -185,7 +192,7 @@ func (h *Hub) subscribe(ctx context.Context, l *log, from From) (*Subscription, 
 	// The bounds may be shared, and older than what was found.
 	b.Last = max(b.Last, uint64(found))
 	cursor, gap := locate(from, b, found)
-	s := &Subscription{hub: h, log: l, bounds: b, cursor: cursor, gap: gap, woken: make(chan struct{}, 1)}
+	s := &Subscription{hub: h, log: l, bounds: b, cursor: cursor, gap: gap, woken: woken}
 	l.attach(s)
 	h.counts.subscribers.Add(1)
 	return s, nil

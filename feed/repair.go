@@ -256,7 +256,7 @@ func (h *Hub) askBounds(l *log) *flight[page] {
 	call := &flight[page]{done: make(chan struct{})}
 	h.start(func() {
 		call.value.Bounds, call.err = h.readBounds(h.ctx, l)
-		close(call.done)
+		call.finish()
 	})
 	return call
 }

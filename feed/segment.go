@@ -1,6 +1,9 @@
 package feed
 
-import "sync"
+import (
+	"iter"
+	"sync"
+)
 
 // segment is a stretch of consecutive events of one feed, and what they look
 // like on the wire. The log is made of segments, and a page read from a store
@@ -52,6 +55,16 @@ func (s *segment) since(c Cursor) Delivery {
 // encode returns the bytes of seen[from:], where seen is the beginning of the
 // segment's events. It encodes no event twice.
 func (s *segment) encode(encoding Encoding, seen []Event, from int) []byte {
+	bytes, ends := s.encodeEach(encoding, seen)
+	start, end := 0, ends[len(seen)-1]
+	if from > 0 {
+		start = ends[from-1]
+	}
+	return bytes[start:end:end]
+}
+
+// encodeEach returns the bytes of seen, and where in them each event ends.
+func (s *segment) encodeEach(encoding Encoding, seen []Event) (bytes []byte, ends []int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e := s.encodedAs(encoding)
@@ -62,12 +75,7 @@ func (s *segment) encode(encoding Encoding, seen []Event, from int) []byte {
 		e.bytes = encoding.Encode(e.bytes, &seen[n])
 		e.ends = append(e.ends, len(e.bytes))
 	}
-	start := 0
-	if from > 0 {
-		start = e.ends[from-1]
-	}
-	end := e.ends[len(seen)-1]
-	return e.bytes[start:end:end]
+	return e.bytes, e.ends
 }
 
 // encodings is how many encodings a segment keeps: clients choose among them,
@@ -92,6 +100,8 @@ func (s *segment) encodedAs(encoding Encoding) *encoded {
 type Delivery struct {
 	// Gap, if not nil, stands alone and comes before the events behind it.
 	Gap *Gap
+	// Closed, of a [Group], says that the feed is closed and was handed out whole.
+	Closed bool
 	// Ephemeral says that the events are not stored, have no id, and do not
 	// move the cursor.
 	Ephemeral bool
@@ -112,4 +122,24 @@ func (d Delivery) Encoded(encoding Encoding) []byte {
 		return nil
 	}
 	return d.segment.encode(encoding, d.seen, d.from)
+}
+
+// Each yields each event of the delivery with its encoded bytes, which are
+// shared like those of Encoded.
+func (d Delivery) Each(encoding Encoding) iter.Seq2[*Event, []byte] {
+	return func(yield func(*Event, []byte) bool) {
+		if d.from >= len(d.seen) {
+			return
+		}
+		bytes, ends := d.segment.encodeEach(encoding, d.seen)
+		for i := d.from; i < len(d.seen); i++ {
+			start := 0
+			if i > 0 {
+				start = ends[i-1]
+			}
+			if !yield(&d.seen[i], bytes[start:ends[i]:ends[i]]) {
+				return
+			}
+		}
+	}
 }

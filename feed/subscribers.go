@@ -27,9 +27,6 @@ func (l *log) wake() {
 	l.subsMu.Lock()
 	defer l.subsMu.Unlock()
 	for _, s := range l.subs {
-		select {
-		case s.woken <- struct{}{}:
-		default: // it has yet to look since it was last woken
-		}
+		s.wake()
 	}
 }
