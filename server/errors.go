@@ -20,7 +20,7 @@ type problem struct {
 }
 
 func writeProblem(w http.ResponseWriter, status int, detail string) {
-	if status == http.StatusServiceUnavailable {
+	if status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests {
 		w.Header().Set("Retry-After", strconv.Itoa(retryAfter))
 	}
 	writeJSON(w, "application/problem+json", status, problem{http.StatusText(status), status, detail})
@@ -69,6 +69,14 @@ var statuses = []struct {
 func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		writeProblem(w, http.StatusRequestEntityTooLarge, "the body has more than "+strconv.FormatInt(tooLarge.Limit, 10)+" bytes")
+		return
+	}
+	if errors.Is(err, errDelivered) {
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	if gap, ok := errors.AsType[*gapError](err); ok {
+		writeProblem(w, http.StatusGone, gap.Error())
 		return
 	}
 	for _, known := range statuses {

@@ -18,6 +18,8 @@ func (s *Server) router() http.Handler {
 	r.Post("/v1/feeds/{feed}/events", s.publish)
 	r.Get("/v1/feeds/{feed}/events", s.subscribe)
 	r.Head("/v1/feeds/{feed}/events", s.subscribe)
+	r.Get("/v1/events", s.subscribeMany)
+	r.Head("/v1/events", s.subscribeMany)
 
 	r.Get("/healthz", s.healthz)
 	r.Get("/readyz", s.readyz)

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
@@ -28,6 +29,12 @@ type Options struct {
 	// MaxAge ends streams that are about as old, a fifth either way; 0 means
 	// never.
 	MaxAge time.Duration
+	// Subscribers is how many subscribers there may be at one time, and
+	// SubscribersPerAddress how many from one address; 0 means any number.
+	Subscribers, SubscribersPerAddress int
+	// FeedsPerSubscription is how many feeds one subscriber may follow over one
+	// connection; 0 means 100.
+	FeedsPerSubscription int
 	// EventBytes is the publisher's limit, feed.PublisherOptions.EventBytes.
 	// A request body with more than twice as many is not read to its end.
 	EventBytes int
@@ -45,9 +52,9 @@ type Server struct {
 	logger    *slog.Logger
 	routes    http.Handler
 
-	mu       sync.Mutex
-	draining bool
-	streams  map[*stream]struct{}
+	shed        atomic.Uint64 // subscribers that were turned away
+	mu          sync.Mutex
+	subscribers subscribers
 }
 
 // New returns a server that publishes to publisher and subscribes to hub.
@@ -55,13 +62,17 @@ func New(hub *feed.Hub, publisher *feed.Publisher, o Options) *Server {
 	o.Heartbeat = cmp.Or(o.Heartbeat, 15*time.Second)
 	o.Retry = cmp.Or(o.Retry, 2*time.Second)
 	o.WriteTimeout = cmp.Or(o.WriteTimeout, 30*time.Second)
+	o.FeedsPerSubscription = cmp.Or(o.FeedsPerSubscription, 100)
 	o.EventBytes = cmp.Or(o.EventBytes, feed.DefaultEventBytes)
 	s := &Server{
 		hub:       hub,
 		publisher: publisher,
 		options:   o,
 		logger:    cmp.Or(o.Logger, slog.Default()),
-		streams:   make(map[*stream]struct{}),
+		subscribers: subscribers{
+			streams:   make(map[*stream]struct{}),
+			addresses: make(map[string]int),
+		},
 	}
 	s.routes = s.router()
 	return s
@@ -87,38 +98,4 @@ func (s *Server) Drain(ctx context.Context, window time.Duration) {
 		}
 		st.end(errDraining)
 	}
-}
-
-func (s *Server) stopAdmitting() []*stream {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.draining = true
-	streams := make([]*stream, 0, len(s.streams))
-	for st := range s.streams {
-		streams = append(streams, st)
-	}
-	return streams
-}
-
-// admit takes a stream in, unless the server is draining.
-func (s *Server) admit(st *stream) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.draining {
-		return false
-	}
-	s.streams[st] = struct{}{}
-	return true
-}
-
-func (s *Server) dismiss(st *stream) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.streams, st)
-}
-
-func (s *Server) isDraining() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.draining
 }

@@ -13,7 +13,7 @@ func Waiting() http.Handler {
 		case "/readyz":
 			writeReadiness(w, readiness{Store: "down", Bus: "down"})
 		default:
-			shed(w, r, "this node has not reached its store yet; nothing was stored")
+			shed(w, r, http.StatusServiceUnavailable, "this node has not reached its store yet; nothing was stored")
 		}
 	})
 }
