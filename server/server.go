@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/server/auth"
 )
 
 // Options tunes a server. The zero value is good.
@@ -31,6 +32,11 @@ type Options struct {
 	// EventBytes is the publisher's limit, feed.PublisherOptions.EventBytes.
 	// A request body with more than twice as many is not read to its end.
 	EventBytes int
+	// Auth says who may do what; nil means that everybody may everything.
+	Auth *auth.Verifier
+	// Origins are those whose pages may use this server from a browser, as
+	// [CheckOrigins] wants them; "*" is all of them, but not with cookies.
+	Origins []string
 	// Console serves everything that is not part of the interface, if set.
 	Console http.Handler
 	// Logger gets what operators should see; nil means slog.Default.
@@ -45,6 +51,8 @@ type Server struct {
 	logger    *slog.Logger
 	routes    http.Handler
 
+	sameOrigin *http.CrossOriginProtection
+
 	mu       sync.Mutex
 	draining bool
 	streams  map[*stream]struct{}
@@ -57,11 +65,12 @@ func New(hub *feed.Hub, publisher *feed.Publisher, o Options) *Server {
 	o.WriteTimeout = cmp.Or(o.WriteTimeout, 30*time.Second)
 	o.EventBytes = cmp.Or(o.EventBytes, feed.DefaultEventBytes)
 	s := &Server{
-		hub:       hub,
-		publisher: publisher,
-		options:   o,
-		logger:    cmp.Or(o.Logger, slog.Default()),
-		streams:   make(map[*stream]struct{}),
+		hub:        hub,
+		publisher:  publisher,
+		options:    o,
+		logger:     cmp.Or(o.Logger, slog.Default()),
+		sameOrigin: trusting(o.Origins),
+		streams:    make(map[*stream]struct{}),
 	}
 	s.routes = s.router()
 	return s
