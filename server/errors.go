@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/server/auth"
 )
 
 // problem is an error as RFC 9457 has it, of type about:blank.
@@ -57,6 +58,8 @@ var statuses = []struct {
 	{os.ErrDeadlineExceeded, http.StatusRequestTimeout},
 	{feed.ErrInvalid, http.StatusBadRequest},
 	{feed.ErrTooLarge, http.StatusRequestEntityTooLarge},
+	{errForbidden, http.StatusForbidden},
+	{auth.ErrUnavailable, http.StatusServiceUnavailable},
 	{errMediaType, http.StatusUnsupportedMediaType},
 	{errNotYet, http.StatusNotImplemented},
 	{feed.ErrUncertain, http.StatusServiceUnavailable},

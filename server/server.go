@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/server/auth"
 )
 
 // Options tunes a server. The zero value is good.
@@ -38,6 +39,11 @@ type Options struct {
 	// EventBytes is the publisher's limit, feed.PublisherOptions.EventBytes.
 	// A request body with more than twice as many is not read to its end.
 	EventBytes int
+	// Auth says who may do what; nil means that everybody may everything.
+	Auth *auth.Verifier
+	// Origins are those whose pages may use this server from a browser, as
+	// [CheckOrigins] wants them; "*" is all of them, but not with cookies.
+	Origins []string
 	// Console serves everything that is not part of the interface, if set.
 	Console http.Handler
 	// Logger gets what operators should see; nil means slog.Default.
@@ -52,6 +58,7 @@ type Server struct {
 	logger    *slog.Logger
 	routes    http.Handler
 
+	sameOrigin  *http.CrossOriginProtection
 	shed        atomic.Uint64 // subscribers that were turned away
 	mu          sync.Mutex
 	subscribers subscribers
@@ -65,10 +72,11 @@ func New(hub *feed.Hub, publisher *feed.Publisher, o Options) *Server {
 	o.FeedsPerSubscription = cmp.Or(o.FeedsPerSubscription, 100)
 	o.EventBytes = cmp.Or(o.EventBytes, feed.DefaultEventBytes)
 	s := &Server{
-		hub:       hub,
-		publisher: publisher,
-		options:   o,
-		logger:    cmp.Or(o.Logger, slog.Default()),
+		hub:        hub,
+		publisher:  publisher,
+		options:    o,
+		logger:     cmp.Or(o.Logger, slog.Default()),
+		sameOrigin: trusting(o.Origins),
 		subscribers: subscribers{
 			streams:   make(map[*stream]struct{}),
 			addresses: make(map[string]int),

@@ -66,6 +66,10 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, request subscrib
 		age := time.AfterFunc(jitter(s.options.MaxAge, 0.2), func() { end(errMaxAge) })
 		defer age.Stop()
 	}
+	if expires := grantOf(r.Context()).Expires(); !expires.IsZero() {
+		expiry := time.AfterFunc(time.Until(expires), func() { end(errExpired) })
+		defer expiry.Stop()
+	}
 	err = st.flush()
 	if err == nil && group == nil {
 		group, err = st.awaitStore(ctx, s, asked)

@@ -72,6 +72,9 @@ func (s *Server) readSubscribeMany(r *http.Request) (subscribeRequest, error) {
 		return subscribeRequest{}, err
 	}
 	for _, name := range names {
+		if err := subscribing.check(grantOf(r.Context()), name); err != nil {
+			return subscribeRequest{}, err
+		}
 		start := feed.Start{Feed: name, From: from}
 		cursor, resumed := cursors[name]
 		if resumed {
