@@ -22,6 +22,7 @@ type Subscription struct {
 
 	cursor  Cursor
 	heard   uint64        // ephemeral events of the log that are behind it
+	hinted  bool          // what was handed out last was one of them
 	gap     *Gap          // found at the start, yet to be handed out
 	reading *flight[page] // what the store was asked for
 	retry   time.Time     // when the store may be asked again after it failed
@@ -100,9 +101,26 @@ func (s *Subscription) poll() (d Delivery, ok bool, err error) {
 	if s.gap != nil {
 		return s.pass(s.gap), true, nil
 	}
-	if d, ok := s.log.hint(s); ok {
-		return d, true, nil
+	// What is stored and what is not take turns, so that neither can keep the
+	// other from a slow reader.
+	turn := s.hinted
+	if s.hinted = false; !turn {
+		if d, s.hinted = s.log.hint(s); s.hinted {
+			return d, true, nil
+		}
 	}
+	if d, ok, err = s.stored(); ok || !turn {
+		return d, ok, err
+	}
+	if hint, ok := s.log.hint(s); ok {
+		s.hinted = true
+		return hint, true, nil
+	}
+	return d, false, err
+}
+
+// stored returns what there is after the cursor.
+func (s *Subscription) stored() (d Delivery, ok bool, err error) {
 	if s.reading != nil {
 		select {
 		case <-s.reading.done:
@@ -128,6 +146,8 @@ func (s *Subscription) look() (Delivery, bool, error) {
 		s.cursor += Cursor(len(d.Events()))
 		s.hub.counts.fromLog.Add(uint64(len(d.Events())))
 		return d, true, nil
+	case viewTrimmed:
+		return s.pass(d.Gap), true, nil
 	case viewClosed:
 		return Delivery{}, false, ErrClosed
 	case viewBehind:
@@ -154,6 +174,10 @@ func (s *Subscription) take(answer *flight[page]) (Delivery, bool) {
 		return Delivery{}, false
 	}
 	s.wait, s.retry = backoff{}, time.Time{}
+	// The page may be from before a trim that the log has heard of.
+	if d, view := s.log.after(s.cursor); view == viewTrimmed {
+		return s.pass(d.Gap), true
+	}
 	if gap := gapAfter(s.cursor, answer.value.Bounds); gap != nil {
 		return s.pass(gap), true
 	}
