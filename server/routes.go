@@ -13,9 +13,11 @@ import (
 // router returns the whole route table.
 func (s *Server) router() http.Handler {
 	r := chi.NewRouter()
-	r.Use(escapedPaths, s.logRequests)
+	r.Use(escapedPaths, s.logRequests, boundBodies)
 
 	r.Post("/v1/feeds/{feed}/events", s.publish)
+	r.Post("/v1/feeds/{feed}/close", s.closeFeed)
+	r.Post("/v1/events", s.publishMany)
 	r.Get("/v1/feeds/{feed}/events", s.subscribe)
 	r.Head("/v1/feeds/{feed}/events", s.subscribe)
 

@@ -31,6 +31,9 @@ type Options struct {
 	// EventBytes is the publisher's limit, feed.PublisherOptions.EventBytes.
 	// A request body with more than twice as many is not read to its end.
 	EventBytes int
+	// BatchEvents and BatchBytes are the most events, and bytes of the request
+	// body, that are published at once; 0 means 1000, and 4 MiB.
+	BatchEvents, BatchBytes int
 	// Console serves everything that is not part of the interface, if set.
 	Console http.Handler
 	// Logger gets what operators should see; nil means slog.Default.
@@ -56,6 +59,8 @@ func New(hub *feed.Hub, publisher *feed.Publisher, o Options) *Server {
 	o.Retry = cmp.Or(o.Retry, 2*time.Second)
 	o.WriteTimeout = cmp.Or(o.WriteTimeout, 30*time.Second)
 	o.EventBytes = cmp.Or(o.EventBytes, feed.DefaultEventBytes)
+	o.BatchEvents = cmp.Or(o.BatchEvents, 1000)
+	o.BatchBytes = cmp.Or(o.BatchBytes, 4<<20)
 	s := &Server{
 		hub:       hub,
 		publisher: publisher,
