@@ -13,12 +13,14 @@ import (
 // router returns the whole route table.
 func (s *Server) router() http.Handler {
 	r := chi.NewRouter()
-	r.Use(escapedPaths, s.logRequests, allowOrigins(s.options.Origins))
+	r.Use(escapedPaths, s.logRequests, boundBodies, allowOrigins(s.options.Origins))
 
 	r.Group(func(r chi.Router) {
 		r.Use(s.authenticate)
 
 		r.With(s.may(publishing)).Post("/v1/feeds/{feed}/events", s.publish)
+		r.With(s.may(publishing)).Post("/v1/feeds/{feed}/close", s.closeFeed)
+		r.Post("/v1/events", s.publishMany)
 
 		r.With(s.may(subscribing)).Get("/v1/feeds/{feed}/events", s.subscribe)
 		r.With(s.may(subscribing)).Head("/v1/feeds/{feed}/events", s.subscribe)

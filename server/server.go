@@ -39,6 +39,9 @@ type Options struct {
 	// EventBytes is the publisher's limit, feed.PublisherOptions.EventBytes.
 	// A request body with more than twice as many is not read to its end.
 	EventBytes int
+	// BatchEvents and BatchBytes are the most events, and bytes of the request
+	// body, that are published at once; 0 means 1000, and 4 MiB.
+	BatchEvents, BatchBytes int
 	// Auth says who may do what; nil means that everybody may everything.
 	Auth *auth.Verifier
 	// Origins are those whose pages may use this server from a browser, as
@@ -71,6 +74,8 @@ func New(hub *feed.Hub, publisher *feed.Publisher, o Options) *Server {
 	o.WriteTimeout = cmp.Or(o.WriteTimeout, 30*time.Second)
 	o.FeedsPerSubscription = cmp.Or(o.FeedsPerSubscription, 100)
 	o.EventBytes = cmp.Or(o.EventBytes, feed.DefaultEventBytes)
+	o.BatchEvents = cmp.Or(o.BatchEvents, 1000)
+	o.BatchBytes = cmp.Or(o.BatchBytes, 4<<20)
 	s := &Server{
 		hub:        hub,
 		publisher:  publisher,
