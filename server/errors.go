@@ -23,6 +23,8 @@ func writeProblem(w http.ResponseWriter, status int, detail string) {
 	if status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", strconv.Itoa(retryAfter))
 	}
+	// What is not there now may be there next time, and some caches keep a 404.
+	w.Header().Set("Cache-Control", "no-store")
 	writeJSON(w, "application/problem+json", status, problem{http.StatusText(status), status, detail})
 }
 
@@ -49,6 +51,12 @@ var errNotYet = errors.New("not in this version of rejoin")
 // errMediaType is for bodies in a form that is not understood.
 var errMediaType = errors.New("unsupported")
 
+// errNotFound is for what was never there, errGone for what no longer is.
+var (
+	errNotFound = errors.New("does not exist")
+	errGone     = errors.New("no longer kept")
+)
+
 // statuses maps errors to what the client is told, first match first.
 var statuses = []struct {
 	err    error
@@ -58,7 +66,10 @@ var statuses = []struct {
 	{feed.ErrInvalid, http.StatusBadRequest},
 	{feed.ErrTooLarge, http.StatusRequestEntityTooLarge},
 	{errMediaType, http.StatusUnsupportedMediaType},
+	{errNotFound, http.StatusNotFound},
+	{errGone, http.StatusGone},
 	{errNotYet, http.StatusNotImplemented},
+	{errors.ErrUnsupported, http.StatusNotImplemented}, // by this store
 	{feed.ErrUncertain, http.StatusServiceUnavailable},
 	{feed.ErrUnavailable, http.StatusServiceUnavailable},
 	{feed.ErrStopped, http.StatusServiceUnavailable},
@@ -91,6 +102,8 @@ func detail(err error) string {
 		return "the store cannot be used right now; nothing was stored"
 	case errors.Is(err, feed.ErrStopped):
 		return "this node is stopping; nothing was stored"
+	case errors.Is(err, errors.ErrUnsupported):
+		return "this server's store cannot do that"
 	}
 	return strings.TrimPrefix(err.Error(), feed.ErrInvalid.Error()+": ")
 }

@@ -18,6 +18,13 @@ func (s *Server) router() http.Handler {
 	r.Post("/v1/feeds/{feed}/events", s.publish)
 	r.Get("/v1/feeds/{feed}/events", s.subscribe)
 	r.Head("/v1/feeds/{feed}/events", s.subscribe)
+	r.Delete("/v1/feeds/{feed}/events", s.trim)
+
+	r.Get("/v1/feeds", s.feeds)
+	r.Head("/v1/feeds", s.feeds)
+	r.Get("/v1/feeds/{feed}", s.feedInfo)
+	r.Head("/v1/feeds/{feed}", s.feedInfo)
+	r.Delete("/v1/feeds/{feed}", s.deleteFeed)
 
 	r.Get("/healthz", s.healthz)
 	r.Get("/readyz", s.readyz)
