@@ -19,6 +19,8 @@ func (s *Server) router() http.Handler {
 	r.Get("/v1/feeds/{feed}/events", s.subscribe)
 	r.Head("/v1/feeds/{feed}/events", s.subscribe)
 	r.Delete("/v1/feeds/{feed}/events", s.trim)
+	r.Get("/v1/feeds/{feed}/events/{id}", s.event)
+	r.Head("/v1/feeds/{feed}/events/{id}", s.event)
 
 	r.Get("/v1/feeds", s.feeds)
 	r.Head("/v1/feeds", s.feeds)

@@ -48,6 +48,7 @@ type Server struct {
 	mu       sync.Mutex
 	draining bool
 	streams  map[*stream]struct{}
+	waits    chan time.Time // closed when draining: requests for a page wait no longer
 }
 
 // New returns a server that publishes to publisher and subscribes to hub.
@@ -63,6 +64,7 @@ func New(hub *feed.Hub, publisher *feed.Publisher, o Options) *Server {
 		logger:    cmp.Or(o.Logger, slog.Default()),
 		streams:   make(map[*stream]struct{}),
 	}
+	s.waits = make(chan time.Time)
 	s.routes = s.router()
 	return s
 }
@@ -92,6 +94,9 @@ func (s *Server) Drain(ctx context.Context, window time.Duration) {
 func (s *Server) stopAdmitting() []*stream {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !s.draining {
+		close(s.waits)
+	}
 	s.draining = true
 	streams := make([]*stream, 0, len(s.streams))
 	for st := range s.streams {

@@ -16,6 +16,10 @@ import (
 
 // subscribe answers with an event stream: GET /v1/feeds/{feed}/events.
 func (s *Server) subscribe(w http.ResponseWriter, r *http.Request) {
+	if accepts(r, "application/json") && !accepts(r, "text/event-stream") {
+		s.page(w, r)
+		return
+	}
 	request, err := s.readSubscribe(r)
 	if err != nil {
 		s.writeError(w, r, err)
@@ -71,8 +75,8 @@ func subscribeLater(r *http.Request, query url.Values) error {
 			return fmt.Errorf("the query parameter %s is %w", name, errNotYet)
 		}
 	}
-	if !accepts(r, "text/event-stream") && (accepts(r, "application/json") || accepts(r, "application/x-ndjson")) {
-		return fmt.Errorf("any form but text/event-stream is %w", errNotYet)
+	if !accepts(r, "text/event-stream") && accepts(r, "application/x-ndjson") {
+		return fmt.Errorf("any stream but text/event-stream is %w", errNotYet)
 	}
 	return nil
 }

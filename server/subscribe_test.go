@@ -195,11 +195,11 @@ func TestBadSubscribe(t *testing.T) {
 			wantProblem(t, r, body, test.status, test.detail)
 		})
 	}
-	r, body := n.do("GET", events, map[string]string{"Accept": "application/json"}, "")
+	r, body := n.do("GET", events, map[string]string{"Accept": "application/x-ndjson"}, "")
 	wantProblem(t, r, body, 501, "text/event-stream")
-	r, body = n.do("DELETE", events, nil, "")
-	wantProblem(t, r, body, 405, "DELETE")
-	if diff := cmp.Diff([]string{"GET", "HEAD", "POST"}, r.Header.Values("Allow")); diff != "" {
+	r, body = n.do("PUT", events, nil, "")
+	wantProblem(t, r, body, 405, "PUT")
+	if diff := cmp.Diff([]string{"GET", "HEAD", "POST", "DELETE"}, r.Header.Values("Allow")); diff != "" {
 		t.Error(diff)
 	}
 }
