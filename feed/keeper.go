@@ -75,6 +75,9 @@ func (h *Hub) Trim(ctx context.Context, feed string, before uint64) error {
 	return nil
 }
 
+// StoreID returns the ID of the hub's store: see [Store].
+func (h *Hub) StoreID() string { return h.store.ID() }
+
 // Read returns a page of the feed's history, as [Store] Read does.
 func (h *Hub) Read(ctx context.Context, feed string, after Cursor, limit Limit) (Page, error) {
 	if err := CheckName(feed); err != nil {

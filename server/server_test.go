@@ -39,6 +39,12 @@ func start(t *testing.T, o server.Options, wrap func(feed.Store) feed.Store) *no
 	if wrap != nil {
 		store = wrap(store)
 	}
+	return startOn(t, o, store)
+}
+
+// startOn runs a node on a store, which it closes.
+func startOn(t *testing.T, o server.Options, store feed.Store) *node {
+	t.Helper()
 	bus := memory.NewBus()
 	hub := feed.NewHub(store, bus, feed.HubOptions{})
 	publisher := feed.NewPublisher(store, hub, bus, feed.PublisherOptions{})

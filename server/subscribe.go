@@ -17,7 +17,7 @@ import (
 // GET /v1/feeds/{feed}/events.
 func (s *Server) subscribe(w http.ResponseWriter, r *http.Request) {
 	if formOf(r) == nil {
-		s.writeError(w, r, fmt.Errorf("a page of history is %w", errNotYet))
+		s.page(w, r)
 		return
 	}
 	s.answerStream(w, r, s.readSubscribe)
@@ -77,9 +77,10 @@ func (s *Server) begin(ctx context.Context, request subscribeRequest) (*feed.Gro
 		return nil, err
 	}
 	subs := group.Subscriptions()
-	if gap := firstGap(subs); gap != nil && request.gapFails {
-		err = &gapError{*gap}
-	} else if request.done(subs) {
+	if request.gapFails {
+		err = checkGaps(subs)
+	}
+	if err == nil && request.done(subs) {
 		err = errDelivered
 	}
 	if err != nil {
@@ -89,10 +90,13 @@ func (s *Server) begin(ctx context.Context, request subscribeRequest) (*feed.Gro
 	return group, nil
 }
 
-func firstGap(subs []*feed.Subscription) *feed.Gap {
+func checkGaps(subs []*feed.Subscription) error {
 	for _, sub := range subs {
-		if gap := sub.Gap(); gap != nil {
-			return gap
+		if sub.Gap() == nil {
+			continue
+		}
+		if err := checkGap(sub.Cursor(), sub.Bounds()); err != nil {
+			return fmt.Errorf("%s: %w", sub.Feed(), err)
 		}
 	}
 	return nil
@@ -101,16 +105,6 @@ func firstGap(subs []*feed.Subscription) *feed.Gap {
 // errDelivered is for who comes back to feeds that are closed and has all of
 // them: an EventSource is stopped by 204.
 var errDelivered = errors.New("closed, and delivered")
-
-// gapError is a gap that the client wants no stream across.
-type gapError struct{ feed.Gap }
-
-func (e *gapError) Error() string {
-	if e.Reason == feed.Ahead {
-		return fmt.Sprintf("the feed ends at event %d, before the cursor %s: its store was replaced by an older one", e.Resumes-1, e.After)
-	}
-	return fmt.Sprintf("the events after %s and before %d are no longer kept", e.After, e.Resumes)
-}
 
 func writeStreamHead(w http.ResponseWriter, f form) {
 	h := w.Header()
