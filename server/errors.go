@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/server/auth"
 )
 
 // problem is an error as RFC 9457 has it, of type about:blank.
@@ -17,13 +18,21 @@ type problem struct {
 	Title  string `json:"title"`
 	Status int    `json:"status"`
 	Detail string `json:"detail"`
+	// Stored is about what a 503 refused to publish: "no" if nothing of it was
+	// stored, "unknown" if nobody can tell.
+	Stored string `json:"stored,omitempty"`
 }
 
 func writeProblem(w http.ResponseWriter, status int, detail string) {
-	if status == http.StatusServiceUnavailable {
+	problem{Status: status, Detail: detail}.write(w)
+}
+
+func (p problem) write(w http.ResponseWriter) {
+	if p.Status == http.StatusServiceUnavailable || p.Status == http.StatusTooManyRequests {
 		w.Header().Set("Retry-After", strconv.Itoa(retryAfter))
 	}
-	writeJSON(w, "application/problem+json", status, problem{http.StatusText(status), status, detail})
+	p.Title = http.StatusText(p.Status)
+	writeJSON(w, "application/problem+json", p.Status, p)
 }
 
 // retryAfter is what clients other than event streams are told to wait, in
@@ -57,7 +66,11 @@ var statuses = []struct {
 	{os.ErrDeadlineExceeded, http.StatusRequestTimeout},
 	{feed.ErrInvalid, http.StatusBadRequest},
 	{feed.ErrTooLarge, http.StatusRequestEntityTooLarge},
+	{errForbidden, http.StatusForbidden},
+	{auth.ErrUnavailable, http.StatusServiceUnavailable},
 	{errMediaType, http.StatusUnsupportedMediaType},
+	{feed.ErrClosed, http.StatusConflict},
+	{feed.ErrKeyReused, http.StatusUnprocessableEntity},
 	{errNotYet, http.StatusNotImplemented},
 	{feed.ErrUncertain, http.StatusServiceUnavailable},
 	{feed.ErrUnavailable, http.StatusServiceUnavailable},
@@ -67,13 +80,22 @@ var statuses = []struct {
 
 // writeError answers with the problem that err is.
 func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
-	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		writeProblem(w, http.StatusRequestEntityTooLarge, "the body has more than "+strconv.FormatInt(tooLarge.Limit, 10)+" bytes")
+	if other, ok := errors.AsType[*feed.LastError](err); ok {
+		w.Header().Set("ETag", entityTag(other.Last))
+		writeProblem(w, http.StatusPreconditionFailed, other.Error())
+		return
+	}
+	if errors.Is(err, errDelivered) {
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	if gap, ok := errors.AsType[*gapError](err); ok {
+		writeProblem(w, http.StatusGone, gap.Error())
 		return
 	}
 	for _, known := range statuses {
 		if errors.Is(err, known.err) {
-			writeProblem(w, known.status, detail(err))
+			problem{Status: known.status, Detail: detail(err), Stored: stored(r, known.status, err)}.write(w)
 			return
 		}
 	}
@@ -81,16 +103,29 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	writeProblem(w, http.StatusInternalServerError, "something went wrong here; the log says what")
 }
 
+// stored says what became of the events of a publish that got a 503.
+func stored(r *http.Request, status int, err error) string {
+	switch {
+	case r.Method != http.MethodPost || status != http.StatusServiceUnavailable:
+		return ""
+	case errors.Is(err, feed.ErrUncertain):
+		return "unknown"
+	}
+	return "no"
+}
+
 // detail says what err means for the client. The words of drivers and disks
 // stay in the log.
 func detail(err error) string {
 	switch {
 	case errors.Is(err, feed.ErrUncertain):
-		return "the store's answer was lost: the event may or may not have been stored"
+		return "the store's answer was lost: what was published may or may not have been stored"
 	case errors.Is(err, feed.ErrUnavailable):
 		return "the store cannot be used right now; nothing was stored"
 	case errors.Is(err, feed.ErrStopped):
 		return "this node is stopping; nothing was stored"
+	case errors.Is(err, feed.ErrKeyReused):
+		return "the Idempotency-Key came with another body or type before"
 	}
 	return strings.TrimPrefix(err.Error(), feed.ErrInvalid.Error()+": ")
 }

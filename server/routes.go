@@ -13,11 +13,20 @@ import (
 // router returns the whole route table.
 func (s *Server) router() http.Handler {
 	r := chi.NewRouter()
-	r.Use(escapedPaths, s.logRequests)
+	r.Use(escapedPaths, s.logRequests, boundBodies, allowOrigins(s.options.Origins))
 
-	r.Post("/v1/feeds/{feed}/events", s.publish)
-	r.Get("/v1/feeds/{feed}/events", s.subscribe)
-	r.Head("/v1/feeds/{feed}/events", s.subscribe)
+	r.Group(func(r chi.Router) {
+		r.Use(s.authenticate)
+
+		r.With(s.may(publishing)).Post("/v1/feeds/{feed}/events", s.publish)
+		r.With(s.may(publishing)).Post("/v1/feeds/{feed}/close", s.closeFeed)
+		r.Post("/v1/events", s.publishMany)
+
+		r.With(s.may(subscribing)).Get("/v1/feeds/{feed}/events", s.subscribe)
+		r.With(s.may(subscribing)).Head("/v1/feeds/{feed}/events", s.subscribe)
+		r.Get("/v1/events", s.subscribeMany)
+		r.Head("/v1/events", s.subscribeMany)
+	})
 
 	r.Get("/healthz", s.healthz)
 	r.Get("/readyz", s.readyz)
