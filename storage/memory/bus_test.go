@@ -20,6 +20,13 @@ func TestBus(t *testing.T) {
 	})
 }
 
+func TestSignals(t *testing.T) {
+	storagetest.TestSignals(t, func(t *testing.T) storagetest.Joiner {
+		b := NewBus()
+		return func(*testing.T) feed.Bus { return b }
+	})
+}
+
 // node is a receiver that stands still while it is held.
 type node struct {
 	cursor map[string]feed.Cursor

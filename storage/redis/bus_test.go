@@ -17,6 +17,14 @@ func TestBus(t *testing.T) {
 	})
 }
 
+func TestSignals(t *testing.T) {
+	url := storagetest.RedisURL(t)
+	storagetest.TestSignals(t, func(t *testing.T) storagetest.Joiner {
+		o := redis.Options{StoreID: rand.Text(), Prefix: "test"}
+		return func(t *testing.T) feed.Bus { return open(t, url, o) }
+	})
+}
+
 func open(t testing.TB, url string, o redis.Options) *redis.Bus {
 	t.Helper()
 	b, err := redis.Open(url, o)
