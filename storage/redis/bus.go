@@ -81,7 +81,7 @@ func Open(url string, o Options) (*Bus, error) {
 		length:  cmp.Or(o.StreamLength, 1000),
 		expiry:  int64((expiry + time.Second - 1) / time.Second),
 		logger:  cmp.Or(o.Logger, slog.Default()),
-		teller:  a.client(),
+		teller:  a.client(block + grace),
 		kept:    make([]atomic.Int64, shards),
 	}
 	b.health.logger = b.logger

@@ -78,9 +78,10 @@ func (b *Bus) speaker(ctx context.Context) (goredis.UniversalClient, error) {
 	return b.teller, nil
 }
 
-// Signals implements [feed.Signaler]. Like Tail, it has a client of its own.
+// Signals implements [feed.Signaler]. Like Tail, it has a client of its own. Its
+// timeout is for connecting, which the end of ctx does not interrupt.
 func (b *Bus) Signals(ctx context.Context, receive func(payload []byte)) error {
-	client := b.address.client()
+	client := b.address.client(signalTimeout)
 	defer client.Close()
 	wait := backoff{}
 	for ctx.Err() == nil {
