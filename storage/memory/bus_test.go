@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 
 	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/feed/feedtest"
 	"github.com/rejoin/rejoin/storage/storagetest"
 )
 
@@ -22,6 +23,13 @@ func TestBus(t *testing.T) {
 
 func TestSignals(t *testing.T) {
 	storagetest.TestSignals(t, func(t *testing.T) storagetest.Joiner {
+		b := NewBus()
+		return func(*testing.T) feed.Bus { return b }
+	})
+}
+
+func TestNodes(t *testing.T) {
+	storagetest.TestNodes(t, func() feed.Store { return feedtest.NewStore() }, func(t *testing.T) storagetest.Joiner {
 		b := NewBus()
 		return func(*testing.T) feed.Bus { return b }
 	})
