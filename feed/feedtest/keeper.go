@@ -20,10 +20,7 @@ func (s *Store) List(_ context.Context, prefix, after string, limit int) (feed.L
 		if !strings.HasPrefix(name, prefix) || name <= after {
 			continue
 		}
-		info := feed.Info{Feed: name, Bounds: h.bounds(), Updated: h.updated, Bytes: h.unswept}
-		for _, e := range h.events {
-			info.Bytes += int64(len(e.Data))
-		}
+		info := feed.Info{Feed: name, Bounds: h.bounds(), Updated: h.updated, Bytes: h.bytes}
 		l.Feeds = append(l.Feeds, info)
 	}
 	slices.SortFunc(l.Feeds, func(a, b feed.Info) int { return strings.Compare(a.Feed, b.Feed) })
@@ -40,27 +37,31 @@ func (s *Store) Trim(_ context.Context, name string, before uint64) error {
 		return nil
 	}
 	n := min(before-h.first, uint64(len(h.events)))
-	for _, e := range h.events[:n] {
-		h.unswept += int64(len(e.Data))
-	}
+	h.unswept = append(h.unswept, h.events[:n]...)
 	h.first += n
 	h.events = h.events[n:]
 	return nil
 }
 
 // Sweep implements feed.Keeper.
-func (s *Store) Sweep(_ context.Context, _ int, window time.Duration) (more bool, err error) {
+func (s *Store) Sweep(_ context.Context, limit int, window time.Duration) (more bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, h := range s.feeds {
-		h.unswept = 0
+		n := min(limit, len(h.unswept))
+		for _, e := range h.unswept[:n] {
+			h.bytes -= int64(len(e.Data))
+		}
+		h.unswept = h.unswept[n:]
+		limit -= n
 	}
 	for name, key := range s.keys {
-		if time.Since(key.time) >= window {
+		if limit > 0 && time.Since(key.time) >= window {
 			delete(s.keys, name)
+			limit--
 		}
 	}
-	return false, nil
+	return limit == 0, nil
 }
 
 // Alone implements feed.Keeper. There is one node only.
