@@ -122,12 +122,7 @@ func (tx *appending) admit(b feed.Batch) error {
 			return fmt.Errorf("%w: %s", feed.ErrClosed, d.Feed)
 		}
 	}
-	switch {
-	case b.IfLast == nil:
-		return nil
-	case about.closed:
-		return fmt.Errorf("%w: %s", feed.ErrClosed, b.Feed)
-	case uint64(about.last) != *b.IfLast:
+	if b.IfLast != nil && uint64(about.last) != *b.IfLast {
 		return &feed.LastError{Last: uint64(about.last)}
 	}
 	return nil
