@@ -12,11 +12,9 @@ import (
 )
 
 const (
-	// How long sweeping waits for a feed. An append holds it no longer, and who
-	// does is not waited for.
-	sweepPatience = 20 * time.Millisecond
-	// For how many feeds it waits in vain before it leaves the others.
-	sweepHeld = 5
+	// How long sweeping waits for a feed, in which appends let go of it; and for
+	// how many in vain before it leaves the others.
+	sweepPatience, sweepHeld = 100 * time.Millisecond, 5
 
 	aboveNames = "\x7f" // sorts behind all that a feed's name may have
 )

@@ -160,6 +160,37 @@ func TestBusyKey(t *testing.T) {
 	}
 }
 
+// Batches that have no feed in common come to two nodes with the same key at once:
+// one of them is stored.
+func TestKeyOfDifferentFeeds(t *testing.T) {
+	url := storagetest.SharedPostgres(t).NewDatabase(t)
+	nodes := []*Store{start(t, url, Options{}), start(t, url, Options{})}
+	const keys, calls = 5, 40
+	var mu sync.Mutex
+	won := make(map[string]int)
+	var publishers sync.WaitGroup
+	for i := range keys * calls {
+		key := fmt.Sprint("key ", i%keys)
+		publishers.Go(func() {
+			r := give(t, nodes[i/keys%2], keyed(key, several("x", fmt.Sprint("a", i), fmt.Sprint("b", i))))
+			if r.Err != nil {
+				wants(t, r.Err, feed.ErrKeyReused)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			won[key]++
+		})
+	}
+	publishers.Wait()
+	for i := range keys {
+		if key := fmt.Sprint("key ", i); won[key] != 1 {
+			t.Errorf("%s was stored %d times", key, won[key])
+		}
+	}
+	sound(t, url)
+}
+
 // A node is cut off between COMMIT and its answer, and nobody can be asked. The
 // repeat through another node gets what was stored, once.
 func TestKeyAfterUnknownOutcome(t *testing.T) {
