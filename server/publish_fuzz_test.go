@@ -34,6 +34,9 @@ func FuzzPublish(f *testing.F) {
 		f.Add(http.MethodPost, x.path, x.header, []byte(x.body))
 	}
 	f.Add(http.MethodPut, events, "", []byte("x"))
+	// A problem must not repeat all of what was sent.
+	f.Add(http.MethodPost, "/v1/"+strings.Repeat("x", 2000), "", []byte("x"))
+	f.Add(strings.Repeat("X", 2000), events, "", []byte("x"))
 	f.Fuzz(func(t *testing.T, method, path, header string, body []byte) {
 		r := requestOf(method, path, header, body)
 		if r == nil || r.Method == http.MethodGet || r.Method == http.MethodHead {
