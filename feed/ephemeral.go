@@ -3,6 +3,7 @@ package feed
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -13,24 +14,28 @@ const (
 	// What a log keeps of them, for subscribers that are not quick enough.
 	ephemeraEvents = 64
 	ephemeraBytes  = 256 << 10
+
+	// How long an ephemeral event waits for the store to say whether the feed
+	// is closed.
+	closedPatience = 500 * time.Millisecond
 )
 
 // ephemera is the newest ephemeral events of one feed, under the lock of its
 // log. A segment holds one of them, so that its encoded bytes are shared.
 type ephemera struct {
-	said   uint64 // how many there ever were
+	said   atomic.Uint64 // how many there ever were; may be read without the lock
 	newest []*segment
 	bytes  int
 	at     time.Time // of the newest
 }
 
-func (e *ephemera) add(event Event, now time.Time) {
+func (e *ephemera) add(event Event, now time.Time, memory int) {
 	e.newest = append(e.newest, newSegment(0, []Event{event}))
 	e.bytes += cost(&event)
-	e.said++
+	e.said.Add(1)
 	e.at = now
 	n := 0
-	for len(e.newest)-n > ephemeraEvents || e.bytes > ephemeraBytes && len(e.newest)-n > 1 {
+	for len(e.newest)-n > ephemeraEvents || e.bytes > min(ephemeraBytes, memory) && len(e.newest)-n > 1 {
 		e.bytes -= e.newest[n].bytes
 		n++
 	}
@@ -39,8 +44,9 @@ func (e *ephemera) add(event Event, now time.Time) {
 
 // since returns the oldest event that is kept of those after the first heard.
 func (e *ephemera) since(heard uint64) (d Delivery, now uint64, ok bool) {
-	kept := e.said - uint64(len(e.newest))
-	if heard = max(heard, kept); heard == e.said {
+	said := e.said.Load()
+	kept := said - uint64(len(e.newest))
+	if heard = max(heard, kept); heard == said {
 		return Delivery{}, heard, false
 	}
 	s := e.newest[heard-kept]
@@ -55,6 +61,9 @@ func (e *ephemera) rest(then time.Time) {
 
 // hint returns the oldest ephemeral event that s has not been handed.
 func (l *log) hint(s *Subscription) (d Delivery, ok bool) {
+	if l.ephemera.said.Load() == s.heard {
+		return Delivery{}, false
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	d, s.heard, ok = l.ephemera.since(s.heard)
@@ -70,16 +79,25 @@ func (p *Publisher) PublishEphemeral(ctx context.Context, d Draft) error {
 	if err != nil {
 		return err
 	}
-	if p.hub.isClosed(ctx, d.Feed) {
-		return ErrClosed
-	}
 	if p.hub.ctx.Err() != nil {
 		return ErrStopped
 	}
+	if p.hub.isClosed(ctx, d.Feed) {
+		return ErrClosed
+	}
 	e := Event{Feed: d.Feed, Type: d.Type, Data: d.Data, JSON: d.JSON, Time: time.Now().UTC().Truncate(time.Millisecond)}
 	p.hub.ephemeral(e)
-	p.hub.signals.send(signalEphemeral, note{Event: &e})
+	p.hub.signals.send(note{Kind: signalEphemeral, Event: &e})
 	return nil
+}
+
+// ephemeral says whether e, which came from another node, can be one: a bus is
+// not trusted with what a browser would take for something else.
+func (e *Event) ephemeral() bool {
+	const limit = 1 << 29 // the other node's is not known
+	d := Draft{Feed: e.Feed, Type: e.Type, Data: e.Data, JSON: e.JSON}
+	clean, err := d.clean(limit)
+	return err == nil && clean == d && e.ID == 0
 }
 
 // isClosed says whether the feed is known to be closed. While the store does
@@ -90,18 +108,35 @@ func (h *Hub) isClosed(ctx context.Context, feed string) bool {
 			return b.Closed
 		}
 	}
-	all, err := h.store.Bounds(ctx, []string{feed})
-	return err == nil && all[0].Closed
+	call := h.bounds.join(feed, h.start, func() (Bounds, error) {
+		if h.ctx.Err() != nil {
+			return Bounds{}, ErrStopped
+		}
+		all, err := h.store.Bounds(h.ctx, []string{feed})
+		if err != nil {
+			return Bounds{}, err
+		}
+		return all[0], nil
+	})
+	patience := time.NewTimer(closedPatience)
+	defer patience.Stop()
+	select {
+	case <-call.done:
+		return call.err == nil && call.value.Closed
+	case <-patience.C:
+	case <-ctx.Done():
+	}
+	return false
 }
 
 // ephemeral hands the event to the subscribers of this node.
 func (h *Hub) ephemeral(e Event) {
-	l, _ := h.lookup(e.Feed)
+	l, memory := h.lookup(e.Feed)
 	if l == nil {
 		return
 	}
 	l.mu.Lock()
-	l.ephemera.add(e, time.Now())
+	l.ephemera.add(e, time.Now(), memory/2)
 	l.mu.Unlock()
 	h.settle(l, outcome{grew: true})
 }

@@ -174,27 +174,34 @@ func (h *Hub) sweep(now time.Time) []*log {
 	return logs
 }
 
+// verifyLogs compares those logs with the store that have been loaded.
 func (h *Hub) verifyLogs(logs []*log) error {
-	var (
-		open  []*log
-		feeds []string
-		tails []Cursor
-	)
+	var loaded []*log
 	for _, l := range logs {
-		// The end of the log is read before the store is: whatever the log
-		// holds now was committed, so the store can't be behind it.
-		if tail, ok := l.end(); ok {
-			open, feeds, tails = append(open, l), append(feeds, l.feed), append(tails, tail)
+		if _, ok := l.end(); ok {
+			loaded = append(loaded, l)
 		}
 	}
-	if len(open) == 0 {
+	return h.compare(loaded)
+}
+
+// compare compares logs with the store.
+func (h *Hub) compare(logs []*log) error {
+	if len(logs) == 0 {
 		return nil
+	}
+	feeds, tails := make([]string, len(logs)), make([]Cursor, len(logs))
+	for i, l := range logs {
+		// The end of the log is read before the store is: whatever the log
+		// holds now was committed, so the store can't be behind it.
+		tails[i], _ = l.end()
+		feeds[i] = l.feed
 	}
 	all, err := h.store.Bounds(h.ctx, feeds)
 	if err != nil {
 		return err
 	}
-	for i, l := range open {
+	for i, l := range logs {
 		h.settle(l, l.learn(all[i], tails[i]))
 	}
 	return nil

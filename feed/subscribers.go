@@ -3,9 +3,7 @@ package feed
 // The subscriptions of a log.
 
 func (l *log) attach(s *Subscription) {
-	l.mu.Lock()
-	s.heard = l.ephemera.said
-	l.mu.Unlock()
+	s.heard = l.ephemera.said.Load()
 	l.subsMu.Lock()
 	defer l.subsMu.Unlock()
 	s.place = len(l.subs)

@@ -21,6 +21,7 @@ type Subscription struct {
 
 	cursor  Cursor
 	heard   uint64           // ephemeral events of the log that are behind it
+	hinted  bool             // the last delivery was one of them
 	gap     *Gap             // found at the start, yet to be handed out
 	reading *flight[page]    // what the store was asked for
 	retry   <-chan time.Time // when to ask it again after it failed
@@ -91,9 +92,22 @@ func (s *Subscription) poll() (d Delivery, ok bool, err error) {
 	if s.gap != nil {
 		return s.pass(s.gap), true, nil
 	}
+	// By turns: neither kind of event keeps the other waiting.
+	if s.hinted {
+		s.hinted = false
+		if d, ok, _ := s.stored(); ok {
+			return d, true, nil
+		}
+	}
 	if d, ok := s.log.hint(s); ok {
+		s.hinted = true
 		return d, true, nil
 	}
+	return s.stored()
+}
+
+// stored returns what the log or the store has for the subscription.
+func (s *Subscription) stored() (d Delivery, ok bool, err error) {
 	if s.reading != nil {
 		select {
 		case <-s.reading.done:
