@@ -67,7 +67,7 @@ func (e *ear) hears(from *redis.Bus, within time.Duration) {
 	before := e.count()
 	eventually(e.t, within, "a signal arrives", func() bool {
 		_ = sendSignal(from) // it fails for as long as the fault lasts
-		time.Sleep(10 * time.Millisecond)
+		time.Sleep(10 * time.Millisecond) // for the signal; a lost one is sent again
 		return e.count() > before
 	})
 }
