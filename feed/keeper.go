@@ -71,7 +71,7 @@ func (h *Hub) Trim(ctx context.Context, feed string, before uint64) error {
 			signal(h.missed)
 		}
 	}
-	h.signals.send(signalChanged, note{Feed: feed})
+	h.signals.send(note{Kind: signalChanged, Feed: feed})
 	return nil
 }
 
