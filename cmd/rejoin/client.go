@@ -60,10 +60,10 @@ func eventsURL(server, name string) (*url.URL, error) {
 
 // refusal is an answer that is not the one hoped for.
 type refusal struct {
-	status  int
-	detail  string
-	problem bool          // Rejoin's own words, not a proxy's
-	wait    time.Duration // what Retry-After asks for
+	status int
+	detail string
+	stored string        // "no" if the server promises that nothing was stored
+	wait   time.Duration // what Retry-After asks for
 }
 
 func (r *refusal) Error() string { return fmt.Sprintf("%s (status %d)", r.detail, r.status) }
@@ -84,11 +84,11 @@ func readRefusal(resp *http.Response) *refusal {
 	if mediaType != "application/problem+json" {
 		return r
 	}
-	var problem struct{ Title, Detail string }
+	var problem struct{ Title, Detail, Stored string }
 	if err := json.NewDecoder(io.LimitReader(resp.Body, 64<<10)).Decode(&problem); err != nil {
 		return r
 	}
-	r.problem = true
+	r.stored = problem.Stored
 	for _, words := range []string{problem.Title, problem.Detail} {
 		if words != "" {
 			r.detail = words
