@@ -294,6 +294,7 @@ func TestEnvironment(t *testing.T) {
 	for entry, refused := range map[string]bool{
 		"REJOIN_LISTEN=x":                                false,
 		"REJOIN_CONFIG=x":                                false,
+		"REJOIN_TOKEN=x":                                 false,
 		"REJOIN_TEST_POSTGRES=x":                         false,
 		"REJOINED=x":                                     false,
 		"PATH=x":                                         false,

@@ -28,7 +28,9 @@ CR LF; an empty line is an event with empty data.
 What is surely not stored, because the server cannot be reached or says so, is
 tried again: for 30 seconds with DATA, for as long as it takes with standard
 input. When it cannot be known whether an event was stored, publish fails and
-names the line.`,
+names the line.
+
+A server that asks for a token gets the one in REJOIN_TOKEN.`,
 		Args: usageArgs(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if p.url, err = eventsURL(server, name); err != nil {

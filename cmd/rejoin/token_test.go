@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -85,5 +86,34 @@ func TestTokenRefuses(t *testing.T) {
 		if strings.Contains(stderr.String(), "hunter2") || strings.Contains(stderr.String(), tokenSecret) {
 			t.Errorf("the secret is printed: %s", stderr.String())
 		}
+	}
+}
+
+// TestTokenInUse: publish and tail show the token of the environment.
+func TestTokenInUse(t *testing.T) {
+	t.Setenv("REJOIN_AUTH_JWT_KEY", tokenSecret)
+	ctx, signal := context.WithCancel(t.Context())
+	srv := runServe(t, ctx, filepath.Join(t.TempDir(), "rejoin.db"), "--auth", "jwt")
+	command := func(args ...string) (int, string, string) {
+		var stdout, stderr bytes.Buffer
+		code := run(t.Context(), args, strings.NewReader("x"), &stdout, &stderr)
+		return code, strings.TrimSpace(stdout.String()), stderr.String()
+	}
+	publish := []string{"publish", "--feed", "log", "--url", srv.url, "x"}
+	if code, _, stderr := command(publish...); code != exitFailed || !strings.Contains(stderr, "a token is needed (status 401)") {
+		t.Errorf("without a token: exit %d, %s", code, stderr)
+	}
+	_, token, _ := command("token", "--publish", "log")
+	t.Setenv("REJOIN_TOKEN", token)
+	if code, id, stderr := command(publish...); code != exitOK || id != "1" {
+		t.Errorf("exit %d, %s %s", code, id, stderr)
+	}
+	if code, _, stderr := command("tail", "--feed", "log", "--url", srv.url); code != exitFailed || !strings.Contains(stderr, "the token may not subscribe to log (status 403)") || strings.Contains(stderr, token) {
+		t.Errorf("exit %d, %s", code, stderr)
+	}
+	signal()
+	srv.await(t, "stopped")
+	if code := <-srv.exit; code != exitOK {
+		t.Errorf("exit %d", code)
 	}
 }
