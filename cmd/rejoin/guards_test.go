@@ -13,6 +13,7 @@ import (
 	"encoding/pem"
 	"io"
 	"log/slog"
+	"maps"
 	"math/big"
 	"net"
 	"net/http"
@@ -169,10 +170,42 @@ func TestServeGuarded(t *testing.T) {
 	}
 }
 
+// TestStreamsOfAConnection: a browser with more streams than one connection can
+// have would wait with everything else, for ever.
+func TestStreamsOfAConnection(t *testing.T) {
+	files := certificateFiles(t)
+	certificate := writeCertificate(t, files)
+	g, err := openGuards(t.Context(), Config{TLS: files}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	url := "https://" + startTLS(t, g) + "/stream"
+	client := trusting(t, certificate, true)
+	connections := make(map[string]int)
+	for range 251 {
+		resp, err := client.Get(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		connections[resp.Header.Get("From")]++
+	}
+	if counts := slices.Sorted(maps.Values(connections)); !slices.Equal(counts, []int{1, 250}) {
+		t.Errorf("the connections have %v streams, want 250 and 1", counts)
+	}
+}
+
 // startTLS serves with g until the end of the test.
 func startTLS(t *testing.T, g guards) string {
 	t.Helper()
-	s := newHTTPServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.Proto) }), slog.New(slog.DiscardHandler))
+	s := newHTTPServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("From", r.RemoteAddr)
+		_, _ = io.WriteString(w, r.Proto)
+		if r.URL.Path == "/stream" {
+			_ = http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+		}
+	}), slog.New(slog.DiscardHandler))
 	g.secure(s, time.Minute)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
