@@ -128,7 +128,7 @@ func TestStoredMember(t *testing.T) {
 			t.Errorf("what is refused for good has no need to say: %s", body)
 		}
 	}
-	http1 := httptest.NewServer(server.Waiting())
+	http1 := httptest.NewServer(server.Waiting(nil))
 	defer http1.Close()
 	n := &node{t: t, url: http1.URL}
 	if _, body := n.do(http.MethodPost, events, nil, "x"); !strings.Contains(body, `"stored":"no"`) {

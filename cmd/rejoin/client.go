@@ -10,6 +10,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -19,6 +20,10 @@ import (
 
 const defaultURL = "http://127.0.0.1:8080"
 
+// tokenVariable is where publish and tail have their token from: unlike a flag,
+// the environment is not shown to everyone on the machine.
+const tokenVariable = "REJOIN_TOKEN"
+
 // newClient returns the HTTP client of publish and tail. It answers no
 // redirect: one would turn a POST into a GET.
 func newClient() *http.Client {
@@ -27,10 +32,26 @@ func newClient() *http.Client {
 	// close just as a request leaves on it makes the outcome unknown.
 	transport.IdleConnTimeout = 30 * time.Second
 	transport.DisableCompression = true // compressing proxies hold events back
-	return &http.Client{
+	client := &http.Client{
 		Transport:     transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
+	if token := os.Getenv(tokenVariable); token != "" {
+		client.Transport = &bearer{transport, token}
+	}
+	return client
+}
+
+// bearer sends its token with every request.
+type bearer struct {
+	*http.Transport
+	token string
+}
+
+func (b *bearer) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context()) // a RoundTripper may not change what it is given
+	r.Header.Set("Authorization", "Bearer "+b.token)
+	return b.Transport.RoundTrip(r)
 }
 
 // serverURL checks what --url says. The error is a usage error.

@@ -248,7 +248,7 @@ var injectedPort = regexp.MustCompile(`^(tcp|udp|sctp)://`)
 // checkEnvironment returns a fault for each variable that looks like a key and
 // is none. It names no values: they may be secrets.
 func checkEnvironment(environ []string, keys []key) (faults []error) {
-	known := map[string]bool{"REJOIN_CONFIG": true}
+	known := map[string]bool{"REJOIN_CONFIG": true, tokenVariable: true}
 	for _, k := range keys {
 		known[variable(k.name)] = true
 	}

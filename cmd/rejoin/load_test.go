@@ -146,6 +146,30 @@ func TestEveryKeyFromTheEnvironment(t *testing.T) {
 	}
 }
 
+// TestLists: a list is one in the file, and has commas elsewhere.
+func TestLists(t *testing.T) {
+	for _, test := range []struct {
+		file, env string
+		want      []string
+	}{
+		{"", "", nil},
+		{"cors: {origins: []}", "", nil},
+		{"cors: {origins: ['*']}", "", []string{"*"}},
+		{"cors:\n  origins:\n    - https://a.example\n    - https://b.example\n", "", []string{"https://a.example", "https://b.example"}},
+		{"cors: {origins: 'https://a.example, https://b.example'}", "", []string{"https://a.example", "https://b.example"}},
+		{"cors: {origins: ['*']}", "https://c.example,https://d.example", []string{"https://c.example", "https://d.example"}},
+	} {
+		t.Setenv("REJOIN_CORS_ORIGINS", test.env)
+		c, err := load(t, test.file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(test.want, c.CORS.Origins); diff != "" {
+			t.Errorf("%s, %s: %s", test.file, test.env, diff)
+		}
+	}
+}
+
 // wantFaults checks that err is a usage error with exactly these faults, each
 // given by words of it.
 func wantFaults(t *testing.T, err error, faults ...string) {
@@ -276,6 +300,7 @@ func TestEnvironment(t *testing.T) {
 	for entry, refused := range map[string]bool{
 		"REJOIN_LISTEN=x":                                false,
 		"REJOIN_CONFIG=x":                                false,
+		"REJOIN_TOKEN=x":                                 false,
 		"REJOIN_TEST_POSTGRES=x":                         false,
 		"REJOINED=x":                                     false,
 		"PATH=x":                                         false,
@@ -320,6 +345,9 @@ func TestOpenToOthers(t *testing.T) {
 			wantFaults(t, err, "auth.mode: ")
 		} else if err != nil {
 			t.Errorf("%s: %v", listen, err)
+		}
+		if _, err := load(t, "auth: {jwt: {key: "+tokenSecret+"}}", "--listen", listen, "--auth", "jwt"); err != nil {
+			t.Errorf("%s with tokens: %v", listen, err)
 		}
 		for _, how := range []string{"file", "environment", "flag"} {
 			t.Run(listen+" by "+how, func(t *testing.T) {

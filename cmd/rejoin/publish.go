@@ -28,7 +28,9 @@ CR LF; an empty line is an event with empty data.
 
 Each event is sent until the server says that it is stored: for 30 seconds with
 DATA, for as long as it takes with standard input. It is stored once, however
-often it has to be sent, by means of an idempotency key of its own.`,
+often it has to be sent, by means of an idempotency key of its own.
+
+A server that asks for a token gets the one in REJOIN_TOKEN.`,
 		Args: usageArgs(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if p.url, err = eventsURL(server, name); err != nil {
