@@ -23,6 +23,7 @@ type Config struct {
 	Bus       BusConfig
 	Subscribe SubscribeConfig
 	Limits    LimitsConfig
+	Retention []feed.Rule // the first that matches a feed; none: everything is kept
 	Auth      AuthConfig
 	Drain     DrainConfig
 	Log       LogConfig

@@ -18,8 +18,13 @@ import (
 // file, environment or flag gets into a Config.
 type key struct {
 	name string
-	set  func(value string) error
+	set  func(value any) error
 }
+
+// namedFaults are faults that name the part of a key that they are about.
+type namedFaults []error
+
+func (f namedFaults) Error() string { return errors.Join(f...).Error() }
 
 // keys lists every key there is, bound to c.
 func (c *Config) keys() []key {
@@ -37,43 +42,56 @@ func (c *Config) keys() []key {
 		{"subscribe.write_timeout", duration(&c.Subscribe.WriteTimeout)},
 		{"subscribe.max_age", duration(&c.Subscribe.MaxAge)},
 		{"limits.event_bytes", number(&c.Limits.EventBytes)},
-		{"auth.mode", func(value string) error {
+		{"retention", retention(&c.Retention)},
+		{"auth.mode", one(func(value string) error {
 			c.Auth = AuthConfig{Mode: value, Written: true}
 			return nil
-		}},
+		})},
 		{"drain.window", duration(&c.Drain.Window)},
 		{"log.level", text(&c.Log.Level)},
 		{"log.format", text(&c.Log.Format)},
 	}
 }
 
-func text(to *string) func(string) error {
-	return func(value string) error {
-		*to = value
-		return nil
+// one is for keys that take one value, as it was written: YAML knows numbers
+// and truth values; the keys know better what they want.
+func one(set func(string) error) func(any) error {
+	return func(value any) error {
+		switch value.(type) {
+		case string, int, int64, uint64, float64, bool:
+			return set(fmt.Sprint(value))
+		}
+		return errors.New("it takes one value, not a list or a section")
 	}
 }
 
-func duration(to *time.Duration) func(string) error {
-	return func(value string) error {
+func text(to *string) func(any) error {
+	return one(func(value string) error {
+		*to = value
+		return nil
+	})
+}
+
+func duration(to *time.Duration) func(any) error {
+	return one(func(value string) error {
 		d, err := time.ParseDuration(value)
 		if err != nil {
 			return fmt.Errorf("%q is not a duration such as 15s", value)
 		}
 		*to = d
 		return nil
-	}
+	})
 }
 
-func number(to *int) func(string) error {
-	return func(value string) error {
+func number(to *int) func(any) error {
+	return one(func(value string) error {
 		n, err := strconv.Atoi(value)
 		if err != nil {
 			return fmt.Errorf("%q is not a whole number", value)
 		}
 		*to = n
 		return nil
-	}
+	})
 }
 
 // flagKeys says which flag, where a command has it, sets which key.
@@ -103,11 +121,10 @@ func Load(flags *pflag.FlagSet) (Config, error) {
 		if !v.IsSet(k.name) {
 			continue
 		}
-		value, err := scalar(v.Get(k.name))
-		if err == nil {
-			err = k.set(value)
-		}
-		if err != nil {
+		err := k.set(v.Get(k.name))
+		if named, ok := errors.AsType[namedFaults](err); ok {
+			faults = append(faults, named...)
+		} else if err != nil {
 			faults = append(faults, fmt.Errorf("%s: %w", k.name, err))
 		}
 	}
@@ -167,16 +184,6 @@ func bind(v *viper.Viper, flags *pflag.FlagSet, keys []key) error {
 // variable returns the environment variable of a key.
 func variable(name string) string {
 	return "REJOIN_" + strings.ToUpper(strings.ReplaceAll(name, ".", "_"))
-}
-
-// scalar returns a value as it was written. YAML knows numbers and truth
-// values; the keys know better what they want.
-func scalar(value any) (string, error) {
-	switch value.(type) {
-	case string, int, int64, uint64, float64, bool:
-		return fmt.Sprint(value), nil
-	}
-	return "", errors.New("it takes one value, not a list or a section")
 }
 
 // injected matches what Kubernetes puts into the environment for each Service

@@ -10,6 +10,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/viper"
+
+	"github.com/rejoin/rejoin/feed"
 )
 
 // load loads a configuration from a file, if it has content, and flags.
@@ -113,7 +115,7 @@ func TestEveryKeyFromTheEnvironment(t *testing.T) {
 		"listen": "0.0.0.0:1", "store.url": "sqlite:/x.db", "bus.url": "redis://h", "bus.verify": "2s",
 		"admin.listen": "127.0.0.1:2", "bus.prefix": "p", "bus.shards": "3", "bus.stream_length": "4",
 		"subscribe.heartbeat": "3s", "subscribe.retry": "4s", "subscribe.write_timeout": "5s", "subscribe.max_age": "6s",
-		"limits.event_bytes": "7", "auth.mode": "none", "drain.window": "8s", "log.level": "warn", "log.format": "json",
+		"limits.event_bytes": "7", "retention": "feeds=chat:* age=8h events=9", "auth.mode": "none", "drain.window": "8s", "log.level": "warn", "log.format": "json",
 	}
 	for _, k := range new(Config).keys() {
 		t.Setenv(variable(k.name), values[k.name])
@@ -129,6 +131,7 @@ func TestEveryKeyFromTheEnvironment(t *testing.T) {
 		Bus:       BusConfig{"redis://h", "p", 3, 4, 2 * time.Second},
 		Subscribe: SubscribeConfig{3 * time.Second, 4 * time.Second, 5 * time.Second, 6 * time.Second},
 		Limits:    LimitsConfig{7},
+		Retention: []feed.Rule{{Feeds: "chat:*", Age: 8 * time.Hour, Events: 9}},
 		Auth:      AuthConfig{"none", true},
 		Drain:     DrainConfig{8 * time.Second},
 		Log:       LogConfig{"warn", "json"},

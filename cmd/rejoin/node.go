@@ -23,6 +23,7 @@ type node struct {
 	bus       feed.Bus
 	hub       *feed.Hub
 	publisher *feed.Publisher
+	retention *feed.Retention
 	refused   func() uint64
 	server    *server.Server
 }
@@ -36,6 +37,11 @@ func openNode(store feed.Store, c Config, logger *slog.Logger) (*node, error) {
 	}
 	n.hub = feed.NewHub(store, n.bus, feed.HubOptions{Verify: c.Bus.Verify, Logger: logger})
 	n.publisher = feed.NewPublisher(store, n.hub, n.bus, feed.PublisherOptions{EventBytes: c.Limits.EventBytes, Logger: logger})
+	var err error
+	// Without rules as well: what clients trim, and keys, have to be swept.
+	if n.retention, err = feed.NewRetention(n.hub, feed.RetentionOptions{Rules: c.Retention, Logger: logger}); err != nil {
+		return nil, errors.Join(fmt.Errorf("start retention: %w", err), n.close())
+	}
 	n.server = server.New(n.hub, n.publisher, server.Options{
 		Heartbeat:    c.Subscribe.Heartbeat,
 		Retry:        c.Subscribe.Retry,
@@ -69,6 +75,9 @@ func (n *node) openBus(c BusConfig, logger *slog.Logger) error {
 
 // close closes everything, what takes from others before what gives.
 func (n *node) close() error {
+	if n.retention != nil {
+		n.retention.Close()
+	}
 	n.publisher.Close()
 	n.hub.Close()
 	var errs []error
