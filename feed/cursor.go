@@ -29,6 +29,9 @@ func ParseCursor(s string) (Cursor, error) {
 // String returns the wire form.
 func (c Cursor) String() string { return strconv.FormatUint(uint64(c), 10) }
 
+// Append appends the wire form to dst.
+func (c Cursor) Append(dst []byte) []byte { return strconv.AppendUint(dst, uint64(c), 10) }
+
 // Bounds says which events of a feed exist.
 type Bounds struct {
 	First uint64 // the oldest id still kept; Last+1 when nothing is kept

@@ -3,6 +3,7 @@ package feed
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -13,24 +14,27 @@ const (
 	// What a log keeps of them, for subscribers that are not quick enough.
 	ephemeraEvents = 64
 	ephemeraBytes  = 256 << 10
+
+	// How long it is worth waiting to hear that a feed is closed.
+	closedPatience = 250 * time.Millisecond
 )
 
 // ephemera is the newest ephemeral events of one feed, under the lock of its
 // log. A segment holds one of them, so that its encoded bytes are shared.
 type ephemera struct {
-	said   uint64 // how many there ever were
+	said   atomic.Uint64 // how many there ever were; may be read without the lock
 	newest []*segment
 	bytes  int
 	at     time.Time // of the newest
 }
 
-func (e *ephemera) add(event Event, now time.Time) {
+func (e *ephemera) add(event Event, now time.Time, memory int) {
 	e.newest = append(e.newest, newSegment(0, []Event{event}))
 	e.bytes += cost(&event)
-	e.said++
+	e.said.Add(1)
 	e.at = now
 	n := 0
-	for len(e.newest)-n > ephemeraEvents || e.bytes > ephemeraBytes && len(e.newest)-n > 1 {
+	for len(e.newest)-n > ephemeraEvents || e.bytes > min(memory, ephemeraBytes) && len(e.newest)-n > 1 {
 		e.bytes -= e.newest[n].bytes
 		n++
 	}
@@ -39,8 +43,9 @@ func (e *ephemera) add(event Event, now time.Time) {
 
 // since returns the oldest event that is kept of those after the first heard.
 func (e *ephemera) since(heard uint64) (d Delivery, now uint64, ok bool) {
-	kept := e.said - uint64(len(e.newest))
-	if heard = max(heard, kept); heard == e.said {
+	said := e.said.Load()
+	kept := said - uint64(len(e.newest))
+	if heard = max(heard, kept); heard == said {
 		return Delivery{}, heard, false
 	}
 	s := e.newest[heard-kept]
@@ -55,6 +60,9 @@ func (e *ephemera) rest(then time.Time) {
 
 // hint returns the oldest ephemeral event that s has not been handed.
 func (l *log) hint(s *Subscription) (d Delivery, ok bool) {
+	if l.ephemera.said.Load() == s.heard {
+		return Delivery{}, false
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	d, s.heard, ok = l.ephemera.since(s.heard)
@@ -70,11 +78,19 @@ func (p *Publisher) PublishEphemeral(ctx context.Context, d Draft) error {
 	if err != nil {
 		return err
 	}
-	if p.hub.isClosed(ctx, d.Feed) {
-		return ErrClosed
+	p.mu.Lock()
+	stopped := p.closed
+	p.mu.Unlock()
+	ctx, leave, err := p.hub.enter(ctx)
+	if err != nil {
+		return err
 	}
-	if p.hub.ctx.Err() != nil {
+	defer leave()
+	switch {
+	case stopped:
 		return ErrStopped
+	case p.hub.isClosed(ctx, d.Feed):
+		return ErrClosed
 	}
 	e := Event{Feed: d.Feed, Type: d.Type, Data: d.Data, JSON: d.JSON, Time: time.Now().UTC().Truncate(time.Millisecond)}
 	p.hub.ephemeral(e)
@@ -90,18 +106,20 @@ func (h *Hub) isClosed(ctx context.Context, feed string) bool {
 			return b.Closed
 		}
 	}
+	ctx, cancel := context.WithTimeout(ctx, closedPatience)
+	defer cancel()
 	all, err := h.store.Bounds(ctx, []string{feed})
 	return err == nil && all[0].Closed
 }
 
 // ephemeral hands the event to the subscribers of this node.
 func (h *Hub) ephemeral(e Event) {
-	l, _ := h.lookup(e.Feed)
+	l, memory := h.lookup(e.Feed)
 	if l == nil {
 		return
 	}
 	l.mu.Lock()
-	l.ephemera.add(e, time.Now())
+	l.ephemera.add(e, time.Now(), memory)
 	l.mu.Unlock()
 	h.settle(l, outcome{grew: true})
 }

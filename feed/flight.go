@@ -22,6 +22,33 @@ type flight[V any] struct {
 	done  chan struct{}
 	value V
 	err   error
+
+	mu      sync.Mutex
+	landed  bool
+	waiters []func()
+}
+
+// then calls fn, which does not block, once the call has ended.
+func (c *flight[V]) then(fn func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.landed {
+		fn()
+		return
+	}
+	c.waiters = append(c.waiters, fn)
+}
+
+// finish ends the call.
+func (c *flight[V]) finish() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.landed = true
+	close(c.done)
+	for _, fn := range c.waiters {
+		fn()
+	}
+	c.waiters = nil
 }
 
 // join returns the flight for key. If there is none, it begins one, which runs
@@ -40,7 +67,7 @@ func (f *flights[K, V]) join(key K, start func(func()), fn func() (V, error)) *f
 	start(func() {
 		c.value, c.err = fn()
 		f.land(key, c)
-		close(c.done)
+		c.finish()
 	})
 	return c
 }

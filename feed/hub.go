@@ -144,12 +144,35 @@ func (h *Hub) until(ctx context.Context) (context.Context, context.CancelFunc) {
 	}
 }
 
+// enter has Close wait for a call of the store that a caller of the hub makes,
+// which is to be made with ctx, until leave is called.
+func (h *Hub) enter(ctx context.Context) (_ context.Context, leave func(), err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return nil, nil, ErrStopped
+	}
+	h.work.Add(1)
+	ctx, cancel := h.until(ctx)
+	return ctx, func() {
+		cancel()
+		h.work.Done()
+	}, nil
+}
+
 // Subscribe returns a subscription to the feed that starts at from. It reads
 // the store only if this node's memory cannot tell where that is.
 //
 // Its errors wrap ErrInvalid for a bad name, ErrStopped for a closed hub, the
 // context's, or the store's: then the same call may succeed later.
 func (h *Hub) Subscribe(ctx context.Context, feed string, from From) (*Subscription, error) {
+	return h.subscribeTo(ctx, Start{feed, from}, make(chan struct{}, 1))
+}
+
+// subscribeTo returns a subscription that leaves a token in woken when it has
+// to be polled.
+func (h *Hub) subscribeTo(ctx context.Context, start Start, woken chan struct{}) (*Subscription, error) {
+	feed := start.Feed
 	if err := CheckName(feed); err != nil {
 		return nil, err
 	}
@@ -158,7 +181,7 @@ func (h *Hub) Subscribe(ctx context.Context, feed string, from From) (*Subscript
 		return nil, err
 	}
 	defer h.work.Done()
-	s, err := h.subscribe(ctx, l, from)
+	s, err := h.subscribe(ctx, l, start.From, woken)
 	if err != nil {
 		h.release(l)
 		if h.ctx.Err() != nil && ctx.Err() == nil {
@@ -169,7 +192,7 @@ func (h *Hub) Subscribe(ctx context.Context, feed string, from From) (*Subscript
 	return s, nil
 }
 
-func (h *Hub) subscribe(ctx context.Context, l *log, from From) (*Subscription, error) {
+func (h *Hub) subscribe(ctx context.Context, l *log, from From, woken chan struct{}) (*Subscription, error) {
 	b, err := h.boundsFor(ctx, l, from)
 	if err != nil {
 		return nil, err
@@ -182,10 +205,13 @@ func (h *Hub) subscribe(ctx context.Context, l *log, from From) (*Subscription, 
 			return nil, err
 		}
 	}
-	// The bounds may be shared, and older than what was found.
+	// The bounds may be shared, and older than what was found or the log has.
 	b.Last = max(b.Last, uint64(found))
+	if p, ok := l.proven(); ok {
+		b.First = min(max(b.First, p.first), b.Last+1)
+	}
 	cursor, gap := locate(from, b, found)
-	s := &Subscription{hub: h, log: l, bounds: b, cursor: cursor, gap: gap, woken: make(chan struct{}, 1)}
+	s := &Subscription{hub: h, log: l, bounds: b, cursor: cursor, gap: gap, woken: woken}
 	l.attach(s)
 	h.counts.subscribers.Add(1)
 	return s, nil
@@ -216,7 +242,7 @@ func (h *Hub) boundsFor(ctx context.Context, l *log, from From) (Bounds, error) 
 		return h.readBounds(ctx, l)
 	}
 	// Who asked may have done so for a log that has since been dropped.
-	h.settle(l, l.learn(call.value, 0))
+	h.settle(l, l.learn(call.value, proven{}))
 	return call.value, nil
 }
 
@@ -225,12 +251,12 @@ func (h *Hub) readBounds(ctx context.Context, l *log) (Bounds, error) {
 	if h.ctx.Err() != nil {
 		return Bounds{}, ErrStopped
 	}
-	tail, _ := l.end()
+	before, _ := l.proven()
 	all, err := h.store.Bounds(ctx, []string{l.feed})
 	if err != nil {
 		return Bounds{}, err
 	}
-	h.settle(l, l.learn(all[0], tail))
+	h.settle(l, l.learn(all[0], before))
 	return all[0], nil
 }
 

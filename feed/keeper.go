@@ -23,6 +23,11 @@ func (h *Hub) List(ctx context.Context, prefix, after string, limit int) ([]Info
 	if err != nil {
 		return nil, err
 	}
+	ctx, leave, err := h.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	l, err := k.List(ctx, prefix, after, limit)
 	return l.Feeds, err
 }
@@ -52,10 +57,16 @@ func (h *Hub) Trim(ctx context.Context, feed string, before uint64) error {
 	if err := CheckName(feed); err != nil {
 		return err
 	}
+	ctx, leave, err := h.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	if err := k.Trim(ctx, feed, before); err != nil {
 		return err
 	}
 	if l, _ := h.lookup(feed); l != nil {
+		l.trim(before) // in case the store does not answer once more
 		if _, err := h.readBounds(ctx, l); err != nil {
 			signal(h.missed)
 		}
@@ -72,8 +83,11 @@ func (h *Hub) Read(ctx context.Context, feed string, after Cursor, limit Limit) 
 	if err := CheckName(feed); err != nil {
 		return Page{}, err
 	}
-	ctx, cancel := h.until(ctx)
-	defer cancel()
+	ctx, leave, err := h.enter(ctx)
+	if err != nil {
+		return Page{}, err
+	}
+	defer leave()
 	p, err := h.store.Read(ctx, feed, after, limit)
 	if err == nil {
 		err = h.checkPage(feed, after, p)

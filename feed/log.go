@@ -31,7 +31,8 @@ type log struct {
 	tail     Cursor // … up to tail
 	segments []*segment
 	bytes    int
-	closed   bool      // the feed is, and ends with known
+	closed   bool      // the feed is, for good …
+	end      uint64    // … and ends with this id
 	restarts int       // how often it started again
 	filling  bool      // a goroutine is bringing tail up to known
 	grown    time.Time // when tail last moved
@@ -106,29 +107,65 @@ func (l *log) hear(last uint64) outcome {
 	return outcome{hole: l.hole()}
 }
 
-// learn takes the feed's bounds, read from the store after the log had reached
-// tail. The first bounds load the log. A store that ends before tail has been
-// replaced by an older one: the log starts again from what is true now.
-func (l *log) learn(b Bounds, tail Cursor) outcome {
+// proven is what a store has said of a feed so far. What follows can only be
+// more: a store that says less is an older one in the place of the first.
+type proven struct {
+	tail   Cursor // an event with this id exists
+	first  uint64
+	closed bool
+	end    uint64 // if closed
+}
+
+// undone says whether b is of an older store than p.
+func (p proven) undone(b Bounds) bool {
+	return b.Last < uint64(p.tail) || b.First < p.first || p.closed && (!b.Closed || b.Last != p.end)
+}
+
+// learn takes the feed's bounds, read from the store after so much had been
+// proven. The first bounds load the log. If the store has been replaced by an
+// older one, the log starts again from what is true now.
+func (l *log) learn(b Bounds, before proven) outcome {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.loaded && b.Last < uint64(tail) {
+	if l.loaded && before.undone(b) {
 		l.known = 0
 		l.restarts++
-		l.closed = b.Closed
+		l.closed = false
 		l.restart(b)
+		l.close(b)
 		return outcome{grew: true}
 	}
 	if !l.loaded {
 		l.loaded = true
 		l.restart(b)
 	}
-	closing := b.Closed && !l.closed
-	l.closed = l.closed || b.Closed
+	closing := l.close(b)
 	l.first = max(l.first, b.First)
 	l.known = max(l.known, b.Last)
 	l.forget(Cursor(l.first - 1))
 	return outcome{grew: closing, hole: l.hole()}
+}
+
+// close notes that the feed is closed, if b says so, and reports if that is new.
+func (l *log) close(b Bounds) bool {
+	if !b.Closed || l.closed {
+		return false
+	}
+	l.closed, l.end = true, b.Last
+	return true
+}
+
+// trim takes the word of who has trimmed the feed: the events below the id
+// before are gone.
+func (l *log) trim(before uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.loaded {
+		return
+	}
+	// Beyond the end of the log, there may be nothing to trim.
+	l.first = max(l.first, min(before, uint64(l.tail)+1))
+	l.forget(Cursor(l.first - 1))
 }
 
 // restart makes the log empty and end where the store does.
@@ -231,26 +268,29 @@ func (l *log) hole() bool {
 type view int
 
 const (
-	viewEvents view = iota // there are events after it in the log
-	viewEnd                // it is at the end: wait
-	viewBehind             // what follows it is in the store only
-	viewAhead              // it is past everything that is known to exist
-	viewClosed             // it is at the end, and nothing will follow
+	viewEvents  view = iota // there are events after it in the log
+	viewEnd                 // it is at the end: wait
+	viewBehind              // what follows it is in the store only
+	viewAhead               // it is past everything that is known to exist
+	viewClosed              // it is at the end, and nothing will follow
+	viewTrimmed             // what follows it is gone
 )
 
-// after returns the events that follow c, if the log has them. What was given
-// up it does not have, even if it is still in a segment.
+// after returns the events that follow c, if the log has them, or the gap that
+// does. What was given up the log does not have, even if it is in a segment.
 func (l *log) after(c Cursor) (Delivery, view) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
+	case l.closed && uint64(c) == l.end:
+		return Delivery{}, viewClosed
 	case uint64(c) > l.known:
 		return Delivery{}, viewAhead
-	case l.closed && uint64(c) == l.known:
-		return Delivery{}, viewClosed
+	case uint64(c)+1 < l.first:
+		return Delivery{Gap: &Gap{After: c, Resumes: l.first, Reason: Trimmed}}, viewTrimmed
 	case c >= l.tail:
 		return Delivery{}, viewEnd
-	case c < l.base, uint64(c)+1 < l.first:
+	case c < l.base:
 		return Delivery{}, viewBehind
 	}
 	i, found := slices.BinarySearchFunc(l.segments, c, func(s *segment, c Cursor) int {
@@ -270,13 +310,13 @@ func (l *log) bounds() (b Bounds, complete, ok bool) {
 	defer l.mu.Unlock()
 	b = Bounds{First: l.first, Last: max(uint64(l.tail), l.first-1)}
 	complete = l.known <= b.Last
-	b.Closed = l.closed && complete
+	b.Closed = l.closed && b.Last == l.end
 	return b, complete, l.loaded
 }
 
-// end returns the cursor at the end of the log; ok is false until it is loaded.
-func (l *log) end() (c Cursor, ok bool) {
+// proven returns what the store has said; ok is false until the log is loaded.
+func (l *log) proven() (p proven, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.tail, l.loaded
+	return proven{l.tail, l.first, l.closed, l.end}, l.loaded
 }

@@ -10,7 +10,7 @@ import (
 // loaded returns a log of a feed with these bounds.
 func loaded(first, last uint64) *log {
 	l := &log{feed: "a"}
-	l.learn(Bounds{First: first, Last: last}, 0)
+	l.learn(Bounds{First: first, Last: last}, proven{})
 	return l
 }
 
@@ -85,10 +85,10 @@ func TestLogAcceptBeforeItIsLoaded(t *testing.T) {
 	if got := l.take(stretch("a", 4, 5)...); got != (outcome{}) {
 		t.Errorf("got %+v from a log that is not loaded", got)
 	}
-	if _, ok := l.end(); ok {
+	if _, ok := l.proven(); ok {
 		t.Error("an event loaded the log")
 	}
-	if got := l.learn(Bounds{First: 1, Last: 3}, 0); got != (outcome{hole: true}) {
+	if got := l.learn(Bounds{First: 1, Last: 3}, proven{}); got != (outcome{hole: true}) {
 		t.Errorf("got %+v, want a hole up to 5", got)
 	}
 	w := l.wanted()
@@ -246,16 +246,16 @@ func TestLogLearn(t *testing.T) {
 	l := loaded(1, 10)
 	l.take(stretch("a", 11, 15)...)
 	// Bounds that were read before the log grew are no rollback.
-	if got := l.learn(Bounds{First: 1, Last: 12}, 12); got != (outcome{}) || l.tail != 15 {
+	if got := l.learn(Bounds{First: 1, Last: 12}, proven{tail: 12}); got != (outcome{}) || l.tail != 15 {
 		t.Errorf("older bounds: got %+v, tail %d", got, l.tail)
 	}
-	if got := l.learn(Bounds{First: 3, Last: 15}, 15); got != (outcome{}) || l.first != 3 {
+	if got := l.learn(Bounds{First: 3, Last: 15}, proven{tail: 15}); got != (outcome{}) || l.first != 3 {
 		t.Errorf("got %+v, first %d", got, l.first)
 	}
-	if got := l.learn(Bounds{First: 1, Last: 17}, 15); got != (outcome{hole: true}) || l.known != 17 || l.first != 3 {
+	if got := l.learn(Bounds{First: 1, Last: 17}, proven{tail: 15}); got != (outcome{hole: true}) || l.known != 17 || l.first != 3 {
 		t.Errorf("got %+v, known %d, first %d", got, l.known, l.first)
 	}
-	if got := l.learn(Bounds{First: 1, Last: 14}, 15); got != (outcome{grew: true}) || l.tail != 14 || l.known != 14 || l.first != 1 {
+	if got := l.learn(Bounds{First: 1, Last: 14}, proven{tail: 15}); got != (outcome{grew: true}) || l.tail != 14 || l.known != 14 || l.first != 1 {
 		t.Errorf("rolled back: got %+v, tail %d, known %d, first %d", got, l.tail, l.known, l.first)
 	}
 	sound(t, l)
@@ -272,7 +272,7 @@ func TestLogBounds(t *testing.T) {
 	if _, _, ok := l.bounds(); ok {
 		t.Error("a log that is not loaded has bounds")
 	}
-	l.learn(Bounds{First: 4, Last: 10}, 0)
+	l.learn(Bounds{First: 4, Last: 10}, proven{})
 	if b, complete, ok := l.bounds(); b != (Bounds{First: 4, Last: 10}) || !complete || !ok {
 		t.Errorf("got %v, complete %t, ok %t", b, complete, ok)
 	}
@@ -280,7 +280,7 @@ func TestLogBounds(t *testing.T) {
 	if b, complete, _ := l.bounds(); b != (Bounds{First: 4, Last: 10}) || complete {
 		t.Errorf("told of 99: got %v, complete %t", b, complete)
 	}
-	l.learn(Bounds{First: 31, Last: 40}, 10) // trimmed past the end of the log
+	l.learn(Bounds{First: 31, Last: 40}, proven{tail: 10}) // trimmed past the end of the log
 	if b, complete, _ := l.bounds(); b != (Bounds{First: 31, Last: 30}) || complete {
 		t.Errorf("trimmed: got %v, complete %t", b, complete)
 	}

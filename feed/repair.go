@@ -31,6 +31,13 @@ func (h *Hub) accept(events []Event) (taken int) {
 	return taken
 }
 
+// hear has the logs ask for events that the store has, but this node may not.
+func (h *Hub) hear(events []Event) {
+	for i := range events {
+		receiver{h}.Grew(events[i].Feed, events[i].ID)
+	}
+}
+
 // receiver is the hub as the bus sees it.
 type receiver struct{ *Hub }
 
@@ -39,7 +46,8 @@ func (r receiver) Cursor(feed string) (Cursor, bool) {
 	if l == nil {
 		return 0, false
 	}
-	return l.end()
+	p, ok := l.proven()
+	return p.tail, ok
 }
 
 func (r receiver) Receive(events []Event) { r.counts.fromBus.Add(uint64(r.accept(events))) }
@@ -176,15 +184,15 @@ func (h *Hub) sweep(now time.Time) []*log {
 
 func (h *Hub) verifyLogs(logs []*log) error {
 	var (
-		open  []*log
-		feeds []string
-		tails []Cursor
+		open   []*log
+		feeds  []string
+		before []proven
 	)
 	for _, l := range logs {
-		// The end of the log is read before the store is: whatever the log
-		// holds now was committed, so the store can't be behind it.
-		if tail, ok := l.end(); ok {
-			open, feeds, tails = append(open, l), append(feeds, l.feed), append(tails, tail)
+		// The log is read before the store is: whatever the log holds now was
+		// committed, so the store can't be behind it.
+		if p, ok := l.proven(); ok {
+			open, feeds, before = append(open, l), append(feeds, l.feed), append(before, p)
 		}
 	}
 	if len(open) == 0 {
@@ -195,7 +203,7 @@ func (h *Hub) verifyLogs(logs []*log) error {
 		return err
 	}
 	for i, l := range open {
-		h.settle(l, l.learn(all[i], tails[i]))
+		h.settle(l, l.learn(all[i], before[i]))
 	}
 	return nil
 }
@@ -256,7 +264,7 @@ func (h *Hub) askBounds(l *log) *flight[page] {
 	call := &flight[page]{done: make(chan struct{})}
 	h.start(func() {
 		call.value.Bounds, call.err = h.readBounds(h.ctx, l)
-		close(call.done)
+		call.finish()
 	})
 	return call
 }

@@ -3,6 +3,7 @@ package feed
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -86,6 +87,9 @@ func NewRetention(hub *Hub, o RetentionOptions) (*Retention, error) {
 		if err := CheckPattern(rule.Feeds); err != nil {
 			return nil, err
 		}
+		if rule.Age < 0 {
+			return nil, fmt.Errorf("%w: the age %v of %s is negative", ErrInvalid, rule.Age, rule.Feeds)
+		}
 	}
 	o.KeyWindow = cmp.Or(o.KeyWindow, 24*time.Hour)
 	o.Every = cmp.Or(o.Every, 10*time.Second)
@@ -121,10 +125,13 @@ func (r *Retention) loop(ctx context.Context) {
 
 // round trims what the rules say, and sweeps.
 func (r *Retention) round(ctx context.Context) error {
-	if err := r.trimAll(ctx); err != nil {
-		return err
-	}
-	for {
+	return errors.Join(r.trimAll(ctx), r.sweep(ctx))
+}
+
+// sweep frees what was given up. Where that is much, it leaves the rest to later
+// rounds: there is trimming to be done in between.
+func (r *Retention) sweep(ctx context.Context) error {
+	for began := time.Now(); time.Since(began) < r.o.Every; {
 		more, err := r.keeper.Sweep(ctx, sweepRows, r.o.KeyWindow)
 		if err != nil || !more {
 			return err
@@ -135,9 +142,12 @@ func (r *Retention) round(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+	return nil
 }
 
-func (r *Retention) trimAll(ctx context.Context) error {
+// trimAll trims every feed. One that cannot be trimmed does not keep it from
+// the others; a store that is away does.
+func (r *Retention) trimAll(ctx context.Context) (first error) {
 	if len(r.o.Rules) == 0 {
 		return nil
 	}
@@ -147,13 +157,18 @@ func (r *Retention) trimAll(ctx context.Context) error {
 			return fmt.Errorf("list feeds: %w", err)
 		}
 		for _, info := range l.Feeds {
-			if err := r.trim(ctx, info, l.Now); err != nil {
-				return fmt.Errorf("trim %s: %w", info.Feed, err)
-			}
 			after = info.Feed
+			err := r.trim(ctx, info, l.Now)
+			if err == nil {
+				continue
+			}
+			first = cmp.Or(first, fmt.Errorf("trim %s: %w", info.Feed, err))
+			if errors.Is(err, ErrUnavailable) || ctx.Err() != nil {
+				return first
+			}
 		}
 		if len(l.Feeds) < retentionPage {
-			return nil
+			return first
 		}
 	}
 }

@@ -1,6 +1,9 @@
 package feed
 
-import "sync"
+import (
+	"iter"
+	"sync"
+)
 
 // segment is a stretch of consecutive events of one feed, and what they look
 // like on the wire. The log is made of segments, and a page read from a store
@@ -19,8 +22,10 @@ type segment struct {
 
 type encoded struct {
 	encoding Encoding
-	bytes    []byte
-	ends     []int // where in bytes each event ends
+	asked    int    // how often, compared with what was not kept
+	first    int    // the index of its first event
+	bytes    []byte // of the events from there on
+	ends     []int  // where in bytes each event ends
 }
 
 func newSegment(after Cursor, events []Event) *segment {
@@ -50,41 +55,72 @@ func (s *segment) since(c Cursor) Delivery {
 }
 
 // encode returns the bytes of seen[from:], where seen is the beginning of the
-// segment's events. It encodes no event twice.
+// segment's events.
 func (s *segment) encode(encoding Encoding, seen []Event, from int) []byte {
+	bytes, ends, start := s.encodeEach(encoding, seen, from)
+	end := ends[len(ends)-1]
+	return bytes[start:end:end]
+}
+
+// encodeEach returns bytes of which those of seen[from:] begin at start, and
+// where in them each of these events ends. It encodes no event twice, unless
+// there are more encodings than are kept.
+func (s *segment) encodeEach(encoding Encoding, seen []Event, from int) (bytes []byte, ends []int, start int) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	e := s.encodedAs(encoding)
-	if len(e.ends) == 0 {
-		e.bytes = make([]byte, 0, costs(seen)) // about what is there to be encoded
+	e := s.encodedAs(encoding, from)
+	if e == nil {
+		s.mu.Unlock()
+		e = &encoded{encoding: encoding, first: from}
+	} else {
+		defer s.mu.Unlock()
 	}
-	for n := len(e.ends); n < len(seen); n++ {
+	if len(e.ends) == 0 {
+		e.bytes = make([]byte, 0, costs(seen[e.first:])) // about what is there to be encoded
+	}
+	for n := e.first + len(e.ends); n < len(seen); n++ {
 		e.bytes = encoding.Encode(e.bytes, &seen[n])
 		e.ends = append(e.ends, len(e.bytes))
 	}
-	start := 0
-	if from > 0 {
-		start = e.ends[from-1]
+	if from > e.first {
+		start = e.ends[from-e.first-1]
 	}
-	end := e.ends[len(seen)-1]
-	return e.bytes[start:end:end]
+	return e.bytes, e.ends[from-e.first : len(seen)-e.first], start
 }
 
 // encodings is how many encodings a segment keeps: clients choose among them,
 // and must not be able to fill the memory with them.
 const encodings = 8
 
-func (s *segment) encodedAs(encoding Encoding) *encoded {
+// encodedAs returns the entry for the encoding, from the index on at least, or
+// nil if it is not kept. Those stay that are asked for most: one that is not kept
+// takes something off all that are, and the place of one that has nothing left.
+func (s *segment) encodedAs(encoding Encoding, from int) *encoded {
+	free := -1
 	for i := range s.encoded {
-		if s.encoded[i].encoding == encoding {
-			return &s.encoded[i]
+		e := &s.encoded[i]
+		if e.encoding == encoding {
+			e.asked++
+			if from < e.first {
+				*e = encoded{encoding: encoding, asked: e.asked, first: from}
+			}
+			return e
+		}
+		if e.asked == 0 {
+			free = i
 		}
 	}
-	if len(s.encoded) == encodings {
-		return &encoded{encoding: encoding} // it is made anew each time
+	switch {
+	case len(s.encoded) < encodings:
+		s.encoded = append(s.encoded, encoded{encoding: encoding, asked: 1})
+		return &s.encoded[len(s.encoded)-1]
+	case free >= 0:
+		s.encoded[free] = encoded{encoding: encoding, asked: 1, first: from}
+		return &s.encoded[free]
 	}
-	s.encoded = append(s.encoded, encoded{encoding: encoding})
-	return &s.encoded[len(s.encoded)-1]
+	for i := range s.encoded {
+		s.encoded[i].asked--
+	}
+	return nil
 }
 
 // Delivery is what a subscription hands out at once: a gap, or events, or
@@ -92,6 +128,8 @@ func (s *segment) encodedAs(encoding Encoding) *encoded {
 type Delivery struct {
 	// Gap, if not nil, stands alone and comes before the events behind it.
 	Gap *Gap
+	// Closed, of a [Group], says that the feed is closed and was handed out whole.
+	Closed bool
 	// Ephemeral says that the events are not stored, have no id, and do not
 	// move the cursor.
 	Ephemeral bool
@@ -112,4 +150,21 @@ func (d Delivery) Encoded(encoding Encoding) []byte {
 		return nil
 	}
 	return d.segment.encode(encoding, d.seen, d.from)
+}
+
+// Each yields each event of the delivery with its encoded bytes, which are
+// shared like those of Encoded.
+func (d Delivery) Each(encoding Encoding) iter.Seq2[*Event, []byte] {
+	return func(yield func(*Event, []byte) bool) {
+		if d.from >= len(d.seen) {
+			return
+		}
+		bytes, ends, start := d.segment.encodeEach(encoding, d.seen, d.from)
+		for i, end := range ends {
+			if !yield(&d.seen[d.from+i], bytes[start:end:end]) {
+				return
+			}
+			start = end
+		}
+	}
 }

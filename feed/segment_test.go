@@ -108,3 +108,74 @@ func TestEmptyDelivery(t *testing.T) {
 		}
 	}
 }
+
+// filter is one of many encodings that a client can choose.
+type filter struct{ n int }
+
+func (f filter) Encode(dst []byte, e *Event) []byte {
+	return fmt.Appendf(dst, "%d/%d;", f.n, e.ID)
+}
+
+// However many encodings clients ask for, a segment keeps a few, and what
+// nearly everybody asks for is among them, whenever it came.
+func TestSegmentKeepsFewEncodings(t *testing.T) {
+	s := newSegment(0, stretch("a", 1, 100))
+	calls := 0
+	popular := counter{&calls}
+	for n := range 10_000 {
+		d, enc := s.since(Cursor(n%100)), filter{n}
+		if got := d.Encoded(enc); !bytes.HasPrefix(got, enc.Encode(nil, &d.Events()[0])) {
+			t.Fatalf("filter %d: got %q", n, got)
+		}
+		if n > 1000 {
+			s.since(0).Encoded(popular)
+		}
+		if len(s.encoded) > encodings {
+			t.Fatalf("%d encodings are kept", len(s.encoded))
+		}
+	}
+	if calls > 500 {
+		t.Errorf("the most popular encoding ran %d times for 100 events", calls)
+	}
+}
+
+// An encoding that is not kept encodes no more than what is delivered.
+func TestSegmentEncodesOnlyWhatIsDelivered(t *testing.T) {
+	s := newSegment(0, stretch("a", 1, 100))
+	for n := range encodings {
+		for range 1000 {
+			s.since(0).Encoded(filter{n})
+		}
+	}
+	calls := 0
+	d := s.since(99)
+	if got := string(d.Encoded(counter{&calls})); got != "100:x;" || calls != 1 {
+		t.Errorf("got %q in %d calls", got, calls)
+	}
+	for _, bytes := range d.Each(counter{&calls}) {
+		if string(bytes) != "100:x;" || calls != 2 {
+			t.Errorf("got %q in %d calls", bytes, calls)
+		}
+	}
+}
+
+// Whatever is kept of it or not, an encoding gives every delivery its own bytes.
+func TestSegmentEncodesEachAlike(t *testing.T) {
+	s := newSegment(0, stretch("a", 1, 30))
+	for i := range 3000 {
+		enc, d := filter{(i * i) % 23}, s.since(Cursor((i*7)%30))
+		var want, each []byte
+		for _, e := range d.Events() {
+			want = enc.Encode(want, &e)
+		}
+		for e, b := range d.Each(enc) {
+			if !bytes.Equal(b, enc.Encode(nil, e)) {
+				t.Fatalf("event %d: got %q", e.ID, b)
+			}
+			each = append(each, b...)
+		}
+		if got := d.Encoded(enc); !bytes.Equal(got, want) || !bytes.Equal(each, want) {
+			t.Fatalf("got %q and %q, want %q", got, each, want)
+		}
+	}
+}

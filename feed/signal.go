@@ -41,13 +41,15 @@ type note struct {
 	Event *Event     `json:"event,omitempty"`
 	Ask   string     `json:"ask,omitempty"` // names a question, in it and its answers
 	Count int        `json:"count,omitempty"`
+
+	at time.Time // since when it waits to be sent
 }
 
 const (
 	hereEvery    = 2 * time.Second        // between two signs of life
 	hereMemory   = 3 * hereEvery          // after which a silent node is taken for gone
 	countWait    = 500 * time.Millisecond // for the answers of the other nodes
-	signalBudget = time.Second            // for one Signal
+	signalBudget = time.Second            // for one Signal, and for its wait before that
 	signalQueue  = 1024                   // signals waiting to be sent; beyond that they are dropped
 )
 
@@ -81,7 +83,7 @@ func (s *signals) send(kind signalKind, n note) {
 	if s.bus == nil {
 		return
 	}
-	n.Kind, n.Node = kind, s.node
+	n.Kind, n.Node, n.at = kind, s.node, time.Now()
 	select {
 	case s.out <- n:
 	default:
@@ -96,7 +98,10 @@ func (s *signals) sendLoop(ctx context.Context) {
 	for {
 		select {
 		case n := <-s.out:
-			s.transmit(ctx, n)
+			// After a bus that was frozen, what is old misleads who gets it.
+			if time.Since(n.at) <= signalBudget {
+				s.transmit(ctx, n)
+			}
 		case <-here.C:
 			s.transmit(ctx, note{Kind: signalHere, Node: s.node})
 		case <-ctx.Done():

@@ -3,9 +3,7 @@ package feed
 // The subscriptions of a log.
 
 func (l *log) attach(s *Subscription) {
-	l.mu.Lock()
-	s.heard = l.ephemera.said
-	l.mu.Unlock()
+	s.heard = l.ephemera.said.Load()
 	l.subsMu.Lock()
 	defer l.subsMu.Unlock()
 	s.place = len(l.subs)
@@ -27,9 +25,6 @@ func (l *log) wake() {
 	l.subsMu.Lock()
 	defer l.subsMu.Unlock()
 	for _, s := range l.subs {
-		select {
-		case s.woken <- struct{}{}:
-		default: // it has yet to look since it was last woken
-		}
+		s.wake()
 	}
 }

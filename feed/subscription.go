@@ -12,18 +12,20 @@ import (
 //
 // Its methods are for one goroutine, except for Close.
 type Subscription struct {
-	hub    *Hub
-	log    *log
-	place  int // in log.subs, under its lock
-	bounds Bounds
-	woken  chan struct{}
-	closed atomic.Bool
+	hub     *Hub
+	log     *log
+	place   int // in log.subs, under its lock
+	bounds  Bounds
+	woken   chan struct{} // says that poll may have something new; a group's share one
+	stirred atomic.Bool   // that it is this one of a group that may have
+	closed  atomic.Bool
 
 	cursor  Cursor
-	heard   uint64           // ephemeral events of the log that are behind it
-	gap     *Gap             // found at the start, yet to be handed out
-	reading *flight[page]    // what the store was asked for
-	retry   <-chan time.Time // when to ask it again after it failed
+	heard   uint64        // ephemeral events of the log that are behind it
+	hinted  bool          // what was handed out last was one of them
+	gap     *Gap          // found at the start, yet to be handed out
+	reading *flight[page] // what the store was asked for
+	retry   time.Time     // when the store may be asked again after it failed
 	wait    backoff
 }
 
@@ -48,8 +50,14 @@ func (s *Subscription) Close() {
 		s.log.detach(s)
 		s.hub.release(s.log)
 		s.hub.counts.subscribers.Add(-1)
-		signal(s.woken)
+		s.wake()
 	}
+}
+
+// wake has the reader poll.
+func (s *Subscription) wake() {
+	s.stirred.Store(true)
+	signal(s.woken)
 }
 
 // Next returns what follows the cursor and moves the cursor behind it. At the
@@ -62,38 +70,57 @@ func (s *Subscription) Close() {
 // it is asked again until it answers.
 func (s *Subscription) Next(ctx context.Context, tick <-chan time.Time) (Delivery, error) {
 	for !s.closed.Load() && s.hub.ctx.Err() == nil {
-		d, ok, err := s.poll()
-		if ok || err != nil {
+		if d, ok, err := s.poll(); ok || err != nil {
 			return d, err
 		}
-		var read chan struct{}
-		if s.reading != nil {
-			read = s.reading.done
-		}
-		select {
-		case <-read:
-		case <-s.retry:
-			s.retry = nil
-		case <-s.woken:
-		case <-tick:
-			return Delivery{}, nil
-		case <-ctx.Done():
-			return Delivery{}, ctx.Err()
-		case <-s.hub.ctx.Done():
-			return Delivery{}, ErrStopped
+		if ticked, err := s.hub.await(ctx, s.woken, tick); ticked || err != nil {
+			return Delivery{}, err
 		}
 	}
 	return Delivery{}, ErrStopped
 }
 
-// poll returns what there is for the subscription at this moment.
+// await waits for a token in woken, or says why it does not.
+func (h *Hub) await(ctx context.Context, woken <-chan struct{}, tick <-chan time.Time) (ticked bool, err error) {
+	select {
+	case <-woken:
+		return false, nil
+	case <-tick:
+		return true, nil
+	case <-ctx.Done():
+		return false, ctx.Err()
+	case <-h.ctx.Done():
+		return false, ErrStopped
+	}
+}
+
+// poll returns what there is for the subscription at this moment. If there is
+// nothing, it is woken when that may have changed.
 func (s *Subscription) poll() (d Delivery, ok bool, err error) {
+	s.stirred.Store(false)
 	if s.gap != nil {
 		return s.pass(s.gap), true, nil
 	}
-	if d, ok := s.log.hint(s); ok {
-		return d, true, nil
+	// What is stored and what is not take turns, so that neither can keep the
+	// other from a slow reader.
+	turn := s.hinted
+	if s.hinted = false; !turn {
+		if d, s.hinted = s.log.hint(s); s.hinted {
+			return d, true, nil
+		}
 	}
+	if d, ok, err = s.stored(); ok || !turn {
+		return d, ok, err
+	}
+	if hint, ok := s.log.hint(s); ok {
+		s.hinted = true
+		return hint, true, nil
+	}
+	return d, false, err
+}
+
+// stored returns what there is after the cursor.
+func (s *Subscription) stored() (d Delivery, ok bool, err error) {
 	if s.reading != nil {
 		select {
 		case <-s.reading.done:
@@ -104,7 +131,7 @@ func (s *Subscription) poll() (d Delivery, ok bool, err error) {
 			return Delivery{}, false, nil
 		}
 	}
-	if s.retry != nil {
+	if !s.retry.IsZero() && time.Now().Before(s.retry) {
 		return Delivery{}, false, nil
 	}
 	return s.look()
@@ -119,24 +146,38 @@ func (s *Subscription) look() (Delivery, bool, error) {
 		s.cursor += Cursor(len(d.Events()))
 		s.hub.counts.fromLog.Add(uint64(len(d.Events())))
 		return d, true, nil
+	case viewTrimmed:
+		return s.pass(d.Gap), true, nil
 	case viewClosed:
 		return Delivery{}, false, ErrClosed
 	case viewBehind:
-		s.reading = s.hub.readPage(s.log, s.cursor)
+		s.ask(s.hub.readPage(s.log, s.cursor))
 	case viewAhead:
-		s.reading = s.hub.askBounds(s.log)
+		s.ask(s.hub.askBounds(s.log))
 	}
 	return Delivery{}, false, nil
+}
+
+// ask has the subscription wait for an answer of the store.
+func (s *Subscription) ask(call *flight[page]) {
+	s.reading = call
+	call.then(s.wake)
 }
 
 // take returns what the store's answer brings the subscription.
 func (s *Subscription) take(answer *flight[page]) (Delivery, bool) {
 	s.reading = nil
 	if answer.err != nil {
-		s.retry = time.After(s.wait.next())
+		wait := s.wait.next()
+		s.retry = time.Now().Add(wait)
+		time.AfterFunc(wait, s.wake)
 		return Delivery{}, false
 	}
-	s.wait = backoff{}
+	s.wait, s.retry = backoff{}, time.Time{}
+	// The page may be from before a trim that the log has heard of.
+	if d, view := s.log.after(s.cursor); view == viewTrimmed {
+		return s.pass(d.Gap), true
+	}
 	if gap := gapAfter(s.cursor, answer.value.Bounds); gap != nil {
 		return s.pass(gap), true
 	}

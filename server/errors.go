@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/server/auth"
 )
 
 // problem is an error as RFC 9457 has it, of type about:blank.
@@ -17,15 +18,23 @@ type problem struct {
 	Title  string `json:"title"`
 	Status int    `json:"status"`
 	Detail string `json:"detail"`
+	// Stored is about what a 503 refused to publish: "no" if nothing of it was
+	// stored, "unknown" if nobody can tell.
+	Stored string `json:"stored,omitempty"`
 }
 
 func writeProblem(w http.ResponseWriter, status int, detail string) {
-	if status == http.StatusServiceUnavailable {
+	problem{Status: status, Detail: detail}.write(w)
+}
+
+func (p problem) write(w http.ResponseWriter) {
+	if p.Status == http.StatusServiceUnavailable || p.Status == http.StatusTooManyRequests {
 		w.Header().Set("Retry-After", strconv.Itoa(retryAfter))
 	}
 	// What is not there now may be there next time, and some caches keep a 404.
 	w.Header().Set("Cache-Control", "no-store")
-	writeJSON(w, "application/problem+json", status, problem{http.StatusText(status), status, detail})
+	p.Title = http.StatusText(p.Status)
+	writeJSON(w, "application/problem+json", p.Status, p)
 }
 
 // retryAfter is what clients other than event streams are told to wait, in
@@ -42,11 +51,6 @@ func writeJSON(w http.ResponseWriter, contentType string, status int, v any) {
 	w.WriteHeader(status)
 	_, _ = w.Write(append(body, '\n')) // who is gone needs no answer
 }
-
-// errNotYet is for parts of the interface that this version does not have: they
-// are refused, because who asks for a guarantee must not be left to believe
-// that it holds.
-var errNotYet = errors.New("not in this version of rejoin")
 
 // errMediaType is for bodies in a form that is not understood.
 var errMediaType = errors.New("unsupported")
@@ -65,10 +69,13 @@ var statuses = []struct {
 	{os.ErrDeadlineExceeded, http.StatusRequestTimeout},
 	{feed.ErrInvalid, http.StatusBadRequest},
 	{feed.ErrTooLarge, http.StatusRequestEntityTooLarge},
+	{errForbidden, http.StatusForbidden},
+	{auth.ErrUnavailable, http.StatusServiceUnavailable},
 	{errMediaType, http.StatusUnsupportedMediaType},
+	{feed.ErrClosed, http.StatusConflict},
+	{feed.ErrKeyReused, http.StatusUnprocessableEntity},
 	{errNotFound, http.StatusNotFound},
 	{errGone, http.StatusGone},
-	{errNotYet, http.StatusNotImplemented},
 	{errors.ErrUnsupported, http.StatusNotImplemented}, // by this store
 	{feed.ErrUncertain, http.StatusServiceUnavailable},
 	{feed.ErrUnavailable, http.StatusServiceUnavailable},
@@ -78,13 +85,18 @@ var statuses = []struct {
 
 // writeError answers with the problem that err is.
 func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
-	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		writeProblem(w, http.StatusRequestEntityTooLarge, "the body has more than "+strconv.FormatInt(tooLarge.Limit, 10)+" bytes")
+	if other, ok := errors.AsType[*feed.LastError](err); ok {
+		w.Header().Set("ETag", lastTag(other.Last))
+		writeProblem(w, http.StatusPreconditionFailed, other.Error())
+		return
+	}
+	if errors.Is(err, errDelivered) {
+		w.WriteHeader(http.StatusNoContent)
 		return
 	}
 	for _, known := range statuses {
 		if errors.Is(err, known.err) {
-			writeProblem(w, known.status, detail(err))
+			problem{Status: known.status, Detail: detail(err), Stored: stored(r, known.status, err)}.write(w)
 			return
 		}
 	}
@@ -92,16 +104,29 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	writeProblem(w, http.StatusInternalServerError, "something went wrong here; the log says what")
 }
 
+// stored says what became of the events of a publish that got a 503.
+func stored(r *http.Request, status int, err error) string {
+	switch {
+	case r.Method != http.MethodPost || status != http.StatusServiceUnavailable:
+		return ""
+	case errors.Is(err, feed.ErrUncertain):
+		return "unknown"
+	}
+	return "no"
+}
+
 // detail says what err means for the client. The words of drivers and disks
 // stay in the log.
 func detail(err error) string {
 	switch {
 	case errors.Is(err, feed.ErrUncertain):
-		return "the store's answer was lost: the event may or may not have been stored"
+		return "the store's answer was lost: what was published may or may not have been stored"
 	case errors.Is(err, feed.ErrUnavailable):
 		return "the store cannot be used right now; nothing was stored"
 	case errors.Is(err, feed.ErrStopped):
 		return "this node is stopping; nothing was stored"
+	case errors.Is(err, feed.ErrKeyReused):
+		return "the Idempotency-Key came with another body or type before"
 	case errors.Is(err, errors.ErrUnsupported):
 		return "this server's store cannot do that"
 	}

@@ -68,6 +68,7 @@ func TestPublishKeepsData(t *testing.T) {
 		{"", nil, "\uFEFF ünïcödé 🚀\t", "data: \uFEFF ünïcödé 🚀\t\n"},
 		{"", map[string]string{"Content-Type": "application/json; charset=utf-8"}, "{ \"a\" : \"\\u0000\" }", "data: { \"a\" : \"\\u0000\" }\n"},
 		{"", map[string]string{"Content-Type": "text/plain"}, "{not json", "data: {not json\n"},
+		{"", map[string]string{"Content-Type": "text/plain;charset=UTF8", "Content-Encoding": "Identity"}, "é", "data: é\n"},
 		{"", map[string]string{"Content-Type": "application/x-www-form-urlencoded"}, "a=b&c", "data: a=b&c\n"},
 		{"", map[string]string{"Content-Type": ";;;"}, "x", "data: x\n"},
 		{"?type=message", nil, "x", "data: x\n"},
@@ -127,12 +128,10 @@ func TestBadPublish(t *testing.T) {
 		{"/v1/feeds//events", nil, "x", 400, "feed name"},
 		{"/v1/feeds/" + strings.Repeat("x", 256) + "/events", nil, "x", 400, "255"},
 		{events, map[string]string{"Content-Encoding": "gzip"}, "x", 415, "gzip"},
-		// What a later version will do must not seem to be done by this one.
-		{events, map[string]string{"Idempotency-Key": "k"}, "x", 501, "Idempotency-Key"},
-		{events, map[string]string{"If-Match": `"0"`}, "x", 501, "If-Match"},
-		{events, map[string]string{"Content-Type": "application/x-ndjson"}, "{}", 501, "batches"},
-		{events + "?close=true", nil, "x", 501, "close"},
-		{events + "?ephemeral=true", nil, "x", 501, "ephemeral"},
+		{events, map[string]string{"Content-Type": "text/plain; charset=ISO-8859-1"}, "x", 415, "UTF-8"},
+		{events, map[string]string{"Content-Type": "application/json;charset=utf-16le"}, "1", 415, "UTF-8"},
+		{events, map[string]string{"Content-Type": "application/x-ndjson;charset=latin1"}, `{"data":1}`, 415, "UTF-8"},
+		{events + "?type=a&type=a", nil, "x", 400, "more than once"},
 	} {
 		t.Run(fmt.Sprintf("%.40s %v %.20q", test.path, test.header, test.body), func(t *testing.T) {
 			r, body := n.do("POST", test.path, test.header, test.body)

@@ -13,20 +13,27 @@ import (
 // router returns the whole route table.
 func (s *Server) router() http.Handler {
 	r := chi.NewRouter()
-	r.Use(escapedPaths, s.logRequests)
+	r.Use(escapedPaths, s.logRequests, boundBodies, allowOrigins(s.options.Origins))
 
-	r.Post("/v1/feeds/{feed}/events", s.publish)
-	r.Get("/v1/feeds/{feed}/events", s.subscribe)
-	r.Head("/v1/feeds/{feed}/events", s.subscribe)
-	r.Delete("/v1/feeds/{feed}/events", s.trim)
-	r.Get("/v1/feeds/{feed}/events/{id}", s.event)
-	r.Head("/v1/feeds/{feed}/events/{id}", s.event)
+	r.Group(func(r chi.Router) {
+		r.Use(s.authenticate)
 
-	r.Get("/v1/feeds", s.feeds)
-	r.Head("/v1/feeds", s.feeds)
-	r.Get("/v1/feeds/{feed}", s.feedInfo)
-	r.Head("/v1/feeds/{feed}", s.feedInfo)
-	r.Delete("/v1/feeds/{feed}", s.deleteFeed)
+		publishes := r.With(s.may(publishing))
+		publishes.Post("/v1/feeds/{feed}/events", s.publish)
+		publishes.Post("/v1/feeds/{feed}/close", s.closeFeed)
+		r.Post("/v1/events", s.publishMany) // asks for each feed
+
+		subscribes := r.With(s.may(subscribing))
+		getAndHead(subscribes, "/v1/feeds/{feed}/events", s.subscribe)
+		getAndHead(subscribes, "/v1/feeds/{feed}/events/{id}", s.event)
+		getAndHead(subscribes, "/v1/feeds/{feed}", s.feedInfo)
+		getAndHead(r, "/v1/events", s.subscribeMany) // asks for each feed
+
+		admins := r.With(s.mayAdmin)
+		getAndHead(admins, "/v1/feeds", s.feeds)
+		admins.Delete("/v1/feeds/{feed}", s.deleteFeed)
+		admins.Delete("/v1/feeds/{feed}/events", s.trim)
+	})
 
 	r.Get("/healthz", s.healthz)
 	r.Get("/readyz", s.readyz)
@@ -34,6 +41,11 @@ func (s *Server) router() http.Handler {
 	r.NotFound(s.notFound)
 	r.MethodNotAllowed(s.methodNotAllowed)
 	return r
+}
+
+func getAndHead(r chi.Router, pattern string, h http.HandlerFunc) {
+	r.Get(pattern, h)
+	r.Head(pattern, h)
 }
 
 // escapedPaths makes chi match the path as it was sent, so that feedName can

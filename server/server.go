@@ -8,9 +8,11 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/server/auth"
 )
 
 // Options tunes a server. The zero value is good.
@@ -28,9 +30,23 @@ type Options struct {
 	// MaxAge ends streams that are about as old, a fifth either way; 0 means
 	// never.
 	MaxAge time.Duration
+	// Subscribers is how many subscribers there may be at one time, and
+	// SubscribersPerAddress how many from one address; 0 means any number.
+	Subscribers, SubscribersPerAddress int
+	// FeedsPerSubscription is how many feeds one subscriber may follow over one
+	// connection; 0 means 100.
+	FeedsPerSubscription int
 	// EventBytes is the publisher's limit, feed.PublisherOptions.EventBytes.
 	// A request body with more than twice as many is not read to its end.
 	EventBytes int
+	// BatchEvents and BatchBytes are the most events, and bytes of the request
+	// body, that are published at once; 0 means 1000, and 4 MiB.
+	BatchEvents, BatchBytes int
+	// Auth says who may do what; nil means that everybody may everything.
+	Auth *auth.Verifier
+	// Origins are those whose pages may use this server from a browser, as
+	// [CheckOrigins] wants them; "*" is all of them, but not with cookies.
+	Origins []string
 	// Console serves everything that is not part of the interface, if set.
 	Console http.Handler
 	// Logger gets what operators should see; nil means slog.Default.
@@ -45,10 +61,11 @@ type Server struct {
 	logger    *slog.Logger
 	routes    http.Handler
 
-	mu       sync.Mutex
-	draining bool
-	streams  map[*stream]struct{}
-	waits    chan time.Time // closed when draining: requests for a page wait no longer
+	sameOrigin  *http.CrossOriginProtection
+	waits       chan time.Time // closed when draining: requests for a page wait no longer
+	shed        atomic.Uint64  // subscribers that were turned away
+	mu          sync.Mutex
+	subscribers subscribers
 }
 
 // New returns a server that publishes to publisher and subscribes to hub.
@@ -56,15 +73,22 @@ func New(hub *feed.Hub, publisher *feed.Publisher, o Options) *Server {
 	o.Heartbeat = cmp.Or(o.Heartbeat, 15*time.Second)
 	o.Retry = cmp.Or(o.Retry, 2*time.Second)
 	o.WriteTimeout = cmp.Or(o.WriteTimeout, 30*time.Second)
+	o.FeedsPerSubscription = cmp.Or(o.FeedsPerSubscription, 100)
 	o.EventBytes = cmp.Or(o.EventBytes, feed.DefaultEventBytes)
+	o.BatchEvents = cmp.Or(o.BatchEvents, 1000)
+	o.BatchBytes = cmp.Or(o.BatchBytes, 4<<20)
 	s := &Server{
-		hub:       hub,
-		publisher: publisher,
-		options:   o,
-		logger:    cmp.Or(o.Logger, slog.Default()),
-		streams:   make(map[*stream]struct{}),
+		hub:        hub,
+		publisher:  publisher,
+		options:    o,
+		logger:     cmp.Or(o.Logger, slog.Default()),
+		sameOrigin: trusting(o.Origins),
+		waits:      make(chan time.Time),
+		subscribers: subscribers{
+			streams:   make(map[*stream]struct{}),
+			addresses: make(map[string]int),
+		},
 	}
-	s.waits = make(chan time.Time)
 	s.routes = s.router()
 	return s
 }
@@ -89,41 +113,4 @@ func (s *Server) Drain(ctx context.Context, window time.Duration) {
 		}
 		st.end(errDraining)
 	}
-}
-
-func (s *Server) stopAdmitting() []*stream {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.draining {
-		close(s.waits)
-	}
-	s.draining = true
-	streams := make([]*stream, 0, len(s.streams))
-	for st := range s.streams {
-		streams = append(streams, st)
-	}
-	return streams
-}
-
-// admit takes a stream in, unless the server is draining.
-func (s *Server) admit(st *stream) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.draining {
-		return false
-	}
-	s.streams[st] = struct{}{}
-	return true
-}
-
-func (s *Server) dismiss(st *stream) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.streams, st)
-}
-
-func (s *Server) isDraining() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.draining
 }

@@ -8,19 +8,17 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/feed/feedtest"
 	"github.com/rejoin/rejoin/server"
 	"github.com/rejoin/rejoin/storage/memory"
-	"github.com/rejoin/rejoin/storage/sqlite"
 )
 
-// node is a whole Rejoin but for its configuration: a real store, a real bus,
-// real connections.
+// node is a whole Rejoin but for its configuration, with real connections.
 type node struct {
 	*server.Server
 	t         *testing.T
@@ -30,15 +28,14 @@ type node struct {
 	publisher *feed.Publisher
 }
 
+// newStore returns the store that the tests run on.
+func newStore(testing.TB) feed.Store { return feedtest.NewStore() }
+
 // start runs a node for the length of the test. wrap, if not nil, stands
 // between the node and its store.
 func start(t *testing.T, o server.Options, wrap func(feed.Store) feed.Store) *node {
 	t.Helper()
-	sqliteStore, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "rejoin.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var store feed.Store = sqliteStore
+	store := newStore(t)
 	if wrap != nil {
 		store = wrap(store)
 	}

@@ -2,19 +2,18 @@ package server
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
-	"github.com/rejoin/rejoin/server/sse"
 )
 
-// Why the server itself ends a stream.
+// Why the server itself ends a stream. That it is draining is errDraining.
 var (
-	errDraining = errors.New("draining")
-	errMaxAge   = errors.New("stream has reached its age")
+	errMaxAge  = errors.New("stream has reached its age")
+	errExpired = errors.New("the token has expired")
+	errGap     = errors.New("a gap, which the client wants no stream across")
 )
 
 // storeRetry is the time between two tries to open a stream while the store is
@@ -23,81 +22,91 @@ const storeRetry = 250 * time.Millisecond
 
 // stream is one response that carries events.
 type stream struct {
-	feed      string
+	request   subscribeRequest
+	address   string // of the client
 	writer    http.ResponseWriter
 	control   *http.ResponseController
 	timeout   time.Duration // for one write
 	retry     time.Duration
 	heartbeat *time.Ticker
-	period    time.Duration
-	end       context.CancelCauseFunc // breaks the stream off, for a reason
+	end       context.CancelCauseFunc // ends the stream, for a reason
 }
 
-// stream sends sub's events until the client leaves, or the server ends it. A
-// nil sub means that the store is away: the stream waits for it.
+// stream sends events until the client leaves, or the server ends it.
 //
-// However it ends, the connection is broken off without the last chunk: some
-// clients never come back after a response that ended cleanly.
-func (s *Server) stream(w http.ResponseWriter, r *http.Request, request subscribeRequest, sub *feed.Subscription) {
+// Unless all has been said, the connection is broken off without the last
+// chunk: some clients never come back after a response that ended cleanly.
+func (s *Server) stream(w http.ResponseWriter, r *http.Request, request subscribeRequest) {
 	ctx, end := context.WithCancelCause(r.Context())
 	defer end(nil)
 	st := &stream{
-		feed:      request.feed,
-		writer:    w,
-		control:   http.NewResponseController(w),
-		timeout:   s.options.WriteTimeout,
-		retry:     s.options.Retry,
-		heartbeat: time.NewTicker(request.heartbeat),
-		period:    request.heartbeat,
-		end:       end,
+		request: request,
+		address: addressOf(r),
+		writer:  w,
+		control: http.NewResponseController(w),
+		timeout: s.options.WriteTimeout,
+		retry:   s.options.Retry,
+		end:     end,
 	}
-	defer st.heartbeat.Stop()
-	defer func() {
-		if sub != nil {
-			sub.Close()
-		}
-	}()
-	if !s.admit(st) {
-		shed(w, r, "this node is stopping")
+	if err := s.admit(st); err != nil {
+		s.turnAway(w, r, err)
 		return
 	}
 	defer s.dismiss(st)
+	asked := time.Now()
+	group, err := s.begin(r.Context(), request)
+	if err != nil && !(errors.Is(err, feed.ErrUnavailable) && accepts(r, "text/event-stream")) {
+		s.writeError(w, r, err)
+		return
+	}
+	writeStreamHead(w, request.form)
+	st.heartbeat = time.NewTicker(request.heartbeat)
+	defer st.heartbeat.Stop()
 	if s.options.MaxAge > 0 {
 		age := time.AfterFunc(jitter(s.options.MaxAge, 0.2), func() { end(errMaxAge) })
 		defer age.Stop()
 	}
-
-	if sub == nil && request.from == (feed.From{}) {
-		// "Now" is before the head goes out: what is published from then on
-		// must not be missed, and the store may be back for other nodes first.
-		// Stores keep whole milliseconds.
-		request.from = feed.FromTime(time.Now().Truncate(time.Millisecond))
+	if expires := grantOf(r.Context()).Expires(); !expires.IsZero() {
+		expiry := time.AfterFunc(time.Until(expires), func() { end(errExpired) })
+		defer expiry.Stop()
 	}
-	writeStreamHead(w)
-	err := st.flush()
-	if err == nil && sub == nil {
-		sub, err = st.awaitStore(ctx, s.hub, request.from)
+	err = st.flush()
+	if err == nil && group == nil {
+		group, err = st.awaitStore(ctx, s, asked)
+	}
+	if group != nil {
+		defer group.Close()
 	}
 	if err == nil {
-		err = st.run(ctx, sub)
+		err = st.run(ctx, group)
 	}
-	s.logger.DebugContext(r.Context(), "stream ended", "feed", request.feed, "from", r.RemoteAddr, "reason", err)
-	panic(http.ErrAbortHandler)
+	s.logger.DebugContext(r.Context(), "stream ended", "path", r.URL.Path, "from", r.RemoteAddr, "reason", err)
+	if !errors.Is(err, feed.ErrClosed) && !errors.Is(err, errExpired) {
+		panic(http.ErrAbortHandler)
+	}
 }
 
-// awaitStore opens the subscription as soon as the store can.
-func (st *stream) awaitStore(ctx context.Context, hub *feed.Hub, from feed.From) (*feed.Subscription, error) {
+// awaitStore subscribes as soon as the store can.
+func (st *stream) awaitStore(ctx context.Context, s *Server, asked time.Time) (*feed.Group, error) {
+	for i, start := range st.request.starts {
+		if start.From == (feed.From{}) {
+			// "Now" is before the head went out: what is published from then on
+			// must not be missed, and the store may be back for other nodes
+			// first. Stores keep whole milliseconds.
+			st.request.starts[i].From = feed.FromTime(asked.Truncate(time.Millisecond))
+		}
+	}
 	again := time.NewTicker(storeRetry)
 	defer again.Stop()
 	for {
 		select {
 		case <-again.C:
-			sub, err := hub.Subscribe(ctx, st.feed, from)
+			group, err := s.hub.SubscribeAll(ctx, st.request.starts)
 			if err == nil || !errors.Is(err, feed.ErrUnavailable) {
-				return sub, err
+				return group, err
 			}
 		case <-st.heartbeat.C:
-			if err := st.keepAlive(); err != nil {
+			if err := st.write(st.request.form.keepAlive()); err != nil {
 				return nil, err
 			}
 		case <-ctx.Done():
@@ -106,23 +115,24 @@ func (st *stream) awaitStore(ctx context.Context, hub *feed.Hub, from feed.From)
 	}
 }
 
-// run is the stream itself: it greets, sends what the subscription delivers,
+// run is the stream itself: it greets, sends what the subscriptions deliver,
 // and keeps the connection alive in between. It returns why it ended.
-func (st *stream) run(ctx context.Context, sub *feed.Subscription) error {
-	if err := st.send(st.opening(sub).Append(nil)); err != nil {
+func (st *stream) run(ctx context.Context, group *feed.Group) error {
+	session := newSession(st.request, st.retry, group.Subscriptions())
+	if err := st.write(session.open()); err != nil {
 		return err
 	}
 	for {
-		d, err := sub.Next(ctx, st.heartbeat.C)
+		i, d, err := group.Next(ctx, st.heartbeat.C)
 		switch {
 		case err != nil:
-			return st.farewell(ctx, sub, err)
-		case d.Gap != nil:
-			err = st.send(st.gap(*d.Gap).Append(nil))
-		case len(d.Events()) > 0:
-			err = st.send(d.Encoded(sse.Blocks))
+			return st.last(ctx, session, err)
+		case i < 0:
+			err = st.write(session.tick())
+		case d.Gap != nil && st.request.gapFails:
+			return errGap // which a return with the same cursor is told
 		default:
-			err = st.keepAlive()
+			err = st.send(session.deliver(i, d))
 		}
 		if err != nil {
 			return err
@@ -130,23 +140,27 @@ func (st *stream) run(ctx context.Context, sub *feed.Subscription) error {
 	}
 }
 
-// farewell tells the client where it stands and when to come back, if it is
-// the server that ends the stream.
-func (st *stream) farewell(ctx context.Context, sub *feed.Subscription, err error) error {
+// last sends what the client has to know when it is the server that ends the
+// stream.
+func (st *stream) last(ctx context.Context, session *session, err error) error {
 	cause := context.Cause(ctx)
-	if errors.Is(cause, errDraining) || errors.Is(cause, errMaxAge) || errors.Is(err, feed.ErrStopped) {
-		return errors.Join(cause, st.send(st.cursor(sub).Append(nil)))
+	switch {
+	case errors.Is(cause, errExpired):
+		return errors.Join(cause, st.write(session.expired()))
+	case errors.Is(cause, errDraining), errors.Is(cause, errMaxAge), errors.Is(err, feed.ErrStopped):
+		return errors.Join(cause, st.write(session.farewell()))
 	}
 	return err
 }
 
-// send writes whole blocks.
+// send writes whole blocks, after which no keep-alive is due for a while.
 func (st *stream) send(blocks []byte) error {
-	st.heartbeat.Reset(st.period)
+	if len(blocks) == 0 {
+		return nil
+	}
+	st.heartbeat.Reset(st.request.heartbeat)
 	return st.write(blocks)
 }
-
-func (st *stream) keepAlive() error { return st.write([]byte(sse.KeepAlive)) }
 
 func (st *stream) write(b []byte) error {
 	_ = st.control.SetWriteDeadline(time.Now().Add(st.timeout))
@@ -157,43 +171,3 @@ func (st *stream) write(b []byte) error {
 }
 
 func (st *stream) flush() error { return st.control.Flush() }
-
-func (st *stream) opening(sub *feed.Subscription) sse.Control {
-	return st.controlBlock("feed.open", sub.Cursor(), struct {
-		Feed   string `json:"feed"`
-		Cursor string `json:"cursor"`
-		First  uint64 `json:"first"`
-		Last   uint64 `json:"last"`
-	}{st.feed, sub.Cursor().String(), sub.Bounds().First, sub.Bounds().Last}, true)
-}
-
-func (st *stream) gap(g feed.Gap) sse.Control {
-	return st.controlBlock("feed.gap", g.Cursor(), struct {
-		Feed    string         `json:"feed"`
-		After   string         `json:"after"`
-		Resumes uint64         `json:"resumes"`
-		Reason  feed.GapReason `json:"reason"`
-	}{st.feed, g.After.String(), g.Resumes, g.Reason}, false)
-}
-
-func (st *stream) cursor(sub *feed.Subscription) sse.Control {
-	return st.controlBlock("feed.cursor", sub.Cursor(), struct {
-		Feed   string `json:"feed"`
-		Cursor string `json:"cursor"`
-	}{st.feed, sub.Cursor().String()}, true)
-}
-
-// controlBlock builds a block that leaves the client at cursor. With retry, it
-// also tells the client, and no two of them the same, when to come back:
-// browsers spread their returns by nothing of their own.
-func (st *stream) controlBlock(name string, cursor feed.Cursor, data any, retry bool) sse.Control {
-	text, err := json.Marshal(data)
-	if err != nil {
-		panic(err) // all data is plain structs of our own
-	}
-	c := sse.Control{Type: name, Data: string(text), ID: cursor.String()}
-	if retry {
-		c.Retry = jitter(st.retry, 0.5)
-	}
-	return c
-}

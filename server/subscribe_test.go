@@ -185,9 +185,21 @@ func TestBadSubscribe(t *testing.T) {
 		{"/v1/feeds/a%2Fb/events", "", 400, "feed name"},
 		{"/v1/feeds/%2541/events", "", 400, "feed name"}, // decoded once, it is "%41", not "A"
 		{"/v1/feeds/" + strings.Repeat("x", 256) + "/events", "", 400, "feed name"},
-		{events + "?types=a", "", 501, "types"},
-		{events + "?envelope=true", "", 501, "envelope"},
-		{events + "?gap=fail", "", 501, "gap"},
+		{events + "?types=a,,b", "", 400, "types"},
+		{events + "?types=feed.open", "", 400, "types"},
+		{events + "?types=a%0Ab", "", 400, "types"},
+		{events + "?envelope=yes", "", 400, "envelope"},
+		{events + "?control=life", "", 400, "control"},
+		{events + "?gap=hide", "", 400, "gap"},
+		{events + "?limit=10", "", 400, "limit"},
+		{"/v1/events", "", 400, "feed"},
+		{"/v1/events?feed=", "", 400, "feed name"},
+		{"/v1/events?feed=a,-b", "", 400, "feed name"},
+		{"/v1/events?feed=a", "42", 400, "chat=42,news=7"},
+		{"/v1/events?feed=a", "a=042", 400, "for a"},
+		{"/v1/events?feed=a", "a=1,a=2", 400, "twice"},
+		{"/v1/events?feed=a", "a=1,", 400, "chat=42,news=7"},
+		{"/v1/events?feed=a", "a=1," + strings.Repeat("b", 4096) + "=1", 400, "4096"},
 		{"/v1/nothing", "", 404, "nothing"},
 	} {
 		t.Run(fmt.Sprintf("%.60s %.20s", test.path, test.cursor), func(t *testing.T) {
@@ -195,8 +207,12 @@ func TestBadSubscribe(t *testing.T) {
 			wantProblem(t, r, body, test.status, test.detail)
 		})
 	}
-	r, body := n.do("GET", events, map[string]string{"Accept": "application/x-ndjson"}, "")
-	wantProblem(t, r, body, 501, "text/event-stream")
+	r, body := n.do("GET", events, map[string]string{"Accept": "application/json"}, "")
+	if r.StatusCode != 200 {
+		t.Error(r.Status, body)
+	}
+	r, body = n.do("GET", "/v1/events?feed=a", map[string]string{"Accept": "application/json"}, "")
+	wantProblem(t, r, body, 406, "stream")
 	r, body = n.do("PUT", events, nil, "")
 	wantProblem(t, r, body, 405, "PUT")
 	if diff := cmp.Diff([]string{"GET", "HEAD", "POST", "DELETE"}, r.Header.Values("Allow")); diff != "" {

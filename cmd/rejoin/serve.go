@@ -116,7 +116,7 @@ func (h *lateHandler) set(handler http.Handler) { h.Store(&handler) }
 // store is nil, it waits for it.
 func (l listeners) serve(ctx context.Context, store feed.Store, c Config, logger *slog.Logger) error {
 	var public, admin lateHandler
-	public.set(server.Waiting())
+	public.set(server.Waiting(nil))
 	admin.set(adminHandler(nil))
 	httpServer := newHTTPServer(&public, logger)
 	adminServer := newHTTPServer(&admin, logger)

@@ -12,10 +12,13 @@ import (
 var _ feed.Keeper = (*Store)(nil)
 
 // List implements feed.Keeper.
-func (s *Store) List(_ context.Context, prefix, after string, limit int) (feed.Listing, error) {
+func (s *Store) List(ctx context.Context, prefix, after string, limit int) (feed.Listing, error) {
+	if err := s.pass(ctx, ListAsked, 0); err != nil {
+		return feed.Listing{}, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l := feed.Listing{Now: now()}
+	l := feed.Listing{Now: s.now()}
 	for name, h := range s.feeds {
 		if !strings.HasPrefix(name, prefix) || name <= after {
 			continue
@@ -32,12 +35,20 @@ func (s *Store) List(_ context.Context, prefix, after string, limit int) (feed.L
 }
 
 // Trim implements feed.Keeper.
-func (s *Store) Trim(_ context.Context, name string, before uint64) error {
+func (s *Store) Trim(ctx context.Context, name string, before uint64) error {
+	if err := s.pass(ctx, TrimAsked, 0, name); err != nil {
+		return err
+	}
+	s.giveUp(name, before)
+	return s.pass(ctx, TrimDone, 0, name)
+}
+
+func (s *Store) giveUp(name string, before uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := s.feeds[name]
 	if h == nil || before <= h.first {
-		return nil
+		return
 	}
 	n := min(before-h.first, uint64(len(h.events)))
 	for _, e := range h.events[:n] {
@@ -45,11 +56,13 @@ func (s *Store) Trim(_ context.Context, name string, before uint64) error {
 	}
 	h.first += n
 	h.events = h.events[n:]
-	return nil
 }
 
 // Sweep implements feed.Keeper.
-func (s *Store) Sweep(_ context.Context, _ int, window time.Duration) (more bool, err error) {
+func (s *Store) Sweep(ctx context.Context, _ int, window time.Duration) (more bool, err error) {
+	if err := s.pass(ctx, SweepAsked, 0); err != nil {
+		return false, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, h := range s.feeds {

@@ -28,6 +28,10 @@ const (
 	BoundsAnswered  Point = "bounds answered"
 	SeekAsked       Point = "seek asked"
 	SeekAnswered    Point = "seek answered"
+	ListAsked       Point = "list asked"
+	TrimAsked       Point = "trim asked" // nothing is given up yet
+	TrimDone        Point = "trim done"  // given up, but not answered
+	SweepAsked      Point = "sweep asked"
 )
 
 // Call is a call of a store at one of its points.
@@ -53,7 +57,9 @@ type content struct {
 	id     string
 	feeds  map[string]*history
 	keys   map[keyName]keyed
+	clock  func() time.Time
 	commit func([]feed.Event)
+	closed func(name string, last uint64)
 	refuse func(feed.Batch) error
 }
 
@@ -83,7 +89,12 @@ type keyName struct{ feed, name string }
 
 // NewStore returns an empty store.
 func NewStore() *Store {
-	return &Store{content: &content{id: rand.Text(), feeds: make(map[string]*history), keys: make(map[keyName]keyed)}}
+	return &Store{content: &content{
+		id:    rand.Text(),
+		feeds: make(map[string]*history),
+		keys:  make(map[keyName]keyed),
+		clock: time.Now,
+	}}
 }
 
 // Through returns the same store as seen through gate.
@@ -92,6 +103,13 @@ func (s *Store) Through(gate Gate) *Store { return &Store{content: s.content, ga
 // OnCommit has fn called with the events of each commit before anybody can see
 // them. Set it before the store is used.
 func (s *Store) OnCommit(fn func([]feed.Event)) { s.commit = fn }
+
+// OnClose has fn called with the last id of each feed that is closed before
+// anybody can see that. Set it before the store is used.
+func (s *Store) OnClose(fn func(name string, last uint64)) { s.closed = fn }
+
+// SetClock has events timed by clock. Set it before the store is used.
+func (s *Store) SetClock(clock func() time.Time) { s.clock = clock }
 
 // Refuse has fn asked about each batch; an error refuses that batch alone. Set
 // it before the store is used.
@@ -113,6 +131,9 @@ func (s *Store) ID() string { return s.id }
 func (s *Store) Append(ctx context.Context, batches []feed.Batch) ([]feed.Result, error) {
 	var feeds []string
 	for _, b := range batches {
+		if b.Feed != "" {
+			feeds = append(feeds, b.Feed)
+		}
 		for _, d := range b.Drafts {
 			feeds = append(feeds, d.Feed)
 		}
@@ -159,19 +180,27 @@ func (s *Store) storeOne(b feed.Batch) (r feed.Result) {
 	for _, d := range b.Drafts {
 		r.Events = append(r.Events, s.number(d))
 	}
-	if b.Close {
-		h := s.history(b.Feed)
-		if h.closed = true; h.updated.IsZero() {
-			h.updated = now()
-		}
-	}
 	if b.Key != nil {
 		s.keys[keyName{b.Feed, b.Key.Name}] = keyed{b.Key.Print, r.Events, time.Now()}
 	}
 	if s.commit != nil && len(r.Events) > 0 {
 		s.commit(r.Events)
 	}
+	if b.Close {
+		s.close(b.Feed)
+	}
 	return r
+}
+
+func (s *Store) close(name string) {
+	h := s.history(name)
+	if h.updated.IsZero() {
+		h.updated = s.now()
+	}
+	if s.closed != nil && !h.closed {
+		s.closed(name, h.last())
+	}
+	h.closed = true
 }
 
 // admit says whether the feeds take the batch.
@@ -205,7 +234,7 @@ func (s *Store) history(name string) *history {
 	return h
 }
 
-func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
+func (s *Store) now() time.Time { return s.clock().UTC().Truncate(time.Millisecond) }
 
 func (s *Store) number(d feed.Draft) feed.Event {
 	h := s.history(d.Feed)
@@ -215,7 +244,7 @@ func (s *Store) number(d feed.Draft) feed.Event {
 		Type: d.Type,
 		Data: d.Data,
 		JSON: d.JSON,
-		Time: now(),
+		Time: s.now(),
 	}
 	if e.Time.Before(h.updated) {
 		e.Time = h.updated
@@ -321,16 +350,23 @@ func (s *Store) History(name string) feed.Page {
 }
 
 // Rollback puts an older state of the feed in place of the present one: the
-// events after last were never stored, and their ids are given again.
+// events after last were never stored, the feed was not closed, keys that came
+// with either are unknown, and ids are given again.
 func (s *Store) Rollback(name string, last uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := s.feeds[name]
-	if h == nil || last >= h.last() {
+	if h == nil || last > h.last() || last == h.last() && !h.closed {
 		return
 	}
 	if last+1 < h.first {
 		panic(fmt.Sprintf("feedtest: roll %s back to %d, before its oldest event %d", name, last, h.first))
 	}
-	h.events = slices.Clone(h.events[:last+1-h.first])
+	h.events, h.closed = slices.Clone(h.events[:last+1-h.first]), false
+	for key, k := range s.keys {
+		lost := func(e feed.Event) bool { return e.Feed == name && e.ID > last }
+		if slices.ContainsFunc(k.events, lost) || key.feed == name && len(k.events) == 0 {
+			delete(s.keys, key)
+		}
+	}
 }

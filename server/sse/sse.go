@@ -11,21 +11,63 @@ import (
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/server/envelope"
 )
 
-// Blocks is the encoding of a feed's events as blocks of an event stream.
-var Blocks feed.Encoding = blocks{}
+// The encodings of a feed's events as blocks of an event stream: with the data
+// as it was published, in envelopes, and in envelopes without the end of the
+// block, which AppendEnd appends for each subscriber.
+var (
+	Blocks     feed.Encoding = blocks{}
+	Envelopes  feed.Encoding = envelopes{}
+	Unfinished feed.Encoding = unfinished{}
+)
 
-type blocks struct{}
+type (
+	blocks     struct{}
+	envelopes  struct{}
+	unfinished struct{}
+)
 
 func (blocks) Encode(dst []byte, e *feed.Event) []byte {
-	if e.Type != "" {
-		dst = appendField(dst, "event: ", e.Type)
+	dst = appendType(dst, e)
+	return appendEventEnd(appendData(dst, e.Data), e)
+}
+
+func (envelopes) Encode(dst []byte, e *feed.Event) []byte {
+	return appendEventEnd(unfinished{}.Encode(dst, e), e)
+}
+
+func (unfinished) Encode(dst []byte, e *feed.Event) []byte {
+	dst = append(appendType(dst, e), "data: "...)
+	return append(envelope.Append(dst, e), '\n')
+}
+
+func appendType(dst []byte, e *feed.Event) []byte {
+	if e.Type == "" {
+		return dst
 	}
-	dst = appendData(dst, e.Data)
-	dst = append(dst, "id: "...)
-	dst = strconv.AppendUint(dst, e.ID, 10)
-	return append(dst, "\n\n"...)
+	return appendField(dst, "event: ", e.Type)
+}
+
+// appendEventEnd ends the block of an event. One that is not stored has no id,
+// and leaves the client's cursor where it is.
+func appendEventEnd(dst []byte, e *feed.Event) []byte {
+	if e.ID == 0 {
+		return append(dst, '\n')
+	}
+	var id [20]byte
+	return AppendEnd(dst, strconv.AppendUint(id[:0], e.ID, 10))
+}
+
+// AppendEnd ends a block with the cursor that it leaves the client at, or
+// without one if that is empty.
+func AppendEnd(dst []byte, cursor []byte) []byte {
+	if len(cursor) > 0 {
+		dst = append(dst, "id: "...)
+		dst = append(append(dst, cursor...), '\n')
+	}
+	return append(dst, '\n')
 }
 
 // KeepAlive is a comment that shows both ends that the connection lives. No
@@ -36,7 +78,7 @@ const KeepAlive = ":\n"
 type Control struct {
 	Type  string // begins with "feed."
 	Data  string // JSON on one line
-	ID    string // the cursor of the subscription from here on
+	ID    string // the cursor of the subscription from here on; empty to leave it
 	Retry time.Duration
 }
 
@@ -47,8 +89,7 @@ func (c Control) Append(dst []byte) []byte {
 	}
 	dst = appendField(dst, "event: ", c.Type)
 	dst = appendData(dst, c.Data)
-	dst = appendField(dst, "id: ", c.ID)
-	return append(dst, '\n')
+	return AppendEnd(dst, []byte(c.ID))
 }
 
 // AppendRetry appends the line that tells a client how long to wait, in whole

@@ -1,0 +1,144 @@
+package feed
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+)
+
+func prepared(b Batch) (*publish, error) {
+	return (&Publisher{limit: 100, keyWindow: time.Hour}).prepare(b)
+}
+
+func TestPrepare(t *testing.T) {
+	const none = -1
+	a, b := Draft{Feed: "a"}, Draft{Feed: "b"}
+	bad := Draft{Feed: "a", Type: "feed.x"}
+	large := Draft{Feed: "a", Data: strings.Repeat("x", 101)}
+	key := func(name string) *Key { return &Key{Name: name} }
+	for _, c := range []struct {
+		name  string
+		batch Batch
+		want  error
+		index int // of the draft that is to blame
+	}{
+		{"one draft", Batch{Drafts: []Draft{a}}, nil, none},
+		{"several feeds", Batch{Drafts: []Draft{a, b}}, nil, none},
+		{"several feeds and a key", Batch{Drafts: []Draft{a, b}, Key: key("k")}, nil, none},
+		{"one feed", Batch{Feed: "a", Drafts: []Draft{a, a}}, nil, none},
+		{"a close", Batch{Feed: "a", Close: true}, nil, none},
+		{"a close with a key", Batch{Feed: "a", Close: true, Key: key("k")}, nil, none},
+		{"a close with a last event", Batch{Feed: "a", Drafts: []Draft{a}, Close: true, IfLast: new(uint64(0))}, nil, none},
+		{"nothing", Batch{}, ErrInvalid, none},
+		{"nothing but a feed", Batch{Feed: "a"}, ErrInvalid, none},
+		{"nothing but a key", Batch{Feed: "a", Key: key("k")}, ErrInvalid, none},
+		{"nothing but a condition", Batch{Feed: "a", IfLast: new(uint64(0))}, ErrInvalid, none},
+		{"a close of no feed", Batch{Close: true}, ErrInvalid, none},
+		{"a close of several feeds", Batch{Drafts: []Draft{a, b}, Close: true}, ErrInvalid, none},
+		{"a close of one feed that is not named", Batch{Drafts: []Draft{a}, Close: true}, ErrInvalid, none},
+		{"a condition on several feeds", Batch{Drafts: []Draft{a, b}, IfLast: new(uint64(1))}, ErrInvalid, none},
+		{"a bad name", Batch{Feed: "-", Close: true}, ErrInvalid, none},
+		{"another feed", Batch{Feed: "a", Drafts: []Draft{b}}, ErrInvalid, none},
+		{"another feed among several", Batch{Feed: "a", Drafts: []Draft{a, a, b}}, ErrInvalid, 2},
+		{"a bad draft", Batch{Drafts: []Draft{bad}}, ErrInvalid, none},
+		{"a bad draft among several", Batch{Drafts: []Draft{a, bad, bad}}, ErrInvalid, 1},
+		{"a bad draft first", Batch{Drafts: []Draft{bad, a}}, ErrInvalid, 0},
+		{"a large draft among several", Batch{Drafts: []Draft{a, a, a, large}}, ErrTooLarge, 3},
+		{"an empty key", Batch{Drafts: []Draft{a}, Key: key("")}, ErrInvalid, none},
+		{"a long key", Batch{Drafts: []Draft{a}, Key: key(strings.Repeat("k", 255))}, nil, none},
+		{"a key too long", Batch{Drafts: []Draft{a}, Key: key(strings.Repeat("k", 256))}, ErrInvalid, none},
+		{"a key with every visible character", Batch{Drafts: []Draft{a}, Key: key("!\"#$%&'()*+,-./09:;<=>?@AZ[\\]^_`az{|}~")}, nil, none},
+		{"a key with a space", Batch{Drafts: []Draft{a}, Key: key("a b")}, ErrInvalid, none},
+		{"a key with a line break", Batch{Drafts: []Draft{a}, Key: key("a\nb")}, ErrInvalid, none},
+		{"a key with DEL", Batch{Drafts: []Draft{a}, Key: key("a\x7f")}, ErrInvalid, none},
+		{"a key that is not ASCII", Batch{Drafts: []Draft{a}, Key: key("schlüssel")}, ErrInvalid, none},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			call, err := prepared(c.batch)
+			if !errors.Is(err, c.want) || err == nil != (c.want == nil) {
+				t.Fatalf("got %v, want %v", err, c.want)
+			}
+			index := none
+			if e, ok := errors.AsType[*DraftError](err); ok {
+				index = e.Index
+			}
+			if index != c.index {
+				t.Errorf("blames draft %d, want %d: %v", index, c.index, err)
+			}
+			if err == nil && c.batch.Key != nil && (call.batch.Key.Window != time.Hour || call.batch.Key == c.batch.Key) {
+				t.Errorf("the key became %+v", call.batch.Key)
+			}
+		})
+	}
+}
+
+// A batch that is checked, numbered and committed is not the caller's any more.
+func TestPrepareCopiesTheDrafts(t *testing.T) {
+	drafts := []Draft{{Feed: "a", Data: "1\r\n2", Type: "message"}}
+	call, err := prepared(Batch{Drafts: drafts})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if drafts[0].Data != "1\r\n2" || drafts[0].Type != "message" {
+		t.Errorf("the caller's draft became %+v", drafts[0])
+	}
+	drafts[0].Data = "changed"
+	if d := call.batch.Drafts[0]; d.Data != "1\n2" || d.Type != "" {
+		t.Errorf("the batch has %+v", d)
+	}
+}
+
+// What tells two batches with the same key apart is what would be stored.
+func TestFingerprint(t *testing.T) {
+	draft := func(feed, kind, data string, json bool) Draft {
+		return Draft{Feed: feed, Type: kind, Data: data, JSON: json}
+	}
+	batch := func(closes bool, drafts ...Draft) Batch {
+		return Batch{Feed: drafts[0].Feed, Drafts: drafts, Close: closes}
+	}
+	several := func(drafts ...Draft) Batch { return Batch{Drafts: drafts} }
+	type print struct {
+		group, member int
+		print         [32]byte
+	}
+	var prints []print
+	for i, alike := range [][]Batch{
+		{batch(false, draft("a", "", "1", false)), batch(false, draft("a", "message", "1", false)),
+			{Feed: "a", Drafts: []Draft{draft("a", "", "1", false)}, IfLast: new(uint64(7))}},
+		{batch(true, draft("a", "", "1", false))},
+		{batch(false, draft("a", "", "1", true))},
+		{batch(false, draft("a", "note", "1", false))},
+		{batch(false, draft("a", "n", "ote1", false))},
+		{batch(false, draft("b", "", "1", false))},
+		{batch(false, draft("a", "", "2", false))},
+		{batch(false, draft("a", "", "", false))},
+		{batch(false, draft("a", "", "1\n2", false)), batch(false, draft("a", "", "1\r\n2", false)), batch(false, draft("a", "", "1\r2", false))},
+		{batch(false, draft("a", "", "1\n\n2", false)), batch(false, draft("a", "", "1\n\r2", false))},
+		{batch(false, draft("a", "", "1", false), draft("a", "", "2", false))},
+		{batch(false, draft("a", "", "2", false), draft("a", "", "1", false))},
+		{batch(false, draft("a", "", "12", false), draft("a", "", "", false))},
+		{batch(false, draft("a", "", "", false), draft("a", "", "12", false))},
+		{batch(false, draft("a", "", "12", false))},
+		{batch(false, draft("a", "", `1 "a" "" false 1:2`, false))},
+		{several(draft("a", "", "1", false), draft("b", "", "2", false))},
+		{several(draft("b", "", "1", false), draft("a", "", "2", false))},
+		{{Feed: "a", Close: true}},
+	} {
+		for j, b := range alike {
+			b.Key = &Key{Name: "k"}
+			call, err := prepared(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			prints = append(prints, print{i, j, call.batch.Key.Print})
+		}
+	}
+	for _, p := range prints {
+		for _, q := range prints {
+			if (p.print == q.print) != (p.group == q.group) {
+				t.Errorf("batch %d of %d and %d of %d: equal prints %t", p.member, p.group, q.member, q.group, p.print == q.print)
+			}
+		}
+	}
+}

@@ -1,0 +1,142 @@
+package feed
+
+import (
+	"testing"
+	"time"
+)
+
+func TestLogClosed(t *testing.T) {
+	closed := Bounds{First: 1, Last: 10, Closed: true}
+	for _, c := range []struct {
+		name string
+		tell func(*log)
+		want map[Cursor]view
+	}{
+		{"closed from the start", func(l *log) { l.learn(closed, proven{}) },
+			map[Cursor]view{0: viewBehind, 9: viewBehind, 10: viewClosed, 11: viewAhead}},
+		{"before the log has reached the end", func(l *log) {
+			l.learn(Bounds{First: 1, Last: 5}, proven{})
+			l.learn(closed, proven{tail: 5})
+		}, map[Cursor]view{4: viewBehind, 5: viewEnd, 9: viewEnd, 10: viewClosed, 11: viewAhead}},
+		{"told of more that is not there", func(l *log) {
+			l.learn(closed, proven{})
+			l.hear(25)
+		}, map[Cursor]view{10: viewClosed, 11: viewEnd, 25: viewEnd, 26: viewAhead}},
+		{"told by an older answer that it is open", func(l *log) {
+			l.learn(closed, proven{})
+			l.learn(Bounds{First: 1, Last: 9}, proven{})
+		}, map[Cursor]view{9: viewBehind, 10: viewClosed}},
+		{"never written to", func(l *log) {
+			l.learn(Bounds{First: 1, Closed: true}, proven{})
+		}, map[Cursor]view{0: viewClosed, 1: viewAhead}},
+		{"trimmed whole", func(l *log) {
+			l.learn(Bounds{First: 11, Last: 10, Closed: true}, proven{})
+		}, map[Cursor]view{0: viewTrimmed, 9: viewTrimmed, 10: viewClosed, 11: viewAhead}},
+		{"rolled back to before the close", func(l *log) {
+			l.learn(closed, proven{})
+			p, _ := l.proven()
+			l.learn(Bounds{First: 1, Last: 10}, p)
+		}, map[Cursor]view{9: viewBehind, 10: viewEnd, 11: viewAhead}},
+		{"rolled back to before the end, behind which the log still is", func(l *log) {
+			l.learn(Bounds{First: 1, Last: 5}, proven{})
+			l.learn(closed, proven{tail: 5})
+			p, _ := l.proven()
+			l.learn(Bounds{First: 1, Last: 7}, p)
+		}, map[Cursor]view{6: viewBehind, 7: viewEnd, 8: viewAhead, 10: viewAhead}},
+		{"rolled back, and closed elsewhere", func(l *log) {
+			l.learn(closed, proven{})
+			p, _ := l.proven()
+			l.learn(Bounds{First: 1, Last: 12, Closed: true}, p)
+		}, map[Cursor]view{10: viewBehind, 12: viewClosed, 13: viewAhead}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := &log{feed: "a"}
+			c.tell(l)
+			for cursor, want := range c.want {
+				if _, v := l.after(cursor); v != want {
+					t.Errorf("after %d: view %d, want %d", cursor, v, want)
+				}
+			}
+			sound(t, l)
+		})
+	}
+}
+
+// Who waits at the end of a feed has to be told once that it was closed.
+func TestLogClosingWakes(t *testing.T) {
+	l := loaded(1, 10)
+	closed := Bounds{First: 1, Last: 10, Closed: true}
+	if !l.learn(closed, proven{tail: 10}).grew {
+		t.Error("closing does not wake")
+	}
+	if l.learn(closed, proven{tail: 10}).grew {
+		t.Error("a feed that is closed wakes again")
+	}
+}
+
+func TestLogBoundsClosed(t *testing.T) {
+	l := loaded(1, 5)
+	l.learn(Bounds{First: 1, Last: 7, Closed: true}, proven{tail: 5})
+	if b, complete, _ := l.bounds(); b.Closed || complete || b.Last != 5 {
+		t.Errorf("before the end: got %v, complete %t", b, complete)
+	}
+	l.take(stretch("a", 6, 7)...)
+	l.hear(99)
+	if b, complete, _ := l.bounds(); !b.Closed || complete || b.Last != 7 {
+		t.Errorf("at the end, told of more: got %v, complete %t", b, complete)
+	}
+}
+
+// What was trimmed is not handed out, even if it shares a segment with what was
+// not, or came afterwards from somebody who did not know.
+func TestLogTrim(t *testing.T) {
+	l := loaded(1, 0)
+	l.take(stretch("a", 1, 20)...)
+	l.trim(11)
+	sound(t, l)
+	for c, want := range map[Cursor]view{0: viewTrimmed, 9: viewTrimmed, 10: viewEvents, 20: viewEnd} {
+		d, v := l.after(c)
+		if v != want {
+			t.Errorf("after %d: view %d, want %d", c, v, want)
+		}
+		if v == viewTrimmed && *d.Gap != (Gap{After: c, Resumes: 11, Reason: Trimmed}) {
+			t.Errorf("after %d: got %+v", c, *d.Gap)
+		}
+		if v == viewEvents && d.Events()[0].ID != 11 {
+			t.Errorf("after %d: got %v", c, ids(d))
+		}
+	}
+	l.trim(5)
+	if l.first != 11 {
+		t.Errorf("a smaller trim moves the first event to %d", l.first)
+	}
+	l.trim(99)
+	if l.first != 21 || l.base != 20 {
+		t.Errorf("a trim beyond the end leaves the first event at %d, the base at %d", l.first, l.base)
+	}
+	// Trimmed past the end, and filled by a page that was read before.
+	l.learn(Bounds{First: 31, Last: 40}, proven{tail: 20})
+	l.fill(l.wanted(), Page{Bounds: Bounds{First: 1, Last: 40}, Events: stretch("a", 21, 40)}, time.Now(), logMemory)
+	sound(t, l)
+	if d, v := l.after(20); v != viewTrimmed || d.Gap.Resumes != 31 {
+		t.Errorf("after 20: view %d, %v", v, ids(d))
+	}
+	if d, v := l.after(30); v != viewEvents || d.Events()[0].ID != 31 {
+		t.Errorf("after 30: view %d, %v", v, ids(d))
+	}
+}
+
+// An event that a store gives up stays given up: one that has it again is an
+// older store.
+func TestLogLearnsOfATrimUndone(t *testing.T) {
+	l := loaded(8, 10)
+	p, _ := l.proven()
+	if !l.learn(Bounds{First: 3, Last: 12}, p).grew || l.first != 3 || l.restarts != 1 {
+		t.Errorf("first %d after %d restarts", l.first, l.restarts)
+	}
+	// But an answer from before the trim is only late.
+	l = loaded(8, 10)
+	if l.learn(Bounds{First: 3, Last: 10}, proven{tail: 10, first: 3}).grew || l.first != 8 || l.restarts != 0 {
+		t.Errorf("first %d after %d restarts", l.first, l.restarts)
+	}
+}

@@ -1,0 +1,180 @@
+package feed_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/feed/feedtest"
+)
+
+// Once Trim has returned, no subscriber of this hub gets what was trimmed, from
+// wherever it would have come.
+func TestTrimmedIsNotServed(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		before int // events that are there before the subscription, and its log
+		do     func(r *rig, s *feed.Subscription, trim func())
+	}{
+		{"from the log, within a segment", 0, func(r *rig, _ *feed.Subscription, trim func()) {
+			for range 6 {
+				r.publish("a", "x")
+			}
+			trim()
+		}},
+		{"from the store", 6, func(_ *rig, _ *feed.Subscription, trim func()) {
+			trim()
+		}},
+		{"from a page that is kept for others", 6, func(r *rig, _ *feed.Subscription, trim func()) {
+			reach(r.t, r.subscribe("a", feed.After(0)), 6, time.Second)
+			trim()
+		}},
+		{"from a page that is on its way", 6, func(r *rig, s *feed.Subscription, trim func()) {
+			pass := r.holdAt(feedtest.ReadAnswered)
+			if d, err := s.Next(r.t.Context(), time.After(time.Millisecond)); err != nil || len(d.Events()) > 0 {
+				r.t.Errorf("got %v, %v from a store that is held up", d.Events(), err)
+			}
+			trim()
+			pass()
+		}},
+		{"though the store does not answer again", 0, func(r *rig, _ *feed.Subscription, trim func()) {
+			for range 6 {
+				r.publish("a", "x")
+			}
+			r.fail(feed.ErrUnavailable, feedtest.BoundsAsked, feedtest.ReadAsked)
+			trim()
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t)
+				if c.before > 0 {
+					r.append("a", c.before)
+				}
+				s := r.subscribe("a", feed.After(0))
+				c.do(r, s, func() {
+					if err := r.hub.Trim(t.Context(), "a", 4); err != nil {
+						t.Errorf("trim: %v", err)
+					}
+				})
+				if got, want := seen(t, s, time.Second), "trimmed:0-4 4 5 6"; got != want {
+					t.Errorf("saw %q, want %q", got, want)
+				}
+			})
+		})
+	}
+}
+
+// A trim on another node, of which nobody speaks, takes effect within two
+// seconds: the next comparison finds it, and no page outlives that.
+func TestTrimElsewhereIsFoundInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.append("a", 6)
+		r.subscribe("a", feed.From{})
+		early := make([]*feed.Subscription, 20)
+		for i := range early {
+			early[i] = r.subscribe("a", feed.After(0))
+		}
+		trimmed := time.Now()
+		if err := r.store.Trim(t.Context(), "a", 4); err != nil {
+			t.Fatal(err)
+		}
+		for i, s := range early {
+			time.Sleep(time.Until(trimmed.Add(time.Duration(i) * 110 * time.Millisecond)))
+			d := next(t, s, time.Second)
+			switch {
+			case time.Since(trimmed) >= 2*time.Second && d.Gap == nil:
+				t.Errorf("%v later came %v", time.Since(trimmed), d.Events())
+			case d.Gap != nil && *d.Gap != feed.Gap{Resumes: 4, Reason: feed.Trimmed}:
+				t.Errorf("got the gap %+v", *d.Gap)
+			}
+		}
+	})
+}
+
+// To start at the start, or with the newest, is never a gap, even where the
+// answer about the bounds was asked for before a trim.
+func TestTrimDuringSubscribe(t *testing.T) {
+	for _, from := range []feed.From{feed.FromStart(), feed.FromNewest(5)} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t)
+			r.append("a", 6)
+			r.subscribe("a", feed.After(6))
+			pass := r.holdAt(feedtest.BoundsAnswered)
+			subscribed := make(chan *feed.Subscription)
+			go func() { subscribed <- r.subscribe("a", from) }()
+			synctest.Wait()
+			r.pass() // for the bounds that Trim asks for
+			if err := r.hub.Trim(t.Context(), "a", 4); err != nil {
+				t.Fatal(err)
+			}
+			pass()
+			if got, want := seen(t, <-subscribed, time.Second), "4 5 6"; got != want {
+				t.Errorf("%v: saw %q, want %q", from, got, want)
+			}
+		})
+	}
+}
+
+func TestTrimAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		if err := r.hub.Trim(t.Context(), "-", 4); !errors.Is(err, feed.ErrInvalid) {
+			t.Errorf("a bad name: %v", err)
+		}
+		if err := r.hub.Trim(t.Context(), "nobody", 4); err != nil {
+			t.Errorf("a feed that does not exist: %v", err)
+		}
+		if _, ok, err := r.hub.Info(t.Context(), "nobody"); ok || err != nil {
+			t.Errorf("it exists now: %v", err)
+		}
+		r.fail(feed.ErrUnavailable, feedtest.TrimAsked)
+		if err := r.hub.Trim(t.Context(), "a", 4); !errors.Is(err, feed.ErrUnavailable) {
+			t.Errorf("the store is away: %v", err)
+		}
+	})
+}
+
+// Once a hub is closed, its store may be, and calls of the hub leave it alone;
+// those that are in progress are waited for.
+func TestClosedHubLeavesTheKeeperAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.append("a", 6)
+		pass := r.holdAt(feedtest.TrimDone)
+		trimmed := make(chan error, 1)
+		go func() { trimmed <- r.hub.Trim(t.Context(), "a", 4) }()
+		synctest.Wait()
+		r.hub.Close()
+		select {
+		case <-trimmed:
+		default:
+			t.Error("Close did not wait for a trim")
+		}
+		pass()
+		calls := 0
+		r.hold(func(context.Context, feedtest.Call) error { calls++; return nil })
+		if err := r.hub.Trim(t.Context(), "a", 5); !errors.Is(err, feed.ErrStopped) {
+			t.Errorf("trim: %v", err)
+		}
+		if _, err := r.hub.List(t.Context(), "", "", 1); !errors.Is(err, feed.ErrStopped) {
+			t.Errorf("list: %v", err)
+		}
+		if _, _, err := r.hub.Info(t.Context(), "a"); !errors.Is(err, feed.ErrStopped) {
+			t.Errorf("info: %v", err)
+		}
+		if _, err := r.hub.Read(t.Context(), "a", 0, feed.Limit{Events: 1, Bytes: 1}); !errors.Is(err, feed.ErrStopped) {
+			t.Errorf("read: %v", err)
+		}
+		if err := r.pub.PublishEphemeral(t.Context(), feed.Draft{Feed: "a"}); !errors.Is(err, feed.ErrStopped) {
+			t.Errorf("ephemeral: %v", err)
+		}
+		if calls > 0 {
+			t.Errorf("%d calls of the store", calls)
+		}
+	})
+}

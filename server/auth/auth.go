@@ -1,0 +1,197 @@
+// Package auth says who may do what: it finds the JSON Web Token of a request,
+// verifies it, and reads from it what its bearer is granted.
+//
+// The algorithm is never the token's choice: it follows from the kind of key,
+// so that no token can make a public key serve as a secret, or do without a
+// signature. Every token has to expire. No error and no log entry of this
+// package holds any part of a token.
+package auth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// leeway is what nbf and iat may lie ahead of this machine's clock. exp has
+// none: a token is good until the moment at which a stream opened with it ends.
+const leeway = 30 * time.Second
+
+// Why a request is granted nothing.
+var (
+	// ErrNoToken is for a request without a token.
+	ErrNoToken = errors.New("a token is needed")
+	// ErrBadToken is for a token that is not good. Errors that wrap it say why.
+	ErrBadToken = errors.New("the token is not good")
+	// ErrUnavailable is for a token that cannot be judged now, because the keys
+	// cannot be fetched.
+	ErrUnavailable = errors.New("the keys to check tokens with cannot be fetched right now")
+)
+
+// Verifier judges tokens. A nil one grants everybody everything.
+type Verifier struct {
+	source keySource
+	parser *jwt.Parser
+	close  func()
+}
+
+// keySource has the keys that a token may be signed with. kid is the token's
+// own word, empty if it has none. The error is errNoKey, or wraps
+// ErrUnavailable.
+type keySource interface {
+	keys(ctx context.Context, kid string) ([]key, error)
+}
+
+var errNoKey = errors.New("no such key")
+
+// Open returns a verifier, or an error that begins with the name of the option
+// which is wrong. It does not wait for a JWKSURL: that is fetched, again and
+// again, until Close.
+func Open(ctx context.Context, o Options) (*Verifier, error) {
+	if err := errors.Join(o.Faults()...); err != nil {
+		return nil, err
+	}
+	v := &Verifier{close: func() {}}
+	algorithms := o.Algorithms
+	if o.JWKSURL != "" {
+		if len(algorithms) == 0 {
+			algorithms = publicAlgorithms
+		}
+		set := openKeySet(ctx, o)
+		v.source, v.close = set, set.close
+	} else {
+		k, err := o.readKey()
+		if err != nil {
+			return nil, err
+		}
+		v.source, algorithms = oneKey{k}, k.algorithms
+	}
+	v.parser = newParser(algorithms, o)
+	return v, nil
+}
+
+func newParser(algorithms []string, o Options) *jwt.Parser {
+	options := []jwt.ParserOption{
+		jwt.WithValidMethods(algorithms),
+		jwt.WithExpirationRequired(),
+		jwt.WithIssuedAt(),
+		jwt.WithLeeway(leeway),
+		jwt.WithStrictDecoding(),
+	}
+	if o.Issuer != "" {
+		options = append(options, jwt.WithIssuer(o.Issuer))
+	}
+	if o.Audience != "" {
+		options = append(options, jwt.WithAudience(o.Audience))
+	}
+	return jwt.NewParser(options...)
+}
+
+// Close ends what runs in the background.
+func (v *Verifier) Close() {
+	if v != nil {
+		v.close()
+	}
+}
+
+// Grant returns what r may do. Its error wraps ErrNoToken, ErrBadToken or
+// ErrUnavailable.
+func (v *Verifier) Grant(r *http.Request) (Grant, error) {
+	if v == nil {
+		return Grant{everything: true}, nil
+	}
+	token, cookie, err := findToken(r)
+	if err != nil {
+		return Grant{}, err
+	}
+	c, err := v.verify(r.Context(), token)
+	if err != nil {
+		return Grant{}, err
+	}
+	return Grant{
+		subscribe: c.rights.Subscribe,
+		publish:   c.rights.Publish,
+		admin:     c.rights.Admin,
+		expires:   c.expires.Time,
+		cookie:    cookie,
+	}, nil
+}
+
+func (v *Verifier) verify(ctx context.Context, token string) (*claims, error) {
+	// Before anything looks at it: what is this long is no token.
+	if len(token) > maxToken {
+		return nil, bad("it is too long")
+	}
+	var c claims
+	_, err := v.parser.ParseWithClaims(token, &c, func(t *jwt.Token) (any, error) { return v.keysFor(ctx, t) })
+	switch {
+	case errors.Is(err, ErrUnavailable):
+		return nil, ErrUnavailable
+	case err != nil:
+		return nil, bad(reason(err))
+	case !time.Now().Before(c.expires.Time):
+		return nil, bad(reason(jwt.ErrTokenExpired))
+	}
+	return &c, nil
+}
+
+// keysFor is the jwt.Keyfunc: the parser has seen to it that the algorithm is
+// one of ours, and here it must be one of the key's.
+func (v *Verifier) keysFor(ctx context.Context, t *jwt.Token) (any, error) {
+	if _, ok := t.Header["crit"]; ok {
+		// RFC 7515, section 4.1.11: who does not understand what is critical
+		// must refuse. We understand none of it.
+		return nil, jwt.ErrTokenUnverifiable
+	}
+	kid, ok := t.Header["kid"].(string)
+	if _, there := t.Header["kid"]; there && !ok {
+		return nil, jwt.ErrTokenMalformed
+	}
+	keys, err := v.source.keys(ctx, kid)
+	if err != nil {
+		return nil, err
+	}
+	var fitting jwt.VerificationKeySet
+	for _, k := range keys {
+		if slices.Contains(k.algorithms, t.Method.Alg()) {
+			fitting.Keys = append(fitting.Keys, k.public)
+		}
+	}
+	if len(fitting.Keys) == 0 {
+		return nil, errNoKey
+	}
+	return fitting, nil
+}
+
+// reasons are what a client is told about its token, first match first. They
+// are fixed, because the texts of libraries repeat what is in the token.
+var reasons = []struct {
+	err error
+	why string
+}{
+	{errNoKey, "it is signed with a key, or in a way, that is not accepted here"},
+	{errClaim, "its claim rejoin cannot be understood"},
+	{jwt.ErrTokenSignatureInvalid, "it is signed with a key, or in a way, that is not accepted here"},
+	{jwt.ErrTokenExpired, "it has expired"},
+	{jwt.ErrTokenRequiredClaimMissing, "it has no exp, or lacks the iss or aud that is asked for"},
+	{jwt.ErrTokenNotValidYet, "it is not valid yet"},
+	{jwt.ErrTokenUsedBeforeIssued, "it was issued in the future"},
+	{jwt.ErrTokenInvalidAudience, "it is for another audience"},
+	{jwt.ErrTokenInvalidIssuer, "it is of another issuer"},
+}
+
+func reason(err error) string {
+	for _, known := range reasons {
+		if errors.Is(err, known.err) {
+			return known.why
+		}
+	}
+	return "it cannot be read"
+}
+
+func bad(why string) error { return fmt.Errorf("%w: %s", ErrBadToken, why) }

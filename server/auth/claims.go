@@ -1,0 +1,96 @@
+package auth
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/rejoin/rejoin/feed"
+)
+
+var errClaim = errors.New("the claim rejoin is not as it should be")
+
+// Rights are the claim "rejoin" of a token. A pattern is the name of a feed, or
+// the beginning of names followed by *.
+type Rights struct {
+	Subscribe []string `json:"subscribe,omitempty"`
+	Publish   []string `json:"publish,omitempty"`
+	Admin     bool     `json:"admin,omitempty"`
+}
+
+// check returns what is wrong with the patterns. The error names the pattern.
+func (r Rights) check() error {
+	for _, patterns := range [][]string{r.Subscribe, r.Publish} {
+		for _, pattern := range patterns {
+			prefix, open := strings.CutSuffix(pattern, "*")
+			if open && prefix == "" {
+				continue
+			}
+			if err := feed.CheckName(prefix); err != nil {
+				return fmt.Errorf("the pattern %.40q is neither the name of a feed nor the beginning of names followed by *", pattern)
+			}
+		}
+	}
+	return nil
+}
+
+// claims are what a token says, as far as it matters here.
+type claims struct {
+	issuer                     string
+	audience                   jwt.ClaimStrings
+	expires, notBefore, issued *jwt.NumericDate
+	rights                     Rights
+}
+
+// UnmarshalJSON reads claims by their exact names: encoding/json alone would
+// take "EXP" for "exp".
+func (c *claims) UnmarshalJSON(b []byte) error {
+	if err := unmarshalExact(b, map[string]any{
+		"iss": &c.issuer, "aud": &c.audience, "exp": &c.expires, "nbf": &c.notBefore, "iat": &c.issued,
+	}); err != nil {
+		return err
+	}
+	var rights json.RawMessage
+	if err := unmarshalExact(b, map[string]any{"rejoin": &rights}); err != nil {
+		return err
+	}
+	if rights == nil {
+		return nil
+	}
+	if err := unmarshalExact(rights, map[string]any{
+		"subscribe": &c.rights.Subscribe, "publish": &c.rights.Publish, "admin": &c.rights.Admin,
+	}); err != nil {
+		return errClaim
+	}
+	if c.rights.check() != nil {
+		return errClaim
+	}
+	return nil
+}
+
+func unmarshalExact(b []byte, to map[string]any) error {
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(b, &members); err != nil {
+		return err
+	}
+	for name, value := range to {
+		if member, ok := members[name]; ok {
+			if err := json.Unmarshal(member, value); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// The methods that make it jwt.Claims.
+
+func (c *claims) GetExpirationTime() (*jwt.NumericDate, error) { return c.expires, nil }
+func (c *claims) GetNotBefore() (*jwt.NumericDate, error)      { return c.notBefore, nil }
+func (c *claims) GetIssuedAt() (*jwt.NumericDate, error)       { return c.issued, nil }
+func (c *claims) GetAudience() (jwt.ClaimStrings, error)       { return c.audience, nil }
+func (c *claims) GetIssuer() (string, error)                   { return c.issuer, nil }
+func (c *claims) GetSubject() (string, error)                  { return "", nil }

@@ -1,0 +1,41 @@
+package auth
+
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+// Grant is what a request may do. The zero Grant is nothing.
+type Grant struct {
+	subscribe, publish []string // patterns
+	admin              bool
+	everything         bool
+	expires            time.Time
+	cookie             bool
+}
+
+// MaySubscribe says whether the grant covers reading feed: its events, live and
+// in pages, and its state.
+func (g Grant) MaySubscribe(feed string) bool { return g.everything || matches(g.subscribe, feed) }
+
+// MayPublish says whether the grant covers publishing to feed, and closing it.
+func (g Grant) MayPublish(feed string) bool { return g.everything || matches(g.publish, feed) }
+
+// Admin says whether the grant covers deleting, trimming and listing. It does
+// not imply the others.
+func (g Grant) Admin() bool { return g.everything || g.admin }
+
+// Expires returns when the grant ends; zero means never.
+func (g Grant) Expires() time.Time { return g.expires }
+
+// FromCookie says whether the token came in a cookie, which a browser also
+// sends with requests that another site made it send.
+func (g Grant) FromCookie() bool { return g.cookie }
+
+func matches(patterns []string, feed string) bool {
+	return slices.ContainsFunc(patterns, func(pattern string) bool {
+		prefix, open := strings.CutSuffix(pattern, "*")
+		return pattern == feed || open && strings.HasPrefix(feed, prefix)
+	})
+}

@@ -1,0 +1,58 @@
+package server
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/rejoin/rejoin/feed"
+)
+
+// bodyTimeout is how long a client may take to send a body.
+const bodyTimeout = 30 * time.Second
+
+// boundBody bounds the time that the request's body may take, whether somebody
+// reads it or not: before it answers, net/http waits for what nobody has read.
+func boundBody(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength != 0 {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
+	}
+}
+
+// boundBodies bounds bodies, except where requests last and have none.
+func boundBodies(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			boundBody(w, r)
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// readBody returns the whole body, of at most limit bytes. what is its name in
+// the error, which wraps feed.ErrInvalid or feed.ErrTooLarge.
+func readBody(w http.ResponseWriter, r *http.Request, what string, limit int) ([]byte, error) {
+	tooLarge := fmt.Errorf("%w: the %s has more than %d bytes", feed.ErrTooLarge, what, limit)
+	if r.ContentLength > int64(limit) {
+		return nil, tooLarge
+	}
+	// What is announced may never come.
+	const trusted = 128 << 10
+	body := bytes.NewBuffer(make([]byte, 0, min(max(r.ContentLength, 0), trusted)+bytes.MinRead))
+	_, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, int64(limit)))
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return nil, tooLarge
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil, fmt.Errorf("the %s took longer than %v to come: %w", what, bodyTimeout, os.ErrDeadlineExceeded)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: reading the %s: %w", feed.ErrInvalid, what, err)
+	}
+	// From here on, a deadline that passes would look like a client that left.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+	return body.Bytes(), nil
+}

@@ -1,0 +1,70 @@
+package server
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/rejoin/rejoin/feed"
+)
+
+// filter names the event types that a subscriber wants to be shown, sorted and
+// with commas between them; empty for all.
+type filter string
+
+// readFilter reads ?types=. "message" is the type of events that have none.
+func readFilter(value string) (filter, error) {
+	if value == "" {
+		return "", nil
+	}
+	types := strings.Split(value, ",")
+	for _, t := range types {
+		if t == "" {
+			return "", fmt.Errorf("%w: types has an empty type in it; events without a type are shown by the type message", feed.ErrInvalid)
+		}
+		if err := feed.CheckType(t); err != nil {
+			return "", fmt.Errorf("types: %w", err)
+		}
+	}
+	slices.Sort(types)
+	return filter(strings.Join(slices.Compact(types), ",")), nil
+}
+
+// shows says whether the subscriber is to be shown the event.
+func (f filter) shows(e *feed.Event) bool {
+	if f == "" {
+		return true
+	}
+	wanted := e.Type
+	if wanted == "" {
+		wanted = "message"
+	}
+	for t := range strings.SplitSeq(string(f), ",") {
+		if t == wanted {
+			return true
+		}
+	}
+	return false
+}
+
+// over returns the encoding of the events that the filter shows.
+func (f filter) over(encoding feed.Encoding) feed.Encoding {
+	if f == "" {
+		return encoding
+	}
+	return filtered{f, encoding}
+}
+
+// filtered is an encoding that leaves events out. Subscribers with the same
+// filter share its bytes.
+type filtered struct {
+	filter   filter
+	encoding feed.Encoding
+}
+
+func (f filtered) Encode(dst []byte, e *feed.Event) []byte {
+	if !f.filter.shows(e) {
+		return dst
+	}
+	return f.encoding.Encode(dst, e)
+}

@@ -1,0 +1,93 @@
+package server
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/server/envelope"
+	"github.com/rejoin/rejoin/server/sse"
+)
+
+// control is what the server itself has to say in a stream.
+type control struct {
+	kind   string // begins with "feed."
+	feed   string // that it is about; empty if it is about all
+	data   any
+	cursor string        // of the whole subscription from here on; empty to leave it
+	retry  time.Duration // how long to wait before coming back; 0 to say nothing
+}
+
+// form is how a stream looks on the wire.
+type form interface {
+	contentType() string
+	// events returns the encoding of a feed's events. Of a stream of many
+	// feeds, appendID has to follow each of them that has an id.
+	events(r subscribeRequest) feed.Encoding
+	appendID(dst []byte, cursor []byte) []byte
+	appendControl(dst []byte, c control) []byte
+	keepAlive() []byte
+}
+
+// eventStream is the form of Server-Sent Events.
+type eventStream struct{}
+
+func (eventStream) contentType() string { return "text/event-stream; charset=utf-8" }
+
+func (eventStream) events(r subscribeRequest) feed.Encoding {
+	switch {
+	case r.many:
+		return sse.Unfinished
+	case r.envelope:
+		return sse.Envelopes
+	}
+	return sse.Blocks
+}
+
+func (eventStream) appendID(dst []byte, cursor []byte) []byte { return sse.AppendEnd(dst, cursor) }
+
+func (eventStream) appendControl(dst []byte, c control) []byte {
+	return sse.Control{Type: c.kind, Data: string(marshal(c.data)), ID: c.cursor, Retry: c.retry}.Append(dst)
+}
+
+func (eventStream) keepAlive() []byte { return keepAliveComment }
+
+var keepAliveComment = []byte(sse.KeepAlive)
+
+// lineStream is the form of lines of JSON, an envelope or a control event each.
+type lineStream struct{}
+
+func (lineStream) contentType() string { return "application/x-ndjson; charset=utf-8" }
+
+func (lineStream) events(subscribeRequest) feed.Encoding { return envelopeLines{} }
+
+func (lineStream) appendID(dst []byte, _ []byte) []byte { return dst }
+
+func (lineStream) appendControl(dst []byte, c control) []byte {
+	return append(append(dst, marshal(struct {
+		Feed   string `json:"feed,omitempty"`
+		Type   string `json:"type"`
+		Cursor string `json:"cursor,omitempty"`
+		Data   any    `json:"data"`
+	}{c.feed, c.kind, c.cursor, c.data})...), '\n')
+}
+
+func (lineStream) keepAlive() []byte { return emptyLine }
+
+var emptyLine = []byte("\n")
+
+// envelopeLines is the encoding of events as lines of JSON.
+type envelopeLines struct{}
+
+func (envelopeLines) Encode(dst []byte, e *feed.Event) []byte {
+	return append(envelope.Append(dst, e), '\n')
+}
+
+// marshal encodes a plain struct of our own.
+func marshal(v any) []byte {
+	text, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return text
+}

@@ -1,0 +1,183 @@
+package server
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
+
+	"github.com/rejoin/rejoin/feed"
+)
+
+// lines is a batch as it was sent.
+type lines struct {
+	drafts  []feed.Draft
+	numbers []int // of the drafts' lines
+}
+
+// lineError says which line of a batch is bad, from 1, and why.
+type lineError struct {
+	number int
+	err    error
+}
+
+func (e *lineError) Error() string { return fmt.Sprintf("line %d: %s", e.number, detail(e.err)) }
+func (e *lineError) Unwrap() error { return e.err }
+
+// blame turns an error about a draft into one about its line.
+func (l lines) blame(err error) error {
+	if bad, ok := errors.AsType[*feed.DraftError](err); ok {
+		return &lineError{l.numbers[bad.Index], bad.Err}
+	}
+	if len(l.drafts) == 1 && (errors.Is(err, feed.ErrInvalid) || errors.Is(err, feed.ErrTooLarge)) {
+		return &lineError{l.numbers[0], err}
+	}
+	return err
+}
+
+// parseLines reads a batch of at most so many events: a JSON object a line. A
+// line with nothing but space counts as a line and is no event. If feedName is
+// empty, each line names its feed.
+func parseLines(body []byte, feedName string, most int) (lines, error) {
+	var l lines
+	number := 0
+	for line := range bytes.SplitSeq(body, []byte("\n")) {
+		number++
+		if len(bytes.Trim(line, " \t\r")) == 0 {
+			continue
+		}
+		if len(l.drafts) == most {
+			return lines{}, fmt.Errorf("%w: the batch has more than %d events", feed.ErrTooLarge, most)
+		}
+		draft, err := parseLine(line, feedName)
+		if err != nil {
+			return lines{}, &lineError{number, err}
+		}
+		l.drafts, l.numbers = append(l.drafts, draft), append(l.numbers, number)
+	}
+	if len(l.drafts) == 0 {
+		return lines{}, invalid("the batch has no events")
+	}
+	return l, nil
+}
+
+func parseLine(line []byte, feedName string) (feed.Draft, error) {
+	members, err := parseObject(line)
+	if err != nil {
+		return feed.Draft{}, err
+	}
+	d := feed.Draft{Feed: feedName}
+	if members.eventType != nil {
+		if d.Type, err = parseText("type", members.eventType); err != nil {
+			return feed.Draft{}, err
+		}
+	}
+	switch {
+	case members.feed != nil:
+		if d.Feed, err = parseText("feed", members.feed); err != nil {
+			return feed.Draft{}, err
+		}
+		if feedName != "" && d.Feed != feedName {
+			return feed.Draft{}, invalid("it is for the feed %.40q, the batch for %s", d.Feed, feedName)
+		}
+	case feedName == "":
+		return feed.Draft{}, invalid(`the member "feed" is missing`)
+	}
+	switch {
+	case members.data == nil:
+		return feed.Draft{}, invalid(`the member "data" is missing`)
+	case members.data[0] == '"':
+		d.Data, err = parseText("data", members.data)
+	default:
+		d.Data, d.JSON = string(members.data), true
+	}
+	return d, err
+}
+
+// members is the JSON values of a line; nil for those that are not there.
+type members struct{ feed, eventType, data json.RawMessage }
+
+// parseObject splits a line strictly: encoding/json alone would take the last
+// of two members with one name, and names in any case.
+func parseObject(line []byte) (m members, err error) {
+	if !utf8.Valid(line) {
+		return m, invalid("it is not UTF-8")
+	}
+	var object json.RawMessage
+	if err := json.Unmarshal(line, &object); err != nil {
+		return m, invalid("it is not JSON: %v", err)
+	}
+	if object[0] != '{' {
+		return m, invalid("it is not a JSON object")
+	}
+	known := map[string]*json.RawMessage{"feed": &m.feed, "type": &m.eventType, "data": &m.data}
+	decoder := json.NewDecoder(bytes.NewReader(object))
+	_, err = decoder.Token()
+	for err == nil && decoder.More() {
+		var name json.Token
+		if name, err = decoder.Token(); err != nil {
+			break
+		}
+		member := known[name.(string)]
+		switch {
+		case member == nil:
+			return m, invalid("the member %.40q is unknown", name)
+		case *member != nil:
+			return m, invalid("the member %q is there twice", name)
+		}
+		err = decoder.Decode(member)
+	}
+	return m, err
+}
+
+// parseText returns the text of a JSON string.
+func parseText(name string, value json.RawMessage) (text string, err error) {
+	if value[0] != '"' {
+		return "", invalid("the member %q is not a string", name)
+	}
+	if halfCharacter(value) {
+		return "", invalid("the member %q has an escape for half a character, which is no text", name)
+	}
+	if err := json.Unmarshal(value, &text); err != nil {
+		return "", invalid("the member %q: %v", name, err)
+	}
+	return text, nil
+}
+
+// halfCharacter says whether a JSON string has a surrogate without its other
+// half, in whose place encoding/json puts U+FFFD.
+func halfCharacter(s []byte) bool {
+	for {
+		i := bytes.IndexByte(s, '\\')
+		if i < 0 {
+			return false
+		}
+		half, ok := escape(s[i:])
+		if !ok {
+			s = s[i+2:]
+			continue
+		}
+		s = s[i+6:]
+		if !utf16.IsSurrogate(half) {
+			continue
+		}
+		other, ok := escape(s)
+		if !ok || utf16.DecodeRune(half, other) == unicode.ReplacementChar {
+			return true
+		}
+		s = s[6:]
+	}
+}
+
+// escape reads a \uXXXX at the start of s.
+func escape(s []byte) (r rune, ok bool) {
+	if len(s) < 6 || s[0] != '\\' || s[1] != 'u' {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(string(s[2:6]), 16, 16)
+	return rune(n), err == nil
+}

@@ -1,0 +1,202 @@
+package server
+
+import (
+	"fmt"
+	"mime"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/rejoin/rejoin/feed"
+)
+
+const (
+	mediaJSON  = "application/json"
+	mediaLines = "application/x-ndjson"
+)
+
+// publishRequest is what a client asks for beside the body.
+type publishRequest struct {
+	feed      string // empty for many
+	media     string // the body's media type; empty if there is none, or it makes no sense
+	eventType string
+	key       *feed.Key
+	ifLast    *uint64
+	close     bool
+	ephemeral bool
+}
+
+func (p publishRequest) isBatch() bool { return p.media == mediaLines }
+
+func (p publishRequest) batch(drafts ...feed.Draft) feed.Batch {
+	return feed.Batch{Feed: p.feed, Drafts: drafts, Key: p.key, IfLast: p.ifLast, Close: p.close}
+}
+
+// readPublish reads a request for one feed.
+func readPublish(r *http.Request) (publishRequest, error) {
+	name, err := feedName(r)
+	if err != nil {
+		return publishRequest{}, err
+	}
+	p, err := readAsked(r)
+	if err != nil {
+		return publishRequest{}, err
+	}
+	p.feed = name
+	switch {
+	case p.ephemeral && (p.key != nil || p.ifLast != nil || p.close):
+		err = invalid("an ephemeral event is not stored: it has no use for Idempotency-Key, If-Match or close")
+	case p.ephemeral && p.isBatch():
+		err = invalid("ephemeral events come one by one, not in batches")
+	}
+	return p, err
+}
+
+// readPublishMany reads a request for many feeds.
+func readPublishMany(r *http.Request) (publishRequest, error) {
+	p, err := readAsked(r)
+	switch {
+	case err != nil:
+	case !p.isBatch():
+		err = fmt.Errorf("%w: events for many feeds come as %s", errMediaType, mediaLines)
+	case p.ifLast != nil || p.close:
+		err = invalid("If-Match and close are about one feed: publish to /v1/feeds/{feed}/events")
+	case p.ephemeral:
+		err = invalid("ephemeral events come one by one, not in batches")
+	}
+	return p, err
+}
+
+// readAsked reads what requests for one feed and for many have in common.
+func readAsked(r *http.Request) (p publishRequest, err error) {
+	query, err := readQuery(r)
+	if err != nil {
+		return p, err
+	}
+	if p.media, err = readMedia(r.Header); err != nil {
+		return p, err
+	}
+	if p.eventType, err = readType(r.Header, query); err != nil {
+		return p, err
+	}
+	if p.isBatch() && p.eventType != "" {
+		return p, invalid("each line of a batch has its own type; Event-Type and ?type= are for a single event")
+	}
+	if p.key, err = readKey(r.Header); err != nil {
+		return p, err
+	}
+	if p.ifLast, err = readIfMatch(r.Header); err != nil {
+		return p, err
+	}
+	if p.close, err = readFlag(query, "close"); err != nil {
+		return p, err
+	}
+	p.ephemeral, err = readFlag(query, "ephemeral")
+	return p, err
+}
+
+// readClose reads a request to close a feed without an event. That can be
+// repeated without a key.
+func readClose(r *http.Request) (feed.Batch, error) {
+	name, err := feedName(r)
+	if err != nil {
+		return feed.Batch{}, err
+	}
+	ifLast, err := readIfMatch(r.Header)
+	return feed.Batch{Feed: name, IfLast: ifLast, Close: true}, err
+}
+
+// readMedia returns the media type of the body. A character encoding that is
+// not UTF-8 is refused, because text would be stored as something else.
+func readMedia(h http.Header) (string, error) {
+	if codings := h.Values("Content-Encoding"); len(codings) > 1 || len(codings) == 1 && !strings.EqualFold(codings[0], "identity") {
+		return "", fmt.Errorf("%w: the content coding %.40q is not understood; send the body as it is", errMediaType, strings.Join(codings, ", "))
+	}
+	value, _, err := readHeader(h, "Content-Type")
+	if err != nil {
+		return "", err
+	}
+	media, params, _ := mime.ParseMediaType(value)
+	switch strings.ToLower(params["charset"]) {
+	case "", "utf-8", "utf8", "us-ascii":
+		return media, nil
+	}
+	return "", fmt.Errorf("%w: the body is in %.40q; send it in UTF-8", errMediaType, params["charset"])
+}
+
+// readType returns the type that the header or the query gives the event.
+func readType(h http.Header, query url.Values) (string, error) {
+	header, _, err := readHeader(h, "Event-Type")
+	if err != nil {
+		return "", err
+	}
+	if len(query["type"]) > 1 {
+		return "", invalid("the query parameter type is given more than once")
+	}
+	param := query.Get("type")
+	if header != "" && param != "" && header != param {
+		return "", invalid("the header Event-Type and the query parameter type name different types")
+	}
+	if header == "" {
+		header = param
+	}
+	return header, feed.CheckType(header)
+}
+
+func readKey(h http.Header) (*feed.Key, error) {
+	name, given, err := readHeader(h, "Idempotency-Key")
+	if err != nil || !given {
+		return nil, err
+	}
+	return &feed.Key{Name: name}, feed.CheckKey(name)
+}
+
+// readIfMatch returns the id that has to be the feed's last.
+func readIfMatch(h http.Header) (*uint64, error) {
+	value, given, err := readHeader(h, "If-Match")
+	if err != nil || !given {
+		return nil, err
+	}
+	if id, err := feed.ParseCursor(strings.Trim(value, `"`)); err == nil && value == entityTag(uint64(id)) {
+		return new(uint64(id)), nil
+	}
+	return nil, invalid(`If-Match is the id of the feed's last event in quotes, such as "41", not %.40q`, value)
+}
+
+// readHeader returns the value of a header that may be given once.
+func readHeader(h http.Header, name string) (value string, given bool, err error) {
+	values := h.Values(name)
+	switch len(values) {
+	case 0:
+		return "", false, nil
+	case 1:
+		return values[0], true, nil
+	}
+	return "", true, invalid("the header %s is given more than once", name)
+}
+
+// readFlag returns the value of a query parameter that is true or false.
+func readFlag(query url.Values, name string) (bool, error) {
+	values := query[name]
+	switch {
+	case len(values) == 0:
+		return false, nil
+	case len(values) == 1 && (values[0] == "true" || values[0] == "false"):
+		return values[0] == "true", nil
+	}
+	return false, invalid("the query parameter %s is true or false, given once", name)
+}
+
+// readQuery parses the query strictly: what cannot be read is refused, not
+// dropped.
+func readQuery(r *http.Request) (url.Values, error) {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, fmt.Errorf("%w: the query cannot be read: %w", feed.ErrInvalid, err)
+	}
+	return query, nil
+}
+
+func invalid(format string, args ...any) error {
+	return fmt.Errorf("%w: "+format, append([]any{feed.ErrInvalid}, args...)...)
+}
