@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"mime"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -47,27 +48,37 @@ func (s *Server) answerStream(w http.ResponseWriter, r *http.Request, read func(
 
 // formOf returns the form of stream that the client wants, nil for a page.
 func formOf(r *http.Request) form {
+	lines, page := preference(r, "application/x-ndjson"), preference(r, "application/json")
 	switch {
 	case accepts(r, "text/event-stream"):
 		return eventStream{}
-	case accepts(r, "application/x-ndjson"):
+	case lines > 0 && lines >= page:
 		return lineStream{}
-	case accepts(r, "application/json"):
+	case page > 0:
 		return nil
 	}
 	return eventStream{}
 }
 
 // accepts says whether the Accept header names the media type itself.
-func accepts(r *http.Request, mediaType string) bool {
+func accepts(r *http.Request, mediaType string) bool { return preference(r, mediaType) > 0 }
+
+// preference returns the weight that the Accept header gives the media type
+// itself, from 0 to 1 (RFC 9110, section 12.5.1).
+func preference(r *http.Request, mediaType string) (weight float64) {
 	for _, header := range r.Header.Values("Accept") {
 		for item := range strings.SplitSeq(header, ",") {
-			if t, params, err := mime.ParseMediaType(item); err == nil && t == mediaType && params["q"] != "0" {
-				return true
+			t, params, err := mime.ParseMediaType(item)
+			if err != nil || t != mediaType {
+				continue
+			}
+			q, err := strconv.ParseFloat(valueOr(params["q"], "1"), 64)
+			if err == nil && q <= 1 {
+				weight = max(weight, q)
 			}
 		}
 	}
-	return false
+	return weight
 }
 
 // begin subscribes, unless there is nothing to stream to this client.
