@@ -25,6 +25,8 @@ type Config struct {
 	Limits    LimitsConfig
 	Retention []feed.Rule // the first that matches a feed; none: everything is kept
 	Auth      AuthConfig
+	TLS       TLSConfig
+	CORS      CORSConfig
 	Drain     DrainConfig
 	Log       LogConfig
 }
@@ -63,9 +65,10 @@ type LimitsConfig struct {
 
 // AuthConfig says who may subscribe and publish.
 type AuthConfig struct {
-	Mode string // none
+	Mode string // none, jwt
 	// Written says that the mode was chosen, not left to the default.
 	Written bool
+	JWT     JWTConfig
 }
 
 // DrainConfig is about stopping.
@@ -113,7 +116,10 @@ func (c Config) Validate() error {
 		// which common client libraries give up: they would reconnect to the
 		// same event for ever.
 		checkBetween("limits.event_bytes", c.Limits.EventBytes, 1, feed.DefaultEventBytes),
-		checkOneOf("auth.mode", c.Auth.Mode, "none"),
+		checkOneOf("auth.mode", c.Auth.Mode, "none", "jwt"),
+		checkJWT(c.Auth),
+		checkTLS(c.TLS),
+		checkOrigins(c.CORS.Origins),
 		checkBetween("drain.window", c.Drain.Window, 0, 10*time.Minute),
 		checkOneOf("log.level", c.Log.Level, "debug", "info", "warn", "error"),
 		checkOneOf("log.format", c.Log.Format, "text", "json"),

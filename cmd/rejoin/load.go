@@ -44,9 +44,18 @@ func (c *Config) keys() []key {
 		{"limits.event_bytes", number(&c.Limits.EventBytes)},
 		{"retention", retention(&c.Retention)},
 		{"auth.mode", one(func(value string) error {
-			c.Auth = AuthConfig{Mode: value, Written: true}
+			c.Auth.Mode, c.Auth.Written = value, true
 			return nil
 		})},
+		{"auth.jwt.key", text(&c.Auth.JWT.Key)},
+		{"auth.jwt.key_file", text(&c.Auth.JWT.KeyFile)},
+		{"auth.jwt.jwks_url", text(&c.Auth.JWT.JWKSURL)},
+		{"auth.jwt.algorithms", list(&c.Auth.JWT.Algorithms)},
+		{"auth.jwt.issuer", text(&c.Auth.JWT.Issuer)},
+		{"auth.jwt.audience", text(&c.Auth.JWT.Audience)},
+		{"tls.cert", text(&c.TLS.Cert)},
+		{"tls.key", text(&c.TLS.Key)},
+		{"cors.origins", list(&c.CORS.Origins)},
 		{"drain.window", duration(&c.Drain.Window)},
 		{"log.level", text(&c.Log.Level)},
 		{"log.format", text(&c.Log.Format)},
@@ -94,6 +103,36 @@ func number(to *int) func(any) error {
 	})
 }
 
+// list is for keys that can have a list in the file; elsewhere, and there too,
+// it may be written with commas.
+func list(to *[]string) func(any) error {
+	return func(value any) error {
+		items, isList := value.([]any)
+		if !isList {
+			items = []any{value}
+		}
+		*to = nil
+		for _, item := range items {
+			err := one(func(text string) error {
+				for part := range strings.SplitSeq(text, ",") {
+					if part = strings.TrimSpace(part); part != "" {
+						*to = append(*to, part)
+					}
+				}
+				return nil
+			})(item)
+			text, _ := item.(string)
+			if isList && (err != nil || strings.Contains(text, ",")) {
+				return errors.New("it takes a list of single values")
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
 // flagKeys says which flag, where a command has it, sets which key.
 var flagKeys = map[string]string{
 	"listen": "listen",
@@ -106,15 +145,32 @@ var flagKeys = map[string]string{
 // file, then the defaults. The file is the one that the flag --config or
 // REJOIN_CONFIG names, or none. The error is a usage error with every fault.
 func Load(flags *pflag.FlagSet) (Config, error) {
-	c := DefaultConfig()
-	v := viper.New()
-	faults, err := readConfigFile(v, flags, c.keys())
+	c, faults, err := read(flags)
 	if err != nil {
-		return Config{}, usageError{err}
+		return Config{}, err
+	}
+	return c, readFaults(append(faults, c.Validate()))
+}
+
+// readFaults returns the faults as one usage error.
+func readFaults(faults []error) error {
+	if err := errors.Join(faults...); err != nil {
+		return usageError{fmt.Errorf("read configuration:\n%w", err)}
+	}
+	return nil
+}
+
+// read reads the configuration without judging it as a whole. It returns the
+// faults of single keys.
+func read(flags *pflag.FlagSet) (c Config, faults []error, err error) {
+	c = DefaultConfig()
+	v := viper.New()
+	if faults, err = readConfigFile(v, flags, c.keys()); err != nil {
+		return Config{}, nil, usageError{err}
 	}
 	faults = append(faults, checkEnvironment(os.Environ(), c.keys())...)
 	if err := bind(v, flags, c.keys()); err != nil {
-		return Config{}, err
+		return Config{}, nil, err
 	}
 	for _, k := range c.keys() {
 		// An empty variable counts as absent, a bare "key:" in the file too.
@@ -128,11 +184,7 @@ func Load(flags *pflag.FlagSet) (Config, error) {
 			faults = append(faults, fmt.Errorf("%s: %w", k.name, err))
 		}
 	}
-	faults = append(faults, c.Validate())
-	if err := errors.Join(faults...); err != nil {
-		return Config{}, usageError{fmt.Errorf("read configuration:\n%w", err)}
-	}
-	return c, nil
+	return c, faults, nil
 }
 
 // readConfigFile reads the configuration file, if there is one, and returns the

@@ -10,6 +10,7 @@ import (
 
 	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/server"
+	"github.com/rejoin/rejoin/server/auth"
 	"github.com/rejoin/rejoin/storage/memory"
 	"github.com/rejoin/rejoin/storage/postgres"
 	"github.com/rejoin/rejoin/storage/redis"
@@ -30,7 +31,7 @@ type node struct {
 
 // openNode opens what the configuration names on top of store, which it owns
 // from here on.
-func openNode(store feed.Store, c Config, logger *slog.Logger) (*node, error) {
+func openNode(store feed.Store, c Config, verifier *auth.Verifier, logger *slog.Logger) (*node, error) {
 	n := &node{store: store}
 	if err := n.openBus(c.Bus, logger); err != nil {
 		return nil, errors.Join(err, store.Close())
@@ -48,6 +49,8 @@ func openNode(store feed.Store, c Config, logger *slog.Logger) (*node, error) {
 		WriteTimeout: c.Subscribe.WriteTimeout,
 		MaxAge:       c.Subscribe.MaxAge,
 		EventBytes:   c.Limits.EventBytes,
+		Auth:         verifier,
+		Origins:      c.CORS.Origins,
 		Console:      web.Handler(),
 		Logger:       logger,
 	})

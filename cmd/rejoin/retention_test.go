@@ -1,6 +1,10 @@
 package main
 
 import (
+	"context"
+	"errors"
+	"log/slog"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -8,6 +12,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/feed/feedtest"
+	"github.com/rejoin/rejoin/storage/sqlite"
 )
 
 func TestRetention(t *testing.T) {
@@ -71,5 +77,58 @@ func TestRetentionFaults(t *testing.T) {
 			_, err := load(t, file)
 			wantFaults(t, err, strings.Split(fault, "\n")...)
 		})
+	}
+}
+
+// TestRetentionRuns: a node keeps what its rules say, and a store that cannot
+// is refused in so many words.
+func TestRetentionRuns(t *testing.T) {
+	t.Parallel() // it waits for a round of the retention
+	store, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "rejoin.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := DefaultConfig()
+	c.Retention = []feed.Rule{{Feeds: "chat:*", Events: 3}}
+	n, err := openNode(store, c, nil, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := n.close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	for _, name := range []string{"chat:42", "news"} {
+		for range 10 {
+			if _, err := n.publisher.Publish(t.Context(), feed.Draft{Feed: name, Data: "x"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	for {
+		bounds, err := store.Bounds(ctx, []string{"chat:42", "news"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bounds[0].First == 8 {
+			if bounds[1].First != 1 {
+				t.Errorf("a feed without a rule was trimmed: %+v", bounds[1])
+			}
+			return
+		}
+		if sleep(ctx, 50*time.Millisecond) != nil {
+			t.Fatalf("not looked after within 30s: %+v", bounds)
+		}
+	}
+}
+
+func TestStoreWithoutRetention(t *testing.T) {
+	store := struct{ feed.Store }{feedtest.NewStore()}
+	_, err := openNode(store, DefaultConfig(), nil, slog.New(slog.DiscardHandler))
+	if !errors.Is(err, errors.ErrUnsupported) || !strings.HasPrefix(err.Error(), "start retention: ") {
+		t.Errorf("got %v", err)
 	}
 }

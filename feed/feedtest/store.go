@@ -168,7 +168,7 @@ func (s *Store) store(batches []feed.Batch) []feed.Result {
 func (s *Store) storeOne(b feed.Batch) (r feed.Result) {
 	if b.Key != nil {
 		known, ok := s.keys[keyName{b.Feed, b.Key.Name}]
-		if ok && time.Since(known.time) < b.Key.Window {
+		if ok && s.now().Sub(known.time) < b.Key.Window {
 			if known.print != b.Key.Print {
 				return feed.Result{Err: feed.ErrKeyReused}
 			}
@@ -182,7 +182,7 @@ func (s *Store) storeOne(b feed.Batch) (r feed.Result) {
 		r.Events = append(r.Events, s.number(d))
 	}
 	if b.Key != nil {
-		s.keys[keyName{b.Feed, b.Key.Name}] = keyed{b.Key.Print, r.Events, time.Now()}
+		s.keys[keyName{b.Feed, b.Key.Name}] = keyed{b.Key.Print, r.Events, s.now()}
 	}
 	if s.commit != nil && len(r.Events) > 0 {
 		s.commit(r.Events)
