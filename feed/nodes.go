@@ -52,6 +52,7 @@ func (h *Hub) changed(feed string) {
 
 // lookAgain compares a log with the store, if the feed is followed here.
 func (h *Hub) lookAgain(feed string) {
+	h.forget(feed)
 	l, _ := h.lookup(feed)
 	if l == nil {
 		return
