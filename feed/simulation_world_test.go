@@ -28,9 +28,12 @@ type plan struct {
 	faults                                int  // percent of calls that fail
 	slow                                  bool // calls are held up for long
 	digest                                bool // keep what every step has led to
+	keys                                  bool // writers repeat themselves, and make conditions
+	closes                                bool
 
-	store func(feed.Store) feed.Store // puts something broken in the way
+	store func(feed.Keeper) feed.Keeper // puts something broken in the way
 	bus   func(feed.Bus) feed.Bus
+	trim  func(w *world, n *node, name string, before uint64) error
 }
 
 func newPlan(rng *rand.Rand) plan {
@@ -45,6 +48,11 @@ func newPlan(rng *rand.Rand) plan {
 		honest:    rng.IntN(3) == 0,
 		faults:    rng.IntN(3) * 6,
 		slow:      rng.IntN(4) == 0,
+		keys:      rng.IntN(2) == 0,
+		closes:    rng.IntN(3) == 0,
+		trim: func(_ *world, n *node, name string, before uint64) error {
+			return n.hub.Trim(context.Background(), name, before)
+		},
 	}
 	if rng.IntN(3) == 0 {
 		p.feeds, p.large = 1, 4096+rng.IntN(8192)
@@ -101,6 +109,7 @@ func newWorld(seed uint64, alter func(*plan)) *world {
 		alter(&w.plan)
 	}
 	w.store.OnCommit(func(events []feed.Event) { w.checker.Stored(events...) })
+	w.store.OnClose(w.checker.Closed)
 	for i := range w.plan.feeds {
 		w.feeds = append(w.feeds, fmt.Sprint("f", i))
 	}
@@ -182,6 +191,8 @@ func (w *world) settle() {
 		if r.conn == nil {
 			continue
 		}
+		// What was on its way when a trim was done has arrived by now.
+		r.follower.Gone(r.conn.node.trimmed(r.feed))
 		if _, ended, _, err := r.conn.state(); ended {
 			if !expected(err) {
 				w.gate.fault(fmt.Errorf("%s: the subscription failed: %w", r.name, err))
