@@ -318,7 +318,7 @@ func (w *world) trimOn(n *node, name string, before uint64) {
 	}
 }
 
-// rollback puts an older store in place. Whoever is connected to the present
+// rollback puts an older store in place, of a moment between two batches. Whoever is connected to the present
 // one loses that connection, and nothing of it is left on the bus.
 func (w *world) rollback() bool {
 	if !w.plan.rollbacks {
@@ -333,7 +333,7 @@ func (w *world) rollback() bool {
 	if b.Closed {
 		span++ // the close alone may be undone
 	}
-	last := b.First - 1 + w.rng.Uint64N(span)
+	last := w.batchEnd(name, b.First-1, b.First-1+w.rng.Uint64N(span))
 	w.log("%s is rolled back to %d of %d", name, last, b.Last)
 	for _, key := range w.gate.keys() {
 		if at := w.gate.at(key); at != "" && at != tellAsked {
@@ -345,6 +345,22 @@ func (w *world) rollback() bool {
 	w.checker.RolledBack(name, last)
 	w.store.Rollback(name, last)
 	return true
+}
+
+// batchEnd returns where the newest batch ends that is not newer than last, or
+// oldest if that is later. What came behind it is forgotten.
+func (w *world) batchEnd(name string, oldest, last uint64) uint64 {
+	w.batchesMu.Lock()
+	defer w.batchesMu.Unlock()
+	ends := w.batches[name]
+	for len(ends) > 0 && ends[len(ends)-1] > last {
+		ends = ends[:len(ends)-1]
+	}
+	w.batches[name] = ends
+	if len(ends) == 0 {
+		return oldest
+	}
+	return max(oldest, ends[len(ends)-1])
 }
 
 func (w *world) storeOutage() bool {

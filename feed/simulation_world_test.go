@@ -86,6 +86,9 @@ type world struct {
 	streamMu sync.Mutex
 	stream   map[string][]feed.Event // what the bus keeps of each feed
 
+	batchesMu sync.Mutex
+	batches   map[string][]uint64 // the last id of each batch that a feed is made of
+
 	refusedMu sync.Mutex
 	refused   map[string]error // data that must not have been stored
 
@@ -103,12 +106,13 @@ func newWorld(seed uint64, alter func(*plan)) *world {
 		checker: feedtest.NewChecker(),
 		began:   time.Now(),
 		stream:  make(map[string][]feed.Event),
+		batches: make(map[string][]uint64),
 		refused: make(map[string]error),
 	}
 	if alter != nil {
 		alter(&w.plan)
 	}
-	w.store.OnCommit(func(events []feed.Event) { w.checker.Stored(events...) })
+	w.store.OnCommit(w.committed)
 	w.store.OnClose(w.checker.Closed)
 	for i := range w.plan.feeds {
 		w.feeds = append(w.feeds, fmt.Sprint("f", i))
@@ -126,6 +130,15 @@ func newWorld(seed uint64, alter func(*plan)) *world {
 		w.startNode(slot)
 	}
 	return w
+}
+
+// committed notes what the store has stored: events of one batch, and feed.
+func (w *world) committed(events []feed.Event) {
+	w.checker.Stored(events...)
+	last := events[len(events)-1]
+	w.batchesMu.Lock()
+	defer w.batchesMu.Unlock()
+	w.batches[last.Feed] = append(w.batches[last.Feed], last.ID)
 }
 
 func (w *world) log(format string, args ...any) {

@@ -14,6 +14,7 @@ import (
 type writer struct {
 	name   string
 	sent   int
+	keys   int
 	keyed  *feed.Batch // the last that it has published with a key
 	cancel context.CancelFunc
 
@@ -143,7 +144,8 @@ func (w *world) batch(wr *writer, name string, many int) feed.Batch {
 		b.Drafts = append(b.Drafts, w.draft(wr, name))
 	}
 	if w.plan.keys && w.chance(50) {
-		b.Key = &feed.Key{Name: fmt.Sprint(wr.name, "-", wr.sent, "-", b.Close)}
+		wr.keys++
+		b.Key = &feed.Key{Name: fmt.Sprint(wr.name, "-", wr.keys)}
 	}
 	if w.plan.keys && w.chance(20) {
 		last := w.bounds(name).Last + uint64(w.rng.IntN(3)/2)

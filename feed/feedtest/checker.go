@@ -110,6 +110,10 @@ func (c *Checker) Unsure(drafts ...feed.Draft) {
 // keep notes that e is, or was, in the store.
 func (c *Checker) keep(e feed.Event) {
 	r := c.record(e.Feed)
+	if end, closed := r.end(); closed && e.ID > end {
+		c.fault("%s: event %d was stored after the close at %d", e.Feed, e.ID, end)
+	}
+	c.keepOnce(r, e)
 	if slices.ContainsFunc(r.stored[e.ID], func(old feed.Event) bool { return same(old, e) }) {
 		return
 	}
@@ -122,10 +126,6 @@ func (c *Checker) keep(e feed.Event) {
 		}
 		delete(r.unproven, e.ID)
 	}
-	if end, closed := r.end(); closed && e.ID > end {
-		c.fault("%s: event %d was stored after the close at %d", e.Feed, e.ID, end)
-	}
-	c.keepOnce(r, e)
 	r.stored[e.ID] = append(r.stored[e.ID], e)
 	r.highest = max(r.highest, e.ID)
 }
