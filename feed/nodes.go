@@ -70,6 +70,7 @@ type doubts struct {
 
 // lookAgain has a log compared with the store, if the feed is followed here.
 func (h *Hub) lookAgain(feed string) {
+	h.forget(feed)
 	l, _ := h.lookup(feed)
 	if l == nil {
 		return
