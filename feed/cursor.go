@@ -66,6 +66,10 @@ type From struct {
 // that can find a [Gap].
 func After(c Cursor) From { return From{kind: fromCursor, cursor: c} }
 
+// Cursor returns the cursor that f resumes from; ok is false for a From that is
+// not one of [After].
+func (f From) Cursor() (c Cursor, ok bool) { return f.cursor, f.kind == fromCursor }
+
 // FromStart starts with the oldest event that is kept.
 func FromStart() From { return From{kind: fromStart} }
 

@@ -66,7 +66,7 @@ func (h *Hub) Trim(ctx context.Context, feed string, before uint64) error {
 	if err := k.Trim(ctx, feed, before); err != nil {
 		return err
 	}
-	h.signals.send(signalChanged, note{Feed: feed})
+	h.signals.send(note{Kind: signalChanged, Feed: feed})
 	h.forget(feed)
 	if l, _ := h.lookup(feed); l != nil {
 		if _, err := h.readBounds(ctx, l); err != nil {
@@ -83,6 +83,9 @@ func (h *Hub) forget(feed string) {
 	h.pages.forget(func(key pageKey) bool { return key.feed == feed })
 	h.bounds.forget(func(name string) bool { return name == feed })
 }
+
+// StoreID returns the ID of the hub's store: see [Store].
+func (h *Hub) StoreID() string { return h.store.ID() }
 
 // Read returns a page of the feed's history, as [Store] Read does.
 func (h *Hub) Read(ctx context.Context, feed string, after Cursor, limit Limit) (Page, error) {

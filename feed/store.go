@@ -52,7 +52,7 @@ type Store interface {
 // Batch is what one publish asks a store to append: all of it or nothing.
 //
 // A store looks at it in this order: a Key that it knows decides alone; then a
-// feed that is closed refuses the batch with ErrClosed; then IfLast.
+// closed feed refuses drafts with ErrClosed; then IfLast.
 type Batch struct {
 	// Feed is the one feed that the batch is about; empty if its drafts are for
 	// several, which is possible only without IfLast and Close.
@@ -125,8 +125,8 @@ type Keeper interface {
 	Trim(ctx context.Context, feed string, before uint64) error
 
 	// Sweep frees what the events take up that were given up, and keys older
-	// than their window: about limit rows in all, so that it holds up appends
-	// for a moment only. more says whether there is more to free.
+	// than window: about limit rows in all, so that it holds up appends for a
+	// moment only. more says whether there may be more to free.
 	Sweep(ctx context.Context, limit int, window time.Duration) (more bool, err error)
 
 	// Alone runs fn unless another node is running its own, and says whether it

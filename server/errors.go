@@ -31,6 +31,8 @@ func (p problem) write(w http.ResponseWriter) {
 	if p.Status == http.StatusServiceUnavailable || p.Status == http.StatusTooManyRequests {
 		w.Header().Set("Retry-After", strconv.Itoa(retryAfter))
 	}
+	// What is not there now may be there next time, and some caches keep a 404.
+	w.Header().Set("Cache-Control", "no-store")
 	p.Title = http.StatusText(p.Status)
 	writeJSON(w, "application/problem+json", p.Status, p)
 }
@@ -50,13 +52,14 @@ func writeJSON(w http.ResponseWriter, contentType string, status int, v any) {
 	_, _ = w.Write(append(body, '\n')) // who is gone needs no answer
 }
 
-// errNotYet is for parts of the interface that this version does not have: they
-// are refused, because who asks for a guarantee must not be left to believe
-// that it holds.
-var errNotYet = errors.New("not in this version of rejoin")
-
 // errMediaType is for bodies in a form that is not understood.
 var errMediaType = errors.New("unsupported")
+
+// errNotFound is for what was never there, errGone for what no longer is.
+var (
+	errNotFound = errors.New("does not exist")
+	errGone     = errors.New("no longer kept")
+)
 
 // statuses maps errors to what the client is told, first match first.
 var statuses = []struct {
@@ -71,7 +74,9 @@ var statuses = []struct {
 	{errMediaType, http.StatusUnsupportedMediaType},
 	{feed.ErrClosed, http.StatusConflict},
 	{feed.ErrKeyReused, http.StatusUnprocessableEntity},
-	{errNotYet, http.StatusNotImplemented},
+	{errNotFound, http.StatusNotFound},
+	{errGone, http.StatusGone},
+	{errors.ErrUnsupported, http.StatusNotImplemented}, // by this store
 	{feed.ErrUncertain, http.StatusServiceUnavailable},
 	{feed.ErrUnavailable, http.StatusServiceUnavailable},
 	{feed.ErrStopped, http.StatusServiceUnavailable},
@@ -81,16 +86,12 @@ var statuses = []struct {
 // writeError answers with the problem that err is.
 func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	if other, ok := errors.AsType[*feed.LastError](err); ok {
-		w.Header().Set("ETag", entityTag(other.Last))
+		w.Header().Set("ETag", lastTag(other.Last))
 		writeProblem(w, http.StatusPreconditionFailed, other.Error())
 		return
 	}
 	if errors.Is(err, errDelivered) {
 		w.WriteHeader(http.StatusNoContent)
-		return
-	}
-	if gap, ok := errors.AsType[*gapError](err); ok {
-		writeProblem(w, http.StatusGone, gap.Error())
 		return
 	}
 	for _, known := range statuses {
@@ -126,6 +127,8 @@ func detail(err error) string {
 		return "this node is stopping; nothing was stored"
 	case errors.Is(err, feed.ErrKeyReused):
 		return "the Idempotency-Key came with another body or type before"
+	case errors.Is(err, errors.ErrUnsupported):
+		return "this server's store cannot do that"
 	}
 	return strings.TrimPrefix(err.Error(), feed.ErrInvalid.Error()+": ")
 }

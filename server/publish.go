@@ -96,13 +96,13 @@ func writePublished(w http.ResponseWriter, request publishRequest, result feed.R
 		w.Header().Set("Idempotency-Replayed", "true")
 	}
 	if request.feed != "" {
-		w.Header().Set("ETag", entityTag(result.Events[len(result.Events)-1].ID))
+		w.Header().Set("ETag", lastTag(result.Events[len(result.Events)-1].ID))
 	}
 	writeJSON(w, "application/json", http.StatusCreated, answer)
 }
 
-// entityTag is the form of a feed's last id that If-Match takes.
-func entityTag(last uint64) string { return `"` + strconv.FormatUint(last, 10) + `"` }
+// lastTag is the form of a feed's last id that If-Match takes.
+func lastTag(last uint64) string { return `"` + strconv.FormatUint(last, 10) + `"` }
 
 func (s *Server) publishEphemeral(w http.ResponseWriter, r *http.Request, request publishRequest) error {
 	draft, err := s.readDraft(w, r, request)

@@ -157,7 +157,7 @@ func readIfMatch(h http.Header) (*uint64, error) {
 	if err != nil || !given {
 		return nil, err
 	}
-	if id, err := feed.ParseCursor(strings.Trim(value, `"`)); err == nil && value == entityTag(uint64(id)) {
+	if id, err := feed.ParseCursor(strings.Trim(value, `"`)); err == nil && value == lastTag(uint64(id)) {
 		return new(uint64(id)), nil
 	}
 	return nil, invalid(`If-Match is the id of the feed's last event in quotes, such as "41", not %.40q`, value)

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"fmt"
 	"net/http"
 	"net/url"
 	"time"
@@ -18,14 +19,21 @@ func (s *Server) router() http.Handler {
 	r.Group(func(r chi.Router) {
 		r.Use(s.authenticate)
 
-		r.With(s.may(publishing)).Post("/v1/feeds/{feed}/events", s.publish)
-		r.With(s.may(publishing)).Post("/v1/feeds/{feed}/close", s.closeFeed)
-		r.Post("/v1/events", s.publishMany)
+		publishes := r.With(s.may(publishing))
+		publishes.Post("/v1/feeds/{feed}/events", s.publish)
+		publishes.Post("/v1/feeds/{feed}/close", s.closeFeed)
+		r.Post("/v1/events", s.publishMany) // asks for each feed
 
-		r.With(s.may(subscribing)).Get("/v1/feeds/{feed}/events", s.subscribe)
-		r.With(s.may(subscribing)).Head("/v1/feeds/{feed}/events", s.subscribe)
-		r.Get("/v1/events", s.subscribeMany)
-		r.Head("/v1/events", s.subscribeMany)
+		subscribes := r.With(s.may(subscribing))
+		getAndHead(subscribes, "/v1/feeds/{feed}/events", s.subscribe)
+		getAndHead(subscribes, "/v1/feeds/{feed}/events/{id}", s.event)
+		getAndHead(subscribes, "/v1/feeds/{feed}", s.feedInfo)
+		getAndHead(r, "/v1/events", s.subscribeMany) // asks for each feed
+
+		admins := r.With(s.mayAdmin)
+		getAndHead(admins, "/v1/feeds", s.feeds)
+		admins.Delete("/v1/feeds/{feed}", s.deleteFeed)
+		admins.Delete("/v1/feeds/{feed}/events", s.trim)
 	})
 
 	r.Get("/healthz", s.healthz)
@@ -34,6 +42,11 @@ func (s *Server) router() http.Handler {
 	r.NotFound(s.notFound)
 	r.MethodNotAllowed(s.methodNotAllowed)
 	return r
+}
+
+func getAndHead(r chi.Router, pattern string, h http.HandlerFunc) {
+	r.Get(pattern, h)
+	r.Head(pattern, h)
 }
 
 // escapedPaths makes chi match the path as it was sent, so that feedName can
@@ -60,7 +73,7 @@ func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
 		s.options.Console.ServeHTTP(w, r)
 		return
 	}
-	writeProblem(w, http.StatusNotFound, "there is nothing at "+r.URL.Path)
+	writeProblem(w, http.StatusNotFound, fmt.Sprintf("there is nothing at %.100s", r.URL.Path))
 }
 
 func (s *Server) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
@@ -70,7 +83,7 @@ func (s *Server) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 			w.Header().Add("Allow", method)
 		}
 	}
-	writeProblem(w, http.StatusMethodNotAllowed, r.Method+" is not possible here")
+	writeProblem(w, http.StatusMethodNotAllowed, fmt.Sprintf("%.20s is not possible here", r.Method))
 }
 
 // logRequests logs each request when it has been answered, for debugging. The

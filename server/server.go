@@ -62,7 +62,8 @@ type Server struct {
 	routes    http.Handler
 
 	sameOrigin  *http.CrossOriginProtection
-	shed        atomic.Uint64 // subscribers that were turned away
+	waits       chan time.Time // closed when draining: requests for a page wait no longer
+	shed        atomic.Uint64  // subscribers that were turned away
 	mu          sync.Mutex
 	subscribers subscribers
 }
@@ -82,6 +83,7 @@ func New(hub *feed.Hub, publisher *feed.Publisher, o Options) *Server {
 		options:    o,
 		logger:     cmp.Or(o.Logger, slog.Default()),
 		sameOrigin: trusting(o.Origins),
+		waits:      make(chan time.Time),
 		subscribers: subscribers{
 			streams:   make(map[*stream]struct{}),
 			addresses: make(map[string]int),

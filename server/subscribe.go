@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"mime"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -17,7 +18,7 @@ import (
 // GET /v1/feeds/{feed}/events.
 func (s *Server) subscribe(w http.ResponseWriter, r *http.Request) {
 	if formOf(r) == nil {
-		s.writeError(w, r, fmt.Errorf("a page of history is %w", errNotYet))
+		s.page(w, r)
 		return
 	}
 	s.answerStream(w, r, s.readSubscribe)
@@ -47,27 +48,37 @@ func (s *Server) answerStream(w http.ResponseWriter, r *http.Request, read func(
 
 // formOf returns the form of stream that the client wants, nil for a page.
 func formOf(r *http.Request) form {
+	lines, page := preference(r, "application/x-ndjson"), preference(r, "application/json")
 	switch {
 	case accepts(r, "text/event-stream"):
 		return eventStream{}
-	case accepts(r, "application/x-ndjson"):
+	case lines > 0 && lines >= page:
 		return lineStream{}
-	case accepts(r, "application/json"):
+	case page > 0:
 		return nil
 	}
 	return eventStream{}
 }
 
 // accepts says whether the Accept header names the media type itself.
-func accepts(r *http.Request, mediaType string) bool {
+func accepts(r *http.Request, mediaType string) bool { return preference(r, mediaType) > 0 }
+
+// preference returns the weight that the Accept header gives the media type
+// itself, from 0 to 1 (RFC 9110, section 12.5.1).
+func preference(r *http.Request, mediaType string) (weight float64) {
 	for _, header := range r.Header.Values("Accept") {
 		for item := range strings.SplitSeq(header, ",") {
-			if t, params, err := mime.ParseMediaType(item); err == nil && t == mediaType && params["q"] != "0" {
-				return true
+			t, params, err := mime.ParseMediaType(item)
+			if err != nil || t != mediaType {
+				continue
+			}
+			q, err := strconv.ParseFloat(valueOr(params["q"], "1"), 64)
+			if err == nil && q <= 1 {
+				weight = max(weight, q)
 			}
 		}
 	}
-	return false
+	return weight
 }
 
 // begin subscribes, unless there is nothing to stream to this client.
@@ -77,9 +88,10 @@ func (s *Server) begin(ctx context.Context, request subscribeRequest) (*feed.Gro
 		return nil, err
 	}
 	subs := group.Subscriptions()
-	if gap := firstGap(subs); gap != nil && request.gapFails {
-		err = &gapError{*gap}
-	} else if request.done(subs) {
+	if request.gapFails {
+		err = checkGaps(subs)
+	}
+	if err == nil && request.done(subs) {
 		err = errDelivered
 	}
 	if err != nil {
@@ -89,10 +101,13 @@ func (s *Server) begin(ctx context.Context, request subscribeRequest) (*feed.Gro
 	return group, nil
 }
 
-func firstGap(subs []*feed.Subscription) *feed.Gap {
+func checkGaps(subs []*feed.Subscription) error {
 	for _, sub := range subs {
-		if gap := sub.Gap(); gap != nil {
-			return gap
+		if sub.Gap() == nil {
+			continue
+		}
+		if err := checkGap(sub.Cursor(), sub.Bounds()); err != nil {
+			return fmt.Errorf("%s: %w", sub.Feed(), err)
 		}
 	}
 	return nil
@@ -101,16 +116,6 @@ func firstGap(subs []*feed.Subscription) *feed.Gap {
 // errDelivered is for who comes back to feeds that are closed and has all of
 // them: an EventSource is stopped by 204.
 var errDelivered = errors.New("closed, and delivered")
-
-// gapError is a gap that the client wants no stream across.
-type gapError struct{ feed.Gap }
-
-func (e *gapError) Error() string {
-	if e.Reason == feed.Ahead {
-		return fmt.Sprintf("the feed ends at event %d, before the cursor %s: its store was replaced by an older one", e.Resumes-1, e.After)
-	}
-	return fmt.Sprintf("the events after %s and before %d are no longer kept", e.After, e.Resumes)
-}
 
 func writeStreamHead(w http.ResponseWriter, f form) {
 	h := w.Header()

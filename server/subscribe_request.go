@@ -14,8 +14,7 @@ import (
 // subscribeRequest is what a client asks for.
 type subscribeRequest struct {
 	starts    []feed.Start
-	resumed   []bool // which of them have a cursor
-	many      bool   // the address is that of several feeds, even if it is one
+	many      bool // the address is that of several feeds, even if it is one
 	form      form
 	types     filter
 	envelope  bool
@@ -30,7 +29,8 @@ type controls struct{ live, heartbeat bool }
 // done says whether the client has all there will ever be.
 func (r subscribeRequest) done(subs []*feed.Subscription) bool {
 	for i, sub := range subs {
-		if b := sub.Bounds(); !r.resumed[i] || !b.Closed || uint64(sub.Cursor()) != b.Last {
+		_, resumed := r.starts[i].From.Cursor()
+		if b := sub.Bounds(); !resumed || !b.Closed || uint64(sub.Cursor()) != b.Last {
 			return false
 		}
 	}
@@ -47,8 +47,8 @@ func (s *Server) readSubscribe(r *http.Request) (subscribeRequest, error) {
 	if err != nil {
 		return subscribeRequest{}, err
 	}
-	from, resumed, err := readFrom(r.Header, query)
-	request.starts, request.resumed = []feed.Start{{Feed: name, From: from}}, []bool{resumed}
+	from, err := readFrom(r.Header, query)
+	request.starts = []feed.Start{{Feed: name, From: from}}
 	return request, err
 }
 
@@ -76,11 +76,10 @@ func (s *Server) readSubscribeMany(r *http.Request) (subscribeRequest, error) {
 			return subscribeRequest{}, err
 		}
 		start := feed.Start{Feed: name, From: from}
-		cursor, resumed := cursors[name]
-		if resumed {
+		if cursor, resumed := cursors[name]; resumed {
 			start.From = feed.After(cursor)
 		}
-		request.starts, request.resumed = append(request.starts, start), append(request.resumed, resumed)
+		request.starts = append(request.starts, start)
 	}
 	return request, nil
 }
@@ -159,10 +158,8 @@ func (s *Server) readStream(r *http.Request) (request subscribeRequest, query ur
 	if query, err = readQuery(r); err != nil {
 		return request, nil, err
 	}
-	for _, name := range []string{"after", "before", "limit", "wait"} {
-		if query.Has(name) {
-			return request, nil, fmt.Errorf("%w: %s is for pages, which Accept: application/json asks for", feed.ErrInvalid, name)
-		}
+	if err := refuse(query, "is for pages, which Accept: application/json asks for", "after", "before", "limit", "wait"); err != nil {
+		return request, nil, err
 	}
 	if request.types, err = readFilter(query.Get("types")); err != nil {
 		return request, nil, err
@@ -173,7 +170,7 @@ func (s *Server) readStream(r *http.Request) (request subscribeRequest, query ur
 	if request.control, err = readControls(query.Get("control")); err != nil {
 		return request, nil, err
 	}
-	if request.gapFails, err = readGap(query.Get("gap")); err != nil {
+	if request.gapFails, err = readGap(query); err != nil {
 		return request, nil, err
 	}
 	request.heartbeat, err = readHeartbeat(query, s.options.Heartbeat)
@@ -209,13 +206,6 @@ func readControls(value string) (c controls, err error) {
 	return c, nil
 }
 
-func readGap(value string) (fails bool, err error) {
-	if value != "" && value != "fail" {
-		return false, fmt.Errorf("%w: gap is fail or absent, not %.40q", feed.ErrInvalid, value)
-	}
-	return value == "fail", nil
-}
-
 // cursorOf returns the cursor that the client has, as it wrote it. The header
 // wins over the query: a browser's EventSource keeps its first URL for life. An
 // empty value counts as none.
@@ -231,15 +221,13 @@ func cursorOf(header http.Header, query url.Values) string {
 	return ""
 }
 
-// readFrom decides where the client wants to start, and says whether that is
-// its cursor.
-func readFrom(header http.Header, query url.Values) (from feed.From, resumed bool, err error) {
+// readFrom decides where the client wants to start.
+func readFrom(header http.Header, query url.Values) (feed.From, error) {
 	if cursor := cursorOf(header, query); cursor != "" {
 		c, err := feed.ParseCursor(cursor)
-		return feed.After(c), true, err
+		return feed.After(c), err
 	}
-	from, err = feed.ParseFrom(valueOr(query.Get("from"), "now"))
-	return from, false, err
+	return feed.ParseFrom(valueOr(query.Get("from"), "now"))
 }
 
 // readHeartbeat returns the period that the client asks for, brought into

@@ -37,10 +37,22 @@ func (c *Config) keys() []key {
 		{"subscribe.write_timeout", duration(&c.Subscribe.WriteTimeout)},
 		{"subscribe.max_age", duration(&c.Subscribe.MaxAge)},
 		{"limits.event_bytes", number(&c.Limits.EventBytes)},
+		{"limits.batch_events", number(&c.Limits.BatchEvents)},
+		{"limits.batch_bytes", number(&c.Limits.BatchBytes)},
+		{"idempotency.window", duration(&c.Idempotency.Window)},
 		{"auth.mode", func(value string) error {
-			c.Auth = AuthConfig{Mode: value, Written: true}
+			c.Auth.Mode, c.Auth.Written = value, true
 			return nil
 		}},
+		{"auth.jwt.key", text(&c.Auth.JWT.Key)},
+		{"auth.jwt.key_file", text(&c.Auth.JWT.KeyFile)},
+		{"auth.jwt.jwks_url", text(&c.Auth.JWT.JWKSURL)},
+		{"auth.jwt.algorithms", list(&c.Auth.JWT.Algorithms)},
+		{"auth.jwt.issuer", text(&c.Auth.JWT.Issuer)},
+		{"auth.jwt.audience", text(&c.Auth.JWT.Audience)},
+		{"tls.cert", text(&c.TLS.Cert)},
+		{"tls.key", text(&c.TLS.Key)},
+		{"cors.origins", list(&c.CORS.Origins)},
 		{"drain.window", duration(&c.Drain.Window)},
 		{"log.level", text(&c.Log.Level)},
 		{"log.format", text(&c.Log.Format)},
@@ -76,6 +88,22 @@ func number(to *int) func(string) error {
 	}
 }
 
+// listKeys are the keys that can have a list in the file; elsewhere, and there
+// too, it may be written with commas.
+var listKeys = []string{"auth.jwt.algorithms", "cors.origins"}
+
+func list(to *[]string) func(string) error {
+	return func(value string) error {
+		*to = nil
+		for item := range strings.SplitSeq(value, ",") {
+			if item = strings.TrimSpace(item); item != "" {
+				*to = append(*to, item)
+			}
+		}
+		return nil
+	}
+}
+
 // flagKeys says which flag, where a command has it, sets which key.
 var flagKeys = map[string]string{
 	"listen": "listen",
@@ -88,22 +116,39 @@ var flagKeys = map[string]string{
 // file, then the defaults. The file is the one that the flag --config or
 // REJOIN_CONFIG names, or none. The error is a usage error with every fault.
 func Load(flags *pflag.FlagSet) (Config, error) {
-	c := DefaultConfig()
-	v := viper.New()
-	faults, err := readConfigFile(v, flags, c.keys())
+	c, faults, err := read(flags)
 	if err != nil {
-		return Config{}, usageError{err}
+		return Config{}, err
+	}
+	return c, readFaults(append(faults, c.Validate()))
+}
+
+// readFaults returns the faults as one usage error.
+func readFaults(faults []error) error {
+	if err := errors.Join(faults...); err != nil {
+		return usageError{fmt.Errorf("read configuration:\n%w", err)}
+	}
+	return nil
+}
+
+// read reads the configuration without judging it as a whole. It returns the
+// faults of single keys.
+func read(flags *pflag.FlagSet) (c Config, faults []error, err error) {
+	c = DefaultConfig()
+	v := viper.New()
+	if faults, err = readConfigFile(v, flags, c.keys()); err != nil {
+		return Config{}, nil, usageError{err}
 	}
 	faults = append(faults, checkEnvironment(os.Environ(), c.keys())...)
 	if err := bind(v, flags, c.keys()); err != nil {
-		return Config{}, err
+		return Config{}, nil, err
 	}
 	for _, k := range c.keys() {
 		// An empty variable counts as absent, a bare "key:" in the file too.
 		if !v.IsSet(k.name) {
 			continue
 		}
-		value, err := scalar(v.Get(k.name))
+		value, err := written(k.name, v.Get(k.name))
 		if err == nil {
 			err = k.set(value)
 		}
@@ -111,11 +156,7 @@ func Load(flags *pflag.FlagSet) (Config, error) {
 			faults = append(faults, fmt.Errorf("%s: %w", k.name, err))
 		}
 	}
-	faults = append(faults, c.Validate())
-	if err := errors.Join(faults...); err != nil {
-		return Config{}, usageError{fmt.Errorf("read configuration:\n%w", err)}
-	}
-	return c, nil
+	return c, faults, nil
 }
 
 // readConfigFile reads the configuration file, if there is one, and returns the
@@ -169,6 +210,23 @@ func variable(name string) string {
 	return "REJOIN_" + strings.ToUpper(strings.ReplaceAll(name, ".", "_"))
 }
 
+// written returns a value as it was written, a list with commas.
+func written(name string, value any) (string, error) {
+	items, ok := value.([]any)
+	if !ok || !slices.Contains(listKeys, name) {
+		return scalar(value)
+	}
+	var all []string
+	for _, item := range items {
+		one, err := scalar(item)
+		if err != nil || strings.Contains(one, ",") {
+			return "", errors.New("it takes a list of single values")
+		}
+		all = append(all, one)
+	}
+	return strings.Join(all, ","), nil
+}
+
 // scalar returns a value as it was written. YAML knows numbers and truth
 // values; the keys know better what they want.
 func scalar(value any) (string, error) {
@@ -190,7 +248,7 @@ var injectedPort = regexp.MustCompile(`^(tcp|udp|sctp)://`)
 // checkEnvironment returns a fault for each variable that looks like a key and
 // is none. It names no values: they may be secrets.
 func checkEnvironment(environ []string, keys []key) (faults []error) {
-	known := map[string]bool{"REJOIN_CONFIG": true}
+	known := map[string]bool{"REJOIN_CONFIG": true, tokenVariable: true}
 	for _, k := range keys {
 		known[variable(k.name)] = true
 	}

@@ -113,7 +113,9 @@ func TestEveryKeyFromTheEnvironment(t *testing.T) {
 		"listen": "0.0.0.0:1", "store.url": "sqlite:/x.db", "bus.url": "redis://h", "bus.verify": "2s",
 		"admin.listen": "127.0.0.1:2", "bus.prefix": "p", "bus.shards": "3", "bus.stream_length": "4",
 		"subscribe.heartbeat": "3s", "subscribe.retry": "4s", "subscribe.write_timeout": "5s", "subscribe.max_age": "6s",
-		"limits.event_bytes": "7", "auth.mode": "none", "drain.window": "8s", "log.level": "warn", "log.format": "json",
+		"limits.event_bytes": "7", "limits.batch_events": "8", "limits.batch_bytes": "9", "idempotency.window": "10s", "auth.mode": "none", "auth.jwt.key": "s", "auth.jwt.key_file": "f", "auth.jwt.jwks_url": "u",
+		"auth.jwt.algorithms": "HS256, ES256", "auth.jwt.issuer": "i", "auth.jwt.audience": "a", "tls.cert": "c", "tls.key": "k",
+		"cors.origins": "https://a.example,https://b.example,", "drain.window": "8s", "log.level": "warn", "log.format": "json",
 	}
 	for _, k := range new(Config).keys() {
 		t.Setenv(variable(k.name), values[k.name])
@@ -123,21 +125,48 @@ func TestEveryKeyFromTheEnvironment(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Config{
-		Listen:    "0.0.0.0:1",
-		Admin:     AdminConfig{"127.0.0.1:2"},
-		Store:     StoreConfig{"sqlite:/x.db"},
-		Bus:       BusConfig{"redis://h", "p", 3, 4, 2 * time.Second},
-		Subscribe: SubscribeConfig{3 * time.Second, 4 * time.Second, 5 * time.Second, 6 * time.Second},
-		Limits:    LimitsConfig{7},
-		Auth:      AuthConfig{"none", true},
-		Drain:     DrainConfig{8 * time.Second},
-		Log:       LogConfig{"warn", "json"},
+		Listen:      "0.0.0.0:1",
+		Admin:       AdminConfig{"127.0.0.1:2"},
+		Store:       StoreConfig{"sqlite:/x.db"},
+		Bus:         BusConfig{"redis://h", "p", 3, 4, 2 * time.Second},
+		Subscribe:   SubscribeConfig{3 * time.Second, 4 * time.Second, 5 * time.Second, 6 * time.Second},
+		Limits:      LimitsConfig{7, 8, 9},
+		Idempotency: IdempotencyConfig{10 * time.Second},
+		Auth:        AuthConfig{"none", true, JWTConfig{"s", "f", "u", []string{"HS256", "ES256"}, "i", "a"}},
+		TLS:         TLSConfig{"c", "k"},
+		CORS:        CORSConfig{[]string{"https://a.example", "https://b.example"}},
+		Drain:       DrainConfig{8 * time.Second},
+		Log:         LogConfig{"warn", "json"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
 	if got.Log.SlogLevel().String() != "WARN" {
 		t.Errorf("level %s", got.Log.SlogLevel())
+	}
+}
+
+// TestLists: a list is one in the file, and has commas elsewhere.
+func TestLists(t *testing.T) {
+	for _, test := range []struct {
+		file, env string
+		want      []string
+	}{
+		{"", "", nil},
+		{"cors: {origins: []}", "", nil},
+		{"cors: {origins: ['*']}", "", []string{"*"}},
+		{"cors:\n  origins:\n    - https://a.example\n    - https://b.example\n", "", []string{"https://a.example", "https://b.example"}},
+		{"cors: {origins: 'https://a.example, https://b.example'}", "", []string{"https://a.example", "https://b.example"}},
+		{"cors: {origins: ['*']}", "https://c.example,https://d.example", []string{"https://c.example", "https://d.example"}},
+	} {
+		t.Setenv("REJOIN_CORS_ORIGINS", test.env)
+		c, err := load(t, test.file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(test.want, c.CORS.Origins); diff != "" {
+			t.Errorf("%s, %s: %s", test.file, test.env, diff)
+		}
 	}
 }
 
@@ -167,7 +196,9 @@ func TestFaults(t *testing.T) {
 		"listn: x":                                "listn: no such key",
 		"subscribe: {heartbeet: 1s}":              "subscribe.heartbeet: no such key",
 		"a: {b: {c: 1}}":                          "a.b.c: no such key",
-		"tls: {cert: x}":                          "tls.cert: no such key", // of a later version
+		"tls: {cert: x}":                          "tls.key: tls.cert needs one",
+		"tls: {key: x}":                           "tls.cert: tls.key needs one",
+		"tls: {cert: [x]}":                        "tls.cert: it takes one value",
 		"subscribe: 5s":                           "subscribe: has keys below it",
 		"listen: {address: x}":                    "listen.address: no such key\nlisten: it takes one value",
 		"listen: [a]":                             "listen: it takes one value",
@@ -195,11 +226,26 @@ func TestFaults(t *testing.T) {
 		"limits: {event_bytes: 60001}":            "limits.event_bytes: 60001 is not from 1 to 60000",
 		"limits: {event_bytes: 0}":                "limits.event_bytes: 0 is not from",
 		"limits: {event_bytes: 1.5}":              `limits.event_bytes: "1.5" is not a whole number`,
+		"limits: {batch_events: 0}":               "limits.batch_events: 0 is not from 1 to 10000",
+		"limits: {batch_bytes: 67108865}":         "limits.batch_bytes: 67108865 is not from 1 to 67108864",
+		"limits: {batch_bytes: 4 MiB}":            `limits.batch_bytes: "4 MiB" is not a whole number`,
+		"idempotency: {window: 999ms}":            "idempotency.window: 999ms is not from 1s to",
+		"idempotency: {window: 8761h}":            "idempotency.window: 8761h0m0s is not from 1s to",
 		"limits: {event_bytes: lots}":             `limits.event_bytes: "lots" is not a whole number`,
-		"auth: {mode: jwt}":                       `auth.mode: "jwt" is not none, which is all that this version has`,
-		"drain: {window: 11m}":                    "drain.window: 11m0s is not from",
-		"log: {level: loud}":                      `log.level: "loud" is not one of debug, info, warn, error`,
-		"log: {format: xml}":                      `log.format: "xml" is not one of text, json`,
+		"auth: {mode: basic}":                     `auth.mode: "basic" is not one of none, jwt`,
+		"auth: {mode: jwt}":                       "auth.jwt.key: nothing says what tokens are verified with",
+		"auth: {jwt: {key: x}}":                   "auth.mode: auth.jwt says how to check tokens",
+		"auth: {jwt: 5}":                          "auth.jwt: has keys below it",
+		"auth: {mode: jwt, jwt: {key: hunter2}}":  "auth.jwt.key: a secret of 7 bytes is too short",
+		"auth: {mode: jwt, jwt: {key_file: a, jwks_url: 'https://hunter2@h'}}":            "auth.jwt.key_file: only one of key_file, jwks_url",
+		"auth: {mode: jwt, jwt: {key: hunter2, jwks_url: hunter2, algorithms: [HS1, x]}}": "auth.jwt.key: only one of\nauth.jwt.algorithms: \"HS1\"\nauth.jwt.algorithms: \"x\"\nauth.jwt.jwks_url: it is not\nauth.jwt.key: a secret of 7",
+		"auth: {mode: jwt, jwt: {jwks_url: 'https://h/', algorithms: [[a], b]}}":          "auth.jwt.algorithms: it takes a list of single values",
+		"auth: {mode: jwt, jwt: {jwks_url: 'https://h/', algorithms: {a: b}}}":            "auth.jwt.algorithms.a: no such key\nauth.jwt.algorithms: it takes one value",
+		"cors: {origins: ['https://a.example/']}":                                         `cors.origins: "https://a.example/" is not an origin`,
+		"cors: {origins: ['*', 'https://a.example']}":                                     "cors.origins: * stands alone",
+		"drain: {window: 11m}": "drain.window: 11m0s is not from",
+		"log: {level: loud}":   `log.level: "loud" is not one of debug, info, warn, error`,
+		"log: {format: xml}":   `log.format: "xml" is not one of text, json`,
 	} {
 		t.Run(file, func(t *testing.T) {
 			_, err := load(t, file)
@@ -254,6 +300,7 @@ func TestEnvironment(t *testing.T) {
 	for entry, refused := range map[string]bool{
 		"REJOIN_LISTEN=x":                                false,
 		"REJOIN_CONFIG=x":                                false,
+		"REJOIN_TOKEN=x":                                 false,
 		"REJOIN_TEST_POSTGRES=x":                         false,
 		"REJOINED=x":                                     false,
 		"PATH=x":                                         false,
@@ -274,7 +321,8 @@ func TestEnvironment(t *testing.T) {
 		"REJOIN_STORE=x":                                 true,
 		"REJOIN_=x":                                      true,
 		"REJOIN_listen=x":                                true,
-		"REJOIN_AUTH_JWT_KEY=x":                          true, // of a later version
+		"REJOIN_AUTH_JWT_KEY=x":                          false,
+		"REJOIN_AUTH_JWT=x":                              true,
 		"REJOIN_SERVICE_HOSTS=x":                         true,
 		"REJOIN_PORT_HTTP=80":                            true,
 	} {
@@ -297,6 +345,9 @@ func TestOpenToOthers(t *testing.T) {
 			wantFaults(t, err, "auth.mode: ")
 		} else if err != nil {
 			t.Errorf("%s: %v", listen, err)
+		}
+		if _, err := load(t, "auth: {jwt: {key: "+tokenSecret+"}}", "--listen", listen, "--auth", "jwt"); err != nil {
+			t.Errorf("%s with tokens: %v", listen, err)
 		}
 		for _, how := range []string{"file", "environment", "flag"} {
 			t.Run(listen+" by "+how, func(t *testing.T) {

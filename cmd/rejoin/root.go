@@ -57,6 +57,7 @@ func newRootCommand() *cobra.Command {
 		newServeCommand(),
 		newPublishCommand(),
 		newTailCommand(),
+		newTokenCommand(),
 		newHealthCommand(),
 		newVersionCommand(),
 	)

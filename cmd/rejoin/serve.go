@@ -64,6 +64,11 @@ func runNode(ctx context.Context, c Config, logger *slog.Logger) error {
 	if runtime.GOMAXPROCS(0) < 2 {
 		runtime.GOMAXPROCS(2)
 	}
+	guards, err := openGuards(ctx, c, logger)
+	if err != nil {
+		return err
+	}
+	defer guards.close()
 	store, err := openStore(ctx, c.Store.URL)
 	if err != nil && !errors.Is(err, errNotYet) {
 		return err
@@ -75,7 +80,7 @@ func runNode(ctx context.Context, c Config, logger *slog.Logger) error {
 		}
 		return err
 	}
-	return listeners.serve(ctx, store, c, logger)
+	return listeners.serve(ctx, store, c, guards, logger)
 }
 
 // listeners is what a node listens with.
@@ -114,18 +119,19 @@ func (h *lateHandler) set(handler http.Handler) { h.Store(&handler) }
 
 // serve answers requests until ctx ends and those in progress are answered. If
 // store is nil, it waits for it.
-func (l listeners) serve(ctx context.Context, store feed.Store, c Config, logger *slog.Logger) error {
+func (l listeners) serve(ctx context.Context, store feed.Store, c Config, guards guards, logger *slog.Logger) error {
 	var public, admin lateHandler
-	public.set(server.Waiting(nil))
+	public.set(server.Waiting(c.CORS.Origins))
 	admin.set(adminHandler(nil))
 	httpServer := newHTTPServer(&public, logger)
+	guards.secure(httpServer, c.Subscribe.WriteTimeout)
 	adminServer := newHTTPServer(&admin, logger)
 	var n *node
 	open := func(store feed.Store) (err error) {
-		if n, err = openNode(store, c, logger); err != nil {
+		if n, err = openNode(store, c, guards.verifier, logger); err != nil {
 			return err
 		}
-		admin.set(adminHandler(server.Metrics(server.Sources{Hub: n.hub, Publisher: n.publisher, Refused: n.refused})))
+		admin.set(adminHandler(server.Metrics(n.sources())))
 		public.set(n.server)
 		return nil
 	}
@@ -134,7 +140,7 @@ func (l listeners) serve(ctx context.Context, store feed.Store, c Config, logger
 			return errors.Join(err, l.close())
 		}
 	}
-	logger.Info("listening", "address", l.public.Addr().String(), "url", urlOf(l.public.Addr()), "version", currentVersion())
+	logger.Info("listening", "address", l.public.Addr().String(), "url", c.TLS.scheme()+urlOf(l.public.Addr()), "version", currentVersion())
 	if host, _, _ := net.SplitHostPort(c.Listen); !loopback(host) && c.Auth.Mode == "none" {
 		logger.Warn("anyone who reaches this address may read and publish everything: auth.mode is none")
 	}
@@ -142,7 +148,7 @@ func (l listeners) serve(ctx context.Context, store feed.Store, c Config, logger
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return serveHTTP(httpServer, l.public) })
 	if l.admin != nil {
-		logger.Info("listening for operators", "address", l.admin.Addr().String(), "metrics", urlOf(l.admin.Addr())+"/metrics")
+		logger.Info("listening for operators", "address", l.admin.Addr().String(), "metrics", "http:"+urlOf(l.admin.Addr())+"/metrics")
 		group.Go(func() error { return serveHTTP(adminServer, l.admin) })
 	}
 	group.Go(func() (err error) {
@@ -186,7 +192,11 @@ func newHTTPServer(handler http.Handler, logger *slog.Logger) *http.Server {
 }
 
 func serveHTTP(s *http.Server, listener net.Listener) error {
-	if err := s.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+	serve := s.Serve
+	if s.TLSConfig != nil {
+		serve = func(l net.Listener) error { return s.ServeTLS(l, "", "") }
+	}
+	if err := serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve http: %w", err)
 	}
 	return nil
@@ -230,7 +240,8 @@ func stop(httpServer *http.Server, handler *server.Server, window time.Duration)
 	return group.Wait()
 }
 
-// urlOf returns an address to open in a browser on this machine.
+// urlOf returns an address to open in a browser on this machine, without its
+// scheme.
 func urlOf(addr net.Addr) string {
 	host, port, err := net.SplitHostPort(addr.String())
 	if err != nil {
@@ -239,5 +250,5 @@ func urlOf(addr net.Addr) string {
 	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
 		host = "localhost"
 	}
-	return "http://" + net.JoinHostPort(host, port)
+	return "//" + net.JoinHostPort(host, port)
 }

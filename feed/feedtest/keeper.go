@@ -23,10 +23,7 @@ func (s *Store) List(ctx context.Context, prefix, after string, limit int) (feed
 		if !strings.HasPrefix(name, prefix) || name <= after {
 			continue
 		}
-		info := feed.Info{Feed: name, Bounds: h.bounds(), Updated: h.updated, Bytes: h.unswept}
-		for _, e := range h.events {
-			info.Bytes += int64(len(e.Data))
-		}
+		info := feed.Info{Feed: name, Bounds: h.bounds(), Updated: h.updated, Bytes: h.bytes}
 		l.Feeds = append(l.Feeds, info)
 	}
 	slices.SortFunc(l.Feeds, func(a, b feed.Info) int { return strings.Compare(a.Feed, b.Feed) })
@@ -51,29 +48,33 @@ func (s *Store) giveUp(name string, before uint64) {
 		return
 	}
 	n := min(before-h.first, uint64(len(h.events)))
-	for _, e := range h.events[:n] {
-		h.unswept += int64(len(e.Data))
-	}
+	h.unswept = append(h.unswept, h.events[:n]...)
 	h.first += n
 	h.events = h.events[n:]
 }
 
 // Sweep implements feed.Keeper.
-func (s *Store) Sweep(ctx context.Context, _ int, window time.Duration) (more bool, err error) {
+func (s *Store) Sweep(ctx context.Context, limit int, window time.Duration) (more bool, err error) {
 	if err := s.pass(ctx, SweepAsked, 0); err != nil {
 		return false, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, h := range s.feeds {
-		h.unswept = 0
+		n := min(limit, len(h.unswept))
+		for _, e := range h.unswept[:n] {
+			h.bytes -= int64(len(e.Data))
+		}
+		h.unswept = h.unswept[n:]
+		limit -= n
 	}
 	for name, key := range s.keys {
-		if time.Since(key.time) >= window {
+		if limit > 0 && s.now().Sub(key.time) >= window {
 			delete(s.keys, name)
+			limit--
 		}
 	}
-	return false, nil
+	return limit == 0, nil
 }
 
 // Alone implements feed.Keeper. There is one node only.

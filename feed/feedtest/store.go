@@ -68,7 +68,8 @@ type history struct {
 	events  []feed.Event // from first to the last
 	closed  bool
 	updated time.Time
-	unswept int64 // bytes of events that were given up
+	unswept []feed.Event // given up
+	bytes   int64        // of events and unswept
 }
 
 func (h *history) last() uint64 { return h.first + uint64(len(h.events)) - 1 }
@@ -167,7 +168,7 @@ func (s *Store) store(batches []feed.Batch) []feed.Result {
 func (s *Store) storeOne(b feed.Batch) (r feed.Result) {
 	if b.Key != nil {
 		known, ok := s.keys[keyName{b.Feed, b.Key.Name}]
-		if ok && time.Since(known.time) < b.Key.Window {
+		if ok && s.now().Sub(known.time) < b.Key.Window {
 			if known.print != b.Key.Print {
 				return feed.Result{Err: feed.ErrKeyReused}
 			}
@@ -181,7 +182,7 @@ func (s *Store) storeOne(b feed.Batch) (r feed.Result) {
 		r.Events = append(r.Events, s.number(d))
 	}
 	if b.Key != nil {
-		s.keys[keyName{b.Feed, b.Key.Name}] = keyed{b.Key.Print, r.Events, time.Now()}
+		s.keys[keyName{b.Feed, b.Key.Name}] = keyed{b.Key.Print, r.Events, s.now()}
 	}
 	if s.commit != nil && len(r.Events) > 0 {
 		s.commit(r.Events)
@@ -215,9 +216,7 @@ func (s *Store) admit(b feed.Batch) error {
 	}
 	last := uint64(0)
 	if h := s.feeds[b.Feed]; h != nil {
-		if last = h.last(); h.closed {
-			return fmt.Errorf("%w: %s", feed.ErrClosed, b.Feed)
-		}
+		last = h.last()
 	}
 	if last != *b.IfLast {
 		return &feed.LastError{Last: last}
@@ -251,6 +250,7 @@ func (s *Store) number(d feed.Draft) feed.Event {
 	}
 	h.updated = e.Time
 	h.events = append(h.events, e)
+	h.bytes += int64(len(e.Data))
 	return e
 }
 
@@ -361,6 +361,9 @@ func (s *Store) Rollback(name string, last uint64) {
 	}
 	if last+1 < h.first {
 		panic(fmt.Sprintf("feedtest: roll %s back to %d, before its oldest event %d", name, last, h.first))
+	}
+	for _, e := range h.events[last+1-h.first:] {
+		h.bytes -= int64(len(e.Data))
 	}
 	h.events, h.closed = slices.Clone(h.events[:last+1-h.first]), false
 	for key, k := range s.keys {

@@ -21,8 +21,8 @@ type Rights struct {
 	Admin     bool     `json:"admin,omitempty"`
 }
 
-// check returns what is wrong with the patterns. The error names the pattern.
-func (r Rights) check() error {
+// Check returns what is wrong with the patterns. The error names the pattern.
+func (r Rights) Check() error {
 	for _, patterns := range [][]string{r.Subscribe, r.Publish} {
 		for _, pattern := range patterns {
 			prefix, open := strings.CutSuffix(pattern, "*")
@@ -65,7 +65,7 @@ func (c *claims) UnmarshalJSON(b []byte) error {
 	}); err != nil {
 		return errClaim
 	}
-	if c.rights.check() != nil {
+	if c.rights.Check() != nil {
 		return errClaim
 	}
 	return nil

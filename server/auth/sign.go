@@ -18,7 +18,7 @@ import (
 // a secret or a private key as PEM), how (the first algorithm that fits both the
 // key and Algorithms), and iss and aud.
 func Sign(o Options, rights Rights, lifetime time.Duration) (string, error) {
-	if err := rights.check(); err != nil {
+	if err := rights.Check(); err != nil {
 		return "", err
 	}
 	if lifetime <= 0 {

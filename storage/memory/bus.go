@@ -3,7 +3,8 @@
 //
 // It keeps nothing. What is told goes to the inboxes of the Tails that run at
 // that moment; an inbox that its receiver does not empty in time drops what it
-// holds and tells the receiver that it missed something.
+// holds and tells the receiver that it missed something. Signals go to inboxes
+// of their own, which drop what comes when they are full.
 package memory
 
 import (
@@ -25,13 +26,16 @@ const (
 type Bus struct {
 	mu      sync.Mutex
 	inboxes map[*inbox]struct{}
+	signals map[*signals]struct{}
 	closed  bool
 }
 
 var _ feed.Bus = (*Bus)(nil)
 
 // NewBus returns a bus that nobody tails yet.
-func NewBus() *Bus { return &Bus{inboxes: make(map[*inbox]struct{})} }
+func NewBus() *Bus {
+	return &Bus{inboxes: make(map[*inbox]struct{}), signals: make(map[*signals]struct{})}
+}
 
 // Tell puts the events into the inbox of each Tail. It never waits for a
 // receiver. Its errors are the context's and [feed.ErrStopped].
@@ -83,7 +87,7 @@ func (b *Bus) leave(in *inbox) {
 	delete(b.inboxes, in)
 }
 
-// Close makes every Tell and Tail after it fail.
+// Close makes every Tell, Tail, Signal and Signals after it fail.
 func (b *Bus) Close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()

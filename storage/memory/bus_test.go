@@ -10,11 +10,26 @@ import (
 	"testing/synctest"
 
 	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/feed/feedtest"
 	"github.com/rejoin/rejoin/storage/storagetest"
 )
 
 func TestBus(t *testing.T) {
 	storagetest.TestBus(t, func(t *testing.T) storagetest.Joiner {
+		b := NewBus()
+		return func(*testing.T) feed.Bus { return b }
+	})
+}
+
+func TestSignals(t *testing.T) {
+	storagetest.TestSignals(t, func(t *testing.T) storagetest.Joiner {
+		b := NewBus()
+		return func(*testing.T) feed.Bus { return b }
+	})
+}
+
+func TestNodes(t *testing.T) {
+	storagetest.TestCluster(t, func() feed.Store { return feedtest.NewStore() }, func(t *testing.T) storagetest.Joiner {
 		b := NewBus()
 		return func(*testing.T) feed.Bus { return b }
 	})

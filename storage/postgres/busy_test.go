@@ -159,7 +159,7 @@ func TestWaitersLeaveRoom(t *testing.T) {
 
 // Nodes that append to the same feeds, in any order, never stop each other for
 // good, and nothing is lost or stored twice.
-func TestNodes(t *testing.T) {
+func TestManyNodes(t *testing.T) {
 	url := storagetest.SharedPostgres(t).NewDatabase(t)
 	var mu sync.Mutex
 	told := newLedger()

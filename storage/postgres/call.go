@@ -96,3 +96,17 @@ func lenient(ctx context.Context, limit time.Duration) (context.Context, context
 	})
 	return later, func() { stop(); cancel() }
 }
+
+// inTransaction says whether the session has a transaction that is to be ended.
+func inTransaction(c *pgx.Conn) bool { return !c.IsClosed() && c.PgConn().TxStatus() != 'I' }
+
+// rollback ends a transaction that is still open. A connection that this fails
+// on is not used again, and the server rolls back by itself.
+func rollback(c *pgx.Conn) {
+	if !inTransaction(c) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), transit)
+	defer cancel()
+	_, _ = c.Exec(ctx, query("rollback"), pgx.QueryExecModeSimpleProtocol)
+}

@@ -74,7 +74,7 @@ func poolConfig(base *pgxpool.Config, conns int, name string) *pgxpool.Config {
 	// A connection that has died while idle shows at its first use, which is
 	// then repeated: asking each time first would cost a round trip.
 	config.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false }
-	if name == "publish" {
+	if name == "publish" || name == "keep" {
 		config.AfterConnect = func(ctx context.Context, c *pgx.Conn) error {
 			_, err := c.Exec(ctx, query("keep_commits_durable"), pgx.QueryExecModeSimpleProtocol)
 			return err

@@ -46,6 +46,7 @@ const (
 	invalidParameter = "22023"
 	noPrivilege      = "42501"
 	noDatabase       = "3D000"
+	lockNotAvailable = "55P03"
 )
 
 // state returns the SQLSTATE code of an error that the server has answered with,

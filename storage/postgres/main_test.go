@@ -22,6 +22,13 @@ func TestStore(t *testing.T) {
 	})
 }
 
+func TestNodes(t *testing.T) {
+	storagetest.TestNodes(t, func(t *testing.T) storagetest.Opener {
+		url := storagetest.SharedPostgres(t).NewDatabase(t)
+		return func(t *testing.T) feed.Store { return openStore(t, url, Options{}) }
+	})
+}
+
 // openStore opens a store, which the test has to close.
 func openStore(t testing.TB, url string, o Options) *Store {
 	t.Helper()

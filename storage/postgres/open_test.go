@@ -216,7 +216,7 @@ func refused(t *testing.T, url, hint string) {
 }
 
 // connect returns a session of somebody else.
-func connect(t *testing.T, url string) *pgx.Conn {
+func connect(t testing.TB, url string) *pgx.Conn {
 	t.Helper()
 	c, err := pgx.Connect(t.Context(), url)
 	if err != nil {
@@ -226,14 +226,14 @@ func connect(t *testing.T, url string) *pgx.Conn {
 	return c
 }
 
-func execute(t *testing.T, url, sql string, args ...any) {
+func execute(t testing.TB, url, sql string, args ...any) {
 	t.Helper()
 	if _, err := connect(t, url).Exec(t.Context(), sql, args...); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func value(t *testing.T, url, sql string) (v string) {
+func value(t testing.TB, url, sql string) (v string) {
 	t.Helper()
 	if err := connect(t, url).QueryRow(t.Context(), sql).Scan(&v); err != nil {
 		t.Fatal(err)

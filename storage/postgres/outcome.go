@@ -56,7 +56,7 @@ const (
 	running verdict = iota
 	committed
 	rolledBack
-	forgotten // it was committed or not, and its events are no longer kept
+	forgotten // it was committed or not, and what it stored is no longer kept
 )
 
 // ask asks once, on a connection of its own. If the transaction is still running
@@ -88,11 +88,27 @@ func (s *Store) ask(ctx context.Context, tx *appending, end bool) (verdict, erro
 	return running, err
 }
 
-// find looks for the events. That a transaction of this id is committed does not
-// say that it was this one: after a crash, or on a standby that took over, the
-// same id may have been given again. The time tells ours from what another
-// append stored under the same numbers.
-func (tx *appending) find(ctx context.Context, c *pgx.Conn) (verdict, error) {
+// find looks for what the transaction stored. That one of this id is committed
+// does not say that it was this one: after a crash, or on a standby that took
+// over, the same id may have been given again.
+func (tx *appending) find(ctx context.Context, c *pgx.Conn) (v verdict, err error) {
+	switch {
+	case len(tx.rows.seqs) > 0:
+		v, err = tx.findEvents(ctx, c)
+	case len(tx.closed()) > 0:
+		return tx.findClosed(ctx, c)
+	default:
+		v = forgotten
+	}
+	if v == forgotten && err == nil {
+		v, err = tx.findKey(ctx, c)
+	}
+	return v, err
+}
+
+// findEvents looks for the events. The time tells ours from what another append
+// stored under the same numbers.
+func (tx *appending) findEvents(ctx context.Context, c *pgx.Conn) (verdict, error) {
 	rows, err := c.Query(ctx, query("find_events"), tx.rows.newest().args()...)
 	if err != nil {
 		return running, err
@@ -111,6 +127,51 @@ func (tx *appending) find(ctx context.Context, c *pgx.Conn) (verdict, error) {
 		}
 	}
 	return result, rows.Err()
+}
+
+// closed returns the feeds that the transaction closes.
+func (tx *appending) closed() (feeds []*growth) {
+	for _, f := range tx.feeds {
+		if f.closing {
+			feeds = append(feeds, f)
+		}
+	}
+	return feeds
+}
+
+// findClosed looks at the feeds that are closed, where no event was stored. Closed
+// for good behind the same event is what they were to be, whoever did it.
+func (tx *appending) findClosed(ctx context.Context, c *pgx.Conn) (verdict, error) {
+	var ids, lasts []int64
+	for _, f := range tx.closed() {
+		ids, lasts = append(ids, f.id), append(lasts, f.last)
+	}
+	var found bool
+	if err := c.QueryRow(ctx, query("find_closed"), ids, lasts).Scan(&found); err != nil {
+		return running, err
+	}
+	if !found {
+		return rolledBack, nil
+	}
+	return committed, nil
+}
+
+// findKey looks for a key of the transaction: where there is one, everything is.
+func (tx *appending) findKey(ctx context.Context, c *pgx.Conn) (verdict, error) {
+	for name, k := range tx.keys {
+		if !k.fresh {
+			continue
+		}
+		var found bool
+		err := c.QueryRow(ctx, query("find_key"), tx.space(name), name.name, k.print[:], k.time, k.firsts, k.times).Scan(&found)
+		switch {
+		case err != nil:
+			return running, err
+		case found:
+			return committed, nil
+		}
+	}
+	return forgotten, nil
 }
 
 // newest returns the row of each feed that is trimmed last.

@@ -42,7 +42,11 @@ func prepare(ctx context.Context, base *pgx.ConnConfig) (id string, err error) {
 	if err := checkServer(ctx, db); err != nil {
 		return "", err
 	}
-	if err := migrate(ctx, db); err != nil {
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return "", err
+	}
+	if err := migrate(ctx, db, files); err != nil {
 		return "", err
 	}
 	if _, err := db.ExecContext(ctx, query("set_store_id"), rand.Text()); err != nil {
@@ -71,11 +75,7 @@ func checkServer(ctx context.Context, db *sql.DB) error {
 
 // migrate brings the schema up to date. One that is needs no lock, and no right
 // to change it.
-func migrate(ctx context.Context, db *sql.DB) error {
-	files, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		return err
-	}
+func migrate(ctx context.Context, db *sql.DB, files fs.FS) error {
 	store, err := database.NewStore(database.DialectPostgres, versionTable)
 	if err != nil {
 		return err

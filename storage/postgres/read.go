@@ -17,16 +17,16 @@ func (s *Store) Read(ctx context.Context, name string, after feed.Cursor, limit 
 		page = feed.Page{Bounds: feed.Unwritten}
 		for rows.Next() {
 			raw := rows.RawValues()
-			page.Bounds = feed.Bounds{First: uint64(int8of(raw[0])), Last: uint64(int8of(raw[1]))}
-			if raw[2] == nil {
+			page.Bounds = boundsOf(raw)
+			if raw[3] == nil {
 				break
 			}
 			if page.Events == nil {
 				page.Events = make([]feed.Event, 0, min(uint64(limit.Events), page.Last-min(uint64(after), page.Last), 1024))
 			}
 			page.Events = append(page.Events, feed.Event{
-				Feed: name, ID: uint64(int8of(raw[2])), Type: string(raw[5]), Data: string(raw[6]),
-				JSON: raw[4][0] != 0, Time: time.UnixMilli(int8of(raw[3])).UTC(),
+				Feed: name, ID: uint64(int8of(raw[3])), Type: string(raw[6]), Data: string(raw[7]),
+				JSON: raw[5][0] != 0, Time: timeOf(raw[4]),
 			})
 		}
 		return nil
@@ -41,6 +41,13 @@ func (s *Store) Read(ctx context.Context, name string, after feed.Cursor, limit 
 // binary.
 func int8of(b []byte) int64 { return int64(binary.BigEndian.Uint64(b)) }
 
+func timeOf(b []byte) time.Time { return time.UnixMilli(int8of(b)).UTC() }
+
+// boundsOf decodes first, last and closed.
+func boundsOf(raw [][]byte) feed.Bounds {
+	return feed.Bounds{First: uint64(int8of(raw[0])), Last: uint64(int8of(raw[1])), Closed: raw[2][0] != 0}
+}
+
 // Bounds implements [feed.Store].
 func (s *Store) Bounds(ctx context.Context, feeds []string) ([]feed.Bounds, error) {
 	bounds := make([]feed.Bounds, len(feeds))
@@ -53,7 +60,7 @@ func (s *Store) Bounds(ctx context.Context, feeds []string) ([]feed.Bounds, erro
 		}
 		for rows.Next() {
 			raw := rows.RawValues()
-			bounds[int8of(raw[0])-1] = feed.Bounds{First: uint64(int8of(raw[1])), Last: uint64(int8of(raw[2]))}
+			bounds[int8of(raw[0])-1] = boundsOf(raw[1:])
 		}
 		return nil
 	}, query("bounds"), feeds)

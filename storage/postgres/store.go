@@ -26,11 +26,15 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
+// keepConns is the most connections for Trim and Sweep.
+const keepConns = 2
+
 // Options tunes a store. The zero value is good.
 type Options struct {
 	// The most connections for appends, for Read and Seek, and for Bounds; 0
 	// means 4, 8 and 2. They are apart so that none can starve the others.
-	// There are always two for appends, one of which never waits for a lock.
+	// There are always two for appends, one of which never waits for a lock,
+	// and two more for Trim and Sweep.
 	PublishConns, ReplayConns, VerifyConns int
 
 	// LockTimeout is how long an append waits for a feed that another
@@ -65,7 +69,7 @@ type Store struct {
 	o      Options
 	config *pgx.ConnConfig // for connections outside the pools
 
-	publish, replay, verify *pgxpool.Pool
+	publish, replay, verify, keep *pgxpool.Pool
 
 	// The appends of this process take turns at a feed, so that a feed is busy
 	// only when somebody else holds it: first those that do not wait for the
@@ -79,7 +83,7 @@ type Store struct {
 	done   chan struct{} // closed by Close
 }
 
-var _ feed.Store = (*Store)(nil)
+var _ feed.Keeper = (*Store)(nil)
 
 // Open opens the store in the database at url, a URL or a string of keywords and
 // values as Postgres's own programs take it, and migrates an older schema. ctx
@@ -114,7 +118,7 @@ func open(ctx context.Context, url string, o Options) (_ *Store, err error) {
 		pool  **pgxpool.Pool
 		conns int
 		name  string
-	}{{&s.publish, o.PublishConns, "publish"}, {&s.replay, o.ReplayConns, "replay"}, {&s.verify, o.VerifyConns, "verify"}} {
+	}{{&s.publish, o.PublishConns, "publish"}, {&s.replay, o.ReplayConns, "replay"}, {&s.verify, o.VerifyConns, "verify"}, {&s.keep, keepConns, "keep"}} {
 		if *p.pool, err = pgxpool.NewWithConfig(ctx, poolConfig(base, p.conns, p.name)); err != nil {
 			s.disconnect()
 			return nil, err
@@ -142,7 +146,7 @@ func (s *Store) Close() error {
 }
 
 func (s *Store) disconnect() {
-	for _, pool := range []*pgxpool.Pool{s.publish, s.replay, s.verify} {
+	for _, pool := range []*pgxpool.Pool{s.publish, s.replay, s.verify, s.keep} {
 		if pool != nil {
 			pool.Close()
 		}

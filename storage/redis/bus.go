@@ -51,8 +51,9 @@ type Bus struct {
 	wary   wary
 	kept   []atomic.Int64 // when the expiry of each wake stream was last put off, in Unix seconds
 
-	health health
-	counts counters
+	signals signals
+	health  health
+	counts  counters
 }
 
 // Open returns a bus on the Redis that the URL names: redis://, rediss://, and
@@ -80,7 +81,7 @@ func Open(url string, o Options) (*Bus, error) {
 		length:  cmp.Or(o.StreamLength, 1000),
 		expiry:  int64((expiry + time.Second - 1) / time.Second),
 		logger:  cmp.Or(o.Logger, slog.Default()),
-		teller:  a.client(),
+		teller:  a.client(block + grace),
 		kept:    make([]atomic.Int64, shards),
 	}
 	b.health.logger = b.logger
@@ -93,7 +94,7 @@ func Open(url string, o Options) (*Bus, error) {
 	return b, nil
 }
 
-// Close releases the bus. Tail must have returned.
+// Close releases the bus. Tail and Signals must have returned.
 func (b *Bus) Close() error {
 	if err := b.teller.Close(); err != nil && !errors.Is(err, goredis.ErrClosed) {
 		return fmt.Errorf("close redis: %w", err)
@@ -213,6 +214,13 @@ func (h *health) tails(l *lane, err error) {
 		h.down = false
 		h.logger.Info("the bus is back", "bus", "redis")
 	}
+}
+
+// away says whether the bus is away, as last logged.
+func (h *health) away() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.down
 }
 
 // leave forgets a lane that has ended.

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/feed/feedtest"
 	"github.com/rejoin/rejoin/storage/redis"
 	"github.com/rejoin/rejoin/storage/storagetest"
 )
@@ -13,6 +14,22 @@ func TestBus(t *testing.T) {
 	url := storagetest.RedisURL(t)
 	storagetest.TestBus(t, func(t *testing.T) storagetest.Joiner {
 		o := redis.Options{StoreID: rand.Text(), Prefix: "test"}
+		return func(t *testing.T) feed.Bus { return open(t, url, o) }
+	})
+}
+
+func TestSignals(t *testing.T) {
+	url := storagetest.RedisURL(t)
+	storagetest.TestSignals(t, func(t *testing.T) storagetest.Joiner {
+		o := redis.Options{StoreID: rand.Text(), Prefix: "test"}
+		return func(t *testing.T) feed.Bus { return open(t, url, o) }
+	})
+}
+
+func TestNodes(t *testing.T) {
+	url := storagetest.RedisURL(t)
+	storagetest.TestCluster(t, func() feed.Store { return feedtest.NewStore() }, func(t *testing.T) storagetest.Joiner {
+		o := options()
 		return func(t *testing.T) feed.Bus { return open(t, url, o) }
 	})
 }

@@ -21,11 +21,12 @@ const (
 	grace = time.Second
 )
 
-// client returns a new client. It connects when it is first used.
+// client returns a new client, whose reads give up after the timeout. It
+// connects when it is first used.
 //
 // go-redis is told not to do anything by itself that takes time: each retry,
 // here or in a pool, would hide that the connection was lost.
-func (a *address) client() goredis.UniversalClient {
+func (a *address) client(readTimeout time.Duration) goredis.UniversalClient {
 	quiet()
 	o := a.options
 	o.Protocol = 2
@@ -35,7 +36,7 @@ func (a *address) client() goredis.UniversalClient {
 	o.MaxRetries = -1
 	o.DialerRetries = 1
 	o.DialTimeout = dialTimeout
-	o.ReadTimeout = block + grace
+	o.ReadTimeout = readTimeout
 	o.WriteTimeout = tellTimeout
 	o.PoolTimeout = dialTimeout
 	o.PipelinePoolSize = -1 // one pool: the tail reads feeds on the connection that it waits on

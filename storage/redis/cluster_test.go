@@ -67,17 +67,37 @@ func TestCluster(t *testing.T) {
 			return func(t *testing.T) feed.Bus { return open(t, url, o) }
 		})
 	})
+	t.Run("signals", func(t *testing.T) {
+		storagetest.TestSignals(t, func(t *testing.T) storagetest.Joiner {
+			o := options()
+			return func(t *testing.T) feed.Bus { return open(t, url, o) }
+		})
+	})
 	feeds := make([]string, 40)
 	for i := range feeds {
 		feeds[i] = fmt.Sprintf("feed:%d", i)
 	}
 	o := options()
 	teller, n := pair(t, url, o, feeds...)
+	e := hear(t, url, o)
 	n.up(5 * time.Second)
 	for _, name := range feeds {
 		flows(t, teller, n, name)
 	}
+	e.hears(teller, 5*time.Second)
 
+	t.Run("a user of its own", func(t *testing.T) {
+		for _, s := range servers {
+			allow(t, s, "+cluster|slots", "+asking")
+		}
+		o := options()
+		url := "redis+cluster://rejoin:x@" + servers[0].Addr()
+		teller, n := pair(t, url, o, "chat", "news", "more")
+		for _, name := range []string{"chat", "news", "more"} {
+			flows(t, teller, n, name)
+		}
+		hear(t, url, o).hears(teller, 5*time.Second)
+	})
 	t.Run("a slot moves", func(t *testing.T) {
 		for range 2 { // there and back
 			move(t, servers, o.Prefix+":"+o.StoreID+":{3}:wake", func() {
@@ -96,7 +116,38 @@ func TestCluster(t *testing.T) {
 			t.Errorf("stats: %+v", s)
 		}
 	})
-	t.Run("a server is away", func(t *testing.T) { testServerAway(t, servers[2], teller, n, feeds) })
+	t.Run("the slot of the signals moves", func(t *testing.T) {
+		for range 2 {
+			move(t, servers, o.Prefix+":"+o.StoreID+":signals", func() { e.hears(teller, 2*time.Second) })
+		}
+	})
+	t.Run("a server is away", func(t *testing.T) {
+		testServerAway(t, servers[2], teller, n, feeds)
+		e.hears(teller, 3*time.Second)
+	})
+	t.Run("the server of the signals is away", func(t *testing.T) {
+		away := owner(t, servers, o.Prefix+":"+o.StoreID+":signals")
+		away.Pause()
+		defer away.Resume()
+		time.Sleep(3 * time.Second) // the fault has to last
+		if err := sendSignal(teller); err == nil {
+			t.Error("signal without its server: no error")
+		}
+		away.Resume()
+		e.hears(teller, 3*time.Second)
+	})
+}
+
+// owner returns the server that has the slot of a key.
+func owner(t *testing.T, servers []*storagetest.Redis, key string) *storagetest.Redis {
+	t.Helper()
+	for _, s := range servers {
+		if direct(t, s.URL()).Exists(t.Context(), key).Err() == nil {
+			return s
+		}
+	}
+	t.Fatalf("nobody has the slot of %s", key)
+	return nil
 }
 
 func testServerAway(t *testing.T, server *storagetest.Redis, teller *redis.Bus, n *node, feeds []string) {
@@ -179,12 +230,14 @@ func TestSentinel(t *testing.T) {
 	url := "redis+sentinel://" + sentinel.Addr() + "/main"
 	o := options()
 	teller, n := pair(t, url, o, "chat", "news")
+	e := hear(t, url, o)
 	c := direct(t, sentinel.URL())
 	eventually(t, 15*time.Second, "the sentinel knows the replica", func() bool {
 		list, err := c.Do(t.Context(), "sentinel", "replicas", "main").Slice()
 		return err == nil && len(list) == 1
 	})
 	flows(t, teller, n, "chat")
+	e.hears(teller, 5*time.Second)
 
 	master.Kill()
 	began := time.Now()
@@ -198,5 +251,6 @@ func TestSentinel(t *testing.T) {
 	n.arrives(3 * time.Second)
 	flows(t, teller, n, "chat")
 	t.Logf("failover took %v, events flowed %v after it", promoted.Sub(began).Round(time.Millisecond), time.Since(promoted).Round(time.Millisecond))
+	e.hears(teller, 3*time.Second)
 	n.up(3 * time.Second)
 }

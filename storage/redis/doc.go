@@ -19,6 +19,24 @@
 // blocks on the wake streams alone, so that being woken costs Redis what grew,
 // not what is open.
 //
+// Signals ([feed.Signaler]) are published on one channel a store, and kept
+// nowhere:
+//
+//	<prefix>:<store id>:signals
+//
+// On Cluster they are published and heard at the server that has the slot of
+// that name; while it is away, there are none.
+//
+// # Permissions
+//
+// A Redis user of its own needs the keys and the channel, and few commands:
+//
+//	ACL SETUSER rejoin on >password ~rejoin:* &rejoin:* +ping
+//	  +xadd +xread +xrange +xrevrange +expire +del +publish +subscribe
+//
+// and on Cluster +cluster|slots and +asking. Without &rejoin:*, +publish
+// and +subscribe, everything works but signals.
+//
 // # What it promises
 //
 // An event is handed to the receiver only if a wake entry that this node has
@@ -31,6 +49,11 @@
 // and when a wake stream does not reach back to where the node has read. It
 // writes nothing to Redis. The telling side heals: a stream of ours that can't
 // take events any more is deleted and told again.
+//
+// Signals are lost while there is no connection. A connection that is silent
+// for two seconds is given up, and so is one that does not bring back what this
+// bus itself has sent: it leads to a server that was left behind by a failover.
+// Neither says anything of the tail, which [Bus.Ping] and [Stats] are about.
 //
 // Nothing here waits for Redis longer than the timeouts in client.go.
 package redis

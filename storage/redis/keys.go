@@ -8,8 +8,9 @@ import (
 
 // keyspace names the keys of one store.
 type keyspace struct {
-	wakes []string // the wake stream of each shard
-	feeds []string // what the keys of each shard's feeds begin with
+	wakes   []string // the wake stream of each shard
+	feeds   []string // what the keys of each shard's feeds begin with
+	signals string   // a channel
 }
 
 func newKeyspace(prefix, storeID string, shards int) (keyspace, error) {
@@ -22,7 +23,11 @@ func newKeyspace(prefix, storeID string, shards int) (keyspace, error) {
 	if shards < 1 || shards > maxShards {
 		return keyspace{}, fmt.Errorf("%d shards are not between 1 and %d", shards, maxShards)
 	}
-	k := keyspace{wakes: make([]string, shards), feeds: make([]string, shards)}
+	k := keyspace{
+		wakes:   make([]string, shards),
+		feeds:   make([]string, shards),
+		signals: prefix + ":" + storeID + ":signals",
+	}
 	for i := range shards {
 		shard := prefix + ":" + storeID + ":{" + strconv.Itoa(i) + "}:"
 		k.wakes[i] = shard + "wake"

@@ -29,14 +29,13 @@ func TestLogin(t *testing.T) {
 	teller, n := pair(t, server.URL(), o, "chat")
 	flows(t, teller, n, "chat")
 
-	admin := direct(t, server.URL())
-	if err := admin.Do(t.Context(), "acl", "setuser", "rejoin", "on", ">"+secret,
-		"~test:*", "+xadd", "+xread", "+xrange", "+xrevrange", "+expire", "+del", "+ping").Err(); err != nil {
-		t.Fatal(err)
-	}
+	allow(t, server, "resetpass", ">"+secret)
 	escaped := "s3cret%2Fwith%23odd%40signs"
-	teller, n = pair(t, "redis://rejoin:"+escaped+"@"+server.Addr(), options(), "chat")
+	url := "redis://rejoin:" + escaped + "@" + server.Addr()
+	o = options()
+	teller, n = pair(t, url, o, "chat")
 	flows(t, teller, n, "chat")
+	hear(t, url, o).hears(teller, 5*time.Second)
 
 	for _, url := range []string{
 		"redis://" + server.Addr(),
@@ -53,6 +52,17 @@ func TestLogin(t *testing.T) {
 		if strings.Contains(err.Error(), "s3cret") || strings.Contains(err.Error(), other) {
 			t.Errorf("the error has a password in it: %v", err)
 		}
+	}
+}
+
+// allow makes the user rejoin, or gives it further rules: it has what doc.go
+// says that it needs.
+func allow(t *testing.T, server *storagetest.Redis, rules ...any) {
+	t.Helper()
+	all := append([]any{"acl", "setuser", "rejoin", "on", "nopass", "resetchannels", "~test:*", "&test:*", "+ping",
+		"+xadd", "+xread", "+xrange", "+xrevrange", "+expire", "+del", "+publish", "+subscribe"}, rules...)
+	if err := direct(t, server.URL()).Do(t.Context(), all...).Err(); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -128,6 +138,8 @@ func TestTLS(t *testing.T) {
 	o.TLS = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 	teller, n := pair(t, server.URL(), o, "chat")
 	flows(t, teller, n, "chat")
+
+	hear(t, server.URL(), o).hears(teller, 5*time.Second)
 
 	o = options()
 	teller, n = pair(t, server.URL()+"?skip_verify=true", o, "chat")

@@ -14,12 +14,13 @@ import (
 // proxy is a network between a bus and its server, that can be broken.
 type proxy struct {
 	listener net.Listener
-	server   string
 
-	mu    sync.Mutex
-	conns map[net.Conn]bool
-	mute  bool          // replies are lost
-	delay time.Duration // of replies
+	mu     sync.Mutex
+	server string
+	conns  map[net.Conn]bool
+	mute   bool              // replies are lost
+	delay  time.Duration     // of replies
+	mutes  map[net.Conn]bool // clients that get no replies any more
 }
 
 func startProxy(t *testing.T, server string) *proxy {
@@ -28,7 +29,7 @@ func startProxy(t *testing.T, server string) *proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{listener: l, server: server, conns: make(map[net.Conn]bool)}
+	p := &proxy{listener: l, server: server, conns: make(map[net.Conn]bool), mutes: make(map[net.Conn]bool)}
 	go p.accept()
 	t.Cleanup(func() { l.Close(); p.reset() })
 	return p
@@ -42,7 +43,7 @@ func (p *proxy) accept() {
 		if err != nil {
 			return
 		}
-		server, err := net.Dial("tcp", p.server)
+		server, err := net.Dial("tcp", p.leads())
 		if err != nil {
 			client.Close()
 			continue
@@ -67,7 +68,7 @@ func (p *proxy) reply(client, server net.Conn) {
 			return
 		}
 		p.mu.Lock()
-		mute, delay := p.mute, p.delay
+		mute, delay := p.mute || p.mutes[client], p.delay
 		p.mu.Unlock()
 		if mute {
 			continue
@@ -83,6 +84,29 @@ func (p *proxy) set(mute bool, delay time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.mute, p.delay = mute, delay
+}
+
+// strangle has the connections of now get no replies any more.
+func (p *proxy) strangle() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.conns {
+		p.mutes[c] = true
+	}
+	return len(p.mutes)
+}
+
+// lead has new connections go to another server.
+func (p *proxy) lead(server string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.server = server
+}
+
+func (p *proxy) leads() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.server
 }
 
 // reset cuts all connections, with a TCP reset.

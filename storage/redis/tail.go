@@ -22,7 +22,7 @@ type tail struct {
 // Tail hands what other nodes tell to r until ctx ends. It has a client of its
 // own, because a blocked read ends early only if its connection is closed.
 func (b *Bus) Tail(ctx context.Context, r feed.Receiver) error {
-	t := &tail{bus: b, client: b.address.client(), receiver: r}
+	t := &tail{bus: b, client: b.address.client(block + grace), receiver: r}
 	hangUp := sync.OnceFunc(func() { t.client.Close() })
 	defer hangUp()
 	defer context.AfterFunc(ctx, hangUp)()

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
-	"time"
 
 	"github.com/mattn/go-sqlite3"
 	"github.com/rejoin/rejoin/feed"
@@ -19,6 +17,10 @@ type writer struct {
 	begin, commit, rollback    *stmt
 	getFeed, addFeed, growFeed *stmt
 	addEvent, addEvents        *stmt
+	getKey, setKey             *stmt
+	trim, getUnswept, setSwept *stmt
+	sizeEvents, deleteEvents   *stmt
+	deleteKeys                 *stmt
 	truncateWAL                *stmt
 
 	// Bytes of log at which it is emptied here: always, and the next time.
@@ -38,6 +40,10 @@ func newWriter(dsn string) (*writer, error) {
 		&w.begin: "begin_write", &w.commit: "commit", &w.rollback: "rollback",
 		&w.getFeed: "get_feed", &w.addFeed: "add_feed", &w.growFeed: "grow_feed",
 		&w.addEvent: "add_event", &w.addEvents: "add_events",
+		&w.getKey: "get_key", &w.setKey: "set_key",
+		&w.trim: "trim", &w.getUnswept: "get_unswept", &w.setSwept: "set_swept",
+		&w.sizeEvents: "size_events", &w.deleteEvents: "delete_events",
+		&w.deleteKeys:  "delete_keys",
 		&w.truncateWAL: "truncate_wal",
 	}); err != nil {
 		return nil, errors.Join(err, c.Close())
@@ -47,34 +53,44 @@ func newWriter(dsn string) (*writer, error) {
 
 // Append implements [feed.Store]. It heeds ctx only until the transaction
 // begins: from there on the answer is what SQLite says.
-func (s *Store) Append(ctx context.Context, batches []feed.Batch) ([]feed.Result, error) {
-	w, err := take(ctx, s, s.writing)
+func (s *Store) Append(ctx context.Context, batches []feed.Batch) (results []feed.Result, err error) {
+	err = s.write(ctx, func(w *writer) error {
+		tx := &appending{w: w, now: s.now().UnixMilli(), feeds: make(map[string]*growth)}
+		results, err = tx.appendAll(batches)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("append: %w", err)
 	}
-	defer func() { s.writing <- w }()
-	results, err := w.append(batches, s.now().UnixMilli())
-	if err != nil {
-		return nil, fmt.Errorf("append: %w", err)
-	}
-	s.boundWAL(w)
 	return results, nil
 }
 
-// append stores the batches in one transaction.
-func (w *writer) append(batches []feed.Batch, now int64) ([]feed.Result, error) {
-	if err := w.begin.exec(); err != nil {
-		return nil, unavailable(err)
-	}
-	tx := &appending{w: w, now: now, feeds: make(map[string]*growth)}
-	results, err := tx.appendAll(batches)
+// write runs f in a transaction of the writer's.
+func (s *Store) write(ctx context.Context, f func(*writer) error) error {
+	w, err := take(ctx, s, s.writing)
 	if err != nil {
-		return nil, w.undo(unavailable(err))
+		return err
+	}
+	defer func() { s.writing <- w }()
+	if err := w.transact(func() error { return f(w) }); err != nil {
+		return err
+	}
+	s.boundWAL(w)
+	return nil
+}
+
+// transact runs f in a transaction, which is undone if f returns an error.
+func (w *writer) transact(f func() error) error {
+	if err := w.begin.exec(); err != nil {
+		return unavailable(err)
+	}
+	if err := f(); err != nil {
+		return w.undo(unavailable(err))
 	}
 	if err := w.commit.exec(); err != nil {
-		return nil, w.undo(commitError(err))
+		return w.undo(commitError(err))
 	}
-	return results, nil
+	return nil
 }
 
 // undo rolls back what SQLite has not rolled back by itself.
@@ -83,94 +99,6 @@ func (w *writer) undo(cause error) error {
 		return cause
 	}
 	return errors.Join(cause, w.rollback.exec())
-}
-
-// appending is a transaction of appends under way.
-type appending struct {
-	w     *writer
-	now   int64
-	feeds map[string]*growth
-	rows  []driver.Value // of events that are yet to be inserted, columns to a row
-}
-
-// growth is what the transaction knows of a feed's row.
-type growth struct{ id, last, time int64 }
-
-// appendAll does all but the commit. Its error is the store's fault and fails
-// the transaction; a result's is the batch's, of which nothing is inserted.
-func (tx *appending) appendAll(batches []feed.Batch) ([]feed.Result, error) {
-	results := make([]feed.Result, len(batches))
-	for i, b := range batches {
-		var err error
-		if results[i], err = tx.append(b); err != nil {
-			return nil, err
-		}
-	}
-	for row := range slices.Chunk(tx.rows, tx.w.addEvent.NumInput()) {
-		if err := tx.w.addEvent.exec(row...); err != nil {
-			return nil, fmt.Errorf("add event: %w", err)
-		}
-	}
-	for _, f := range tx.feeds {
-		if err := tx.w.growFeed.exec(f.id, f.last, f.time); err != nil {
-			return nil, fmt.Errorf("grow feed: %w", err)
-		}
-	}
-	return results, nil
-}
-
-// append numbers the events of one batch, and inserts as many as make full
-// statements.
-func (tx *appending) append(b feed.Batch) (feed.Result, error) {
-	events := make([]feed.Event, len(b.Drafts))
-	for i, d := range b.Drafts {
-		f, err := tx.feed(d.Feed)
-		if err != nil {
-			return feed.Result{}, err
-		}
-		f.last++
-		f.time = max(f.time, tx.now)
-		events[i] = feed.Event{
-			Feed: d.Feed, ID: uint64(f.last), Type: d.Type, Data: d.Data, JSON: d.JSON,
-			Time: time.UnixMilli(f.time).UTC(),
-		}
-		tx.rows = append(tx.rows, f.id, f.last, d.Type, d.Data, flag(d.JSON), f.time)
-		if len(tx.rows) == tx.w.addEvents.NumInput() {
-			if err := tx.w.addEvents.exec(tx.rows...); err != nil {
-				return feed.Result{}, fmt.Errorf("add events: %w", err)
-			}
-			tx.rows = tx.rows[:0]
-		}
-	}
-	return feed.Result{Events: events}, nil
-}
-
-// feed returns the feed's growth in this transaction; the feed is made if it
-// does not exist.
-func (tx *appending) feed(name string) (*growth, error) {
-	if f := tx.feeds[name]; f != nil {
-		return f, nil
-	}
-	var f *growth
-	err := tx.w.getFeed.each(func(row []driver.Value) bool {
-		f = &growth{id: row[0].(int64), last: row[1].(int64), time: row[2].(int64)}
-		return true
-	}, name)
-	if err != nil {
-		return nil, fmt.Errorf("get feed: %w", err)
-	}
-	if f == nil {
-		f = &growth{time: tx.now}
-		err := tx.w.addFeed.each(func(row []driver.Value) bool {
-			f.id = row[0].(int64)
-			return true
-		}, name, tx.now)
-		if err != nil {
-			return nil, fmt.Errorf("add feed: %w", err)
-		}
-	}
-	tx.feeds[name] = f
-	return f, nil
 }
 
 // commitError turns an error of COMMIT into the domain's. The codes named here
@@ -220,11 +148,4 @@ func (w *writer) emptyWAL() bool {
 	})
 	_, again := w.Exec(query("wait_for_others"), nil)
 	return err == nil && again == nil && empty
-}
-
-func flag(b bool) int64 {
-	if b {
-		return 1
-	}
-	return 0
 }

@@ -22,11 +22,6 @@ func drivers(values []any) []driver.Value {
 	return row
 }
 
-// searches says whether a step of a query plan finds its rows by an index.
-func searches(detail string) bool {
-	return strings.HasPrefix(detail, "SEARCH ") && strings.Contains(detail, "INDEX")
-}
-
 // A clock that is set back must not make times fall: Seek halves by them.
 func TestClockSetBack(t *testing.T) {
 	s := newStore(t)

@@ -1,9 +1,12 @@
 package sqlite
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -37,6 +40,71 @@ func BenchmarkAppend(b *testing.B) {
 				}
 			}
 			b.ReportMetric(float64(n*shape.events)/b.Elapsed().Seconds(), "events/s")
+		})
+	}
+}
+
+// BenchmarkKeyedAppend measures what a key costs: by batch, new and known.
+func BenchmarkKeyedAppend(b *testing.B) {
+	for _, kind := range []string{"none", "new", "known"} {
+		b.Run(kind, func(b *testing.B) {
+			s := openBench(b)
+			n := 0
+			for b.Loop() {
+				batches := make([]feed.Batch, 64)
+				for i := range batches {
+					batches[i] = feed.Batch{Feed: "chat", Drafts: []feed.Draft{{Feed: "chat", Type: "text", Data: payload, JSON: true}}}
+					if kind == "new" {
+						n++
+					}
+					if kind != "none" {
+						batches[i].Key = &feed.Key{Name: fmt.Sprintf("%x-%d", uint64(n)*0x9e3779b97f4a7c15, i), Window: time.Hour}
+					}
+				}
+				if _, err := s.Append(b.Context(), batches); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(64*b.N)/b.Elapsed().Seconds(), "batches/s")
+		})
+	}
+}
+
+// BenchmarkAppendWhileSweeping measures how long one publish takes while a large
+// feed is swept as retention does it, and while none is.
+func BenchmarkAppendWhileSweeping(b *testing.B) {
+	for _, trimmed := range []uint64{0, 1 << 40} {
+		b.Run(fmt.Sprintf("sweeping=%t", trimmed > 0), func(b *testing.B) {
+			s := openBench(b)
+			fill(b, s, "large", 200_000)
+			if err := s.Trim(b.Context(), "large", trimmed); err != nil {
+				b.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(b.Context())
+			var sweeper sync.WaitGroup
+			sweeper.Go(func() {
+				for ctx.Err() == nil {
+					if _, err := s.Sweep(b.Context(), 500, time.Hour); err != nil {
+						b.Error(err)
+					}
+					select {
+					case <-time.After(20 * time.Millisecond):
+					case <-ctx.Done():
+					}
+				}
+			})
+			var took []time.Duration
+			for b.Loop() {
+				began := time.Now()
+				mustPut(b, s, "chat", payload)
+				took = append(took, time.Since(began))
+			}
+			cancel()
+			sweeper.Wait()
+			slices.Sort(took)
+			b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
+			b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
+			b.ReportMetric(float64(took[len(took)-1].Microseconds()), "max-µs")
 		})
 	}
 }

@@ -60,39 +60,48 @@ func appendChild(path string, out io.Writer) error {
 	return <-failed
 }
 
+// runAndKill runs the named child, kills it after so many lines of what it
+// writes, and calls f with each line.
+func runAndKill(t *testing.T, child, path string, lines int, f func(line string)) {
+	t.Helper()
+	cmd := command(t, child, path)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	scanner := bufio.NewScanner(out)
+	for n := 0; scanner.Scan(); n++ {
+		f(scanner.Text())
+		if n == lines {
+			if err := cmd.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := cmd.Wait(); err == nil {
+		t.Fatal("the child ended by itself")
+	}
+}
+
 // What was acknowledged is there after kill -9, and the next start needs no
 // help: neither the lock nor the log stands in its way.
 func TestKill(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store.db")
 	acknowledged := make(map[string]map[uint64]string)
 	for round := range 5 {
-		cmd := command(t, "append", path)
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		lines := bufio.NewScanner(out)
-		for n := 0; lines.Scan(); n++ {
+		runAndKill(t, "append", path, 200+150*round, func(line string) {
 			var e feed.Event
-			if _, err := fmt.Sscan(lines.Text(), &e.Feed, &e.ID, &e.Data); err != nil {
-				continue // the kill may have cut the last line
+			if _, err := fmt.Sscan(line, &e.Feed, &e.ID, &e.Data); err != nil {
+				return // the kill may have cut the last line
 			}
 			if acknowledged[e.Feed] == nil {
 				acknowledged[e.Feed] = make(map[uint64]string)
 			}
 			acknowledged[e.Feed][e.ID] = e.Data
-			if n == 200+150*round {
-				if err := cmd.Process.Kill(); err != nil {
-					t.Fatal(err)
-				}
-			}
-		}
-		if err := cmd.Wait(); err == nil {
-			t.Fatal("the child ended by itself")
-		}
+		})
 		s := openStore(t, path)
 		for name, events := range acknowledged {
 			checkFeed(t, s, name, events)

@@ -22,7 +22,7 @@ var migrations embed.FS
 
 const (
 	mark   = 1382707049 // the application_id of our files: set_mark.sql
-	newest = 1          // the version of the last migration
+	newest = 2          // the version of the last migration
 )
 
 // resolve returns the absolute path without symbolic links, so that one file
@@ -107,7 +107,7 @@ func prepare(ctx context.Context, path string) (id string, err error) {
 		return "", fmt.Errorf("read store id: %w", explain(err))
 	}
 	var root any
-	if err := db.QueryRowContext(ctx, query("touch_tables")).Scan(&root, &root, &root); err != nil {
+	if err := db.QueryRowContext(ctx, query("touch_tables")).Scan(&root, &root, &root, &root); err != nil {
 		return "", fmt.Errorf("read tables: %w", explain(err))
 	}
 	return id, nil
@@ -155,12 +155,7 @@ func migrate(ctx context.Context, db *sql.DB) error {
 	if _, err := db.ExecContext(ctx, query("set_mark")); err != nil {
 		return fmt.Errorf("write header: %w", explain(err))
 	}
-	files, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		return err
-	}
-	provider, err := goose.NewProvider(goose.DialectSQLite3, db, files,
-		goose.WithLogger(goose.NopLogger()), goose.WithDisableGlobalRegistry(true))
+	provider, err := newProvider(db)
 	if err != nil {
 		return fmt.Errorf("read migrations: %w", err)
 	}
@@ -168,6 +163,15 @@ func migrate(ctx context.Context, db *sql.DB) error {
 		return fmt.Errorf("migrate: %w", explain(err))
 	}
 	return nil
+}
+
+func newProvider(db *sql.DB) (*goose.Provider, error) {
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return nil, err
+	}
+	return goose.NewProvider(goose.DialectSQLite3, db, files,
+		goose.WithLogger(goose.NopLogger()), goose.WithDisableGlobalRegistry(true))
 }
 
 // explain puts what an error code means for this file in front of the error.

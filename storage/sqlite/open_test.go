@@ -181,7 +181,7 @@ func TestOpenUnderEndedContext(t *testing.T) {
 
 // Damage is noticed at the start where it costs nothing to look.
 func TestOpenRefusesDamagedTables(t *testing.T) {
-	for _, table := range []string{"store", "feeds", "events", "goose_db_version"} {
+	for _, table := range []string{"store", "feeds", "events", "keys", "goose_db_version"} {
 		path := filepath.Join(t.TempDir(), "store.db")
 		storeFile(t, path)
 		db, err := sql.Open("sqlite3", dsn(path, "mode=ro"))

@@ -15,7 +15,7 @@ import (
 type reader struct {
 	*conn
 	begin, commit      *stmt
-	page, bounds       *stmt
+	page, bounds, list *stmt
 	getBounds, getTime *stmt
 }
 
@@ -27,7 +27,7 @@ func newReader(dsn string) (*reader, error) {
 	r := &reader{conn: c}
 	if err := c.prepare(map[**stmt]string{
 		&r.begin: "begin_read", &r.commit: "commit",
-		&r.page: "page", &r.bounds: "bounds",
+		&r.page: "page", &r.bounds: "bounds", &r.list: "list",
 		&r.getBounds: "get_bounds", &r.getTime: "get_time",
 	}); err != nil {
 		return nil, errors.Join(err, c.Close())
@@ -45,13 +45,13 @@ func (s *Store) Read(ctx context.Context, name string, after feed.Cursor, limit 
 	page := feed.Page{Bounds: feed.Unwritten}
 	bytes := 0
 	err = r.page.each(func(row []driver.Value) bool {
-		page.Bounds = boundsOf(row[0:2])
-		if row[2] == nil {
+		page.Bounds = boundsOf(row[0:3])
+		if row[3] == nil {
 			return false
 		}
 		e := feed.Event{
-			Feed: name, ID: uint64(row[2].(int64)), Type: row[3].(string), Data: row[4].(string),
-			JSON: row[5].(int64) != 0, Time: time.UnixMilli(row[6].(int64)).UTC(),
+			Feed: name, ID: uint64(row[3].(int64)), Type: row[4].(string), Data: row[5].(string),
+			JSON: row[6].(int64) != 0, Time: time.UnixMilli(row[7].(int64)).UTC(),
 		}
 		page.Events = append(page.Events, e)
 		bytes += len(e.Data)
@@ -79,7 +79,7 @@ func (s *Store) Bounds(ctx context.Context, feeds []string) ([]feed.Bounds, erro
 		return nil, fmt.Errorf("read bounds: %w", err)
 	}
 	err = r.bounds.each(func(row []driver.Value) bool {
-		bounds[row[0].(int64)] = boundsOf(row[1:3])
+		bounds[row[0].(int64)] = boundsOf(row[1:4])
 		return true
 	}, string(names))
 	if err != nil {
@@ -89,7 +89,8 @@ func (s *Store) Bounds(ctx context.Context, feeds []string) ([]feed.Bounds, erro
 }
 
 // Seek implements [feed.Store]. Ids and times of a feed go up together, so it
-// halves the ids and needs no index on the time.
+// halves the ids and needs no index on the time. Retention asks again and again
+// about feeds of which nothing is due, so it looks at the oldest event first.
 func (s *Store) Seek(ctx context.Context, name string, t time.Time) (feed.Cursor, error) {
 	r, err := take(ctx, s, s.reading)
 	if err != nil {
@@ -109,23 +110,26 @@ func (r *reader) seek(name string, t time.Time) (cursor feed.Cursor, err error) 
 	}
 	defer func() { err = errors.Join(err, r.commit.exec()) }()
 	var id int64
+	var updated time.Time
 	bounds := feed.Unwritten
 	if err := r.getBounds.each(func(row []driver.Value) bool {
-		id, bounds = row[0].(int64), boundsOf(row[1:3])
+		id, bounds, updated = row[0].(int64), boundsOf(row[1:4]), time.UnixMilli(row[4].(int64))
 		return true
 	}, name); err != nil {
 		return 0, err
 	}
+	if updated.Before(t) {
+		return feed.Cursor(bounds.Last), nil
+	}
 	low, high := bounds.First, bounds.Last+1
-	for low < high {
-		middle := low + (high-low)/2
+	for middle := low; low < high; middle = low + (high-low)/2 {
 		at, err := r.timeOf(id, middle)
-		if err != nil {
+		switch {
+		case err != nil:
 			return 0, err
-		}
-		if at.Before(t) {
+		case at.Before(t):
 			low = middle + 1
-		} else {
+		default:
 			high = middle
 		}
 	}
@@ -145,7 +149,7 @@ func (r *reader) timeOf(id int64, seq uint64) (time.Time, error) {
 	return at, err
 }
 
-// boundsOf reads the columns first and last.
+// boundsOf reads the columns first, last and closed.
 func boundsOf(row []driver.Value) feed.Bounds {
-	return feed.Bounds{First: uint64(row[0].(int64)), Last: uint64(row[1].(int64))}
+	return feed.Bounds{First: uint64(row[0].(int64)), Last: uint64(row[1].(int64)), Closed: row[2].(int64) != 0}
 }

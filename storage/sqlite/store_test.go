@@ -28,6 +28,7 @@ func TestStore(t *testing.T) {
 var children = map[string]func(path string, out io.Writer) error{
 	"open":   openChild,
 	"append": appendChild,
+	"keys":   keysChild,
 	"limit":  limitChild,
 }
 
@@ -105,7 +106,13 @@ func last(tb testing.TB, s *Store, name string) uint64 {
 // pragma returns the value of a pragma of the connection.
 func pragma(tb testing.TB, c *conn, name string) any {
 	tb.Helper()
-	rows, err := c.Query("PRAGMA "+name, nil)
+	return value(tb, c, "PRAGMA "+name)
+}
+
+// value returns the first column of the query's first row.
+func value(tb testing.TB, c *conn, query string) any {
+	tb.Helper()
+	rows, err := c.Query(query, nil)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -132,28 +139,6 @@ func TestConnections(t *testing.T) {
 	}
 	if _, err := r.Exec("DELETE FROM events", nil); err == nil {
 		t.Error("a reader can write")
-	}
-}
-
-// Reading a page must not sort: its cost would grow with the feed.
-func TestPagePlan(t *testing.T) {
-	s := newStore(t)
-	r := <-s.reading
-	defer func() { s.reading <- r }()
-	rows, err := r.Query("EXPLAIN QUERY PLAN "+query("page"), drivers([]any{"chat", int64(0)}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	row := drivers(make([]any, len(rows.Columns())))
-	steps := 0
-	for rows.Next(row) == nil {
-		steps++
-		if detail := row[len(row)-1].(string); !searches(detail) {
-			t.Errorf("page: %s", detail)
-		}
-	}
-	if err := rows.Close(); err != nil || steps != 2 {
-		t.Errorf("got %d steps, %v; want 2", steps, err)
 	}
 }
 

@@ -1,3 +1,3 @@
 -- Leaves out the feeds that another transaction holds.
-SELECT name, id, last, updated FROM rejoin.feeds WHERE name = ANY ($1)
+SELECT name, id, last, updated, closed FROM rejoin.feeds WHERE name = ANY ($1)
 ORDER BY name FOR NO KEY UPDATE SKIP LOCKED

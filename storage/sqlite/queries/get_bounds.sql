@@ -1,1 +1,1 @@
-SELECT id, first, last FROM feeds WHERE name = ?1
+SELECT id, first, last, closed, updated FROM feeds WHERE name = ?1

@@ -1,1 +1,1 @@
-SELECT id, last, updated FROM feeds WHERE name = ?1
+SELECT id, last, updated, closed FROM feeds WHERE name = ?1

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/rejoin/rejoin/server"
+	"github.com/rejoin/rejoin/server/auth"
+)
+
+// JWTConfig says which tokens are good, if auth.mode is jwt.
+type JWTConfig struct {
+	Key        string // the secret as it is
+	KeyFile    string // a file with a secret, or a public key as PEM
+	JWKSURL    string // of a JSON Web Key Set
+	Algorithms []string
+	Issuer     string
+	Audience   string
+}
+
+// TLSConfig names the files of the certificate; empty for plain HTTP.
+type TLSConfig struct {
+	Cert string
+	Key  string
+}
+
+func (c TLSConfig) scheme() string {
+	if c.Cert != "" {
+		return "https:"
+	}
+	return "http:"
+}
+
+// CORSConfig is about browsers on pages of other origins.
+type CORSConfig struct {
+	Origins []string // exact ones, or * alone
+}
+
+func (c JWTConfig) options(logger *slog.Logger) auth.Options {
+	return auth.Options{
+		Key: c.Key, KeyFile: c.KeyFile, JWKSURL: c.JWKSURL,
+		Algorithms: c.Algorithms, Issuer: c.Issuer, Audience: c.Audience,
+		Logger: logger,
+	}
+}
+
+// jwtKey begins the names of the options of tokens.
+const jwtKey = "auth.jwt."
+
+func checkJWT(c AuthConfig) error {
+	if c.Mode != "jwt" {
+		if keyed := c.JWT.Key+c.JWT.KeyFile+c.JWT.JWKSURL != ""; keyed && !c.Written {
+			return errors.New("auth.mode: auth.jwt says how to check tokens, which takes auth.mode: jwt; without it, nobody is asked for one")
+		}
+		return nil
+	}
+	var faults []error
+	for _, fault := range c.JWT.options(nil).Faults() {
+		faults = append(faults, fmt.Errorf(jwtKey+"%w", fault))
+	}
+	return errors.Join(faults...)
+}
+
+func checkTLS(c TLSConfig) error {
+	switch {
+	case c.Cert != "" && c.Key == "":
+		return errors.New("tls.key: tls.cert needs one")
+	case c.Cert == "" && c.Key != "":
+		return errors.New("tls.cert: tls.key needs one")
+	}
+	return nil
+}
+
+func checkOrigins(origins []string) error {
+	if err := server.CheckOrigins(origins); err != nil {
+		return fmt.Errorf("cors.origins: %w", err)
+	}
+	return nil
+}
+
+// guards are what stands between the network and a node.
+type guards struct {
+	verifier    *auth.Verifier // nil: everybody may everything
+	certificate *certificate   // nil: plain HTTP
+}
+
+func openGuards(ctx context.Context, c Config, logger *slog.Logger) (g guards, err error) {
+	if c.TLS.Cert != "" {
+		if g.certificate, err = openCertificate(c.TLS, logger); err != nil {
+			return guards{}, err
+		}
+	}
+	if c.Auth.Mode != "jwt" {
+		return g, nil
+	}
+	if u, err := url.Parse(c.Auth.JWT.JWKSURL); err == nil && u.Scheme == "http" && !loopback(u.Hostname()) {
+		logger.Warn("auth.jwt.jwks_url is not https: whoever can change what the network carries can make tokens")
+	}
+	if g.verifier, err = auth.Open(ctx, c.Auth.JWT.options(logger)); err != nil {
+		return guards{}, fmt.Errorf(jwtKey+"%w", err)
+	}
+	return g, nil
+}
+
+func (g guards) close() { g.verifier.Close() }
+
+// secure makes s speak TLS, if there is a certificate. A connection that takes
+// no byte for writeTimeout is given up.
+func (g guards) secure(s *http.Server, writeTimeout time.Duration) {
+	if g.certificate == nil {
+		return
+	}
+	s.TLSConfig = g.certificate.config()
+	s.Protocols = new(http.Protocols)
+	s.Protocols.SetHTTP1(true)
+	s.Protocols.SetHTTP2(true)
+	s.HTTP2 = &http.HTTP2Config{
+		// A browser has one connection for all its tabs, each with a stream or
+		// a few: at the usual 100, one more request would wait for ever. A
+		// gateway opens another connection when one is full. Each stream
+		// costs a goroutine, so there has to be an end.
+		MaxConcurrentStreams: 250,
+		// What a connection, and a request of it, can make this process hold
+		// unread. A body is read at once, so this bounds no speed that matters.
+		MaxReceiveBufferPerConnection: 1 << 20,
+		MaxReceiveBufferPerStream:     256 << 10,
+		// An idle connection keeps the buffer of the largest frame it has sent.
+		MaxReadFrameSize: 64 << 10,
+		WriteByteTimeout: writeTimeout,
+	}
+}

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rejoin/rejoin/server/auth"
+)
+
+func newTokenCommand() *cobra.Command {
+	var rights auth.Rights
+	var lifetime time.Duration
+	var privateKey string
+	cmd := &cobra.Command{
+		Use:   "token [--subscribe FEEDS] [--publish FEEDS] [--admin]",
+		Short: "Make a token, and print it",
+		Long: `Token makes a token that a server with the same auth.jwt takes, and prints it.
+
+It is signed with the secret in auth.jwt.key or auth.jwt.key_file, or, for a
+server that has the public key, with a private one. FEEDS are names of feeds, or
+beginnings of names followed by *, separated by commas.`,
+		Example: `  rejoin token --subscribe 'chat:*' --publish chat:42 --for 1h
+  REJOIN_TOKEN=$(rejoin token --subscribe '*') rejoin tail --feed log`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, faults, err := read(cmd.Flags())
+			if err != nil {
+				return err
+			}
+			if err := readFaults(faults); err != nil {
+				return err
+			}
+			token, err := makeToken(c.Auth.JWT, privateKey, rights, lifetime)
+			if err != nil {
+				return usageError{err}
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), token)
+			return err
+		},
+	}
+	flags := cmd.Flags()
+	flags.String("config", "", "the configuration file (or REJOIN_CONFIG)")
+	flags.StringSliceVar(&rights.Subscribe, "subscribe", nil, "the feeds that may be read")
+	flags.StringSliceVar(&rights.Publish, "publish", nil, "the feeds that may be published to and closed")
+	flags.BoolVar(&rights.Admin, "admin", false, "deleting, trimming and listing is allowed")
+	flags.DurationVar(&lifetime, "for", time.Hour, "how long it is good")
+	flags.StringVar(&privateKey, "private-key", "", "a file with the private key to sign with, as PEM")
+	return cmd
+}
+
+func makeToken(c JWTConfig, privateKey string, rights auth.Rights, lifetime time.Duration) (string, error) {
+	switch {
+	case len(rights.Subscribe) == 0 && len(rights.Publish) == 0 && !rights.Admin:
+		return "", errors.New("it would allow nothing: give --subscribe, --publish or --admin")
+	case lifetime < time.Second:
+		return "", fmt.Errorf("--for: %v is not a second or more", lifetime)
+	}
+	if err := rights.Check(); err != nil {
+		return "", err
+	}
+	option := jwtKey
+	if privateKey != "" {
+		c.Key, c.KeyFile = "", privateKey
+		option = "--private-key: "
+	}
+	token, err := auth.Sign(c.options(nil), rights, lifetime)
+	if err != nil {
+		return "", fmt.Errorf(option+"%w", err)
+	}
+	return token, nil
+}

@@ -1,0 +1,146 @@
+package server
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+
+	"github.com/rejoin/rejoin/feed"
+)
+
+// feedAnswer is what clients are told of a feed.
+type feedAnswer struct {
+	Feed    string `json:"feed"`
+	First   uint64 `json:"first"`
+	Last    uint64 `json:"last"`
+	Closed  bool   `json:"closed"`
+	Updated string `json:"updated"`
+}
+
+func newFeedAnswer(info feed.Info) feedAnswer {
+	return feedAnswer{info.Feed, info.First, info.Last, info.Closed, info.Updated.UTC().Format(timeFormat)}
+}
+
+// feeds lists feeds by name: GET /v1/feeds.
+func (s *Server) feeds(w http.ResponseWriter, r *http.Request) {
+	query, err := readQuery(r)
+	var limit int
+	if err == nil {
+		limit, err = readLimit(query)
+	}
+	if err == nil {
+		err = checkNames(query, "prefix", "after")
+	}
+	var infos []feed.Info
+	if err == nil {
+		infos, err = s.hub.List(r.Context(), query.Get("prefix"), query.Get("after"), limit+1)
+	}
+	if err != nil {
+		s.writeError(w, r, err)
+		return
+	}
+	answer := struct {
+		Feeds []feedAnswer `json:"feeds"`
+		Next  string       `json:"next,omitempty"`
+	}{Feeds: []feedAnswer{}}
+	if len(infos) > limit {
+		infos = infos[:limit]
+		answer.Next = infos[limit-1].Feed
+	}
+	for _, info := range infos {
+		answer.Feeds = append(answer.Feeds, newFeedAnswer(info))
+	}
+	writeFresh(w, answer)
+}
+
+// feedInfo describes one feed: GET /v1/feeds/{feed}.
+func (s *Server) feedInfo(w http.ResponseWriter, r *http.Request) {
+	name, err := feedName(r)
+	if err != nil {
+		s.writeError(w, r, err)
+		return
+	}
+	info, ok, err := s.hub.Info(r.Context(), name)
+	if err == nil && !ok {
+		err = fmt.Errorf("the feed %s %w", name, errNotFound)
+	}
+	if err != nil {
+		s.writeError(w, r, err)
+		return
+	}
+	writeFresh(w, struct {
+		feedAnswer
+		Subscribers int   `json:"subscribers"`
+		Bytes       int64 `json:"bytes"`
+	}{newFeedAnswer(info), s.hub.Subscribers(r.Context(), name), info.Bytes})
+}
+
+// writeFresh writes an answer that is out of date as soon as it is given.
+func writeFresh(w http.ResponseWriter, v any) {
+	w.Header().Set("Cache-Control", "no-store")
+	writeJSON(w, "application/json", http.StatusOK, v)
+}
+
+// deleteFeed gives up all events of a feed: DELETE /v1/feeds/{feed}. It does not
+// tell whether there were any, so that it can be repeated.
+func (s *Server) deleteFeed(w http.ResponseWriter, r *http.Request) {
+	name, query, err := readDelete(r)
+	if err == nil {
+		// Who has left out /events must not lose the feed.
+		err = refuse(query, "is for DELETE /v1/feeds/{feed}/events; here everything would go", "before", "after", "limit")
+	}
+	if err == nil {
+		err = s.hub.Trim(r.Context(), name, uint64(feed.MaxCursor))
+	}
+	if err != nil {
+		s.writeError(w, r, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// trim gives up a feed's oldest events: DELETE /v1/feeds/{feed}/events?before=43.
+func (s *Server) trim(w http.ResponseWriter, r *http.Request) {
+	name, query, err := readDelete(r)
+	if err == nil {
+		err = refuse(query, "is not possible here: all that is below the id before goes", "after", "limit")
+	}
+	if err == nil && query.Get("before") == "" {
+		err = fmt.Errorf("%w: before is missing, the id below which all events go", feed.ErrInvalid)
+	}
+	var before uint64
+	if err == nil {
+		before, err = readNumber("before", query.Get("before"))
+	}
+	if err == nil {
+		err = s.hub.Trim(r.Context(), name, before)
+	}
+	if err != nil {
+		s.writeError(w, r, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func readDelete(r *http.Request) (name string, query url.Values, err error) {
+	if name, err = feedName(r); err != nil {
+		return "", nil, err
+	}
+	query, err = readQuery(r)
+	return name, query, err
+}
+
+// checkNames refuses what cannot be a feed name or the beginning of one: it
+// names no feed, and not every store would take it.
+func checkNames(query url.Values, params ...string) error {
+	for _, param := range params {
+		value := query.Get(param)
+		if value == "" {
+			continue
+		}
+		if err := feed.CheckName(value); err != nil {
+			return fmt.Errorf("%w: %s: %.200s", feed.ErrInvalid, param, detail(err))
+		}
+	}
+	return nil
+}

@@ -1,0 +1,256 @@
+package server_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/feed/feedtest"
+	"github.com/rejoin/rejoin/server"
+)
+
+var updated = regexp.MustCompile(`"updated":"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"`)
+
+// get demands JSON that is not to be kept, and returns it without times.
+func (n *node) get(path string) string {
+	n.t.Helper()
+	r, body := n.do("GET", path, nil, "")
+	if r.StatusCode != http.StatusOK || r.Header.Get("Content-Type") != "application/json" || r.Header.Get("Cache-Control") != "no-store" {
+		n.t.Errorf("GET %s: %s %v %s", path, r.Status, r.Header, body)
+	}
+	head, none := n.do("HEAD", path, nil, "")
+	if head.StatusCode != http.StatusOK || none != "" || head.ContentLength != r.ContentLength {
+		n.t.Errorf("HEAD %s: %s %v %q", path, head.Status, head.Header, none)
+	}
+	return strings.TrimSpace(updated.ReplaceAllString(body, `"updated":T`))
+}
+
+// TestFeeds goes through what is promised of lists, sentence by sentence.
+func TestFeeds(t *testing.T) { eachStore(t, testFeeds) }
+
+func testFeeds(t *testing.T) {
+	n := startHistory(t)
+	const (
+		chat = `{"feed":"chat","first":1,"last":150,"closed":false,"updated":T}`
+		done = `{"feed":"done","first":1,"last":3,"closed":true,"updated":T}`
+		gone = `{"feed":"gone","first":6,"last":5,"closed":false,"updated":T}`
+		old  = `{"feed":"old","first":11,"last":20,"closed":false,"updated":T}`
+	)
+	list := func(next string, feeds ...string) string {
+		if next != "" {
+			next = `,"next":"` + next + `"`
+		}
+		return `{"feeds":[` + strings.Join(feeds, ",") + `]` + next + `}`
+	}
+	for _, test := range []struct{ sentence, query, want string }{
+		{"by name, next absent at the end", "", list("", chat, done, gone, old)},
+		{"empty parameters count as absent", "?prefix=&after=&limit=", list("", chat, done, gone, old)},
+		{"limit", "?limit=2", list("done", chat, done)},
+		{"next is the name for after", "?limit=2&after=done", list("", gone, old)},
+		{"next absent at the end, though the page is full", "?limit=4", list("", chat, done, gone, old)},
+		{"after a name that no feed has", "?after=d", list("", done, gone, old)},
+		{"after the last", "?after=old", list("")},
+		{"prefix", "?prefix=do", list("", done)},
+		{"prefix with after", "?prefix=o&after=done", list("", old)},
+		{"prefix with after behind it", "?prefix=c&after=done", list("")},
+		{"a prefix that is a name", "?prefix=chat", list("", chat)},
+		{"a prefix that no feed has", "?prefix=zzz", list("")},
+	} {
+		if diff := cmp.Diff(test.want, n.get("/v1/feeds"+test.query)); diff != "" {
+			t.Errorf("%s: %s", test.sentence, diff)
+		}
+	}
+}
+
+// TestFeedsWalk: whoever follows next gets every feed once, by name.
+func TestFeedsWalk(t *testing.T) {
+	n := startOn(t, newKeeper(t), server.Options{})
+	var want []string
+	for i := range 205 {
+		name := fmt.Sprintf("room:%d", i)
+		want = append(want, name, "Room:"+fmt.Sprint(i))
+		n.append(name, 1)
+		n.append("Room:"+fmt.Sprint(i), 1)
+	}
+	slices.Sort(want) // by bytes, as names are
+	for _, limit := range []string{"", "&limit=1000", "&limit=41", "&limit=205", "&limit=410"} {
+		var got []string
+		for next := ""; ; {
+			var answer struct {
+				Feeds []struct{ Feed string }
+				Next  *string
+			}
+			r, body := n.do("GET", "/v1/feeds?after="+url.QueryEscape(next)+limit, nil, "")
+			if err := json.Unmarshal([]byte(body), &answer); err != nil {
+				t.Fatal(r.Status, err)
+			}
+			if limit == "" && answer.Next != nil && len(answer.Feeds) != 100 {
+				t.Errorf("%d feeds without a limit, want 100", len(answer.Feeds))
+			}
+			for _, f := range answer.Feeds {
+				got = append(got, f.Feed)
+			}
+			if answer.Next == nil {
+				break
+			}
+			next = *answer.Next
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: %s", limit, diff)
+		}
+	}
+}
+
+// TestFeedInfo: one of those, plus subscribers and bytes.
+func TestFeedInfo(t *testing.T) {
+	n := startHistory(t)
+	n.publish("a", "12345", 1)
+	n.publish("a:b", "x", 1)
+	want := `{"feed":"a","first":1,"last":1,"closed":false,"updated":T,"subscribers":0,"bytes":5}`
+	if diff := cmp.Diff(want, n.get("/v1/feeds/a")); diff != "" {
+		t.Error(diff)
+	}
+	for range 2 {
+		n.follow("/v1/feeds/a/events", nil).block()
+	}
+	n.publish("a", "12345", 2)
+	want = `{"feed":"a","first":1,"last":2,"closed":false,"updated":T,"subscribers":2,"bytes":10}`
+	if diff := cmp.Diff(want, n.get("/v1/feeds/a")); diff != "" {
+		t.Error(diff)
+	}
+	if got := n.get("/v1/feeds/done"); !strings.Contains(got, `"closed":true`) {
+		t.Error(got)
+	}
+	for _, name := range []string{"new", "ch", "chatt"} {
+		r, body := n.do("GET", "/v1/feeds/"+name, nil, "")
+		wantProblem(t, r, body, 404, "the feed "+name+" does not exist")
+	}
+	// To subscribe to a feed does not make it.
+	n.follow("/v1/feeds/new/events", nil).block()
+	r, body := n.do("GET", "/v1/feeds/new", nil, "")
+	wantProblem(t, r, body, 404, "new")
+	// To close it does.
+	n.closeFeed("new")
+	if got := n.get("/v1/feeds/new"); !strings.Contains(got, `"first":1,"last":0,"closed":true`) {
+		t.Error(got)
+	}
+}
+
+// TestDelete: all its events go, and numbering goes on where it was.
+func TestDelete(t *testing.T) {
+	n := startHistory(t)
+	f := n.follow(events+"?from=now", nil)
+	f.want(open("chat", 150, 1, 150))
+	for range 2 { // it can be repeated
+		n.delete("/v1/feeds/chat")
+	}
+	if p := n.page(events, nil); p.First != 151 || p.Last != 150 || len(p.Events) != 0 {
+		t.Errorf("%+v", p)
+	}
+	if got := n.get("/v1/feeds/chat"); !strings.Contains(got, `"first":151,"last":150,"closed":false`) {
+		t.Error(got)
+	}
+	n.publish("chat", "x", 151)
+	f.want(event(151, "x"))
+	n.delete("/v1/feeds/new") // alike whether there is such a feed or not
+	r, body := n.do("GET", "/v1/feeds/new", nil, "")
+	wantProblem(t, r, body, 404, "new")
+	n.publish("new", "x", 1)
+	n.delete("/v1/feeds/done")
+	if p := n.page("/v1/feeds/done/events", nil); p.First != 4 || !p.Closed {
+		t.Errorf("closed for good, deleted or not: %+v", p)
+	}
+}
+
+// TestTrim: the events below 43 go.
+func TestTrim(t *testing.T) {
+	n := startHistory(t)
+	for _, step := range []struct{ before, first string }{
+		{"43", "43"}, {"43", "43"}, {"10", "43"}, {"0", "43"}, {"1", "43"}, {"150", "150"}, {"151", "151"}, {"9223372036854775807", "151"},
+	} {
+		n.delete(events + "?before=" + step.before)
+		if p := n.page(events, nil); fmt.Sprint(p.First) != step.first || p.Last != 150 {
+			t.Errorf("before=%s: first %d, last %d", step.before, p.First, p.Last)
+		}
+	}
+	n.delete("/v1/feeds/new/events?before=43")
+	n.publish("new", "x", 1)
+	n.publish("chat", "x", 151)
+}
+
+// TestBadFeeds: each is refused, naming what is wrong, and nothing goes.
+func TestBadFeeds(t *testing.T) {
+	n := startHistory(t)
+	for _, test := range []struct {
+		method, path string
+		status       int
+		detail       string
+	}{
+		{"GET", "/v1/feeds?limit=0", 400, "limit"},
+		{"GET", "/v1/feeds?limit=1001", 400, "limit"},
+		{"GET", "/v1/feeds?prefix=%00", 400, "prefix"},
+		{"GET", "/v1/feeds?prefix=%ff", 400, "prefix"},
+		{"GET", "/v1/feeds?prefix=chat*", 400, "prefix"},
+		{"GET", "/v1/feeds?after=a%20b", 400, "after"},
+		{"GET", "/v1/feeds?after=" + strings.Repeat("x", 256), 400, "after"},
+		{"GET", "/v1/feeds?after=%zz", 400, "query"},
+		{"GET", "/v1/feeds/-chat", 400, "feed name"},
+		{"DELETE", "/v1/feeds/-chat", 400, "feed name"},
+		{"DELETE", "/v1/feeds/-chat/events?before=3", 400, "feed name"},
+		{"DELETE", events, 400, "before"},
+		{"DELETE", events + "?before=", 400, "before"},
+		{"DELETE", events + "?before=x", 400, "before"},
+		{"DELETE", events + "?before=-1", 400, "before"},
+		{"DELETE", events + "?before=9223372036854775808", 400, "before"},
+		{"DELETE", events + "?after=10&before=43", 400, "after"},
+		{"DELETE", events + "?before=43&limit=2", 400, "limit"},
+		{"DELETE", events + "?before=%zz", 400, "query"},
+		{"DELETE", "/v1/feeds/chat?before=43", 400, "before"},
+		{"DELETE", "/v1/feeds/chat?before=", 400, "before"},
+	} {
+		r, body := n.do(test.method, test.path, nil, "")
+		wantProblem(t, r, body, test.status, test.detail)
+	}
+	if p := n.page(events, nil); p.First != 1 {
+		t.Errorf("first %d", p.First)
+	}
+}
+
+func TestAllowedMethods(t *testing.T) {
+	n := startHistory(t)
+	for path, want := range map[string][]string{
+		"/v1/feeds":      {"GET", "HEAD"},
+		"/v1/feeds/chat": {"GET", "HEAD", "DELETE"},
+		events:           {"GET", "HEAD", "POST", "DELETE"},
+		events + "/1":    {"GET", "HEAD"},
+	} {
+		r, body := n.do("PATCH", path, nil, "")
+		wantProblem(t, r, body, 405, "PATCH")
+		if diff := cmp.Diff(want, r.Header.Values("Allow")); diff != "" {
+			t.Errorf("%s: %s", path, diff)
+		}
+	}
+}
+
+// TestStoreThatKeepsNoList: it can do everything else.
+func TestStoreThatKeepsNoList(t *testing.T) {
+	n := startOn(t, struct{ feed.Store }{feedtest.NewStore()}, server.Options{})
+	n.publish("chat", "x", 1)
+	for _, request := range []string{"GET /v1/feeds", "GET /v1/feeds/chat", "DELETE /v1/feeds/chat", "DELETE /v1/feeds/chat/events?before=3"} {
+		method, path, _ := strings.Cut(request, " ")
+		r, body := n.do(method, path, nil, "")
+		wantProblem(t, r, body, 501, "store")
+	}
+	if p := n.page(events, nil); len(p.Events) != 1 {
+		t.Errorf("%+v", p)
+	}
+	n.tag(events + "/1")
+}

@@ -1,0 +1,257 @@
+package server_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/feed/feedtest"
+	"github.com/rejoin/rejoin/server"
+)
+
+// walk follows the links of a relation and returns the ids of each page.
+func (n *node) walk(path, rel string) (pages [][2]uint64) {
+	n.t.Helper()
+	for path != "" {
+		p := n.page(path, nil)
+		low, high := p.ids(n.t)
+		pages = append(pages, [2]uint64{low, high})
+		path = p.links[rel]
+	}
+	return pages
+}
+
+// wantWalk demands that the pages have each event from low to high once.
+func wantWalk(t *testing.T, pages [][2]uint64, rel string, low, high uint64) {
+	t.Helper()
+	for i, p := range pages {
+		if i == 0 {
+			continue
+		}
+		if rel == "next" && p[0] != pages[i-1][1]+1 || rel == "prev" && p[1] != pages[i-1][0]-1 {
+			t.Errorf("page %d has %d to %d, and the one before %d to %d", i, p[0], p[1], pages[i-1][0], pages[i-1][1])
+		}
+	}
+	oldest, newest := pages[0], pages[len(pages)-1]
+	if rel == "prev" {
+		oldest, newest = newest, oldest
+	}
+	if oldest[0] != low || newest[1] != high {
+		t.Errorf("the pages have %d to %d, want %d to %d", oldest[0], newest[1], low, high)
+	}
+}
+
+// TestWalk: whoever follows the links gets every event once, either way.
+func TestWalk(t *testing.T) {
+	n := startOn(t, newKeeper(t), server.Options{})
+	n.append("chat", 1234)
+	for _, limit := range []int{7, 100, 1000} {
+		for rel, start := range map[string]string{"next": "after=0", "prev": "before=1235"} {
+			pages := n.walk(fmt.Sprintf("%s?%s&limit=%d", events, start, limit), rel)
+			wantWalk(t, pages, rel, 1, 1234)
+			if len(pages) != (1234+limit-1)/limit {
+				t.Errorf("%s: %d pages of %d", rel, len(pages), limit)
+			}
+		}
+	}
+}
+
+// TestPageBytes: large events make short pages, which lose none.
+func TestPageBytes(t *testing.T) {
+	n := startOn(t, newKeeper(t), server.Options{})
+	small, large := "x", strings.Repeat("x", 59_000) // 71 large ones are less than 4 MiB, 72 more
+	for i := range 600 {
+		data := small
+		if i >= 100 && i < 300 {
+			data = large
+		}
+		if _, err := n.publisher.Publish(t.Context(), feed.Draft{Feed: "chat", Data: data}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, test := range []struct {
+		query string
+		want  [2]uint64
+	}{
+		{"after=0&limit=1000", [2]uint64{1, 172}}, // 72 large ones: the last is the one that fills it
+		{"after=100&limit=1000", [2]uint64{101, 172}},
+		{"before=601&limit=1000", [2]uint64{230, 600}},
+		{"before=301&limit=1000", [2]uint64{230, 300}},
+		{"before=301&limit=72", [2]uint64{230, 300}},
+		{"before=301&limit=71", [2]uint64{230, 300}},
+		{"before=301&limit=70", [2]uint64{231, 300}},
+		{"before=150&limit=1000", [2]uint64{1, 149}},
+		{"before=172&limit=1000", [2]uint64{1, 171}},
+		{"before=173&limit=1000", [2]uint64{102, 172}},
+	} {
+		p := n.page(events+"?"+test.query, nil)
+		if low, high := p.ids(t); low != test.want[0] || high != test.want[1] {
+			t.Errorf("%s: %d to %d, want %v", test.query, low, high, test.want)
+		}
+	}
+	wantWalk(t, n.walk(events+"?limit=1000", "next"), "next", 1, 600)
+	wantWalk(t, n.walk(events+"?before=601&limit=1000", "prev"), "prev", 1, 600)
+}
+
+// TestAnEventLargerThanAPage cannot be published, but might stand in a store.
+func TestAnEventLargerThanAPage(t *testing.T) {
+	store := newKeeper(t)
+	huge := strings.Repeat("x", 5<<20)
+	for range 3 {
+		if _, err := store.Append(t.Context(), []feed.Batch{{Drafts: []feed.Draft{{Feed: "chat", Data: huge}}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n := startOn(t, store, server.Options{})
+	wantWalk(t, n.walk(events, "next"), "next", 1, 3)
+	pages := n.walk(events+"?before=4", "prev")
+	wantWalk(t, pages, "prev", 1, 3)
+	if len(pages) != 3 {
+		t.Errorf("%d pages", len(pages))
+	}
+}
+
+// discard is a client that takes everything.
+type discard struct {
+	header http.Header
+	bytes  int
+}
+
+func (d *discard) Header() http.Header { return d.header }
+func (d *discard) WriteHeader(int)     {}
+func (d *discard) Write(b []byte) (int, error) {
+	d.bytes += len(b)
+	return len(b), nil
+}
+
+// TestPageMemory: a page that is 24 MB on the wire, because of what JSON makes
+// of control characters, never is in memory.
+func TestPageMemory(t *testing.T) {
+	n := startOn(t, feedtest.NewStore(), server.Options{}) // which hands out what it has without copying it
+	for range 70 {
+		if _, err := n.publisher.Publish(t.Context(), feed.Draft{Feed: "chat", Data: strings.Repeat("\x01", 59_000)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, query := range []string{"?after=0", "?before=71"} {
+		r := httptest.NewRequestWithContext(t.Context(), "GET", events+query, nil)
+		r.Header.Set("Accept", "application/json")
+		w := &discard{header: http.Header{}}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		n.ServeHTTP(w, r)
+		runtime.ReadMemStats(&after)
+		if took := after.TotalAlloc - before.TotalAlloc; w.bytes < 24_000_000 || took > 2<<20 {
+			t.Errorf("%s: %d bytes took %d bytes of memory", query, w.bytes, took)
+		}
+	}
+}
+
+// TestNothingFallsBetween: the page is rendered, then the stream is opened with
+// its cursor, while others publish.
+func TestNothingFallsBetween(t *testing.T) {
+	n := startOn(t, newKeeper(t), server.Options{})
+	const total, readers = 2000, 8
+	var work sync.WaitGroup
+	work.Go(func() {
+		for i := range total {
+			if _, err := n.publisher.Publish(t.Context(), feed.Draft{Feed: "chat", Data: fmt.Sprint(i + 1)}); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	for i := range readers {
+		work.Go(func() {
+			path, cursor, seen := fmt.Sprintf("%s?limit=%d", events, 1+i*20), "", uint64(0)
+			for path != "" && (i%2 == 0 || seen < total/2) { // some do not read to the end
+				p := n.page(path, nil)
+				low, high := p.ids(t)
+				if len(p.Events) > 0 && low != seen+1 {
+					t.Errorf("the page after %d begins with %d", seen, low)
+				}
+				seen, cursor, path = max(seen, high), p.Cursor, p.links["next"]
+			}
+			resp := n.request("GET", events+"?lastEventId="+cursor, nil, "")
+			defer resp.Body.Close()
+			if seen == total {
+				return // nothing will follow
+			}
+			for _, e := range readTo(t, resp, total) {
+				if seen++; e.LastEventID != fmt.Sprint(seen) || e.Data != e.LastEventID {
+					t.Fatalf("got event %s %s, want %d", e.LastEventID, e.Data, seen)
+				}
+			}
+			if seen != total {
+				t.Errorf("the stream ended with %d", seen)
+			}
+		})
+	}
+	work.Wait()
+}
+
+// TestTrimmedWhileWalking: pages go on with the oldest that is kept; the stream
+// that is opened after a gap says so.
+func TestTrimmedWhileWalking(t *testing.T) {
+	n := startOn(t, newKeeper(t), server.Options{})
+	n.append("chat", 100)
+	p := n.page(events+"?limit=10", nil)
+	n.delete(events + "?before=51")
+	q := n.page(p.links["next"], nil)
+	if low, high := q.ids(t); low != 51 || high != 60 || q.First != 51 || q.links["prev"] != "" {
+		t.Errorf("%d to %d, %v", low, high, q)
+	}
+	f := n.follow(events+"?lastEventId="+p.Cursor, nil)
+	f.want(open("chat", 10, 51, 100), "event: feed.gap\ndata: {\"feed\":\"chat\",\"after\":\"10\",\"resumes\":51,\"reason\":\"trimmed\"}\nid: 50\n")
+	r, body := n.do("GET", p.links["next"]+"&gap=fail", acceptJSON, "")
+	wantProblem(t, r, body, 410, "51")
+
+	wantWalk(t, n.walk(events+"?before=80&limit=7", "prev"), "prev", 51, 79)
+	n.delete("/v1/feeds/chat")
+	q = n.page(p.links["next"], nil)
+	if q.Cursor != "10" || len(q.Events) > 0 || len(q.links) > 0 {
+		t.Errorf("deleted: %+v", q)
+	}
+	n.publish("chat", "101", 101)
+	q = n.page(p.links["next"], nil)
+	if low, high := q.ids(t); low != 101 || high != 101 || q.Cursor != "101" {
+		t.Errorf("%d to %d, %v", low, high, q)
+	}
+}
+
+// TestTrimmedWithinAPage: a page of large events is put together from several
+// reads. What goes in between is not in it.
+func TestTrimmedWithinAPage(t *testing.T) {
+	for _, test := range []struct{ before, low, high uint64 }{{220, 220, 300}, {260, 260, 300}, {301, 0, 0}} {
+		store := feedtest.NewStore()
+		var reads atomic.Int64
+		n := startOn(t, store.Through(func(ctx context.Context, c feedtest.Call) error {
+			if c.At == feedtest.ReadAsked && reads.Add(1) == 3 {
+				return store.Trim(ctx, "chat", test.before)
+			}
+			return nil
+		}), server.Options{})
+		for range 300 {
+			if _, err := n.publisher.Publish(t.Context(), feed.Draft{Feed: "chat", Data: strings.Repeat("x", 50_000)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		p := n.page(events+"?before=301&limit=200", nil)
+		low, high := p.ids(t)
+		if diff := cmp.Diff([]uint64{test.low, test.high, test.before}, []uint64{low, high, p.First}); diff != "" {
+			t.Errorf("after %d reads: %s", reads.Load(), diff)
+		}
+		if p.links["prev"] != "" {
+			t.Errorf("prev: %s", p.links["prev"])
+		}
+	}
+}

@@ -1,0 +1,90 @@
+package memory
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync/atomic"
+
+	"github.com/rejoin/rejoin/feed"
+)
+
+// Bounds of the signals that wait for one receiver. What comes beyond them is
+// dropped, which is what signals may be.
+const (
+	signalsWaiting = 1024
+	signalBytes    = 16 << 20
+)
+
+var _ feed.Signaler = (*Bus)(nil)
+
+// signals is what one call of Signals has not handed over yet.
+type signals struct {
+	payloads chan []byte
+	bytes    atomic.Int64
+}
+
+func (s *signals) put(payload []byte) {
+	size := int64(len(payload))
+	if s.bytes.Add(size) > signalBytes {
+		s.bytes.Add(-size)
+		return
+	}
+	select {
+	case s.payloads <- slices.Clone(payload):
+	default:
+		s.bytes.Add(-size)
+	}
+}
+
+// Signal implements [feed.Signaler]: it hands the payload to each Signals that
+// runs, and waits for none. Its errors are the context's and [feed.ErrStopped].
+func (b *Bus) Signal(ctx context.Context, payload []byte) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("signal: %w", err)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return fmt.Errorf("signal: %w", feed.ErrStopped)
+	}
+	for s := range b.signals {
+		s.put(payload)
+	}
+	return nil
+}
+
+// Signals implements [feed.Signaler]. On a closed bus it returns
+// [feed.ErrStopped].
+func (b *Bus) Signals(ctx context.Context, receive func(payload []byte)) error {
+	s := &signals{payloads: make(chan []byte, signalsWaiting)}
+	if !b.joinSignals(s) {
+		return fmt.Errorf("signals: %w", feed.ErrStopped)
+	}
+	defer b.leaveSignals(s)
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case payload := <-s.payloads:
+			s.bytes.Add(-int64(len(payload)))
+			receive(payload)
+		}
+	}
+	return nil
+}
+
+func (b *Bus) joinSignals(s *signals) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return false
+	}
+	b.signals[s] = struct{}{}
+	return true
+}
+
+func (b *Bus) leaveSignals(s *signals) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.signals, s)
+}

@@ -1,0 +1,172 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/rejoin/rejoin/feed"
+)
+
+const (
+	// How long sweeping waits for a feed, in which appends let go of it; and for
+	// how many in vain before it leaves the others.
+	sweepPatience, sweepHeld = 100 * time.Millisecond, 5
+
+	aboveNames = "\x7f" // sorts behind all that a feed's name may have
+)
+
+// List implements [feed.Keeper].
+func (s *Store) List(ctx context.Context, prefix, after string, limit int) (feed.Listing, error) {
+	after, _ = place(after)
+	low, exact := place(prefix)
+	if !exact {
+		limit = 0 // no name begins like that
+	}
+	var l feed.Listing
+	err := s.read(ctx, s.replay, func(rows pgx.Rows) error {
+		l = feed.Listing{}
+		for rows.Next() {
+			raw := rows.RawValues()
+			l.Now = timeOf(raw[0])
+			if raw[1] == nil {
+				break
+			}
+			l.Feeds = append(l.Feeds, feed.Info{
+				Feed: string(raw[1]), Bounds: boundsOf(raw[2:]), Updated: timeOf(raw[5]), Bytes: int8of(raw[6]),
+			})
+		}
+		return nil
+	}, query("list"), low, low+aboveNames, after, int64(limit))
+	if err != nil {
+		return feed.Listing{}, fmt.Errorf("list feeds: %w", err)
+	}
+	return l, nil
+}
+
+// place returns a text that stands where s does among the names of feeds, which
+// are ASCII, and that Postgres takes; exact says whether it is s itself.
+func place(s string) (text string, exact bool) {
+	for i := range len(s) {
+		switch {
+		case s[i] == 0:
+			return s[:i], false
+		case s[i] > '~':
+			return s[:i] + aboveNames, false
+		}
+	}
+	return s, true
+}
+
+// Trim implements [feed.Keeper]. It waits for a feed that another transaction
+// holds up to the lock timeout.
+func (s *Store) Trim(ctx context.Context, name string, before uint64) error {
+	_, err := s.count(ctx, query("trim"), name, int64(min(before, uint64(feed.MaxCursor))))
+	if err != nil {
+		return fmt.Errorf("trim: %w", err)
+	}
+	return nil
+}
+
+// Sweep implements [feed.Keeper]. Each feed is a transaction of its own, which
+// locks the feed at its end only. What is held longer than an append takes is
+// left for another time: more is false if there is nothing else.
+func (s *Store) Sweep(ctx context.Context, limit int, window time.Duration) (more bool, err error) {
+	if more, err = s.sweep(ctx, limit, window.Milliseconds()); err != nil {
+		return false, fmt.Errorf("sweep: %w", err)
+	}
+	return more, nil
+}
+
+func (s *Store) sweep(ctx context.Context, limit int, window int64) (more bool, err error) {
+	freed, err := s.count(ctx, query("sweep_keys"), window, int64(limit))
+	if err != nil {
+		return false, err
+	}
+	ids, err := s.unswept(ctx, limit)
+	if err != nil {
+		return false, err
+	}
+	held := 0
+	for _, id := range ids {
+		if freed >= limit || held == sweepHeld {
+			break
+		}
+		n, err := s.sweepFeed(ctx, id, limit-freed)
+		switch {
+		case state(err) == lockNotAvailable:
+			held++
+		case err != nil:
+			return false, err
+		}
+		freed += n
+	}
+	if freed == 0 {
+		return false, nil
+	}
+	err = s.read(ctx, s.keep, func(rows pgx.Rows) error {
+		for rows.Next() {
+			more = rows.RawValues()[0][0] != 0
+		}
+		return nil
+	}, query("has_unswept"), window)
+	return more, err
+}
+
+// unswept returns feeds that have something to sweep, in any order, so that the
+// same ones do not come first each time.
+func (s *Store) unswept(ctx context.Context, limit int) (ids []int64, err error) {
+	err = s.read(ctx, s.keep, func(rows pgx.Rows) error {
+		ids = nil
+		for rows.Next() {
+			ids = append(ids, int8of(rows.RawValues()[0]))
+		}
+		return nil
+	}, query("unswept"), int64(limit))
+	rand.Shuffle(len(ids), func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })
+	return ids, err
+}
+
+// sweepFeed frees up to limit ids of one feed, and returns how many it has.
+func (s *Store) sweepFeed(ctx context.Context, id int64, limit int) (freed int, err error) {
+	end, err := s.begin()
+	if err != nil {
+		return 0, err
+	}
+	defer end()
+	err = s.once(ctx, s.keep, func(c *pgxpool.Conn) error {
+		ctx, cancel := lenient(ctx, s.o.StatementTimeout+transit)
+		defer cancel()
+		b := &pgx.Batch{}
+		b.Queue(query("begin"))
+		b.Queue(query("begin_sweep"), milliseconds(sweepPatience))
+		b.Queue(query("sweep_feed"), id, int64(limit)).Query(func(rows pgx.Rows) error {
+			freed = 0
+			for rows.Next() {
+				freed += int(int8of(rows.RawValues()[0]))
+			}
+			return nil
+		})
+		b.Queue(query("commit"))
+		if err := c.Conn().SendBatch(ctx, b).Close(); err != nil {
+			freed = 0
+			rollback(c.Conn())
+			return unavailable(err)
+		}
+		return nil
+	})
+	return freed, err
+}
+
+// count runs a statement and returns how many rows it answers with.
+func (s *Store) count(ctx context.Context, sql string, args ...any) (n int, err error) {
+	err = s.read(ctx, s.keep, func(rows pgx.Rows) error {
+		for n = 0; rows.Next(); n++ {
+		}
+		return nil
+	}, sql, args...)
+	return n, err
+}

@@ -1,0 +1,1 @@
+SELECT id FROM rejoin.feeds WHERE swept < first ORDER BY id LIMIT $1

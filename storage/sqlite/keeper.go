@@ -1,0 +1,134 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql/driver"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/rejoin/rejoin/feed"
+)
+
+// sweepBytes is the size of the data at which a step of sweeping ends, whatever
+// its limit: large events take longer to remove.
+const sweepBytes = 4 << 20
+
+var _ feed.Keeper = (*Store)(nil)
+
+// List implements [feed.Keeper].
+func (s *Store) List(ctx context.Context, prefix, after string, limit int) (feed.Listing, error) {
+	r, err := take(ctx, s, s.reading)
+	if err != nil {
+		return feed.Listing{}, fmt.Errorf("list: %w", err)
+	}
+	defer func() { s.reading <- r }()
+	list := feed.Listing{Now: time.UnixMilli(s.now().UnixMilli()).UTC()}
+	err = r.list.each(func(row []driver.Value) bool {
+		name := row[0].(string)
+		if !strings.HasPrefix(name, prefix) || len(list.Feeds) == limit {
+			return false
+		}
+		list.Feeds = append(list.Feeds, feed.Info{
+			Feed: name, Bounds: boundsOf(row[1:4]),
+			Updated: time.UnixMilli(row[4].(int64)).UTC(), Bytes: row[5].(int64),
+		})
+		return true
+	}, prefix, after)
+	if err != nil {
+		return feed.Listing{}, fmt.Errorf("list: %w", unavailable(err))
+	}
+	return list, nil
+}
+
+// Trim implements [feed.Keeper]. It moves a number in the feed's row, which the
+// readers heed; the events' rows are left to Sweep.
+func (s *Store) Trim(ctx context.Context, name string, before uint64) error {
+	err := s.write(ctx, func(w *writer) error {
+		return w.trim.exec(name, int64(min(before, uint64(feed.MaxCursor))))
+	})
+	if err != nil {
+		return fmt.Errorf("trim: %w", err)
+	}
+	return nil
+}
+
+// Sweep implements [feed.Keeper].
+func (s *Store) Sweep(ctx context.Context, limit int, window time.Duration) (more bool, err error) {
+	err = s.write(ctx, func(w *writer) error {
+		more, err = w.sweep(limit, s.now().Add(-window).UnixMilli())
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("sweep: %w", err)
+	}
+	return more, nil
+}
+
+// Alone implements [feed.Keeper]. There is no other node: the file is this
+// Store's.
+func (s *Store) Alone(ctx context.Context, fn func(context.Context) error) (ran bool, err error) {
+	return true, fn(ctx)
+}
+
+// sweep removes events that were given up, and keys that are from the time old
+// or before it, until that makes limit rows.
+func (w *writer) sweep(limit int, old int64) (more bool, err error) {
+	rows, bytes := limit, int64(sweepBytes)
+	for rows > 0 && bytes > 0 {
+		var g *garbage
+		if err := w.getUnswept.each(func(row []driver.Value) bool {
+			g = &garbage{row[0].(int64), row[1].(int64), row[2].(int64)}
+			return true
+		}); err != nil {
+			return false, fmt.Errorf("get unswept feed: %w", err)
+		}
+		if g == nil {
+			break
+		}
+		n, size, err := w.remove(*g, rows, bytes)
+		if err != nil {
+			return false, err
+		}
+		rows -= max(n, 1)
+		bytes -= size
+	}
+	if rows <= 0 || bytes <= 0 {
+		return true, nil
+	}
+	if err := w.deleteKeys.each(func([]driver.Value) bool {
+		rows--
+		return true
+	}, old, int64(rows)); err != nil {
+		return false, fmt.Errorf("delete keys: %w", err)
+	}
+	return rows == 0, nil
+}
+
+// garbage is the events that a feed has given up, and whose rows may be there:
+// those from the id swept to before the id first.
+type garbage struct{ feed, swept, first int64 }
+
+// remove removes the first of the garbage, and returns how many events that
+// were, and the size of their data.
+func (w *writer) remove(g garbage, rows int, bytes int64) (n int, size int64, err error) {
+	swept := g.first
+	if err := w.sizeEvents.each(func(row []driver.Value) bool {
+		if n == rows || size >= bytes {
+			swept = row[0].(int64)
+			return false
+		}
+		n++
+		size += row[1].(int64)
+		return true
+	}, g.feed, g.swept, g.first); err != nil {
+		return 0, 0, fmt.Errorf("size events: %w", err)
+	}
+	if err := w.deleteEvents.exec(g.feed, g.swept, swept); err != nil {
+		return 0, 0, fmt.Errorf("delete events: %w", err)
+	}
+	if err := w.setSwept.exec(g.feed, swept, size); err != nil {
+		return 0, 0, fmt.Errorf("set swept: %w", err)
+	}
+	return n, size, nil
+}

@@ -1,0 +1,1 @@
+DELETE FROM events WHERE feed = ?1 AND seq >= ?2 AND seq < ?3

@@ -1,0 +1,1 @@
+SELECT print, starts, time FROM keys WHERE feed = ?1 AND name = ?2

@@ -1,0 +1,203 @@
+package storagetest
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rejoin/rejoin/feed"
+)
+
+// TestCluster tests what nodes with one store tell each other by the signals of
+// a bus. Their hubs compare feeds with the store so seldom that what is quick
+// came by the bus. It calls fresh and newStore once a subtest.
+func TestCluster(t *testing.T, newStore func() feed.Store, fresh func(t *testing.T) Joiner) {
+	tests := []struct {
+		name string
+		run  func(t *testing.T, c *cluster)
+	}{
+		{"ephemeral events", testEphemeral},
+		{"ephemeral events among stored ones", testEphemeralAmongStored},
+		{"counting subscribers", testCounting},
+		{"counting many times at once", testCountingOften},
+		{"a node that ends is not waited for", testNodeEnds},
+		{"a node that stands still leaves the count", testNodeFrozen},
+		{"closing a feed", testClosingReaches},
+		{"trimming a feed", testTrimmingReaches},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			test.run(t, &cluster{t: t, store: newStore(), join: fresh(t)})
+		})
+	}
+}
+
+// cluster is nodes that share a store and the medium of a bus.
+type cluster struct {
+	t     *testing.T
+	store feed.Store
+	join  Joiner
+}
+
+// clusterNode is a node of a cluster.
+type clusterNode struct {
+	t   *testing.T
+	bus *freezer
+	hub *feed.Hub
+	pub *feed.Publisher
+	end func()
+}
+
+// soon is what takes milliseconds and may not take a verification, which is
+// many times as long, or the wait for a node that does not answer.
+const (
+	soon       = 4 * time.Second
+	seldom     = 10 * time.Second
+	promptness = 300 * time.Millisecond
+)
+
+func (c *cluster) node() *clusterNode {
+	c.t.Helper()
+	n := &clusterNode{t: c.t, bus: &freezer{signalBus: signaler(c.t, c.join)}}
+	quiet := slog.New(slog.DiscardHandler)
+	n.hub = feed.NewHub(c.store, n.bus, feed.HubOptions{Verify: seldom, Logger: quiet})
+	n.pub = feed.NewPublisher(c.store, n.hub, n.bus, feed.PublisherOptions{Logger: quiet})
+	n.end = sync.OnceFunc(func() {
+		n.pub.Close()
+		n.hub.Close()
+	})
+	c.t.Cleanup(n.end)
+	return n
+}
+
+// nodes returns nodes that know each other.
+func (c *cluster) nodes(count int) []*clusterNode {
+	c.t.Helper()
+	nodes := make([]*clusterNode, count)
+	for i := range nodes {
+		nodes[i] = c.node()
+		nodes[i].follow("acquaintance", feed.From{})
+	}
+	for _, n := range nodes {
+		n.counts("acquaintance", count)
+	}
+	return nodes
+}
+
+func (n *clusterNode) follow(name string, from feed.From) *feed.Subscription {
+	n.t.Helper()
+	s, err := n.hub.Subscribe(n.t.Context(), name, from)
+	if err != nil {
+		n.t.Fatalf("subscribe to %s: %v", name, err)
+	}
+	n.t.Cleanup(s.Close)
+	return s
+}
+
+// counts waits until the node counts so many subscribers.
+func (n *clusterNode) counts(name string, want int) {
+	n.t.Helper()
+	got := 0
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+		if got = n.hub.Subscribers(n.t.Context(), name); got == want {
+			return
+		}
+	}
+	n.t.Fatalf("%s has %d subscribers for a node, want %d", name, got, want)
+}
+
+// prompt counts once and says how long that took, and whether that was too
+// short for a node not to have answered.
+func (n *clusterNode) prompt(name string) (got int, took time.Duration, ok bool) {
+	began := time.Now()
+	got = n.hub.Subscribers(n.t.Context(), name)
+	took = time.Since(began)
+	return got, took, took < promptness
+}
+
+// exactly checks what the node counts when all answer. A machine that is busy
+// may be late now and then, but not always.
+func (n *clusterNode) exactly(name string, want int) {
+	n.t.Helper()
+	for deadline := time.Now().Add(patience); ; {
+		got, took, ok := n.prompt(name)
+		switch {
+		case ok && got == want:
+			return
+		case ok:
+			n.t.Errorf("%s has %d subscribers for a node after %v, want %d", name, got, took, want)
+			return
+		case time.Now().After(deadline):
+			n.t.Errorf("counting the subscribers of %s takes %v each time", name, took)
+			return
+		}
+	}
+}
+
+func (n *clusterNode) publish(name string, count int) {
+	n.t.Helper()
+	drafts := make([]feed.Draft, count)
+	for i := range drafts {
+		drafts[i] = feed.Draft{Feed: name, Data: "stored"}
+	}
+	if _, err := n.pub.Publish(n.t.Context(), drafts...); err != nil {
+		n.t.Fatalf("publish: %v", err)
+	}
+}
+
+func (n *clusterNode) say(name, data string) {
+	n.t.Helper()
+	err := n.pub.PublishEphemeral(n.t.Context(), feed.Draft{Feed: name, Type: "typing", Data: data})
+	if err != nil {
+		n.t.Fatalf("publish an ephemeral event: %v", err)
+	}
+}
+
+// within returns the next delivery that has something in it, none if there is
+// none within d.
+func within(t *testing.T, s *feed.Subscription, d time.Duration) feed.Delivery {
+	t.Helper()
+	delivery, err := s.Next(t.Context(), time.After(d))
+	if err != nil {
+		t.Fatalf("next: %v", err)
+	}
+	return delivery
+}
+
+// freezer is a bus that carries nothing while it is frozen, like the network of
+// a node that stands still.
+type freezer struct {
+	signalBus
+	mu     sync.Mutex
+	frozen bool
+}
+
+func (f *freezer) freeze(on bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.frozen = on
+}
+
+func (f *freezer) still() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.frozen
+}
+
+func (f *freezer) Signal(ctx context.Context, payload []byte) error {
+	if f.still() {
+		return errors.New("frozen")
+	}
+	return f.signalBus.Signal(ctx, payload)
+}
+
+func (f *freezer) Signals(ctx context.Context, receive func([]byte)) error {
+	return f.signalBus.Signals(ctx, func(payload []byte) {
+		if !f.still() {
+			receive(payload)
+		}
+	})
+}

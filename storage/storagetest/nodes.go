@@ -1,0 +1,74 @@
+package storagetest
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/rejoin/rejoin/feed"
+)
+
+// TestNodes tests a store that several nodes may have open at one time. It
+// calls fresh once a subtest, as TestStore does, and then the opener twice.
+func TestNodes(t *testing.T, fresh func(t *testing.T) Opener) {
+	tests := []struct {
+		name string
+		run  func(t *testing.T, a, b feed.Keeper)
+	}{
+		{"one content", testOneContent},
+		{"a key many times at once", func(t *testing.T, a, b feed.Keeper) { raceKey(t, a, b) }},
+		{"if last, many at once", func(t *testing.T, a, b feed.Keeper) { raceIfLast(t, a, b) }},
+		{"trim under load", func(t *testing.T, a, b feed.Keeper) { loadAndTrim(t, a, b) }},
+		{"alone", testAloneOfTwo},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			open := fresh(t)
+			test.run(t, keep(t, open), keep(t, open))
+		})
+	}
+}
+
+// What one node has done counts for the other at once.
+func testOneContent(t *testing.T, a, b feed.Keeper) {
+	if a.ID() != b.ID() {
+		t.Errorf("one store has the ids %q and %q", a.ID(), b.ID())
+	}
+	batch := keyed("k", on("chat", "1", "2", "3"))
+	events := store(t, a, batch)
+	replay(t, b, batch, events)
+	refuse(t, b, keyed("k", on("chat", "x")), feed.ErrKeyReused)
+	refuse(t, b, ifLast(0, on("chat", "x")), &feed.LastError{Last: 3})
+	expect(t, b, "chat", events)
+	trim(t, b, "chat", 3)
+	wantKept(t, a, "chat", 3, events)
+	store(t, b, closing(on("chat")))
+	refuse(t, a, on("chat", "x"), feed.ErrClosed)
+	wantBounds(t, a, "chat", feed.Bounds{First: 3, Last: 3, Closed: true})
+}
+
+// While one node runs its own, the other does not; after that it does, however
+// that ended.
+func testAloneOfTwo(t *testing.T, a, b feed.Keeper) {
+	failed := errors.New("failed")
+	for _, want := range []error{nil, failed} {
+		ran, err := a.Alone(t.Context(), func(context.Context) error {
+			ran, err := b.Alone(t.Context(), func(context.Context) error {
+				t.Error("both nodes run at once")
+				return nil
+			})
+			if ran || err != nil {
+				t.Errorf("while another node runs: got %t, %v; want false and no error", ran, err)
+			}
+			return want
+		})
+		if !ran || !errors.Is(err, want) {
+			t.Errorf("got %t, %v; want true, %v", ran, err, want)
+		}
+		for _, k := range []feed.Keeper{b, a} {
+			if ran, err := k.Alone(t.Context(), func(context.Context) error { return nil }); !ran || err != nil {
+				t.Errorf("while nobody runs: got %t, %v; want true", ran, err)
+			}
+		}
+	}
+}

@@ -1,0 +1,331 @@
+package storagetest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rejoin/rejoin/feed"
+)
+
+// TestSignals tests the signals of a bus that is a [feed.Signaler]. It calls
+// fresh once a subtest, each time for a medium that nobody else is on.
+//
+// Signals may be lost. So the tests send again until something has arrived, and
+// ask of what arrives only that it is what was sent.
+func TestSignals(t *testing.T, fresh func(t *testing.T) Joiner) {
+	tests := []struct {
+		name string
+		run  func(t *testing.T, join Joiner)
+	}{
+		{"payloads arrive as they were sent", testSignalPayloads},
+		{"several listeners", testSignalListeners},
+		{"signals apart from events", testSignalsApart},
+		{"concurrent signals", testConcurrentSignals},
+		{"a slow listener holds up nobody", testSlowListener},
+		{"listening ends", testListeningEnds},
+		{"listening again", testListeningAgain},
+		{"signal ends", testSignalEnds},
+		{"signal with nobody there", testSignalToNobody},
+		{"signal on a closed bus", testSignalClosed},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) { test.run(t, fresh(t)) })
+	}
+}
+
+// listener notes which signals it is handed.
+type listener struct {
+	mu      sync.Mutex
+	got     map[string]int
+	calls   int // that run now
+	overlap bool
+	changed chan struct{} // closed and replaced as something arrives
+	hold    chan struct{} // if not nil, the listener stands still until it is closed
+}
+
+func (l *listener) receive(payload []byte) {
+	l.mu.Lock()
+	l.calls++
+	l.overlap = l.overlap || l.calls > 1
+	hold := l.hold
+	l.mu.Unlock()
+	if hold != nil {
+		<-hold
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.got[string(payload)]++
+	l.calls--
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+func (l *listener) count(payload string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.got[payload]
+}
+
+// wait returns once the listener was handed the payload more than n times, or
+// when it has taken too long; it says which.
+func (l *listener) wait(limit time.Duration, payload string, n int) bool {
+	timeout := time.After(limit)
+	for {
+		l.mu.Lock()
+		got, changed := l.got[payload], l.changed
+		l.mu.Unlock()
+		if got > n {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-timeout:
+			return false
+		}
+	}
+}
+
+// signalBus is what a bus of these tests is.
+type signalBus interface {
+	feed.Bus
+	feed.Signaler
+}
+
+// signaler returns a node's bus for the length of the test.
+func signaler(t *testing.T, join Joiner) signalBus {
+	t.Helper()
+	s, ok := connect(t, join).(signalBus)
+	if !ok {
+		t.Fatal("the bus carries no signals")
+	}
+	return s
+}
+
+// listen runs a Signals until the test or stop ends it.
+func listen(t *testing.T, s signalBus) (l *listener, stop func()) {
+	t.Helper()
+	l = &listener{got: make(map[string]int), changed: make(chan struct{})}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Signals(ctx, l.receive) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Errorf("signals: got %v at the end of its context, want nil", err)
+			}
+		case <-time.After(patience):
+			t.Error("signals goes on after its context has ended")
+		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.overlap {
+			t.Error("the listener was called from two goroutines at the same time")
+		}
+	})
+	t.Cleanup(stop)
+	return l, stop
+}
+
+// send sends the payload until the listeners have it once more than before.
+func send(t *testing.T, s feed.Signaler, payload string, listeners ...*listener) {
+	t.Helper()
+	before := make([]int, len(listeners))
+	for i, l := range listeners {
+		before[i] = l.count(payload)
+	}
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+		signalOnce(t, s, payload)
+		all := true
+		for i, l := range listeners {
+			all = l.wait(200*time.Millisecond, payload, before[i]) && all
+		}
+		if all {
+			return
+		}
+	}
+	t.Fatalf("%.40q was sent and has not arrived", payload)
+}
+
+func signalOnce(t *testing.T, s feed.Signaler, payload string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := s.Signal(ctx, []byte(payload)); err != nil {
+		t.Errorf("signal: %v", err)
+	}
+}
+
+// Payloads are bytes, any and any number of them.
+func testSignalPayloads(t *testing.T, join Joiner) {
+	a, b := signaler(t, join), signaler(t, join)
+	l, _ := listen(t, b)
+	every := make([]byte, 256)
+	for i := range every {
+		every[i] = byte(i)
+	}
+	payloads := []string{"x", "", "\x00", "\r\n$3\r\n", "caf\u00e9 \xff\xfe", string(every), string(bytes.Repeat(every, 1024))}
+	for _, payload := range payloads {
+		send(t, a, payload, l)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.got) != len(payloads) {
+		t.Errorf("%d payloads were sent, %d different ones arrived", len(payloads), len(l.got))
+	}
+}
+
+func testSignalListeners(t *testing.T, join Joiner) {
+	a, b, c := signaler(t, join), signaler(t, join), signaler(t, join)
+	atB, _ := listen(t, b)
+	atC, stop := listen(t, c)
+	send(t, a, "from a", atB, atC)
+	send(t, b, "from b", atC)
+	send(t, c, "from c", atB)
+	stop()
+	send(t, a, "from a", atB)
+}
+
+// What is told and what is signalled keep out of each other's way.
+func testSignalsApart(t *testing.T, join Joiner) {
+	a, b := signaler(t, join), signaler(t, join)
+	r := newReceiver("chat")
+	tail(t, b, r)
+	l, _ := listen(t, b)
+	for n := range 5 {
+		arrive(t, a, committed("chat", uint64(n), 1), r)
+		send(t, a, "signal", l)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.got) != 1 {
+		t.Errorf("the listener was handed %d different payloads, of which one was a signal", len(l.got))
+	}
+}
+
+func testConcurrentSignals(t *testing.T, join Joiner) {
+	a, b := signaler(t, join), signaler(t, join)
+	l, _ := listen(t, b)
+	send(t, a, "first", l)
+	const senders, each = 8, 50
+	sent := map[string]bool{"first": true}
+	var wg sync.WaitGroup
+	for w := range senders {
+		for n := range each {
+			sent[fmt.Sprintf("%d of %d", n, w)] = true
+		}
+		wg.Go(func() {
+			for n := range each {
+				signalOnce(t, a, fmt.Sprintf("%d of %d", n, w))
+			}
+		})
+	}
+	wg.Wait()
+	send(t, a, "first", l)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for payload := range l.got {
+		if !sent[payload] {
+			t.Errorf("%q arrived and was never sent", payload)
+		}
+	}
+}
+
+// Who listens and stands still may miss signals, and gets those that are sent
+// when it has caught up.
+func testSlowListener(t *testing.T, join Joiner) {
+	a, b, c := signaler(t, join), signaler(t, join), signaler(t, join)
+	slow, _ := listen(t, b)
+	quick, _ := listen(t, c)
+	send(t, a, "first", slow, quick)
+	hold := make(chan struct{})
+	release := sync.OnceFunc(func() { close(hold) })
+	t.Cleanup(release)
+	slow.mu.Lock()
+	slow.hold = hold
+	slow.mu.Unlock()
+	payload := string(make([]byte, 8<<10))
+	for range 2000 {
+		signalOnce(t, a, payload)
+	}
+	send(t, a, "second", quick)
+	release()
+	send(t, a, "third", slow, quick)
+}
+
+func testListeningEnds(t *testing.T, join Joiner) {
+	s := signaler(t, join)
+	_, stop := listen(t, s)
+	stop() // at once
+	l, stop := listen(t, s)
+	send(t, signaler(t, join), "x", l)
+	stop()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Signals(ctx, func([]byte) {}); err != nil {
+		t.Errorf("signals under an ended context: got %v, want nil", err)
+	}
+}
+
+func testListeningAgain(t *testing.T, join Joiner) {
+	a, b := signaler(t, join), signaler(t, join)
+	for range 3 {
+		l, stop := listen(t, b)
+		send(t, a, "x", l)
+		stop()
+		signalOnce(t, a, "in between")
+		if l.count("in between") > 0 {
+			t.Error("a listener was called after it had ended")
+		}
+	}
+}
+
+// The budget of a signal is the caller's: when it is used up, Signal returns.
+func testSignalEnds(t *testing.T, join Joiner) {
+	a, b := signaler(t, join), signaler(t, join)
+	ctx, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
+	defer cancel()
+	began := time.Now()
+	for range 100 {
+		// Whether this is an error is the bus's affair.
+		_ = a.Signal(ctx, []byte("late"))
+	}
+	if took := time.Since(began); took > time.Second {
+		t.Errorf("100 signals under an ended context took %v", took)
+	}
+	l, _ := listen(t, b)
+	send(t, a, "x", l)
+}
+
+func testSignalToNobody(t *testing.T, join Joiner) {
+	a, b := signaler(t, join), signaler(t, join)
+	for range 200 {
+		signalOnce(t, a, "to nobody")
+	}
+	l, _ := listen(t, b)
+	send(t, a, "to somebody", l)
+	if n := l.count("to nobody"); n > 0 {
+		t.Errorf("%d signals from before it listened arrived at a listener", n)
+	}
+}
+
+func testSignalClosed(t *testing.T, join Joiner) {
+	b := join(t)
+	s, ok := b.(feed.Signaler)
+	if !ok {
+		t.Fatal("the bus carries no signals")
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := s.Signal(ctx, []byte("x")); err == nil {
+		t.Error("signal on a closed bus: no error")
+	}
+}
