@@ -8,6 +8,7 @@ import (
 
 	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/server"
+	"github.com/rejoin/rejoin/server/auth"
 	"github.com/rejoin/rejoin/storage/memory"
 )
 
@@ -47,17 +48,19 @@ func TestWait(t *testing.T) {
 		{"brought into 60s", events + "?after=151&wait=100h", func() { n.publish("chat", "x", 152) }, 152, 152, "152", false},
 		{"from=now", events + "?from=now&wait=1m", func() { n.publish("chat", "x", 153) }, 153, 153, "153", false},
 		{"no start", "/v1/feeds/new/events?wait=1m", func() { n.publish("new", "x", 1) }, 1, 1, "1", false},
-		{"a cursor in a feed trimmed to nothing", "/v1/feeds/gone/events?after=2&wait=1m", func() { n.publish("gone", "x", 6) }, 6, 6, "6", false},
+		{"a cursor in a feed trimmed to nothing; ephemeral events are none", "/v1/feeds/gone/events?after=2&wait=1m", func() {
+			seen := n.follow("/v1/feeds/gone/events", nil)
+			seen.block()
+			if err := n.publisher.PublishEphemeral(t.Context(), feed.Draft{Feed: "gone", Data: "x"}); err != nil {
+				t.Error(err)
+			}
+			seen.want("data: x\n")
+			n.publish("gone", "x", 6)
+		}, 6, 6, "6", false},
 		{"a cursor that is ahead", "/v1/feeds/old/events?after=21&wait=1m", func() {
 			n.publish("old", "not after the cursor", 21)
 			n.publish("old", "x", 22)
 		}, 22, 22, "22", false},
-		{"ephemeral events are none", "/v1/feeds/gone/events?after=6&wait=1m", func() {
-			if err := n.publisher.PublishEphemeral(t.Context(), feed.Draft{Feed: "gone", Data: "x"}); err != nil {
-				t.Error(err)
-			}
-			n.publish("gone", "x", 7)
-		}, 7, 7, "7", false},
 		{"until the feed is closed", events + "?after=153&wait=1m", func() { n.closeFeed("chat") }, 0, 0, "153", true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -140,6 +143,42 @@ func TestDrainEndsWaits(t *testing.T) {
 	}
 	if p := n.page(events+"?after=149&wait=1m", nil); len(p.Events) != 1 {
 		t.Errorf("%+v", p)
+	}
+}
+
+// TestWaitsCount: who waits is a subscriber, and is turned away where another
+// would be.
+func TestWaitsCount(t *testing.T) {
+	for limit, o := range map[int]server.Options{503: {Subscribers: 1}, 429: {SubscribersPerAddress: 1}} {
+		n := start(t, o, nil)
+		answer := n.wait(events + "?wait=1m")
+		r, body := n.do("GET", events+"?wait=1m", acceptJSON, "")
+		wantProblem(t, r, body, limit, "as many subscribers")
+		if r.Header.Get("Retry-After") == "" {
+			t.Errorf("%v", r.Header)
+		}
+		n.page(events, nil) // which does not wait
+		n.publish("chat", "x", 1)
+		if p := <-answer; len(p.Events) != 1 {
+			t.Errorf("%+v", p)
+		}
+		eventually(t, "there is room again", func() bool {
+			r, _ := n.do("GET", events+"?wait=1m", acceptJSON, "")
+			return r.StatusCode == http.StatusOK
+		})
+	}
+}
+
+// TestWaitOfATokenThatExpires: it ends with the token.
+func TestWaitOfATokenThatExpires(t *testing.T) {
+	n := guarded(t, auth.Options{Key: secret}, server.Options{})
+	token, err := auth.Sign(auth.Options{Key: secret}, auth.Rights{Subscribe: []string{"chat"}}, 3*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	if p := n.page(events+"?wait=1m", bearer(token)); len(p.Events) != 0 || time.Since(begin) > 30*time.Second {
+		t.Errorf("after %v: %+v", time.Since(begin), p)
 	}
 }
 

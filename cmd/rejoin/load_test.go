@@ -10,6 +10,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/viper"
+
+	"github.com/rejoin/rejoin/feed"
 )
 
 // load loads a configuration from a file, if it has content, and flags.
@@ -113,7 +115,7 @@ func TestEveryKeyFromTheEnvironment(t *testing.T) {
 		"listen": "0.0.0.0:1", "store.url": "sqlite:/x.db", "bus.url": "redis://h", "bus.verify": "2s",
 		"admin.listen": "127.0.0.1:2", "bus.prefix": "p", "bus.shards": "3", "bus.stream_length": "4",
 		"subscribe.heartbeat": "3s", "subscribe.retry": "4s", "subscribe.write_timeout": "5s", "subscribe.max_age": "6s",
-		"limits.event_bytes": "7", "limits.batch_events": "8", "limits.batch_bytes": "9", "idempotency.window": "10s", "auth.mode": "none", "auth.jwt.key": "s", "auth.jwt.key_file": "f", "auth.jwt.jwks_url": "u",
+		"limits.event_bytes": "7", "limits.batch_events": "8", "limits.batch_bytes": "9", "idempotency.window": "10s", "retention": "feeds=chat:* age=8h events=9", "auth.mode": "none", "auth.jwt.key": "s", "auth.jwt.key_file": "f", "auth.jwt.jwks_url": "u",
 		"auth.jwt.algorithms": "HS256, ES256", "auth.jwt.issuer": "i", "auth.jwt.audience": "a", "tls.cert": "c", "tls.key": "k",
 		"cors.origins": "https://a.example,https://b.example,", "drain.window": "8s", "log.level": "warn", "log.format": "json",
 	}
@@ -132,6 +134,7 @@ func TestEveryKeyFromTheEnvironment(t *testing.T) {
 		Subscribe:   SubscribeConfig{3 * time.Second, 4 * time.Second, 5 * time.Second, 6 * time.Second},
 		Limits:      LimitsConfig{7, 8, 9},
 		Idempotency: IdempotencyConfig{10 * time.Second},
+		Retention:   []feed.Rule{{Feeds: "chat:*", Age: 8 * time.Hour, Events: 9}},
 		Auth:        AuthConfig{"none", true, JWTConfig{"s", "f", "u", []string{"HS256", "ES256"}, "i", "a"}},
 		TLS:         TLSConfig{"c", "k"},
 		CORS:        CORSConfig{[]string{"https://a.example", "https://b.example"}},
