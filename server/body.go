@@ -16,6 +16,7 @@ const bodyTimeout = 30 * time.Second
 
 // boundBody bounds the time that the request's body may take, whether somebody
 // reads it or not: before it answers, net/http waits for what nobody has read.
+// It lifts the bound itself when the body is there.
 func boundBody(w http.ResponseWriter, r *http.Request) {
 	if r.ContentLength != 0 {
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
@@ -33,26 +34,28 @@ func boundBodies(next http.Handler) http.Handler {
 }
 
 // readBody returns the whole body, of at most limit bytes. what is its name in
-// the error, which wraps feed.ErrInvalid or feed.ErrTooLarge.
+// the error, which wraps feed.ErrInvalid, feed.ErrTooLarge or
+// os.ErrDeadlineExceeded.
 func readBody(w http.ResponseWriter, r *http.Request, what string, limit int) ([]byte, error) {
-	tooLarge := fmt.Errorf("%w: the %s has more than %d bytes", feed.ErrTooLarge, what, limit)
 	if r.ContentLength > int64(limit) {
-		return nil, tooLarge
+		return nil, bodyTooLarge(what, limit)
 	}
 	// What is announced may never come.
 	const trusted = 128 << 10
 	body := bytes.NewBuffer(make([]byte, 0, min(max(r.ContentLength, 0), trusted)+bytes.MinRead))
 	_, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, int64(limit)))
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return nil, tooLarge
+		return nil, bodyTooLarge(what, limit)
 	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
+	switch {
+	case err == nil:
+		return body.Bytes(), nil
+	case errors.Is(err, os.ErrDeadlineExceeded):
 		return nil, fmt.Errorf("the %s took longer than %v to come: %w", what, bodyTimeout, os.ErrDeadlineExceeded)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("%w: reading the %s: %w", feed.ErrInvalid, what, err)
-	}
-	// From here on, a deadline that passes would look like a client that left.
-	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
-	return body.Bytes(), nil
+	return nil, invalid("reading the %s: %v", what, err)
+}
+
+func bodyTooLarge(what string, limit int) error {
+	return fmt.Errorf("%w: the %s has more than %d bytes", feed.ErrTooLarge, what, limit)
 }

@@ -129,7 +129,7 @@ func TestNotModified(t *testing.T) {
 
 // TestTagsChange: with everything that the page says.
 func TestTagsChange(t *testing.T) {
-	n := startOn(t, server.Options{}, newKeeper(t))
+	n := startOn(t, newKeeper(t), server.Options{})
 	const path = events + "?after=2&limit=2"
 	seen := map[string]string{}
 	changed := func(what string) {
@@ -164,7 +164,7 @@ func TestTagsChange(t *testing.T) {
 	if n.tag("/v1/feeds/a/events/1") == n.tag("/v1/feeds/b/events/1") || n.tag("/v1/feeds/a/events/1") == n.tag("/v1/feeds/a/events/2") {
 		t.Error("different events have one tag")
 	}
-	other := startOn(t, server.Options{}, newKeeper(t))
+	other := startOn(t, newKeeper(t), server.Options{})
 	other.append("a", 3)
 	if n.tag("/v1/feeds/a/events") == other.tag("/v1/feeds/a/events") || n.tag("/v1/feeds/a/events/1") == other.tag("/v1/feeds/a/events/1") {
 		t.Error("different stores have one tag")
@@ -175,7 +175,7 @@ func TestTagsChange(t *testing.T) {
 // gives the same ids to other events.
 func TestTagsAfterARestore(t *testing.T) {
 	store := feedtest.NewStore()
-	n := startOn(t, server.Options{}, store)
+	n := startOn(t, store, server.Options{})
 	n.append("chat", 3)
 	last := store.History("chat").Events[2].Time
 	paths := []string{events, events + "?before=4", events + "/3"}

@@ -34,7 +34,9 @@ func (n *node) get(path string) string {
 }
 
 // TestFeeds goes through what is promised of lists, sentence by sentence.
-func TestFeeds(t *testing.T) {
+func TestFeeds(t *testing.T) { eachStore(t, testFeeds) }
+
+func testFeeds(t *testing.T) {
 	n := startHistory(t)
 	const (
 		chat = `{"feed":"chat","first":1,"last":150,"closed":false,"updated":T}`
@@ -70,7 +72,7 @@ func TestFeeds(t *testing.T) {
 
 // TestFeedsWalk: whoever follows next gets every feed once, by name.
 func TestFeedsWalk(t *testing.T) {
-	n := startOn(t, server.Options{}, newKeeper(t))
+	n := startOn(t, newKeeper(t), server.Options{})
 	var want []string
 	for i := range 205 {
 		name := fmt.Sprintf("room:%d", i)
@@ -240,7 +242,7 @@ func TestAllowedMethods(t *testing.T) {
 
 // TestStoreThatKeepsNoList: it can do everything else.
 func TestStoreThatKeepsNoList(t *testing.T) {
-	n := startOn(t, server.Options{}, struct{ feed.Store }{feedtest.NewStore()})
+	n := startOn(t, struct{ feed.Store }{feedtest.NewStore()}, server.Options{})
 	n.publish("chat", "x", 1)
 	for _, request := range []string{"GET /v1/feeds", "GET /v1/feeds/chat", "DELETE /v1/feeds/chat", "DELETE /v1/feeds/chat/events?before=3"} {
 		method, path, _ := strings.Cut(request, " ")

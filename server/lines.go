@@ -47,7 +47,7 @@ func parseLines(body []byte, feedName string, most int) (lines, error) {
 	number := 0
 	for line := range bytes.SplitSeq(body, []byte("\n")) {
 		number++
-		if len(bytes.Trim(line, " \t\r")) == 0 {
+		if len(bytes.Trim(line, jsonSpace)) == 0 {
 			continue
 		}
 		if len(l.drafts) == most {
@@ -99,7 +99,7 @@ func parseLine(line []byte, feedName string) (feed.Draft, error) {
 }
 
 // members is the JSON values of a line; nil for those that are not there.
-type members struct{ feed, eventType, data json.RawMessage }
+type members struct{ feed, eventType, data []byte }
 
 // parseObject splits a line strictly: encoding/json alone would take the last
 // of two members with one name, and names in any case.
@@ -107,35 +107,93 @@ func parseObject(line []byte) (m members, err error) {
 	if !utf8.Valid(line) {
 		return m, invalid("it is not UTF-8")
 	}
-	var object json.RawMessage
-	if err := json.Unmarshal(line, &object); err != nil {
-		return m, invalid("it is not JSON: %v", err)
+	if !json.Valid(line) {
+		return m, invalid("it is not JSON: %v", json.Unmarshal(line, new(json.RawMessage)))
 	}
-	if object[0] != '{' {
+	rest, ok := bytes.CutPrefix(bytes.TrimLeft(line, jsonSpace), []byte("{"))
+	if !ok {
 		return m, invalid("it is not a JSON object")
 	}
-	known := map[string]*json.RawMessage{"feed": &m.feed, "type": &m.eventType, "data": &m.data}
-	decoder := json.NewDecoder(bytes.NewReader(object))
-	_, err = decoder.Token()
-	for err == nil && decoder.More() {
-		var name json.Token
-		if name, err = decoder.Token(); err != nil {
-			break
+	for {
+		var quoted, value []byte
+		if quoted, rest = cutValue(rest); len(quoted) == 0 {
+			return m, nil
 		}
-		member := known[name.(string)]
+		value, rest = cutValue(rest)
+		var name string
+		if err := json.Unmarshal(quoted, &name); err != nil {
+			return m, err
+		}
+		member := m.named(name)
 		switch {
 		case member == nil:
 			return m, invalid("the member %.40q is unknown", name)
 		case *member != nil:
 			return m, invalid("the member %q is there twice", name)
 		}
-		err = decoder.Decode(member)
+		*member = value
 	}
-	return m, err
+}
+
+func (m *members) named(name string) *[]byte {
+	switch name {
+	case "feed":
+		return &m.feed
+	case "type":
+		return &m.eventType
+	case "data":
+		return &m.data
+	}
+	return nil
+}
+
+const jsonSpace = " \t\r"
+
+// cutValue cuts the next value, be it a member's or its name, off the rest of an
+// object in valid JSON. At the end of the object, it is empty.
+func cutValue(s []byte) (value, rest []byte) {
+	s = bytes.TrimLeft(s, jsonSpace+",:")
+	n := 0
+	switch s[0] {
+	case '"':
+		n = stringLen(s)
+	case '{', '[':
+		n = nestedLen(s)
+	default:
+		n = bytes.IndexAny(s, jsonSpace+",}")
+	}
+	return s[:n], s[n:]
+}
+
+func stringLen(s []byte) int {
+	for i := 1; ; i++ {
+		switch s[i] {
+		case '\\':
+			i++
+		case '"':
+			return i + 1
+		}
+	}
+}
+
+func nestedLen(s []byte) int {
+	depth := 0
+	for i := 0; ; i++ {
+		switch s[i] {
+		case '"':
+			i += stringLen(s[i:]) - 1
+		case '{', '[':
+			depth++
+		case '}', ']':
+			if depth--; depth == 0 {
+				return i + 1
+			}
+		}
+	}
 }
 
 // parseText returns the text of a JSON string.
-func parseText(name string, value json.RawMessage) (text string, err error) {
+func parseText(name string, value []byte) (text string, err error) {
 	if value[0] != '"' {
 		return "", invalid("the member %q is not a string", name)
 	}

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -17,6 +18,8 @@ type Sources struct {
 	// Refused returns how many events the bus refused because it had them, or
 	// later ones, already; nil if it never does.
 	Refused func() uint64
+	// Appends may be nil.
+	Appends *Appends
 }
 
 // Metrics returns a handler that shows sources to Prometheus, in a registry of
@@ -24,7 +27,37 @@ type Sources struct {
 func Metrics(sources Sources) http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collector{sources})
+	if a := sources.Appends; a != nil {
+		registry.MustRegister(a.seconds, a.events)
+	}
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
+}
+
+// Appends measures what a publisher appends.
+type Appends struct{ seconds, events prometheus.Histogram }
+
+// NewAppends returns one that has measured nothing.
+func NewAppends() *Appends {
+	return &Appends{
+		// From a fast disk to a store that is hardly there.
+		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "rejoin_append_seconds",
+			Help:    "Time that the store took to commit, of each commit.",
+			Buckets: []float64{.0002, .0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10},
+		}),
+		// From one at a time to what a commit takes at most.
+		events: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "rejoin_append_batch_events",
+			Help:    "Events that were committed together, of each commit.",
+			Buckets: prometheus.ExponentialBuckets(1, 2, 13),
+		}),
+	}
+}
+
+// Observe is for feed.PublisherOptions.
+func (a *Appends) Observe(took time.Duration, events int) {
+	a.seconds.Observe(took.Seconds())
+	a.events.Observe(float64(events))
 }
 
 // collector reads the metrics when they are asked for.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -54,5 +55,30 @@ func TestMetrics(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestAppendMetrics(t *testing.T) {
+	n := start(t, server.Options{}, nil)
+	appends := server.NewAppends()
+	appends.Observe(3*time.Millisecond, 1)
+	appends.Observe(time.Minute, 5000)
+	metrics := httptest.NewRecorder()
+	server.Metrics(server.Sources{Hub: n.hub, Publisher: n.publisher, Appends: appends}).
+		ServeHTTP(metrics, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	for _, line := range []string{
+		`rejoin_append_seconds_bucket{le="0.002"} 0`,
+		`rejoin_append_seconds_bucket{le="0.005"} 1`,
+		`rejoin_append_seconds_bucket{le="10"} 1`,
+		`rejoin_append_seconds_sum 60.003`,
+		`rejoin_append_seconds_count 2`,
+		`rejoin_append_batch_events_bucket{le="1"} 1`,
+		`rejoin_append_batch_events_bucket{le="4096"} 1`,
+		`rejoin_append_batch_events_bucket{le="+Inf"} 2`,
+		`rejoin_append_batch_events_sum 5001`,
+	} {
+		if !strings.Contains(metrics.Body.String(), line+"\n") {
+			t.Errorf("%s is not in\n%s", line, metrics.Body)
+		}
 	}
 }

@@ -12,12 +12,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/rejoin/rejoin/feed"
-	"github.com/rejoin/rejoin/feed/feedtest"
 	"github.com/rejoin/rejoin/server"
 )
-
-// newKeeper makes the store that pages and feeds are tested on.
-func newKeeper(*testing.T) feed.Keeper { return feedtest.NewStore() }
 
 var acceptJSON = map[string]string{"Accept": "application/json"}
 
@@ -124,7 +120,7 @@ func (n *node) delete(path string) {
 // startHistory runs a node with the feeds chat (1 to 150), old (11 to 20, the
 // rest is trimmed), gone (1 to 5, deleted), done (1 to 3, closed).
 func startHistory(t *testing.T) *node {
-	n := startOn(t, server.Options{}, newKeeper(t))
+	n := startOn(t, newKeeper(t), server.Options{})
 	n.append("chat", 150)
 	n.append("old", 20)
 	n.delete("/v1/feeds/old/events?before=11")
@@ -136,7 +132,9 @@ func startHistory(t *testing.T) *node {
 }
 
 // TestPage goes through what is promised of a page, sentence by sentence.
-func TestPage(t *testing.T) {
+func TestPage(t *testing.T) { eachStore(t, testPage) }
+
+func testPage(t *testing.T) {
 	n := startHistory(t)
 	bounds := map[string][2]uint64{"chat": {1, 150}, "old": {11, 20}, "gone": {6, 5}, "done": {1, 3}, "new": {1, 0}}
 	lastEventID := func(c string) map[string]string { return map[string]string{"Last-Event-ID": c} }
@@ -222,7 +220,7 @@ func TestPage(t *testing.T) {
 
 // TestPageOnTheWire holds a page to the contract byte for byte.
 func TestPageOnTheWire(t *testing.T) {
-	n := startOn(t, server.Options{}, newKeeper(t))
+	n := startOn(t, newKeeper(t), server.Options{})
 	for _, path := range []string{"/v1/feeds/chat:42/events", "/v1/feeds/chat%3A42/events"} {
 		if r, body := n.do("GET", path, acceptJSON, ""); body != `{"feed":"chat:42","events":[],"cursor":"0","first":1,"last":0,"closed":false}`+"\n" {
 			t.Errorf("%s %s", r.Status, body)

@@ -52,7 +52,7 @@ func wantWalk(t *testing.T, pages [][2]uint64, rel string, low, high uint64) {
 
 // TestWalk: whoever follows the links gets every event once, either way.
 func TestWalk(t *testing.T) {
-	n := startOn(t, server.Options{}, newKeeper(t))
+	n := startOn(t, newKeeper(t), server.Options{})
 	n.append("chat", 1234)
 	for _, limit := range []int{7, 100, 1000} {
 		for rel, start := range map[string]string{"next": "after=0", "prev": "before=1235"} {
@@ -67,7 +67,7 @@ func TestWalk(t *testing.T) {
 
 // TestPageBytes: large events make short pages, which lose none.
 func TestPageBytes(t *testing.T) {
-	n := startOn(t, server.Options{}, newKeeper(t))
+	n := startOn(t, newKeeper(t), server.Options{})
 	small, large := "x", strings.Repeat("x", 59_000) // 71 large ones are less than 4 MiB, 72 more
 	for i := range 600 {
 		data := small
@@ -111,7 +111,7 @@ func TestAnEventLargerThanAPage(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	n := startOn(t, server.Options{}, store)
+	n := startOn(t, store, server.Options{})
 	wantWalk(t, n.walk(events, "next"), "next", 1, 3)
 	pages := n.walk(events+"?before=4", "prev")
 	wantWalk(t, pages, "prev", 1, 3)
@@ -136,7 +136,7 @@ func (d *discard) Write(b []byte) (int, error) {
 // TestPageMemory: a page that is 24 MB on the wire, because of what JSON makes
 // of control characters, never is in memory.
 func TestPageMemory(t *testing.T) {
-	n := startOn(t, server.Options{}, feedtest.NewStore()) // which hands out what it has without copying it
+	n := startOn(t, feedtest.NewStore(), server.Options{}) // which hands out what it has without copying it
 	for range 70 {
 		if _, err := n.publisher.Publish(t.Context(), feed.Draft{Feed: "chat", Data: strings.Repeat("\x01", 59_000)}); err != nil {
 			t.Fatal(err)
@@ -159,7 +159,7 @@ func TestPageMemory(t *testing.T) {
 // TestNothingFallsBetween: the page is rendered, then the stream is opened with
 // its cursor, while others publish.
 func TestNothingFallsBetween(t *testing.T) {
-	n := startOn(t, server.Options{}, newKeeper(t))
+	n := startOn(t, newKeeper(t), server.Options{})
 	const total, readers = 2000, 8
 	var work sync.WaitGroup
 	work.Go(func() {
@@ -202,7 +202,7 @@ func TestNothingFallsBetween(t *testing.T) {
 // TestTrimmedWhileWalking: pages go on with the oldest that is kept; the stream
 // that is opened after a gap says so.
 func TestTrimmedWhileWalking(t *testing.T) {
-	n := startOn(t, server.Options{}, newKeeper(t))
+	n := startOn(t, newKeeper(t), server.Options{})
 	n.append("chat", 100)
 	p := n.page(events+"?limit=10", nil)
 	n.delete(events + "?before=51")
@@ -234,12 +234,12 @@ func TestTrimmedWithinAPage(t *testing.T) {
 	for _, test := range []struct{ before, low, high uint64 }{{220, 220, 300}, {260, 260, 300}, {301, 0, 0}} {
 		store := feedtest.NewStore()
 		var reads atomic.Int64
-		n := startOn(t, server.Options{}, store.Through(func(ctx context.Context, c feedtest.Call) error {
+		n := startOn(t, store.Through(func(ctx context.Context, c feedtest.Call) error {
 			if c.At == feedtest.ReadAsked && reads.Add(1) == 3 {
 				return store.Trim(ctx, "chat", test.before)
 			}
 			return nil
-		}))
+		}), server.Options{})
 		for range 300 {
 			if _, err := n.publisher.Publish(t.Context(), feed.Draft{Feed: "chat", Data: strings.Repeat("x", 50_000)}); err != nil {
 				t.Fatal(err)

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"fmt"
 	"net/http"
 	"net/url"
 	"time"
@@ -73,7 +74,7 @@ func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
 		s.options.Console.ServeHTTP(w, r)
 		return
 	}
-	writeProblem(w, http.StatusNotFound, "there is nothing at "+r.URL.Path)
+	writeProblem(w, http.StatusNotFound, fmt.Sprintf("there is nothing at %.100s", r.URL.Path))
 }
 
 func (s *Server) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
@@ -83,7 +84,7 @@ func (s *Server) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 			w.Header().Add("Allow", method)
 		}
 	}
-	writeProblem(w, http.StatusMethodNotAllowed, r.Method+" is not possible here")
+	writeProblem(w, http.StatusMethodNotAllowed, fmt.Sprintf("%.20s is not possible here", r.Method))
 }
 
 // logRequests logs each request when it has been answered, for debugging. The

@@ -13,12 +13,12 @@ import (
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
-	"github.com/rejoin/rejoin/feed/feedtest"
 	"github.com/rejoin/rejoin/server"
 	"github.com/rejoin/rejoin/storage/memory"
 )
 
-// node is a whole Rejoin but for its configuration, with real connections.
+// node is a whole Rejoin but for its configuration: a real store, a real bus,
+// real connections.
 type node struct {
 	*server.Server
 	t         *testing.T
@@ -28,22 +28,19 @@ type node struct {
 	publisher *feed.Publisher
 }
 
-// newStore returns the store that the tests run on.
-func newStore(testing.TB) feed.Store { return feedtest.NewStore() }
-
 // start runs a node for the length of the test. wrap, if not nil, stands
 // between the node and its store.
 func start(t *testing.T, o server.Options, wrap func(feed.Store) feed.Store) *node {
 	t.Helper()
-	store := newStore(t)
+	var store feed.Store = newKeeper(t)
 	if wrap != nil {
 		store = wrap(store)
 	}
-	return startOn(t, o, store)
+	return startOn(t, store, o)
 }
 
-// startOn runs a node on a store, which it closes.
-func startOn(t *testing.T, o server.Options, store feed.Store) *node {
+// startOn runs a node on a store that it closes.
+func startOn(t *testing.T, store feed.Store, o server.Options) *node {
 	t.Helper()
 	bus := memory.NewBus()
 	hub := feed.NewHub(store, bus, feed.HubOptions{})

@@ -17,17 +17,18 @@ import (
 // Config is everything that can be configured. [DefaultConfig] has the
 // defaults, [Load] reads it, Validate judges it.
 type Config struct {
-	Listen    string
-	Admin     AdminConfig
-	Store     StoreConfig
-	Bus       BusConfig
-	Subscribe SubscribeConfig
-	Limits    LimitsConfig
-	Auth      AuthConfig
-	TLS       TLSConfig
-	CORS      CORSConfig
-	Drain     DrainConfig
-	Log       LogConfig
+	Listen      string
+	Admin       AdminConfig
+	Store       StoreConfig
+	Bus         BusConfig
+	Subscribe   SubscribeConfig
+	Limits      LimitsConfig
+	Idempotency IdempotencyConfig
+	Auth        AuthConfig
+	TLS         TLSConfig
+	CORS        CORSConfig
+	Drain       DrainConfig
+	Log         LogConfig
 }
 
 // AdminConfig is about the address for operators.
@@ -59,7 +60,14 @@ type SubscribeConfig struct {
 
 // LimitsConfig is what one client may ask for.
 type LimitsConfig struct {
-	EventBytes int // of one event's data, a line break counting 7
+	EventBytes  int // of one event's data, a line break counting 7
+	BatchEvents int // that are published at once
+	BatchBytes  int // of the body that they come in
+}
+
+// IdempotencyConfig is about publishing that can be repeated.
+type IdempotencyConfig struct {
+	Window time.Duration // for which keys are remembered
 }
 
 // AuthConfig says who may subscribe and publish.
@@ -84,15 +92,16 @@ type LogConfig struct {
 // DefaultConfig returns the configuration of a server that was told nothing.
 func DefaultConfig() Config {
 	return Config{
-		Listen:    "127.0.0.1:8080",
-		Admin:     AdminConfig{Listen: "off"},
-		Store:     StoreConfig{URL: "sqlite:rejoin.db"},
-		Bus:       BusConfig{URL: "memory", Prefix: "rejoin", Shards: 16, StreamLength: 1000, Verify: time.Second},
-		Subscribe: SubscribeConfig{Heartbeat: 15 * time.Second, Retry: 2 * time.Second, WriteTimeout: 30 * time.Second},
-		Limits:    LimitsConfig{EventBytes: feed.DefaultEventBytes},
-		Auth:      AuthConfig{Mode: "none"},
-		Drain:     DrainConfig{Window: 10 * time.Second},
-		Log:       LogConfig{Level: "info", Format: "text"},
+		Listen:      "127.0.0.1:8080",
+		Admin:       AdminConfig{Listen: "off"},
+		Store:       StoreConfig{URL: "sqlite:rejoin.db"},
+		Bus:         BusConfig{URL: "memory", Prefix: "rejoin", Shards: 16, StreamLength: 1000, Verify: time.Second},
+		Subscribe:   SubscribeConfig{Heartbeat: 15 * time.Second, Retry: 2 * time.Second, WriteTimeout: 30 * time.Second},
+		Limits:      LimitsConfig{EventBytes: feed.DefaultEventBytes, BatchEvents: 1000, BatchBytes: 4 << 20},
+		Idempotency: IdempotencyConfig{Window: 24 * time.Hour},
+		Auth:        AuthConfig{Mode: "none"},
+		Drain:       DrainConfig{Window: 10 * time.Second},
+		Log:         LogConfig{Level: "info", Format: "text"},
 	}
 }
 
@@ -115,6 +124,9 @@ func (c Config) Validate() error {
 		// which common client libraries give up: they would reconnect to the
 		// same event for ever.
 		checkBetween("limits.event_bytes", c.Limits.EventBytes, 1, feed.DefaultEventBytes),
+		checkBetween("limits.batch_events", c.Limits.BatchEvents, 1, 10_000),
+		checkBetween("limits.batch_bytes", c.Limits.BatchBytes, 1, 64<<20),
+		checkBetween("idempotency.window", c.Idempotency.Window, time.Second, 365*24*time.Hour),
 		checkOneOf("auth.mode", c.Auth.Mode, "none", "jwt"),
 		checkJWT(c.Auth),
 		checkTLS(c.TLS),

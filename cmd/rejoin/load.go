@@ -37,6 +37,9 @@ func (c *Config) keys() []key {
 		{"subscribe.write_timeout", duration(&c.Subscribe.WriteTimeout)},
 		{"subscribe.max_age", duration(&c.Subscribe.MaxAge)},
 		{"limits.event_bytes", number(&c.Limits.EventBytes)},
+		{"limits.batch_events", number(&c.Limits.BatchEvents)},
+		{"limits.batch_bytes", number(&c.Limits.BatchBytes)},
+		{"idempotency.window", duration(&c.Idempotency.Window)},
 		{"auth.mode", func(value string) error {
 			c.Auth.Mode, c.Auth.Written = value, true
 			return nil

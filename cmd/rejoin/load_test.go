@@ -113,7 +113,7 @@ func TestEveryKeyFromTheEnvironment(t *testing.T) {
 		"listen": "0.0.0.0:1", "store.url": "sqlite:/x.db", "bus.url": "redis://h", "bus.verify": "2s",
 		"admin.listen": "127.0.0.1:2", "bus.prefix": "p", "bus.shards": "3", "bus.stream_length": "4",
 		"subscribe.heartbeat": "3s", "subscribe.retry": "4s", "subscribe.write_timeout": "5s", "subscribe.max_age": "6s",
-		"limits.event_bytes": "7", "auth.mode": "none", "auth.jwt.key": "s", "auth.jwt.key_file": "f", "auth.jwt.jwks_url": "u",
+		"limits.event_bytes": "7", "limits.batch_events": "8", "limits.batch_bytes": "9", "idempotency.window": "10s", "auth.mode": "none", "auth.jwt.key": "s", "auth.jwt.key_file": "f", "auth.jwt.jwks_url": "u",
 		"auth.jwt.algorithms": "HS256, ES256", "auth.jwt.issuer": "i", "auth.jwt.audience": "a", "tls.cert": "c", "tls.key": "k",
 		"cors.origins": "https://a.example,https://b.example,", "drain.window": "8s", "log.level": "warn", "log.format": "json",
 	}
@@ -125,17 +125,18 @@ func TestEveryKeyFromTheEnvironment(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Config{
-		Listen:    "0.0.0.0:1",
-		Admin:     AdminConfig{"127.0.0.1:2"},
-		Store:     StoreConfig{"sqlite:/x.db"},
-		Bus:       BusConfig{"redis://h", "p", 3, 4, 2 * time.Second},
-		Subscribe: SubscribeConfig{3 * time.Second, 4 * time.Second, 5 * time.Second, 6 * time.Second},
-		Limits:    LimitsConfig{7},
-		Auth:      AuthConfig{"none", true, JWTConfig{"s", "f", "u", []string{"HS256", "ES256"}, "i", "a"}},
-		TLS:       TLSConfig{"c", "k"},
-		CORS:      CORSConfig{[]string{"https://a.example", "https://b.example"}},
-		Drain:     DrainConfig{8 * time.Second},
-		Log:       LogConfig{"warn", "json"},
+		Listen:      "0.0.0.0:1",
+		Admin:       AdminConfig{"127.0.0.1:2"},
+		Store:       StoreConfig{"sqlite:/x.db"},
+		Bus:         BusConfig{"redis://h", "p", 3, 4, 2 * time.Second},
+		Subscribe:   SubscribeConfig{3 * time.Second, 4 * time.Second, 5 * time.Second, 6 * time.Second},
+		Limits:      LimitsConfig{7, 8, 9},
+		Idempotency: IdempotencyConfig{10 * time.Second},
+		Auth:        AuthConfig{"none", true, JWTConfig{"s", "f", "u", []string{"HS256", "ES256"}, "i", "a"}},
+		TLS:         TLSConfig{"c", "k"},
+		CORS:        CORSConfig{[]string{"https://a.example", "https://b.example"}},
+		Drain:       DrainConfig{8 * time.Second},
+		Log:         LogConfig{"warn", "json"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -201,6 +202,11 @@ func TestFaults(t *testing.T) {
 		"limits: {event_bytes: 60001}":            "limits.event_bytes: 60001 is not from 1 to 60000",
 		"limits: {event_bytes: 0}":                "limits.event_bytes: 0 is not from",
 		"limits: {event_bytes: 1.5}":              `limits.event_bytes: "1.5" is not a whole number`,
+		"limits: {batch_events: 0}":               "limits.batch_events: 0 is not from 1 to 10000",
+		"limits: {batch_bytes: 67108865}":         "limits.batch_bytes: 67108865 is not from 1 to 67108864",
+		"limits: {batch_bytes: 4 MiB}":            `limits.batch_bytes: "4 MiB" is not a whole number`,
+		"idempotency: {window: 999ms}":            "idempotency.window: 999ms is not from 1s to",
+		"idempotency: {window: 8761h}":            "idempotency.window: 8761h0m0s is not from 1s to",
 		"limits: {event_bytes: lots}":             `limits.event_bytes: "lots" is not a whole number`,
 		"auth: {mode: basic}":                     `auth.mode: "basic" is not one of none, jwt`,
 		"auth: {mode: jwt}":                       "auth.jwt.key: nothing says what tokens are verified with",

@@ -25,24 +25,32 @@ type node struct {
 	hub       *feed.Hub
 	publisher *feed.Publisher
 	refused   func() uint64
+	appends   *server.Appends
 	server    *server.Server
 }
 
 // openNode opens what the configuration names on top of store, which it owns
 // from here on.
 func openNode(store feed.Store, c Config, verifier *auth.Verifier, logger *slog.Logger) (*node, error) {
-	n := &node{store: store}
+	n := &node{store: store, appends: server.NewAppends()}
 	if err := n.openBus(c.Bus, logger); err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
 	n.hub = feed.NewHub(store, n.bus, feed.HubOptions{Verify: c.Bus.Verify, Logger: logger})
-	n.publisher = feed.NewPublisher(store, n.hub, n.bus, feed.PublisherOptions{EventBytes: c.Limits.EventBytes, Logger: logger})
+	n.publisher = feed.NewPublisher(store, n.hub, n.bus, feed.PublisherOptions{
+		EventBytes: c.Limits.EventBytes,
+		KeyWindow:  c.Idempotency.Window,
+		Observe:    n.appends.Observe,
+		Logger:     logger,
+	})
 	n.server = server.New(n.hub, n.publisher, server.Options{
 		Heartbeat:    c.Subscribe.Heartbeat,
 		Retry:        c.Subscribe.Retry,
 		WriteTimeout: c.Subscribe.WriteTimeout,
 		MaxAge:       c.Subscribe.MaxAge,
 		EventBytes:   c.Limits.EventBytes,
+		BatchEvents:  c.Limits.BatchEvents,
+		BatchBytes:   c.Limits.BatchBytes,
 		Auth:         verifier,
 		Origins:      c.CORS.Origins,
 		Console:      web.Handler(),
@@ -68,6 +76,10 @@ func (n *node) openBus(c BusConfig, logger *slog.Logger) error {
 	}
 	n.bus, n.refused = bus, func() uint64 { return bus.Stats().Refused }
 	return nil
+}
+
+func (n *node) sources() server.Sources {
+	return server.Sources{Hub: n.hub, Publisher: n.publisher, Refused: n.refused, Appends: n.appends}
 }
 
 // close closes everything, what takes from others before what gives.

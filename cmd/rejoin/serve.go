@@ -131,7 +131,7 @@ func (l listeners) serve(ctx context.Context, store feed.Store, c Config, guards
 		if n, err = openNode(store, c, guards.verifier, logger); err != nil {
 			return err
 		}
-		admin.set(adminHandler(server.Metrics(server.Sources{Hub: n.hub, Publisher: n.publisher, Refused: n.refused})))
+		admin.set(adminHandler(server.Metrics(n.sources())))
 		public.set(n.server)
 		return nil
 	}

@@ -1,0 +1,48 @@
+package server_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/storage/postgres"
+	"github.com/rejoin/rejoin/storage/sqlite"
+	"github.com/rejoin/rejoin/storage/storagetest"
+)
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	storagetest.StopPostgres()
+	os.Exit(code)
+}
+
+// newKeeper opens an empty store: in SQLite, or in what eachStore says.
+var newKeeper = newSQLite
+
+func newSQLite(t testing.TB) feed.Keeper {
+	t.Helper()
+	store, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "rejoin.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return store
+}
+
+func newPostgres(t testing.TB) feed.Keeper {
+	t.Helper()
+	store, err := postgres.Open(t.Context(), storagetest.SharedPostgres(t).NewDatabase(t), postgres.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return store
+}
+
+// eachStore runs a test on each kind of store: what a client sees is the same.
+func eachStore(t *testing.T, run func(t *testing.T)) {
+	defer func() { newKeeper = newSQLite }()
+	for name, open := range map[string]func(testing.TB) feed.Keeper{"sqlite": newSQLite, "postgres": newPostgres} {
+		newKeeper = open
+		t.Run(name, run)
+	}
+}
