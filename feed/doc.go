@@ -84,6 +84,6 @@
 //
 //	flights.mu > Hub.mu > log.mu
 //
-// log.subsMu, Hub.grownMu, segment.mu, Publisher.mu, teller.mu and outage.mu are
-// taken alone. Of a log, users and idle belong to Hub.mu, and queued to Hub.grownMu.
+// log.subsMu, Hub.grownMu, segment.mu, Publisher.mu, teller.mu, signals.mu,
+// doubts.mu and outage.mu are taken alone. Of a log, users and idle belong to Hub.mu, and queued to Hub.grownMu.
 package feed

@@ -15,7 +15,8 @@ const (
 	ephemeraEvents = 64
 	ephemeraBytes  = 256 << 10
 
-	// How long it is worth waiting to hear that a feed is closed.
+	// How long an ephemeral event waits for the store to say whether the feed
+	// is closed.
 	closedPatience = 250 * time.Millisecond
 )
 
@@ -94,8 +95,17 @@ func (p *Publisher) PublishEphemeral(ctx context.Context, d Draft) error {
 	}
 	e := Event{Feed: d.Feed, Type: d.Type, Data: d.Data, JSON: d.JSON, Time: time.Now().UTC().Truncate(time.Millisecond)}
 	p.hub.ephemeral(e)
-	p.hub.signals.send(signalEphemeral, note{Event: &e})
+	p.hub.signals.send(note{Kind: signalEphemeral, Event: &e})
 	return nil
+}
+
+// ephemeral says whether e, which came from another node, can be one: a bus is
+// not trusted with what a browser would take for something else.
+func (e *Event) ephemeral() bool {
+	const limit = 1 << 29 // the other node's is not known
+	d := Draft{Feed: e.Feed, Type: e.Type, Data: e.Data, JSON: e.JSON}
+	clean, err := d.clean(limit)
+	return err == nil && clean == d && e.ID == 0
 }
 
 // isClosed says whether the feed is known to be closed. While the store does
@@ -106,10 +116,25 @@ func (h *Hub) isClosed(ctx context.Context, feed string) bool {
 			return b.Closed
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, closedPatience)
-	defer cancel()
-	all, err := h.store.Bounds(ctx, []string{feed})
-	return err == nil && all[0].Closed
+	call := h.bounds.join(feed, h.start, func() (Bounds, error) {
+		if h.ctx.Err() != nil {
+			return Bounds{}, ErrStopped
+		}
+		all, err := h.store.Bounds(h.ctx, []string{feed})
+		if err != nil {
+			return Bounds{}, err
+		}
+		return all[0], nil
+	})
+	patience := time.NewTimer(closedPatience)
+	defer patience.Stop()
+	select {
+	case <-call.done:
+		return call.err == nil && call.value.Closed
+	case <-patience.C:
+	case <-ctx.Done():
+	}
+	return false
 }
 
 // ephemeral hands the event to the subscribers of this node.
@@ -119,7 +144,7 @@ func (h *Hub) ephemeral(e Event) {
 		return
 	}
 	l.mu.Lock()
-	l.ephemera.add(e, time.Now(), memory)
+	l.ephemera.add(e, time.Now(), memory/2)
 	l.mu.Unlock()
 	h.settle(l, outcome{grew: true})
 }

@@ -11,7 +11,7 @@ func (h *Hub) Logs() (names string, bytes int) {
 	for name, l := range h.logs {
 		l.mu.Lock()
 		all = append(all, name)
-		bytes += l.bytes
+		bytes += l.bytes + l.ephemera.bytes
 		l.mu.Unlock()
 	}
 	return strings.Join(all, " "), bytes

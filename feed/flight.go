@@ -1,6 +1,7 @@
 package feed
 
 import (
+	"maps"
 	"sync"
 	"time"
 )
@@ -75,6 +76,9 @@ func (f *flights[K, V]) join(key K, start func(func()), fn func() (V, error)) *f
 func (f *flights[K, V]) land(key K, c *flight[V]) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.calls[key] != c {
+		return // forgotten
+	}
 	if c.err != nil || f.keep == 0 || f.kept >= f.most {
 		delete(f.calls, key)
 		return
@@ -84,6 +88,15 @@ func (f *flights[K, V]) land(key K, c *flight[V]) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.kept--
-		delete(f.calls, key)
+		if f.calls[key] == c {
+			delete(f.calls, key)
+		}
 	})
+}
+
+// forget keeps what is or was called for these keys from those who join later.
+func (f *flights[K, V]) forget(which func(K) bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	maps.DeleteFunc(f.calls, func(key K, _ *flight[V]) bool { return which(key) })
 }

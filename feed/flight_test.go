@@ -76,3 +76,47 @@ func TestFlightsKeep(t *testing.T) {
 		}
 	})
 }
+
+// What is forgotten is for those who have it already.
+func TestFlightsForget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := flights[string, int]{keep: time.Second, most: 2}
+		calls, open := 0, make(chan struct{})
+		ask := func(key string) *flight[int] {
+			return f.join(key, begin, func() (int, error) {
+				calls++
+				mine := calls
+				if key == "a" {
+					<-open
+				}
+				return mine, nil
+			})
+		}
+		kept := ask("b")
+		<-kept.done
+		first := ask("a")
+		synctest.Wait()
+		f.forget(func(key string) bool { return key == "a" })
+		second := ask("a")
+		close(open)
+		<-first.done
+		<-second.done
+		if first == second || first.value == second.value {
+			t.Errorf("both are %d", second.value)
+		}
+		if ask("a") != second || ask("b") != kept {
+			t.Error("what was not forgotten was asked for again")
+		}
+		f.forget(func(key string) bool { return key == "b" })
+		if ask("b") == kept {
+			t.Error("what was kept was not forgotten")
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.kept != 0 || len(f.calls) != 0 {
+			t.Errorf("%d results kept, %d in the map after their time", f.kept, len(f.calls))
+		}
+	})
+}

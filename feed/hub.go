@@ -69,6 +69,7 @@ type Hub struct {
 	bounds flights[string, Bounds]
 
 	signals *signals
+	doubts  doubts
 
 	outage outage // of the store
 	counts counts
@@ -98,6 +99,7 @@ func NewHub(store Store, bus Bus, o HubOptions) *Hub {
 		logs:   make(map[string]*log),
 		wake:   make(chan struct{}, 1),
 		missed: make(chan struct{}, 1),
+		doubts: doubts{more: make(chan struct{}, 1)},
 		pages:  flights[pageKey, page]{keep: time.Second, most: 16},
 	}
 	h.signals = newSignals(bus, rand.Text())
@@ -105,6 +107,7 @@ func NewHub(store Store, bus Bus, o HubOptions) *Hub {
 	h.work.Go(h.wakeLoop)
 	h.work.Go(h.verifyLoop)
 	h.work.Go(h.tailLoop)
+	h.work.Go(h.doubtLoop)
 	if h.signals.bus != nil {
 		h.work.Go(func() { h.signals.sendLoop(h.ctx) })
 		h.work.Go(h.listen)

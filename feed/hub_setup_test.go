@@ -55,6 +55,7 @@ type rig struct {
 	t     *testing.T
 	store *feedtest.Store // without a gate
 	bus   *quietBus
+	wire  *wire // in place of bus, of a node among others
 	hub   *feed.Hub
 	pub   *feed.Publisher
 	gate  atomic.Pointer[feedtest.Gate]
@@ -66,15 +67,7 @@ type rig struct {
 // newRig starts a rig, which ends with the test. It belongs in a bubble.
 func newRig(t *testing.T) *rig {
 	r := &rig{t: t, store: feedtest.NewStore(), bus: &quietBus{}, calls: make(map[feedtest.Point]int)}
-	store := r.store.Through(func(ctx context.Context, c feedtest.Call) error {
-		r.mu.Lock()
-		r.calls[c.At]++
-		r.mu.Unlock()
-		if g := r.gate.Load(); g != nil {
-			return (*g)(ctx, c)
-		}
-		return nil
-	})
+	store := r.store.Through(r.notice)
 	r.hub = feed.NewHub(store, r.bus, feed.HubOptions{Logger: quiet})
 	r.pub = feed.NewPublisher(store, r.hub, r.bus, feed.PublisherOptions{Logger: quiet})
 	t.Cleanup(func() {
@@ -83,6 +76,17 @@ func newRig(t *testing.T) *rig {
 		r.hub.Close()
 	})
 	return r
+}
+
+// notice counts a call of the store and has the gate, if there is one, hold it.
+func (r *rig) notice(ctx context.Context, c feedtest.Call) error {
+	r.mu.Lock()
+	r.calls[c.At]++
+	r.mu.Unlock()
+	if g := r.gate.Load(); g != nil {
+		return (*g)(ctx, c)
+	}
+	return nil
 }
 
 func (r *rig) hold(g feedtest.Gate) { r.gate.Store(&g) }

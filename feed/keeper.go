@@ -46,9 +46,10 @@ func (h *Hub) Info(ctx context.Context, feed string) (info Info, ok bool, err er
 	return feeds[0], true, nil
 }
 
-// Trim gives up the feed's events below the id before, those that exist. This
-// node's subscribers do not get them any more from then on; the other nodes
-// hear of it at once or at the next verification.
+// Trim gives up the feed's events below the id before, those that exist. Once it
+// has returned without an error, this node's subscribers do not get them any
+// more; the other nodes hear of it at once or at the next verification. After an
+// error, the events may be gone or not; the same call can be made again.
 func (h *Hub) Trim(ctx context.Context, feed string, before uint64) error {
 	k, err := h.keeper()
 	if err != nil {
@@ -65,14 +66,22 @@ func (h *Hub) Trim(ctx context.Context, feed string, before uint64) error {
 	if err := k.Trim(ctx, feed, before); err != nil {
 		return err
 	}
+	h.signals.send(note{Kind: signalChanged, Feed: feed})
+	h.forget(feed)
 	if l, _ := h.lookup(feed); l != nil {
-		l.trim(before) // in case the store does not answer once more
 		if _, err := h.readBounds(ctx, l); err != nil {
 			signal(h.missed)
+			return fmt.Errorf("see what the trim has left: %w", err)
 		}
 	}
-	h.signals.send(signalChanged, note{Feed: feed})
 	return nil
+}
+
+// forget keeps answers of the store that may be older than a trim from those
+// who have yet to ask. Who has asked already has a log, which knows better.
+func (h *Hub) forget(feed string) {
+	h.pages.forget(func(key pageKey) bool { return key.feed == feed })
+	h.bounds.forget(func(name string) bool { return name == feed })
 }
 
 // StoreID returns the ID of the hub's store: see [Store].

@@ -155,19 +155,6 @@ func (l *log) close(b Bounds) bool {
 	return true
 }
 
-// trim takes the word of who has trimmed the feed: the events below the id
-// before are gone.
-func (l *log) trim(before uint64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.loaded {
-		return
-	}
-	// Beyond the end of the log, there may be nothing to trim.
-	l.first = max(l.first, min(before, uint64(l.tail)+1))
-	l.forget(Cursor(l.first - 1))
-}
-
 // restart makes the log empty and end where the store does.
 func (l *log) restart(b Bounds) {
 	l.first = b.First

@@ -92,7 +92,7 @@ func TestLogBoundsClosed(t *testing.T) {
 func TestLogTrim(t *testing.T) {
 	l := loaded(1, 0)
 	l.take(stretch("a", 1, 20)...)
-	l.trim(11)
+	l.learn(Bounds{First: 11, Last: 20}, proven{tail: 20})
 	sound(t, l)
 	for c, want := range map[Cursor]view{0: viewTrimmed, 9: viewTrimmed, 10: viewEvents, 20: viewEnd} {
 		d, v := l.after(c)
@@ -105,14 +105,6 @@ func TestLogTrim(t *testing.T) {
 		if v == viewEvents && d.Events()[0].ID != 11 {
 			t.Errorf("after %d: got %v", c, ids(d))
 		}
-	}
-	l.trim(5)
-	if l.first != 11 {
-		t.Errorf("a smaller trim moves the first event to %d", l.first)
-	}
-	l.trim(99)
-	if l.first != 21 || l.base != 20 {
-		t.Errorf("a trim beyond the end leaves the first event at %d, the base at %d", l.first, l.base)
 	}
 	// Trimmed past the end, and filled by a page that was read before.
 	l.learn(Bounds{First: 31, Last: 40}, proven{tail: 20})

@@ -3,7 +3,9 @@ package feed
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
+	"maps"
+	"slices"
+	"sync"
 	"time"
 )
 
@@ -21,54 +23,95 @@ func (h *Hub) listen() {
 	}
 }
 
-// takeSignal heeds one signal. What cannot be read is of another version.
+// takeSignal heeds one signal.
 func (h *Hub) takeSignal(payload []byte) {
-	var n note
-	if json.Unmarshal(payload, &n) != nil || n.Node == "" || n.Node == h.signals.node {
+	node, notes := h.signals.read(payload)
+	if node == "" {
 		return
 	}
-	if h.signals.heard(n, time.Now()) {
-		h.signals.send(signalHere, note{}) // who has just come knows nobody yet
+	if h.signals.heard(node, time.Now()) {
+		h.signals.send(note{Kind: signalHere}) // who has just come knows nobody yet
 	}
+	for _, n := range notes {
+		h.takeNote(node, n)
+	}
+}
+
+func (h *Hub) takeNote(node string, n note) {
 	switch n.Kind {
+	case signalGone:
+		h.signals.left(node, time.Now())
 	case signalChanged:
 		h.lookAgain(n.Feed)
 	case signalEphemeral:
-		if e := n.Event; e != nil && e.ID == 0 && CheckType(e.Type) == nil {
-			h.ephemeral(*e)
+		if n.Event != nil && n.Event.ephemeral() {
+			h.ephemeral(*n.Event)
 		}
 	case signalCount:
-		h.signals.send(signalCounted, note{Ask: n.Ask, Count: h.subscribersHere(n.Feed)})
+		h.signals.send(note{Kind: signalCounted, Ask: n.Ask, Count: h.subscribersHere(n.Feed)})
 	case signalCounted:
-		h.signals.counted(n)
+		h.signals.counted(node, n)
 	}
 }
 
 // changed has every node look at a feed that was closed or trimmed.
 func (h *Hub) changed(feed string) {
 	h.lookAgain(feed)
-	h.signals.send(signalChanged, note{Feed: feed})
+	h.signals.send(note{Kind: signalChanged, Feed: feed})
 }
 
-// lookAgain compares a log with the store, if the feed is followed here.
+// doubts is the logs that have to be compared with the store soon. However often
+// a feed changes, it is asked about once at a time.
+type doubts struct {
+	mu   sync.Mutex
+	logs map[*log]struct{}
+	more chan struct{}
+}
+
+// lookAgain has a log compared with the store, if the feed is followed here.
 func (h *Hub) lookAgain(feed string) {
+	h.forget(feed)
 	l, _ := h.lookup(feed)
 	if l == nil {
 		return
 	}
-	h.start(func() {
-		if _, err := h.readBounds(h.ctx, l); err != nil {
-			signal(h.missed)
+	h.doubts.mu.Lock()
+	if h.doubts.logs == nil {
+		h.doubts.logs = make(map[*log]struct{})
+	}
+	h.doubts.logs[l] = struct{}{}
+	h.doubts.mu.Unlock()
+	signal(h.doubts.more)
+}
+
+// doubtLoop compares logs that are in doubt with the store.
+func (h *Hub) doubtLoop() {
+	for {
+		select {
+		case <-h.doubts.more:
+		case <-h.ctx.Done():
+			return
 		}
-	})
+		h.doubts.mu.Lock()
+		logs := slices.Collect(maps.Keys(h.doubts.logs))
+		h.doubts.logs = nil
+		h.doubts.mu.Unlock()
+		for batch := range slices.Chunk(logs, verifyBatch) {
+			if err := h.compare(batch); err != nil {
+				signal(h.missed)
+				break
+			}
+		}
+	}
 }
 
 // Subscribers returns how many subscribers the feed has, on all nodes. A node
-// that does not answer within half a second is left out.
+// that does not answer within half a second is left out, and so is one that
+// this node has yet to hear of: that takes two seconds at most.
 func (h *Hub) Subscribers(ctx context.Context, feed string) int {
 	id := rand.Text()
 	q := h.signals.ask(id, time.Now())
-	h.signals.send(signalCount, note{Feed: feed, Ask: id})
+	h.signals.send(note{Kind: signalCount, Feed: feed, Ask: id})
 	timeout := time.NewTimer(countWait)
 	defer timeout.Stop()
 	select {

@@ -182,27 +182,34 @@ func (h *Hub) sweep(now time.Time) []*log {
 	return logs
 }
 
+// verifyLogs compares those logs with the store that have been loaded.
 func (h *Hub) verifyLogs(logs []*log) error {
-	var (
-		open   []*log
-		feeds  []string
-		before []proven
-	)
+	var loaded []*log
 	for _, l := range logs {
-		// The log is read before the store is: whatever the log holds now was
-		// committed, so the store can't be behind it.
-		if p, ok := l.proven(); ok {
-			open, feeds, before = append(open, l), append(feeds, l.feed), append(before, p)
+		if _, ok := l.proven(); ok {
+			loaded = append(loaded, l)
 		}
 	}
-	if len(open) == 0 {
+	return h.compare(loaded)
+}
+
+// compare compares logs with the store.
+func (h *Hub) compare(logs []*log) error {
+	if len(logs) == 0 {
 		return nil
+	}
+	feeds, before := make([]string, len(logs)), make([]proven, len(logs))
+	for i, l := range logs {
+		// The log is read before the store is: whatever the log holds now was
+		// committed, so the store can't be behind it.
+		before[i], _ = l.proven()
+		feeds[i] = l.feed
 	}
 	all, err := h.store.Bounds(h.ctx, feeds)
 	if err != nil {
 		return err
 	}
-	for i, l := range open {
+	for i, l := range logs {
 		h.settle(l, l.learn(all[i], before[i]))
 	}
 	return nil

@@ -1,9 +1,12 @@
 package feed
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -16,8 +19,8 @@ type Signaler interface {
 	Signal(ctx context.Context, payload []byte) error
 
 	// Signals hands what other nodes send to receive until ctx ends; then it
-	// returns nil. It outlives failures of the bus. It calls receive from one
-	// goroutine at a time.
+	// returns nil. It outlives failures of the bus. It calls receive, which does
+	// not block and may keep the payload, from one goroutine at a time.
 	Signals(ctx context.Context, receive func(payload []byte)) error
 }
 
@@ -33,10 +36,10 @@ const (
 	signalCounted   signalKind = "counted"   // so many
 )
 
-// note is a signal on its way, as JSON.
+// note is one thing that a node has to say. A signal is the name of the node, a
+// line feed, and its notes as JSON.
 type note struct {
 	Kind  signalKind `json:"kind"`
-	Node  string     `json:"node"` // that sends it
 	Feed  string     `json:"feed,omitempty"`
 	Event *Event     `json:"event,omitempty"`
 	Ask   string     `json:"ask,omitempty"` // names a question, in it and its answers
@@ -45,48 +48,85 @@ type note struct {
 	at time.Time // since when it waits to be sent
 }
 
+func (n *note) size() int64 {
+	if n.Event == nil {
+		return 0
+	}
+	return int64(len(n.Event.Data))
+}
+
 const (
 	hereEvery    = 2 * time.Second        // between two signs of life
 	hereMemory   = 3 * hereEvery          // after which a silent node is taken for gone
 	countWait    = 500 * time.Millisecond // for the answers of the other nodes
 	signalBudget = time.Second            // for one Signal, and for its wait before that
-	signalQueue  = 1024                   // signals waiting to be sent; beyond that they are dropped
+
+	// Notes that wait to be sent, and bytes of their events; beyond that they
+	// are dropped.
+	signalQueue      = 1024
+	signalQueueBytes = 8 << 20
+	// What one signal takes, if it is waiting: an answer must not wait for as
+	// many round trips as there are ephemeral events before it.
+	signalNotes = 128
+	signalBytes = 256 << 10
 )
 
 // signals is a hub's side of its bus's signals. Without a Signaler, there is
 // no other node to talk to.
 type signals struct {
-	bus  Signaler // or nil
-	node string
-	out  chan note
+	bus   Signaler // or nil
+	node  string
+	out   chan note
+	bytes atomic.Int64 // of the events in out
 
 	mu    sync.Mutex
-	peers map[string]time.Time // when each other node was last heard of
+	peers map[string]*peer
 	asked map[string]*question
+}
+
+// peer is another node.
+type peer struct {
+	heard time.Time // when it was last heard of
+	gone  bool      // by its own word, which signals that are late do not undo
 }
 
 // question is a count under way.
 type question struct {
-	waits map[string]bool // nodes that have yet to answer
-	sum   int
-	done  chan struct{} // closed when all have
+	waits   map[string]bool // nodes that have yet to answer
+	answers map[string]int
+	ended   bool
+	done    chan struct{} // closed once ended
+}
+
+func (q *question) heed(node string) {
+	delete(q.waits, node)
+	if len(q.waits) == 0 && !q.ended {
+		q.ended = true
+		close(q.done)
+	}
 }
 
 func newSignals(bus Bus, node string) *signals {
-	s := &signals{node: node, out: make(chan note, signalQueue), peers: make(map[string]time.Time), asked: make(map[string]*question)}
+	s := &signals{node: node, out: make(chan note, signalQueue), peers: make(map[string]*peer), asked: make(map[string]*question)}
 	s.bus, _ = bus.(Signaler)
 	return s
 }
 
-// send queues a signal. It does not wait.
-func (s *signals) send(kind signalKind, n note) {
+// send queues a note. It does not wait.
+func (s *signals) send(n note) {
 	if s.bus == nil {
 		return
 	}
-	n.Kind, n.Node, n.at = kind, s.node, time.Now()
+	n.at = time.Now()
+	size := n.size()
+	if s.bytes.Add(size) > signalQueueBytes {
+		s.bytes.Add(-size)
+		return
+	}
 	select {
 	case s.out <- n:
 	default:
+		s.bytes.Add(-size)
 	}
 }
 
@@ -94,52 +134,91 @@ func (s *signals) send(kind signalKind, n note) {
 func (s *signals) sendLoop(ctx context.Context) {
 	here := time.NewTicker(hereEvery)
 	defer here.Stop()
-	s.transmit(ctx, note{Kind: signalHere, Node: s.node})
+	s.transmit(ctx, note{Kind: signalHere})
 	for {
 		select {
 		case n := <-s.out:
-			// After a bus that was frozen, what is old misleads who gets it.
-			if time.Since(n.at) <= signalBudget {
-				s.transmit(ctx, n)
+			if notes := s.gather(n); len(notes) > 0 {
+				s.transmit(ctx, notes...)
 			}
 		case <-here.C:
-			s.transmit(ctx, note{Kind: signalHere, Node: s.node})
+			s.transmit(ctx, note{Kind: signalHere})
 		case <-ctx.Done():
-			s.transmit(context.WithoutCancel(ctx), note{Kind: signalGone, Node: s.node})
+			s.transmit(context.WithoutCancel(ctx), note{Kind: signalGone})
 			return
 		}
 	}
 }
 
+// gather returns n and what else is queued, as far as one signal takes it. What
+// has become old, while the bus stood still, would mislead who gets it.
+func (s *signals) gather(n note) []note {
+	notes := []note{n}
+	size := n.size()
+	for more := true; more && len(notes) < signalNotes && size < signalBytes; {
+		select {
+		case n := <-s.out:
+			size += n.size()
+			notes = append(notes, n)
+		default:
+			more = false
+		}
+	}
+	s.bytes.Add(-size)
+	return slices.DeleteFunc(notes, func(n note) bool { return time.Since(n.at) > signalBudget })
+}
+
 // transmit sends one signal. One that fails is lost, which is what signals may be.
-func (s *signals) transmit(ctx context.Context, n note) {
-	payload, err := json.Marshal(n)
+func (s *signals) transmit(ctx context.Context, notes ...note) {
+	payload, err := json.Marshal(notes)
 	if err != nil {
 		panic(err) // a note is a plain struct
 	}
 	ctx, cancel := context.WithTimeout(ctx, signalBudget)
 	defer cancel()
-	_ = s.bus.Signal(ctx, payload)
+	_ = s.bus.Signal(ctx, append([]byte(s.node+"\n"), payload...))
 }
 
-// heard notes that a node lives, or has gone, and reports whether it is new.
-func (s *signals) heard(n note, now time.Time) (fresh bool) {
+// read returns the notes of another node. There are none in what this node sent
+// itself, and in what cannot be read, which is of another version.
+func (s *signals) read(payload []byte) (node string, notes []note) {
+	from, body, ok := bytes.Cut(payload, []byte("\n"))
+	if !ok || len(from) == 0 || string(from) == s.node || json.Unmarshal(body, &notes) != nil {
+		return "", nil
+	}
+	return string(from), notes
+}
+
+// heard notes that a node lives and reports whether it is new.
+func (s *signals) heard(node string, now time.Time) (fresh bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if n.Kind == signalGone {
-		delete(s.peers, n.Node)
-		return false
-	}
-	_, known := s.peers[n.Node]
-	s.peers[n.Node] = now
 	s.bury(now)
-	return !known
+	p := s.peers[node]
+	if p == nil {
+		s.peers[node] = &peer{heard: now}
+		return true
+	}
+	if !p.gone {
+		p.heard = now
+	}
+	return false
+}
+
+// left notes that a node has gone. Nobody waits for its answer any more.
+func (s *signals) left(node string, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.peers[node] = &peer{heard: now, gone: true}
+	for _, q := range s.asked {
+		q.heed(node)
+	}
 }
 
 // bury forgets the nodes that have been silent for too long.
 func (s *signals) bury(now time.Time) {
-	for node, at := range s.peers {
-		if now.Sub(at) > hereMemory {
+	for node, p := range s.peers {
+		if now.Sub(p.heard) > hereMemory {
 			delete(s.peers, node)
 		}
 	}
@@ -149,38 +228,35 @@ func (s *signals) bury(now time.Time) {
 func (s *signals) ask(id string, now time.Time) *question {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	q := &question{waits: make(map[string]bool), done: make(chan struct{})}
+	q := &question{waits: make(map[string]bool), answers: make(map[string]int), done: make(chan struct{})}
 	s.bury(now)
-	for node := range s.peers {
-		q.waits[node] = true
+	for node, p := range s.peers {
+		if !p.gone {
+			q.waits[node] = true
+		}
 	}
 	s.asked[id] = q
-	if len(q.waits) == 0 {
-		close(q.done)
-	}
+	q.heed("")
 	return q
 }
 
 // counted takes a node's answer.
-func (s *signals) counted(n note) {
+func (s *signals) counted(node string, n note) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	q := s.asked[n.Ask]
-	if q == nil || !q.waits[n.Node] {
-		return
-	}
-	delete(q.waits, n.Node)
-	q.sum += n.Count
-	if len(q.waits) == 0 {
-		close(q.done)
+	if q := s.asked[n.Ask]; q != nil {
+		q.answers[node] = n.Count
+		q.heed(node)
 	}
 }
 
 // sum ends a count and returns what was answered.
-func (s *signals) sum(id string) int {
+func (s *signals) sum(id string) (sum int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	q := s.asked[id]
+	for _, count := range s.asked[id].answers {
+		sum += count
+	}
 	delete(s.asked, id)
-	return q.sum
+	return sum
 }

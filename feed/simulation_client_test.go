@@ -44,6 +44,7 @@ func (w *world) connect(r *reader, n *node, from feed.From, upper func() feed.Cu
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &conn{world: w, reader: r, node: n, cancel: cancel, permit: make(chan struct{})}
 	r.conn = c
+	r.follower.Gone(n.trimmed(r.feed))
 	go func() {
 		defer cancel()
 		err := c.follow(ctx, from, upper)
@@ -75,6 +76,9 @@ func (c *conn) follow(ctx context.Context, from feed.From, upper func() feed.Cur
 		d, err := c.next(ctx, sub)
 		if c.node.dead.Load() {
 			return errCrashed
+		}
+		if errors.Is(err, feed.ErrClosed) {
+			r.follower.SawClosed()
 		}
 		if err != nil {
 			return err
@@ -165,87 +169,15 @@ func (c *conn) halt(on bool) {
 	}
 }
 
-// expected says whether a connection may end with err.
+// expected says whether a connection or a publish may end with err. When a feed
+// is closed is for the checker to say.
 func expected(err error) bool {
-	for _, e := range []error{feed.ErrUnavailable, feed.ErrStopped, errCrashed, context.Canceled} {
+	for _, e := range []error{feed.ErrUnavailable, feed.ErrStopped, feed.ErrClosed, errCrashed, context.Canceled} {
 		if errors.Is(err, e) {
 			return true
 		}
 	}
 	return false
-}
-
-// writer publishes, one call at a time.
-type writer struct {
-	name   string
-	sent   int
-	cancel context.CancelFunc
-
-	mu   sync.Mutex
-	busy bool
-}
-
-func (wr *writer) isBusy() bool {
-	wr.mu.Lock()
-	defer wr.mu.Unlock()
-	return wr.busy
-}
-
-// publish has a writer publish drafts on a node.
-func (w *world) publish(wr *writer, n *node, drafts []feed.Draft) {
-	ctx, cancel := context.WithCancel(context.Background())
-	wr.cancel, wr.busy = cancel, true
-	go func() {
-		defer cancel()
-		events, err := n.pub.Publish(ctx, drafts...)
-		w.judge(wr, n, drafts, events, err)
-		wr.mu.Lock()
-		defer wr.mu.Unlock()
-		wr.busy = false
-	}()
-}
-
-// judge holds the answer of a publish to what it promises.
-func (w *world) judge(wr *writer, n *node, drafts []feed.Draft, events []feed.Event, err error) {
-	switch {
-	case n.dead.Load() || errors.Is(err, feed.ErrUncertain):
-		w.checker.Unsure(drafts...)
-	case err == nil:
-		w.checker.Acked(events...)
-		if len(events) != len(drafts) {
-			w.gate.fault(fmt.Errorf("%s: published %d drafts, got %d events", wr.name, len(drafts), len(events)))
-			return
-		}
-		for i, d := range drafts {
-			if e := events[i]; e.Feed != d.Feed || e.Type != d.Type || e.Data != d.Data {
-				w.gate.fault(fmt.Errorf("%s: draft %d was answered with event %d of %s", wr.name, i, e.ID, e.Feed))
-			}
-		}
-	case expected(err):
-		w.refusedMu.Lock()
-		defer w.refusedMu.Unlock()
-		for _, d := range drafts {
-			w.refused[d.Data] = err
-		}
-	default:
-		w.gate.fault(fmt.Errorf("%s: publish failed: %w", wr.name, err))
-	}
-}
-
-// ballast is what the data of large events is cut from, so that they are many
-// and cost no memory.
-var ballast = string(bytes.Repeat([]byte("0123456789abcdef"), 1024))
-
-func (w *world) draft(wr *writer, name string) feed.Draft {
-	wr.sent++
-	d := feed.Draft{Feed: name, Data: fmt.Sprintf("%s-%d", wr.name, wr.sent)}
-	if w.plan.large > 0 {
-		d.Data += ballast[:w.plan.large]
-	}
-	if w.chance(30) {
-		d.Type = "note"
-	}
-	return d
 }
 
 // from chooses where a new reader starts, and the last cursor that is right

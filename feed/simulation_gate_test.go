@@ -136,7 +136,7 @@ func (g *gate) heal() {
 
 // failure is how a call fails that has come as far as this.
 func failure(at feedtest.Point) error {
-	if at == feedtest.AppendCommitted {
+	if at == feedtest.AppendCommitted || at == feedtest.TrimDone {
 		return fmt.Errorf("simulated: %w", feed.ErrUncertain)
 	}
 	return fmt.Errorf("simulated: %w", feed.ErrUnavailable)
@@ -151,14 +151,29 @@ type node struct {
 	dead   atomic.Bool // crashed: nothing that it still does is seen by anybody
 	closed atomic.Bool // hub and publisher have been closed
 	ending bool        // a regular end has begun
+
+	mu   sync.Mutex
+	gone map[string]uint64 // the events of a feed before the id were trimmed here
+}
+
+func (n *node) noteTrim(name string, before uint64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.gone[name] = max(n.gone[name], before)
+}
+
+func (n *node) trimmed(name string) uint64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.gone[name]
 }
 
 // startNode starts a node in the slot.
 func (w *world) startNode(slot int) {
 	w.runs++
-	n := &node{name: fmt.Sprintf("n%d.%d", slot, w.runs)}
+	n := &node{name: fmt.Sprintf("n%d.%d", slot, w.runs), gone: make(map[string]uint64)}
 	n.tail = &tail{world: w, node: n, broken: make(chan error)}
-	var store feed.Store = w.store.Through(func(ctx context.Context, c feedtest.Call) error {
+	var store feed.Keeper = w.store.Through(func(ctx context.Context, c feedtest.Call) error {
 		return w.gate.pass(ctx, n, c.At, fmt.Sprint(strings.Join(c.Feeds, ","), " after ", c.After))
 	})
 	var bus feed.Bus = n.tail

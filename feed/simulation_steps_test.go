@@ -2,6 +2,7 @@ package feed_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -34,6 +35,7 @@ var steps = []struct {
 	{10, (*world).busOutage},
 	{10, (*world).withdraw},
 	{12, (*world).rollback},
+	{40, (*world).repeat},
 }
 
 var stepWeights = func() (sum int) {
@@ -74,7 +76,8 @@ func (w *world) release() bool {
 
 // outcome decides what becomes of a call that is held up there.
 func (w *world) outcome(at feedtest.Point) error {
-	asked := at == feedtest.AppendAsked || at == feedtest.ReadAsked || at == feedtest.BoundsAsked || at == feedtest.SeekAsked
+	asked := at == feedtest.AppendAsked || at == feedtest.ReadAsked || at == feedtest.BoundsAsked || at == feedtest.SeekAsked ||
+		at == feedtest.TrimAsked
 	switch {
 	case at == tellAsked && w.busDown, asked && w.storeDown:
 		return failure(at)
@@ -96,13 +99,36 @@ func (w *world) write() bool {
 	if w.chance(30) {
 		many += w.rng.IntN(4)
 	}
-	name := w.anyFeed()
-	var drafts []feed.Draft
-	for range many {
-		drafts = append(drafts, w.draft(wr, name))
+	b := w.batch(wr, w.anyFeed(), many)
+	w.log("%s publishes %s on %s", wr.name, describe(b), n.name)
+	w.publish(wr, n, b)
+	return true
+}
+
+func describe(b feed.Batch) string {
+	s := fmt.Sprintf("%d to %s", len(b.Drafts), b.Feed)
+	if b.Key != nil {
+		s += " as " + b.Key.Name
 	}
-	w.log("%s publishes %d to %s on %s", wr.name, many, name, n.name)
-	w.publish(wr, n, drafts)
+	if b.IfLast != nil {
+		s += fmt.Sprint(" if ", *b.IfLast, " is the last")
+	}
+	if b.Close {
+		s += " and closes it"
+	}
+	return s
+}
+
+// repeat has a writer publish once more what it has published with a key,
+// whatever became of that.
+func (w *world) repeat() bool {
+	n := w.anyNode()
+	wr := w.writers[w.rng.IntN(len(w.writers))]
+	if n == nil || wr.isBusy() || wr.keyed == nil {
+		return false
+	}
+	w.log("%s repeats %s on %s", wr.name, describe(*wr.keyed), n.name)
+	w.publish(wr, n, *wr.keyed)
 	return true
 }
 
@@ -267,13 +293,32 @@ func (w *world) trim() bool {
 	if w.chance(15) {
 		before = b.Last + 1
 	}
-	w.log("%s is trimmed before %d of %d", name, before, b.Last)
 	w.checker.Trimming(name, before)
-	_ = w.store.Trim(context.Background(), name, before)
+	n := w.anyNode()
+	if n == nil || w.chance(50) {
+		w.log("%s is trimmed before %d of %d elsewhere", name, before, b.Last)
+		_ = w.store.Trim(context.Background(), name, before)
+		return true
+	}
+	w.log("%s is trimmed before %d of %d on %s", name, before, b.Last, n.name)
+	go w.trimOn(n, name, before)
 	return true
 }
 
-// rollback puts an older store in place. Whoever is connected to the present
+// trimOn trims a feed on a node, whose subscribers get nothing of it any more
+// from then on.
+func (w *world) trimOn(n *node, name string, before uint64) {
+	err := w.plan.trim(w, n, name, before)
+	switch {
+	case n.dead.Load():
+	case err == nil:
+		n.noteTrim(name, before)
+	case !expected(err) && !errors.Is(err, feed.ErrUncertain):
+		w.gate.fault(fmt.Errorf("trim %s on %s: %w", name, n.name, err))
+	}
+}
+
+// rollback puts an older store in place, of a moment between two batches. Whoever is connected to the present
 // one loses that connection, and nothing of it is left on the bus.
 func (w *world) rollback() bool {
 	if !w.plan.rollbacks {
@@ -281,10 +326,14 @@ func (w *world) rollback() bool {
 	}
 	name := w.anyFeed()
 	b := w.bounds(name)
-	if b.First > b.Last {
+	if b.First > b.Last && !b.Closed {
 		return false
 	}
-	last := b.First - 1 + w.rng.Uint64N(b.Last-b.First+1)
+	span := b.Last + 1 - b.First
+	if b.Closed {
+		span++ // the close alone may be undone
+	}
+	last := w.batchEnd(name, b.First-1, b.First-1+w.rng.Uint64N(span))
 	w.log("%s is rolled back to %d of %d", name, last, b.Last)
 	for _, key := range w.gate.keys() {
 		if at := w.gate.at(key); at != "" && at != tellAsked {
@@ -296,6 +345,22 @@ func (w *world) rollback() bool {
 	w.checker.RolledBack(name, last)
 	w.store.Rollback(name, last)
 	return true
+}
+
+// batchEnd returns where the newest batch ends that is not newer than last, or
+// oldest if that is later. What came behind it is forgotten.
+func (w *world) batchEnd(name string, oldest, last uint64) uint64 {
+	w.batchesMu.Lock()
+	defer w.batchesMu.Unlock()
+	ends := w.batches[name]
+	for len(ends) > 0 && ends[len(ends)-1] > last {
+		ends = ends[:len(ends)-1]
+	}
+	w.batches[name] = ends
+	if len(ends) == 0 {
+		return oldest
+	}
+	return max(oldest, ends[len(ends)-1])
 }
 
 func (w *world) storeOutage() bool {

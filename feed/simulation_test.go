@@ -101,12 +101,14 @@ func (w *world) recover() {
 		}
 	}
 	w.settle()
-	for _, r := range w.readers {
-		if r.conn == nil {
-			w.reopen(r)
-		}
+	w.reopenAll()
+	time.Sleep(1100 * time.Millisecond)
+	w.settle()
+	if w.plan.rollbacks {
+		// Until then, a node may say of a store that was replaced that it ends here.
+		w.reopenAll()
 	}
-	time.Sleep(2 * time.Second)
+	time.Sleep(900 * time.Millisecond)
 	w.settle()
 	w.arrived("within 2 seconds of healing")
 	if w.fault() != nil {
@@ -114,8 +116,18 @@ func (w *world) recover() {
 	}
 	w.live()
 	w.starts()
+	w.trimLive()
+	w.closeLive()
 	for _, name := range w.feeds {
 		w.compare(name)
+	}
+}
+
+func (w *world) reopenAll() {
+	for _, r := range w.readers {
+		if r.conn == nil {
+			w.reopen(r)
+		}
 	}
 }
 
@@ -132,11 +144,12 @@ func (w *world) reopen(r *reader) {
 // arrived demands that every reader is at the end of its feed.
 func (w *world) arrived(when string) {
 	for _, r := range w.readers {
-		switch last := w.bounds(r.feed).Last; {
+		switch b := w.bounds(r.feed); {
+		case r.conn == nil && b.Closed && r.follower.Closed():
 		case r.conn == nil || !r.opened.Load():
 			w.gate.fault(fmt.Errorf("%s: is not connected %s", r.name, when))
-		case uint64(r.follower.Cursor()) != last:
-			w.gate.fault(fmt.Errorf("%s: is at %d of %d %s", r.name, r.follower.Cursor(), last, when))
+		case uint64(r.follower.Cursor()) != b.Last:
+			w.gate.fault(fmt.Errorf("%s: is at %d of %d %s", r.name, r.follower.Cursor(), b.Last, when))
 		}
 	}
 }
@@ -149,13 +162,16 @@ func (w *world) live() {
 		c := carriers[w.rng.IntN(len(carriers))]
 		w.through.Store(&c)
 		name, n := w.anyFeed(), w.anyNode()
+		if w.bounds(name).Closed {
+			continue
+		}
 		wr := &writer{name: fmt.Sprint("last", len(w.trace))}
 		var drafts []feed.Draft
 		for range 1 + w.rng.IntN(3)*w.rng.IntN(20) {
 			drafts = append(drafts, w.draft(wr, name))
 		}
 		w.log("%d events for %s on %s, the bus %s", len(drafts), name, n.name, c.name)
-		w.publish(wr, n, drafts)
+		w.publish(wr, n, feed.Batch{Feed: name, Drafts: drafts})
 		w.settle()
 		time.Sleep(c.within)
 		w.settle()
@@ -200,6 +216,74 @@ func (w *world) starts() {
 			w.gate.fault(fmt.Errorf("%v of %s starts at %d, want %d; bounds %v, want %v", c.from, name, s.Cursor(), c.want, s.Bounds(), b))
 		}
 		s.Close()
+	}
+}
+
+// trimLive demands that a trim on one node is true for whoever comes there, at
+// once, and two seconds later everywhere.
+func (w *world) trimLive() {
+	name, n := w.anyFeed(), w.anyNode()
+	b := w.bounds(name)
+	if !w.plan.trims || b.First >= b.Last {
+		return
+	}
+	before := b.First + 1
+	w.log("%s is trimmed before %d on %s", name, before, n.name)
+	w.checker.Trimming(name, before)
+	w.trimOn(n, name, before)
+	w.gapBefore(n, name, before)
+	time.Sleep(2 * time.Second)
+	for _, other := range w.alive() {
+		w.gapBefore(other, name, before)
+	}
+}
+
+// gapBefore demands that who comes to a node with cursor 0 meets this gap.
+func (w *world) gapBefore(n *node, name string, before uint64) {
+	s, err := n.hub.Subscribe(context.Background(), name, feed.After(0))
+	if err != nil {
+		w.gate.fault(fmt.Errorf("subscribe when all is well: %w", err))
+		return
+	}
+	defer s.Close()
+	d, err := s.Next(context.Background(), nil)
+	if err != nil || d.Gap == nil || *d.Gap != (feed.Gap{Resumes: before, Reason: feed.Trimmed}) {
+		w.gate.fault(fmt.Errorf("after 0 of %s on %s comes %v, %v, want a gap up to %d", name, n.name, d.Gap, err, before))
+	}
+}
+
+// closeLive demands that a close reaches those on its node at once, and the
+// others when the store is next asked.
+func (w *world) closeLive() {
+	name, n := w.anyFeed(), w.anyNode()
+	if !w.plan.closes || w.bounds(name).Closed {
+		return
+	}
+	wr := &writer{name: "closer"}
+	b := feed.Batch{Feed: name, Close: true}
+	if w.chance(50) {
+		b.Drafts = append(b.Drafts, w.draft(wr, name))
+	}
+	w.log("%s closes %s on %s", wr.name, describe(b), n.name)
+	on := make(map[*reader]*node)
+	for _, r := range w.readers {
+		if r.conn != nil && r.feed == name {
+			on[r] = r.conn.node
+		}
+	}
+	w.publish(wr, n, b)
+	w.settle()
+	for r, at := range on {
+		if at == n && !r.follower.Closed() {
+			w.gate.fault(fmt.Errorf("%s: was not told at once that the feed is closed", r.name))
+		}
+	}
+	time.Sleep(1100 * time.Millisecond)
+	w.settle()
+	for r := range on {
+		if !r.follower.Closed() {
+			w.gate.fault(fmt.Errorf("%s: was not told that the feed is closed", r.name))
+		}
 	}
 }
 

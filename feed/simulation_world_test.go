@@ -28,9 +28,12 @@ type plan struct {
 	faults                                int  // percent of calls that fail
 	slow                                  bool // calls are held up for long
 	digest                                bool // keep what every step has led to
+	keys                                  bool // writers repeat themselves, and make conditions
+	closes                                bool
 
-	store func(feed.Store) feed.Store // puts something broken in the way
+	store func(feed.Keeper) feed.Keeper // puts something broken in the way
 	bus   func(feed.Bus) feed.Bus
+	trim  func(w *world, n *node, name string, before uint64) error
 }
 
 func newPlan(rng *rand.Rand) plan {
@@ -45,6 +48,11 @@ func newPlan(rng *rand.Rand) plan {
 		honest:    rng.IntN(3) == 0,
 		faults:    rng.IntN(3) * 6,
 		slow:      rng.IntN(4) == 0,
+		keys:      rng.IntN(2) == 0,
+		closes:    rng.IntN(3) == 0,
+		trim: func(_ *world, n *node, name string, before uint64) error {
+			return n.hub.Trim(context.Background(), name, before)
+		},
 	}
 	if rng.IntN(3) == 0 {
 		p.feeds, p.large = 1, 4096+rng.IntN(8192)
@@ -78,6 +86,9 @@ type world struct {
 	streamMu sync.Mutex
 	stream   map[string][]feed.Event // what the bus keeps of each feed
 
+	batchesMu sync.Mutex
+	batches   map[string][]uint64 // the last id of each batch that a feed is made of
+
 	refusedMu sync.Mutex
 	refused   map[string]error // data that must not have been stored
 
@@ -95,12 +106,14 @@ func newWorld(seed uint64, alter func(*plan)) *world {
 		checker: feedtest.NewChecker(),
 		began:   time.Now(),
 		stream:  make(map[string][]feed.Event),
+		batches: make(map[string][]uint64),
 		refused: make(map[string]error),
 	}
 	if alter != nil {
 		alter(&w.plan)
 	}
-	w.store.OnCommit(func(events []feed.Event) { w.checker.Stored(events...) })
+	w.store.OnCommit(w.committed)
+	w.store.OnClose(w.checker.Closed)
 	for i := range w.plan.feeds {
 		w.feeds = append(w.feeds, fmt.Sprint("f", i))
 	}
@@ -117,6 +130,15 @@ func newWorld(seed uint64, alter func(*plan)) *world {
 		w.startNode(slot)
 	}
 	return w
+}
+
+// committed notes what the store has stored: events of one batch, and feed.
+func (w *world) committed(events []feed.Event) {
+	w.checker.Stored(events...)
+	last := events[len(events)-1]
+	w.batchesMu.Lock()
+	defer w.batchesMu.Unlock()
+	w.batches[last.Feed] = append(w.batches[last.Feed], last.ID)
 }
 
 func (w *world) log(format string, args ...any) {
@@ -182,6 +204,8 @@ func (w *world) settle() {
 		if r.conn == nil {
 			continue
 		}
+		// What was on its way when a trim was done has arrived by now.
+		r.follower.Gone(r.conn.node.trimmed(r.feed))
 		if _, ended, _, err := r.conn.state(); ended {
 			if !expected(err) {
 				w.gate.fault(fmt.Errorf("%s: the subscription failed: %w", r.name, err))

@@ -135,7 +135,7 @@ func TestKeysAway(t *testing.T) {
 // TestCORS: pages of the origins that are named may use the server, and read
 // what clients need of the answer.
 func TestCORS(t *testing.T) {
-	named := start(t, server.Options{Origins: []string{"https://a.example", "http://b.example:8080"}}, nil)
+	named := start(t, server.Options{Origins: []string{"https://a.example", "http://b.example:8080", "https://*.d.example"}}, nil)
 	all := start(t, server.Options{Origins: []string{"*"}}, nil)
 	none := start(t, server.Options{}, nil)
 	for _, test := range []struct {
@@ -153,6 +153,7 @@ func TestCORS(t *testing.T) {
 		{"another scheme", named, "http://a.example", "", "", true},
 		{"a domain below", named, "https://x.a.example", "", "", true},
 		{"one that ends like it", named, "https://evil-a.example", "", "", true},
+		{"a pattern is no origin", named, "https://x.d.example", "", "", true},
 		{"none at all", named, "null", "", "", true},
 		{"any", all, "https://c.example", "*", "", true},
 		{"any, no browser", all, "", "", "", true},

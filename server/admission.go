@@ -58,9 +58,6 @@ func (s *Server) isDraining() bool {
 func (s *Server) stopAdmitting() []*stream {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.subscribers.draining {
-		close(s.waits)
-	}
 	s.subscribers.draining = true
 	streams := make([]*stream, 0, len(s.subscribers.streams))
 	for st := range s.subscribers.streams {

@@ -129,7 +129,7 @@ func TestNotModified(t *testing.T) {
 
 // TestTagsChange: with everything that the page says.
 func TestTagsChange(t *testing.T) {
-	n := startOn(t, newKeeper(t), server.Options{})
+	n := start(t, server.Options{}, nil)
 	const path = events + "?after=2&limit=2"
 	seen := map[string]string{}
 	changed := func(what string) {
@@ -164,7 +164,7 @@ func TestTagsChange(t *testing.T) {
 	if n.tag("/v1/feeds/a/events/1") == n.tag("/v1/feeds/b/events/1") || n.tag("/v1/feeds/a/events/1") == n.tag("/v1/feeds/a/events/2") {
 		t.Error("different events have one tag")
 	}
-	other := startOn(t, newKeeper(t), server.Options{})
+	other := start(t, server.Options{}, nil)
 	other.append("a", 3)
 	if n.tag("/v1/feeds/a/events") == other.tag("/v1/feeds/a/events") || n.tag("/v1/feeds/a/events/1") == other.tag("/v1/feeds/a/events/1") {
 		t.Error("different stores have one tag")

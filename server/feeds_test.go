@@ -15,6 +15,7 @@ import (
 	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/feed/feedtest"
 	"github.com/rejoin/rejoin/server"
+	"github.com/rejoin/rejoin/server/auth"
 )
 
 var updated = regexp.MustCompile(`"updated":"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"`)
@@ -72,7 +73,7 @@ func testFeeds(t *testing.T) {
 
 // TestFeedsWalk: whoever follows next gets every feed once, by name.
 func TestFeedsWalk(t *testing.T) {
-	n := startOn(t, newKeeper(t), server.Options{})
+	n := start(t, server.Options{}, nil)
 	var want []string
 	for i := range 205 {
 		name := fmt.Sprintf("room:%d", i)
@@ -236,6 +237,50 @@ func TestAllowedMethods(t *testing.T) {
 		wantProblem(t, r, body, 405, "PATCH")
 		if diff := cmp.Diff(want, r.Header.Values("Allow")); diff != "" {
 			t.Errorf("%s: %s", path, diff)
+		}
+	}
+}
+
+// TestWhoMayKeep: subscribe covers pages and a feed's info; admin deleting,
+// trimming and listing; alike whether the feed exists or not.
+func TestWhoMayKeep(t *testing.T) {
+	n := guarded(t, auth.Options{Key: secret}, server.Options{})
+	n.append("chat", 3)
+	n.append("news", 3)
+	reader := tokenFor(t, auth.Rights{Subscribe: []string{"chat"}})
+	writer := tokenFor(t, auth.Rights{Publish: []string{"*"}})
+	admin := tokenFor(t, auth.Rights{Admin: true})
+	for _, test := range []struct {
+		method, path          string
+		reader, writer, admin int
+	}{
+		{"GET", "/v1/feeds/chat/events?after=1", 200, 403, 403},
+		{"GET", "/v1/feeds/chat/events/1", 200, 403, 403},
+		{"GET", "/v1/feeds/chat/events/9", 404, 403, 403},
+		{"GET", "/v1/feeds/chat", 200, 403, 403},
+		{"HEAD", "/v1/feeds/chat", 200, 403, 403},
+		{"GET", "/v1/feeds/news/events", 403, 403, 403},
+		{"GET", "/v1/feeds/news/events/1", 403, 403, 403},
+		{"GET", "/v1/feeds/new/events/1", 403, 403, 403},
+		{"GET", "/v1/feeds/news", 403, 403, 403},
+		{"GET", "/v1/feeds/new", 403, 403, 403},
+		{"GET", "/v1/feeds", 403, 403, 200},
+		{"HEAD", "/v1/feeds", 403, 403, 200},
+		{"DELETE", "/v1/feeds/chat/events?before=2", 403, 403, 204},
+		{"DELETE", "/v1/feeds/chat", 403, 403, 204},
+		{"DELETE", "/v1/feeds/new", 403, 403, 204},
+	} {
+		for _, as := range []struct {
+			token  string
+			status int
+		}{{reader, test.reader}, {writer, test.writer}, {admin, test.admin}, {"", 401}} {
+			header := map[string]string{"Accept": "application/json"}
+			if as.token != "" {
+				header["Authorization"] = "Bearer " + as.token
+			}
+			if r, body := n.do(test.method, test.path, header, ""); r.StatusCode != as.status {
+				t.Errorf("%s %s: %s %s, want %d", test.method, test.path, r.Status, body, as.status)
+			}
 		}
 	}
 }

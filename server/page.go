@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/url"
 	"slices"
@@ -31,7 +32,13 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request) {
 		s.writeError(w, r, err)
 		return
 	}
-	h, err := s.history(r.Context(), q)
+	waiting, done, err := s.mayWait(r, q.wait)
+	if err != nil {
+		s.turnAway(w, r, err)
+		return
+	}
+	defer done()
+	h, err := s.history(r.Context(), waiting, q)
 	if err != nil {
 		s.writeError(w, r, err)
 		return
@@ -53,9 +60,35 @@ type history struct {
 	cursor feed.Cursor
 }
 
+// mayWait returns a context to wait in: it ends when the time is up, when the
+// token expires and when the server drains. Who waits is a subscriber, and is
+// turned away where another would be; on a node that drains nobody waits.
+func (s *Server) mayWait(r *http.Request, wait time.Duration) (waiting context.Context, done func(), err error) {
+	if wait == 0 {
+		return r.Context(), func() {}, nil
+	}
+	until := time.Now().Add(wait)
+	if expires := grantOf(r.Context()).Expires(); !expires.IsZero() && expires.Before(until) {
+		until = expires
+	}
+	waiting, cancel := context.WithDeadline(r.Context(), until)
+	st := &stream{address: addressOf(r), end: func(error) { cancel() }}
+	if err = s.admit(st); err != nil {
+		cancel()
+		if errors.Is(err, errDraining) {
+			err = nil
+		}
+		return waiting, cancel, err
+	}
+	return waiting, func() {
+		s.dismiss(st)
+		cancel()
+	}, nil
+}
+
 // history reads what q asks for. If q says so, it waits until that is more than
-// nothing.
-func (s *Server) history(ctx context.Context, q pageRequest) (history, error) {
+// nothing, or waiting ends.
+func (s *Server) history(ctx, waiting context.Context, q pageRequest) (history, error) {
 	if q.backward {
 		p, err := s.readBefore(ctx, q.feed, q.before, q.limit)
 		return newHistory(p, min(feed.Cursor(max(q.before, 1)-1), feed.Cursor(p.Last))), err
@@ -69,7 +102,7 @@ func (s *Server) history(ctx context.Context, q pageRequest) (history, error) {
 		defer sub.Close()
 		after = sub.Cursor()
 		if q.wait > 0 && (!q.gapFails || sub.Gap() == nil) {
-			s.await(ctx, sub, q.wait)
+			await(waiting, sub)
 		}
 	}
 	p, err := s.hub.Read(ctx, q.feed, after, feed.Limit{Events: q.limit, Bytes: pageBytes})
@@ -93,21 +126,13 @@ func newHistory(p feed.Page, cursor feed.Cursor) history {
 }
 
 // await returns when the feed has an event after the subscription's cursor or
-// is closed, when the time is up, and when the server drains. What there is
-// then is for the store to say.
-func (s *Server) await(ctx context.Context, sub *feed.Subscription, wait time.Duration) {
-	ctx, cancel := context.WithTimeout(ctx, wait)
-	defer cancel()
-	after := sub.Cursor()
-	for {
-		d, err := sub.Next(ctx, s.waits)
-		if err != nil {
-			return
-		}
-		switch {
-		case d.Gap != nil, d.Ephemeral:
-		case len(d.Events()) > 0 && sub.Cursor() <= after: // from behind a gap
-		default:
+// is closed, and when ctx ends. What there is then is for the store to say.
+func await(ctx context.Context, sub *feed.Subscription) {
+	for after := sub.Cursor(); ; {
+		d, err := sub.Next(ctx, nil)
+		// What comes from behind a gap can be what the client has seen, or thinks
+		// it has: it waits for what follows its cursor.
+		if err != nil || len(d.Events()) > 0 && !d.Ephemeral && sub.Cursor() > after {
 			return
 		}
 	}

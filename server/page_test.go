@@ -120,7 +120,7 @@ func (n *node) delete(path string) {
 // startHistory runs a node with the feeds chat (1 to 150), old (11 to 20, the
 // rest is trimmed), gone (1 to 5, deleted), done (1 to 3, closed).
 func startHistory(t *testing.T) *node {
-	n := startOn(t, newKeeper(t), server.Options{})
+	n := start(t, server.Options{}, nil)
 	n.append("chat", 150)
 	n.append("old", 20)
 	n.delete("/v1/feeds/old/events?before=11")
@@ -220,7 +220,7 @@ func testPage(t *testing.T) {
 
 // TestPageOnTheWire holds a page to the contract byte for byte.
 func TestPageOnTheWire(t *testing.T) {
-	n := startOn(t, newKeeper(t), server.Options{})
+	n := start(t, server.Options{}, nil)
 	for _, path := range []string{"/v1/feeds/chat:42/events", "/v1/feeds/chat%3A42/events"} {
 		if r, body := n.do("GET", path, acceptJSON, ""); body != `{"feed":"chat:42","events":[],"cursor":"0","first":1,"last":0,"closed":false}`+"\n" {
 			t.Errorf("%s %s", r.Status, body)

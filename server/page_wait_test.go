@@ -8,6 +8,7 @@ import (
 
 	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/server"
+	"github.com/rejoin/rejoin/server/auth"
 	"github.com/rejoin/rejoin/storage/memory"
 )
 
@@ -140,6 +141,42 @@ func TestDrainEndsWaits(t *testing.T) {
 	}
 	if p := n.page(events+"?after=149&wait=1m", nil); len(p.Events) != 1 {
 		t.Errorf("%+v", p)
+	}
+}
+
+// TestWaitsCount: who waits is a subscriber, and is turned away where another
+// would be.
+func TestWaitsCount(t *testing.T) {
+	for limit, o := range map[int]server.Options{503: {Subscribers: 1}, 429: {SubscribersPerAddress: 1}} {
+		n := start(t, o, nil)
+		answer := n.wait(events + "?wait=1m")
+		r, body := n.do("GET", events+"?wait=1m", acceptJSON, "")
+		wantProblem(t, r, body, limit, "as many subscribers")
+		if r.Header.Get("Retry-After") == "" {
+			t.Errorf("%v", r.Header)
+		}
+		n.page(events, nil) // which does not wait
+		n.publish("chat", "x", 1)
+		if p := <-answer; len(p.Events) != 1 {
+			t.Errorf("%+v", p)
+		}
+		eventually(t, "there is room again", func() bool {
+			r, _ := n.do("GET", events+"?wait=1m", acceptJSON, "")
+			return r.StatusCode == http.StatusOK
+		})
+	}
+}
+
+// TestWaitOfATokenThatExpires: it ends with the token.
+func TestWaitOfATokenThatExpires(t *testing.T) {
+	n := guarded(t, auth.Options{Key: secret}, server.Options{})
+	token, err := auth.Sign(auth.Options{Key: secret}, auth.Rights{Subscribe: []string{"chat"}}, 3*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	if p := n.page(events+"?wait=1m", bearer(token)); len(p.Events) != 0 || time.Since(begin) > 30*time.Second {
+		t.Errorf("after %v: %+v", time.Since(begin), p)
 	}
 }
 

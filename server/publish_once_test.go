@@ -1,11 +1,15 @@
 package server_test
 
 import (
+	"context"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
+	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/server"
 )
 
@@ -92,5 +96,63 @@ func TestConditionAtOnce(t *testing.T) {
 	publishing.Wait()
 	if statuses[201] != 1 || statuses[412] != 49 || len(n.stored("chat")) != 1 {
 		t.Errorf("%v, %d events", statuses, len(n.stored("chat")))
+	}
+}
+
+// failing is a store whose appends fail in one way.
+type failing struct {
+	feed.Store
+	err error
+}
+
+func (s failing) Append(context.Context, []feed.Batch) ([]feed.Result, error) { return nil, s.err }
+
+// TestStoredMember: a 503 says without words what became of what was published.
+func TestStoredMember(t *testing.T) {
+	for stored, err := range map[string]error{"no": feed.ErrUnavailable, "unknown": feed.ErrUncertain} {
+		n := startOn(t, failing{newKeeper(t), err}, server.Options{})
+		for _, path := range []string{events, batches, "/v1/feeds/chat/close"} {
+			r, body := n.do(http.MethodPost, path, map[string]string{"Content-Type": "application/x-ndjson"}, `{"feed":"chat","data":1}`)
+			wantProblem(t, r, body, http.StatusServiceUnavailable, "stored")
+			if !strings.Contains(body, `"stored":"`+stored+`"`) || r.Header.Get("Retry-After") == "" {
+				t.Errorf("%s: %v %s", path, r.Header, body)
+			}
+		}
+		n.publisher.Close()
+		r, body := n.do(http.MethodPost, events, nil, "x")
+		wantProblem(t, r, body, http.StatusServiceUnavailable, "stopping")
+		if !strings.Contains(body, `"stored":"no"`) {
+			t.Error(body)
+		}
+		if _, body := n.do(http.MethodPost, events+"?type=open", nil, "x"); strings.Contains(body, `"stored"`) {
+			t.Errorf("what is refused for good has no need to say: %s", body)
+		}
+	}
+	http1 := httptest.NewServer(server.Waiting(nil))
+	defer http1.Close()
+	n := &node{t: t, url: http1.URL}
+	if _, body := n.do(http.MethodPost, events, nil, "x"); !strings.Contains(body, `"stored":"no"`) {
+		t.Error(body)
+	}
+	if _, body := n.do(http.MethodGet, events, nil, ""); strings.Contains(body, `"stored"`) {
+		t.Error(body)
+	}
+}
+
+// TestEphemeralReaches: who is connected gets it as it was sent.
+func TestEphemeralReaches(t *testing.T) {
+	n := startOn(t, newKeeper(t), server.Options{})
+	sub, err := n.hub.Subscribe(t.Context(), "chat", feed.From{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sub.Close()
+	n.post(exchange{events + "?ephemeral=true", "Content-Type: application/json\nEvent-Type: typing", `{"who":"ann"}`, 202, "", ""})
+	d, err := sub.Next(within(t, 5*time.Second), nil)
+	if err != nil || !d.Ephemeral || len(d.Events()) != 1 {
+		t.Fatalf("%+v, %v", d, err)
+	}
+	if e := d.Events()[0]; e.ID != 0 || e.Type != "typing" || !e.JSON || e.Data != `{"who":"ann"}` {
+		t.Errorf("%+v", e)
 	}
 }

@@ -62,8 +62,7 @@ type Server struct {
 	routes    http.Handler
 
 	sameOrigin  *http.CrossOriginProtection
-	waits       chan time.Time // closed when draining: requests for a page wait no longer
-	shed        atomic.Uint64  // subscribers that were turned away
+	shed        atomic.Uint64 // subscribers that were turned away
 	mu          sync.Mutex
 	subscribers subscribers
 }
@@ -83,7 +82,6 @@ func New(hub *feed.Hub, publisher *feed.Publisher, o Options) *Server {
 		options:    o,
 		logger:     cmp.Or(o.Logger, slog.Default()),
 		sameOrigin: trusting(o.Origins),
-		waits:      make(chan time.Time),
 		subscribers: subscribers{
 			streams:   make(map[*stream]struct{}),
 			addresses: make(map[string]int),

@@ -10,6 +10,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -19,6 +20,10 @@ import (
 
 const defaultURL = "http://127.0.0.1:8080"
 
+// tokenVariable is where publish and tail have their token from: unlike a flag,
+// the environment is not shown to everyone on the machine.
+const tokenVariable = "REJOIN_TOKEN"
+
 // newClient returns the HTTP client of publish and tail. It answers no
 // redirect: one would turn a POST into a GET.
 func newClient() *http.Client {
@@ -27,10 +32,26 @@ func newClient() *http.Client {
 	// close just as a request leaves on it makes the outcome unknown.
 	transport.IdleConnTimeout = 30 * time.Second
 	transport.DisableCompression = true // compressing proxies hold events back
-	return &http.Client{
+	client := &http.Client{
 		Transport:     transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
+	if token := os.Getenv(tokenVariable); token != "" {
+		client.Transport = &bearer{transport, token}
+	}
+	return client
+}
+
+// bearer sends its token with every request.
+type bearer struct {
+	*http.Transport
+	token string
+}
+
+func (b *bearer) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context()) // a RoundTripper may not change what it is given
+	r.Header.Set("Authorization", "Bearer "+b.token)
+	return b.Transport.RoundTrip(r)
 }
 
 // serverURL checks what --url says. The error is a usage error.
@@ -60,10 +81,10 @@ func eventsURL(server, name string) (*url.URL, error) {
 
 // refusal is an answer that is not the one hoped for.
 type refusal struct {
-	status  int
-	detail  string
-	problem bool          // Rejoin's own words, not a proxy's
-	wait    time.Duration // what Retry-After asks for
+	status int
+	detail string
+	stored string        // "no" if the server promises that nothing was stored
+	wait   time.Duration // what Retry-After asks for
 }
 
 func (r *refusal) Error() string { return fmt.Sprintf("%s (status %d)", r.detail, r.status) }
@@ -84,11 +105,11 @@ func readRefusal(resp *http.Response) *refusal {
 	if mediaType != "application/problem+json" {
 		return r
 	}
-	var problem struct{ Title, Detail string }
+	var problem struct{ Title, Detail, Stored string }
 	if err := json.NewDecoder(io.LimitReader(resp.Body, 64<<10)).Decode(&problem); err != nil {
 		return r
 	}
-	r.problem = true
+	r.stored = problem.Stored
 	for _, words := range []string{problem.Title, problem.Detail} {
 		if words != "" {
 			r.detail = words

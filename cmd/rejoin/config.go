@@ -24,6 +24,7 @@ type Config struct {
 	Subscribe   SubscribeConfig
 	Limits      LimitsConfig
 	Idempotency IdempotencyConfig
+	Retention   []feed.Rule // the first that matches a feed; none: everything is kept
 	Auth        AuthConfig
 	TLS         TLSConfig
 	CORS        CORSConfig

@@ -18,8 +18,13 @@ import (
 // file, environment or flag gets into a Config.
 type key struct {
 	name string
-	set  func(value string) error
+	set  func(value any) error
 }
+
+// namedFaults are faults that name the part of a key that they are about.
+type namedFaults []error
+
+func (f namedFaults) Error() string { return errors.Join(f...).Error() }
 
 // keys lists every key there is, bound to c.
 func (c *Config) keys() []key {
@@ -40,10 +45,11 @@ func (c *Config) keys() []key {
 		{"limits.batch_events", number(&c.Limits.BatchEvents)},
 		{"limits.batch_bytes", number(&c.Limits.BatchBytes)},
 		{"idempotency.window", duration(&c.Idempotency.Window)},
-		{"auth.mode", func(value string) error {
+		{"retention", retention(&c.Retention)},
+		{"auth.mode", one(func(value string) error {
 			c.Auth.Mode, c.Auth.Written = value, true
 			return nil
-		}},
+		})},
 		{"auth.jwt.key", text(&c.Auth.JWT.Key)},
 		{"auth.jwt.key_file", text(&c.Auth.JWT.KeyFile)},
 		{"auth.jwt.jwks_url", text(&c.Auth.JWT.JWKSURL)},
@@ -59,45 +65,71 @@ func (c *Config) keys() []key {
 	}
 }
 
-func text(to *string) func(string) error {
-	return func(value string) error {
-		*to = value
-		return nil
+// one is for keys that take one value, as it was written: YAML knows numbers
+// and truth values; the keys know better what they want.
+func one(set func(string) error) func(any) error {
+	return func(value any) error {
+		switch value.(type) {
+		case string, int, int64, uint64, float64, bool:
+			return set(fmt.Sprint(value))
+		}
+		return errors.New("it takes one value, not a list or a section")
 	}
 }
 
-func duration(to *time.Duration) func(string) error {
-	return func(value string) error {
+func text(to *string) func(any) error {
+	return one(func(value string) error {
+		*to = value
+		return nil
+	})
+}
+
+func duration(to *time.Duration) func(any) error {
+	return one(func(value string) error {
 		d, err := time.ParseDuration(value)
 		if err != nil {
 			return fmt.Errorf("%q is not a duration such as 15s", value)
 		}
 		*to = d
 		return nil
-	}
+	})
 }
 
-func number(to *int) func(string) error {
-	return func(value string) error {
+func number(to *int) func(any) error {
+	return one(func(value string) error {
 		n, err := strconv.Atoi(value)
 		if err != nil {
 			return fmt.Errorf("%q is not a whole number", value)
 		}
 		*to = n
 		return nil
-	}
+	})
 }
 
-// listKeys are the keys that can have a list in the file; elsewhere, and there
-// too, it may be written with commas.
-var listKeys = []string{"auth.jwt.algorithms", "cors.origins"}
-
-func list(to *[]string) func(string) error {
-	return func(value string) error {
+// list is for keys that can have a list in the file; elsewhere, and there too,
+// it may be written with commas.
+func list(to *[]string) func(any) error {
+	return func(value any) error {
+		items, isList := value.([]any)
+		if !isList {
+			items = []any{value}
+		}
 		*to = nil
-		for item := range strings.SplitSeq(value, ",") {
-			if item = strings.TrimSpace(item); item != "" {
-				*to = append(*to, item)
+		for _, item := range items {
+			err := one(func(text string) error {
+				for part := range strings.SplitSeq(text, ",") {
+					if part = strings.TrimSpace(part); part != "" {
+						*to = append(*to, part)
+					}
+				}
+				return nil
+			})(item)
+			text, _ := item.(string)
+			if isList && (err != nil || strings.Contains(text, ",")) {
+				return errors.New("it takes a list of single values")
+			}
+			if err != nil {
+				return err
 			}
 		}
 		return nil
@@ -148,11 +180,10 @@ func read(flags *pflag.FlagSet) (c Config, faults []error, err error) {
 		if !v.IsSet(k.name) {
 			continue
 		}
-		value, err := written(k.name, v.Get(k.name))
-		if err == nil {
-			err = k.set(value)
-		}
-		if err != nil {
+		err := k.set(v.Get(k.name))
+		if named, ok := errors.AsType[namedFaults](err); ok {
+			faults = append(faults, named...)
+		} else if err != nil {
 			faults = append(faults, fmt.Errorf("%s: %w", k.name, err))
 		}
 	}
@@ -210,33 +241,6 @@ func variable(name string) string {
 	return "REJOIN_" + strings.ToUpper(strings.ReplaceAll(name, ".", "_"))
 }
 
-// written returns a value as it was written, a list with commas.
-func written(name string, value any) (string, error) {
-	items, ok := value.([]any)
-	if !ok || !slices.Contains(listKeys, name) {
-		return scalar(value)
-	}
-	var all []string
-	for _, item := range items {
-		one, err := scalar(item)
-		if err != nil || strings.Contains(one, ",") {
-			return "", errors.New("it takes a list of single values")
-		}
-		all = append(all, one)
-	}
-	return strings.Join(all, ","), nil
-}
-
-// scalar returns a value as it was written. YAML knows numbers and truth
-// values; the keys know better what they want.
-func scalar(value any) (string, error) {
-	switch value.(type) {
-	case string, int, int64, uint64, float64, bool:
-		return fmt.Sprint(value), nil
-	}
-	return "", errors.New("it takes one value, not a list or a section")
-}
-
 // injected matches what Kubernetes puts into the environment for each Service
 // of the namespace: one named rejoin, or rejoin-redis, must not stop a start.
 var injected = regexp.MustCompile(`^REJOIN_([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$`)
@@ -248,7 +252,7 @@ var injectedPort = regexp.MustCompile(`^(tcp|udp|sctp)://`)
 // checkEnvironment returns a fault for each variable that looks like a key and
 // is none. It names no values: they may be secrets.
 func checkEnvironment(environ []string, keys []key) (faults []error) {
-	known := map[string]bool{"REJOIN_CONFIG": true}
+	known := map[string]bool{"REJOIN_CONFIG": true, tokenVariable: true}
 	for _, k := range keys {
 		known[variable(k.name)] = true
 	}

@@ -10,6 +10,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/viper"
+
+	"github.com/rejoin/rejoin/feed"
 )
 
 // load loads a configuration from a file, if it has content, and flags.
@@ -113,7 +115,7 @@ func TestEveryKeyFromTheEnvironment(t *testing.T) {
 		"listen": "0.0.0.0:1", "store.url": "sqlite:/x.db", "bus.url": "redis://h", "bus.verify": "2s",
 		"admin.listen": "127.0.0.1:2", "bus.prefix": "p", "bus.shards": "3", "bus.stream_length": "4",
 		"subscribe.heartbeat": "3s", "subscribe.retry": "4s", "subscribe.write_timeout": "5s", "subscribe.max_age": "6s",
-		"limits.event_bytes": "7", "limits.batch_events": "8", "limits.batch_bytes": "9", "idempotency.window": "10s", "auth.mode": "none", "auth.jwt.key": "s", "auth.jwt.key_file": "f", "auth.jwt.jwks_url": "u",
+		"limits.event_bytes": "7", "limits.batch_events": "8", "limits.batch_bytes": "9", "idempotency.window": "10s", "retention": "feeds=chat:* age=8h events=9", "auth.mode": "none", "auth.jwt.key": "s", "auth.jwt.key_file": "f", "auth.jwt.jwks_url": "u",
 		"auth.jwt.algorithms": "HS256, ES256", "auth.jwt.issuer": "i", "auth.jwt.audience": "a", "tls.cert": "c", "tls.key": "k",
 		"cors.origins": "https://a.example,https://b.example,", "drain.window": "8s", "log.level": "warn", "log.format": "json",
 	}
@@ -132,6 +134,7 @@ func TestEveryKeyFromTheEnvironment(t *testing.T) {
 		Subscribe:   SubscribeConfig{3 * time.Second, 4 * time.Second, 5 * time.Second, 6 * time.Second},
 		Limits:      LimitsConfig{7, 8, 9},
 		Idempotency: IdempotencyConfig{10 * time.Second},
+		Retention:   []feed.Rule{{Feeds: "chat:*", Age: 8 * time.Hour, Events: 9}},
 		Auth:        AuthConfig{"none", true, JWTConfig{"s", "f", "u", []string{"HS256", "ES256"}, "i", "a"}},
 		TLS:         TLSConfig{"c", "k"},
 		CORS:        CORSConfig{[]string{"https://a.example", "https://b.example"}},
@@ -143,6 +146,30 @@ func TestEveryKeyFromTheEnvironment(t *testing.T) {
 	}
 	if got.Log.SlogLevel().String() != "WARN" {
 		t.Errorf("level %s", got.Log.SlogLevel())
+	}
+}
+
+// TestLists: a list is one in the file, and has commas elsewhere.
+func TestLists(t *testing.T) {
+	for _, test := range []struct {
+		file, env string
+		want      []string
+	}{
+		{"", "", nil},
+		{"cors: {origins: []}", "", nil},
+		{"cors: {origins: ['*']}", "", []string{"*"}},
+		{"cors:\n  origins:\n    - https://a.example\n    - https://b.example\n", "", []string{"https://a.example", "https://b.example"}},
+		{"cors: {origins: 'https://a.example, https://b.example'}", "", []string{"https://a.example", "https://b.example"}},
+		{"cors: {origins: ['*']}", "https://c.example,https://d.example", []string{"https://c.example", "https://d.example"}},
+	} {
+		t.Setenv("REJOIN_CORS_ORIGINS", test.env)
+		c, err := load(t, test.file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(test.want, c.CORS.Origins); diff != "" {
+			t.Errorf("%s, %s: %s", test.file, test.env, diff)
+		}
 	}
 }
 
@@ -276,6 +303,7 @@ func TestEnvironment(t *testing.T) {
 	for entry, refused := range map[string]bool{
 		"REJOIN_LISTEN=x":                                false,
 		"REJOIN_CONFIG=x":                                false,
+		"REJOIN_TOKEN=x":                                 false,
 		"REJOIN_TEST_POSTGRES=x":                         false,
 		"REJOINED=x":                                     false,
 		"PATH=x":                                         false,
@@ -320,6 +348,9 @@ func TestOpenToOthers(t *testing.T) {
 			wantFaults(t, err, "auth.mode: ")
 		} else if err != nil {
 			t.Errorf("%s: %v", listen, err)
+		}
+		if _, err := load(t, "auth: {jwt: {key: "+tokenSecret+"}}", "--listen", listen, "--auth", "jwt"); err != nil {
+			t.Errorf("%s with tokens: %v", listen, err)
 		}
 		for _, how := range []string{"file", "environment", "flag"} {
 			t.Run(listen+" by "+how, func(t *testing.T) {

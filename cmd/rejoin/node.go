@@ -24,6 +24,7 @@ type node struct {
 	bus       feed.Bus
 	hub       *feed.Hub
 	publisher *feed.Publisher
+	retention *feed.Retention
 	refused   func() uint64
 	appends   *server.Appends
 	server    *server.Server
@@ -43,6 +44,11 @@ func openNode(store feed.Store, c Config, verifier *auth.Verifier, logger *slog.
 		Observe:    n.appends.Observe,
 		Logger:     logger,
 	})
+	var err error
+	// Without rules as well: what clients trim, and keys, have to be swept.
+	if n.retention, err = feed.NewRetention(n.hub, feed.RetentionOptions{Rules: c.Retention, KeyWindow: c.Idempotency.Window, Logger: logger}); err != nil {
+		return nil, errors.Join(fmt.Errorf("start retention: %w", err), n.close())
+	}
 	n.server = server.New(n.hub, n.publisher, server.Options{
 		Heartbeat:    c.Subscribe.Heartbeat,
 		Retry:        c.Subscribe.Retry,
@@ -84,6 +90,9 @@ func (n *node) sources() server.Sources {
 
 // close closes everything, what takes from others before what gives.
 func (n *node) close() error {
+	if n.retention != nil {
+		n.retention.Close()
+	}
 	n.publisher.Close()
 	n.hub.Close()
 	var errs []error

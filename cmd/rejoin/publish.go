@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -13,8 +14,8 @@ import (
 )
 
 func newPublishCommand() *cobra.Command {
-	var server, name string
-	var mend bool
+	var server, name, key string
+	var mend, closing bool
 	p := &sender{}
 	cmd := &cobra.Command{
 		Use:   "publish --feed NAME [DATA]",
@@ -25,10 +26,11 @@ Without, each line of standard input becomes an event, as soon as it is there
 and in order; at the end, standard error says how many. A line ends with LF or
 CR LF; an empty line is an event with empty data.
 
-What is surely not stored, because the server cannot be reached or says so, is
-tried again: for 30 seconds with DATA, for as long as it takes with standard
-input. When it cannot be known whether an event was stored, publish fails and
-names the line.`,
+Each event is sent until the server says that it is stored: for 30 seconds with
+DATA, for as long as it takes with standard input. It is stored once, however
+often it has to be sent, by means of an idempotency key of its own.
+
+A server that asks for a token gets the one in REJOIN_TOKEN.`,
 		Args: usageArgs(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if p.url, err = eventsURL(server, name); err != nil {
@@ -37,34 +39,55 @@ names the line.`,
 			if err := feed.CheckType(p.eventType); err != nil {
 				return usageError{fmt.Errorf("--type: %w", err)}
 			}
+			withKey := cmd.Flags().Changed("key")
+			if err := checkKey(key, withKey, len(args)); err != nil {
+				return err
+			}
 			p.client, p.notes = newClient(), cmd.ErrOrStderr()
 			if len(args) == 1 {
-				return publishOne(cmd.Context(), p, args[0], mend, cmd.OutOrStdout())
+				if !withKey {
+					key = rand.Text()
+				}
+				return publishOne(cmd.Context(), p, event{args[0], key, closing}, mend, cmd.OutOrStdout())
 			}
 			lines := &lineReader{in: cmd.InOrStdin(), mend: mend}
-			return publishLines(cmd.Context(), p, name, lines)
+			return publishLines(cmd.Context(), p, name, lines, closing)
 		},
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&name, "feed", "", "the feed")
 	flags.StringVar(&server, "url", defaultURL, "the server")
 	flags.StringVar(&p.eventType, "type", "", "the type of the events")
+	flags.StringVar(&key, "key", "", "the idempotency key of DATA: the same again stores nothing and prints the same id")
 	flags.BoolVar(&p.json, "json", false, "the data is JSON")
+	flags.BoolVar(&closing, "close", false, "close the feed behind the last event, for good")
 	flags.BoolVar(&mend, "mend", false, "publish what is not UTF-8 or holds NUL with U+FFFD in the place of such bytes, instead of failing")
 	return cmd
+}
+
+func checkKey(key string, given bool, args int) error {
+	if !given {
+		return nil
+	}
+	if args == 0 {
+		return usageError{errors.New("--key is for a single event: it comes with DATA")}
+	}
+	if err := feed.CheckKey(key); err != nil {
+		return usageError{fmt.Errorf("--key: %w", err)}
+	}
+	return nil
 }
 
 // oneEventPatience is how long a single event is tried: whoever waits for its
 // id wants to know. Lines of a pipe can wait in the pipe.
 const oneEventPatience = 30 * time.Second
 
-func publishOne(ctx context.Context, p *sender, data string, mend bool, stdout io.Writer) error {
-	data, err := checkData(data, mend)
-	if err != nil {
+func publishOne(ctx context.Context, p *sender, e event, mend bool, stdout io.Writer) (err error) {
+	if e.data, err = checkData(e.data, mend); err != nil {
 		return fmt.Errorf("publish: %w", err)
 	}
 	p.patience = oneEventPatience
-	id, err := p.publish(ctx, data)
+	id, err := p.publish(ctx, e)
 	if err != nil {
 		return fmt.Errorf("publish: %w", err)
 	}
@@ -75,16 +98,22 @@ func publishOne(ctx context.Context, p *sender, data string, mend bool, stdout i
 }
 
 // publishLines publishes until the lines end or ctx does, and says what was
-// stored, however it ends.
-func publishLines(ctx context.Context, p *sender, name string, lines *lineReader) error {
+// stored, however it ends. With closing, it closes the feed behind them.
+func publishLines(ctx context.Context, p *sender, name string, lines *lineReader, closing bool) error {
 	var total tally
 	err := total.publish(ctx, p, lines)
+	if err == nil && closing {
+		err = p.closeFeed(ctx)
+	}
 	summary := total.String() + " to " + name
 	if total.events > 0 {
 		summary += ", " + total.ids()
 	}
 	if lines.mended > 0 {
 		summary += fmt.Sprintf("; %d of them mended", lines.mended)
+	}
+	if err == nil && closing {
+		summary += "; the feed is closed"
 	}
 	p.note("%s", summary)
 	return err
@@ -97,11 +126,12 @@ type tally struct {
 }
 
 func (t *tally) publish(ctx context.Context, p *sender, lines *lineReader) error {
+	run := rand.Text()
 	for line := range lines.all(ctx) {
 		if line.err != nil {
 			return fmt.Errorf("publish: line %d: %w", line.number, line.err)
 		}
-		id, err := p.publish(ctx, line.data)
+		id, err := p.publish(ctx, event{data: line.data, key: fmt.Sprintf("%s-%d", run, line.number)})
 		if err != nil {
 			return fmt.Errorf("publish: line %d: %w", line.number, err)
 		}
@@ -126,9 +156,3 @@ func (t *tally) ids() string {
 	}
 	return fmt.Sprintf("ids %d to %d", t.first, t.last)
 }
-
-// The ways in which an event does not get stored.
-var (
-	errUncertain   = errors.New("it may or may not have been stored")
-	errInterrupted = errors.New("interrupted; it was not stored")
-)

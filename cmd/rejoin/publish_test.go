@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -23,11 +24,14 @@ type stored struct {
 	path, contentType, eventType, data string
 }
 
-// keeper stores events, and answers as told before it does.
+// keeper stores events, each key once, and answers as told before it does.
 type keeper struct {
 	answers []http.HandlerFunc // nil stores; beyond the last, all do
+	after   bool               // what is told is answered when the event is stored
 	asked   int
 	events  []stored
+	keys    []string // of the events
+	closed  bool
 }
 
 func (k *keeper) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -36,13 +40,37 @@ func (k *keeper) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 	k.asked++
-	if k.asked <= len(k.answers) && k.answers[k.asked-1] != nil {
+	told := k.asked <= len(k.answers) && k.answers[k.asked-1] != nil
+	if told && !k.after {
 		k.answers[k.asked-1](w, r)
 		return
 	}
-	k.events = append(k.events, stored{r.URL.EscapedPath(), r.Header.Get("Content-Type"), r.Header.Get("Event-Type"), string(body)})
-	w.WriteHeader(http.StatusCreated)
-	fmt.Fprintf(w, `{"feed":"log","id":%d,"time":"2026-01-31T09:30:00.000Z"}`, len(k.events))
+	id := k.store(r, string(body))
+	switch {
+	case told:
+		k.answers[k.asked-1](w, r)
+	case id == 0:
+		w.WriteHeader(http.StatusNoContent)
+	default:
+		w.WriteHeader(http.StatusCreated)
+		fmt.Fprintf(w, `{"feed":"log","id":%d,"time":"2026-01-31T09:30:00.000Z"}`, id)
+	}
+}
+
+// store returns the id of the event; 0 if the request has none.
+func (k *keeper) store(r *http.Request, body string) int {
+	if strings.HasSuffix(r.URL.Path, "/close") {
+		k.closed = true
+		return 0
+	}
+	k.closed = k.closed || r.URL.Query().Get("close") == "true"
+	key := r.Header.Get("Idempotency-Key")
+	if i := slices.Index(k.keys, key); i >= 0 {
+		return i + 1
+	}
+	k.keys = append(k.keys, key)
+	k.events = append(k.events, stored{r.URL.EscapedPath(), r.Header.Get("Content-Type"), r.Header.Get("Event-Type"), body})
+	return len(k.events)
 }
 
 func (k *keeper) data() (data []string) {
@@ -52,12 +80,12 @@ func (k *keeper) data() (data []string) {
 	return data
 }
 
-// says answers with a problem of these words.
-func says(status int, words string) http.HandlerFunc {
+// away answers that the store is, and what became of the event.
+func away(stored string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/problem+json")
-		w.WriteHeader(status)
-		fmt.Fprintf(w, `{"title":"%s","status":%d,"detail":"%s"}`, http.StatusText(status), status, words)
+		w.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprintf(w, `{"title":"Service Unavailable","status":503,"detail":"the store is away","stored":%q}`, stored)
 	}
 }
 
@@ -103,14 +131,17 @@ func TestPublishOneEvent(t *testing.T) {
 
 func TestPublishUsage(t *testing.T) {
 	for words, args := range map[string][]string{
-		"--feed: ":             {"x"},
-		"character 1":          {"--feed", "../x", "x"},
-		"--type: ":             {"--feed", "log", "--type", "feed.open", "x"},
-		"accepts at most 1":    {"--feed", "log", "x", "y"},
-		"unknown flag":         {"--feed", "log", "--fed", "x"},
-		"is not an address":    {"--feed", "log", "--url", "localhost:8080", "x"},
-		"takes neither":        {"--feed", "log", "--url", "http://localhost/?a=b", "x"},
-		"is not an address su": {"--feed", "log", "--url", "http://u:hunter2@[", "x"},
+		"--feed: ":              {"x"},
+		"character 1":           {"--feed", "../x", "x"},
+		"--type: ":              {"--feed", "log", "--type", "feed.open", "x"},
+		"accepts at most 1":     {"--feed", "log", "x", "y"},
+		"unknown flag":          {"--feed", "log", "--fed", "x"},
+		"is not an address":     {"--feed", "log", "--url", "localhost:8080", "x"},
+		"takes neither":         {"--feed", "log", "--url", "http://localhost/?a=b", "x"},
+		"--key is for a single": {"--feed", "log", "--key", "k"},
+		"1 to 255 characters":   {"--feed", "log", "--key", "", "x"},
+		"--key: invalid":        {"--feed", "log", "--key", "a b", "x"},
+		"is not an address su":  {"--feed", "log", "--url", "http://u:hunter2@[", "x"},
 	} {
 		k := &keeper{}
 		code, stdout, stderr, _ := publishArgs(t, k, strings.NewReader("x\n"), args...)
@@ -138,10 +169,6 @@ func TestPublishLines(t *testing.T) {
 // TestPublishStops: what was stored before is said, and what comes after the
 // line at fault is not sent.
 func TestPublishStops(t *testing.T) {
-	gateway := func(w http.ResponseWriter, _ *http.Request) {
-		http.Error(w, "no healthy upstream", http.StatusServiceUnavailable)
-	}
-	const uncertain = "line 2: it may or may not have been stored"
 	for _, test := range []struct {
 		name   string
 		answer http.HandlerFunc
@@ -156,11 +183,7 @@ func TestPublishStops(t *testing.T) {
 		{"not in this version", fails(501, nil), "x", "line 2: the detail of 501"},
 		{"another server", func(w http.ResponseWriter, _ *http.Request) {}, "x", "line 2: OK (status 200)"},
 		{"elsewhere", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/x", http.StatusFound) }, "x", "points to"},
-		{"connection lost", vanishes, "x", uncertain},
-		{"the store's answer lost", says(503, "the store's answer was lost: the event may or may not have been stored"), "x", uncertain},
-		{"a proxy's 503", gateway, "x", uncertain},
-		{"a proxy's 504", fails(504, nil), "x", uncertain},
-		{"an error of the server", fails(500, nil), "x", uncertain},
+		{"an answer that is none", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(201) }, "x", "line 2: it was stored, but the answer with its id cannot be read"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			k := &keeper{answers: []http.HandlerFunc{nil, test.answer}}
@@ -192,7 +215,7 @@ func TestPublishAtOnce(t *testing.T) {
 		p, _, _ := newScriptSender(t, k)
 		reader, writer := io.Pipe()
 		ended := make(chan error, 1)
-		go func() { ended <- publishLines(t.Context(), p, "log", &lineReader{in: reader}) }()
+		go func() { ended <- publishLines(t.Context(), p, "log", &lineReader{in: reader}, false) }()
 		for n := range 3 {
 			fmt.Fprintf(writer, "line %d\n", n)
 			synctest.Wait()
@@ -222,7 +245,7 @@ func newScriptSender(t *testing.T, handler http.Handler) (*sender, *bytes.Buffer
 // TestPublishTriesAgain: what is surely not stored is sent until it is, once.
 func TestPublishTriesAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		away := says(503, "the store cannot be used right now; nothing was stored")
+		away := away("no")
 		many := make([]http.HandlerFunc, 100) // hours
 		for i := range many {
 			many[i] = away
@@ -231,7 +254,7 @@ func TestPublishTriesAgain(t *testing.T) {
 		p, notes, network := newScriptSender(t, k)
 		network.refuse.Store(3)
 		begin := time.Now()
-		if err := publishLines(t.Context(), p, "log", &lineReader{in: strings.NewReader("a\nb\nc\nd\n")}); err != nil {
+		if err := publishLines(t.Context(), p, "log", &lineReader{in: strings.NewReader("a\nb\nc\nd\n")}, false); err != nil {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff([]string{"a", "b", "c", "d"}, k.data()); diff != "" {
@@ -257,7 +280,7 @@ func TestPublishPatience(t *testing.T) {
 		network.refuse.Store(1000)
 		begin := time.Now()
 		var stdout bytes.Buffer
-		err := publishOne(t.Context(), p, "x", false, &stdout)
+		err := publishOne(t.Context(), p, event{data: "x", key: "k"}, false, &stdout)
 		if err == nil || errors.Is(err, errUncertain) || !strings.Contains(err.Error(), "connection refused") || stdout.Len() > 0 {
 			t.Errorf("%v, %q", err, stdout.String())
 		}
@@ -269,7 +292,8 @@ func TestPublishPatience(t *testing.T) {
 		hangs := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 		p, _, _ := newScriptSender(t, &keeper{answers: []http.HandlerFunc{hangs}})
 		begin := time.Now()
-		if _, err := p.publish(t.Context(), "x"); !errors.Is(err, errUncertain) || time.Since(begin) != answerPatience {
+		err := publishOne(t.Context(), p, event{data: "x", key: "a-key"}, false, io.Discard)
+		if !errors.Is(err, errUncertain) || !strings.Contains(err.Error(), "--key a-key") || time.Since(begin) != answerPatience {
 			t.Errorf("%v after %v", err, time.Since(begin))
 		}
 	})
@@ -295,6 +319,7 @@ func TestPublishInterrupted(t *testing.T) {
 		}, "first\nsecond\n", nil, "rejoin: published 2 events to log, ids 1 to 2\n", 3 * time.Second},
 		{"before an answer that does not come", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
 			"first\nsecond\n", errUncertain, summary, time.Second + lastAnswerPatience},
+		{"while waiting, with an unknown outcome", fails(504, map[string]string{"Retry-After": "9"}), "first\nsecond\n", errUncertain, "", time.Second},
 		{"while waiting to try again", fails(429, map[string]string{"Retry-After": "9"}), "first\nsecond\n", errInterrupted, "", time.Second},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -306,7 +331,7 @@ func TestPublishInterrupted(t *testing.T) {
 				defer writer.Close()
 				go func() { _, _ = io.WriteString(writer, test.lines) }()
 				begin := time.Now()
-				err := publishLines(ctx, p, "log", &lineReader{in: reader})
+				err := publishLines(ctx, p, "log", &lineReader{in: reader}, false)
 				if !errors.Is(err, test.err) || !strings.HasSuffix(notes.String(), test.notes) {
 					t.Errorf("%v, %q", err, notes)
 				}

@@ -19,11 +19,14 @@ const (
 	// lastAnswerPatience is how long it may still take after an interrupt:
 	// to cut the request off would leave its outcome unknown.
 	lastAnswerPatience = 5 * time.Second
+	// keyPatience is how long an outcome may stay unknown: servers remember
+	// keys for 24 hours, and a key that is forgotten stores an event twice.
+	keyPatience = 23 * time.Hour
 )
 
 // sender publishes events to one feed, one after another.
 type sender struct {
-	url       *url.URL
+	url       *url.URL // of the feed's events
 	eventType string
 	json      bool
 	patience  time.Duration // how long one event is tried; 0 means for ever
@@ -34,43 +37,105 @@ type sender struct {
 	waiting bool // that events have to wait has been noted
 }
 
-// publish stores one event and returns its id. It tries again what is surely
-// not stored; an error that wraps errUncertain is for what may be.
-func (p *sender) publish(ctx context.Context, data string) (uint64, error) {
+// event is one event to publish.
+type event struct {
+	data  string
+	key   string // what makes it one that can be sent again
+	close bool   // closes the feed
+}
+
+// The ways in which nothing comes of it.
+var (
+	errUncertain   = errors.New("its outcome is unknown")
+	errInterrupted = errors.New("interrupted; nothing was done")
+)
+
+// publish stores one event and returns its id. It sends it until it is known
+// to be stored, or refused; an error that wraps errUncertain is for an outcome
+// that did not become known in time.
+func (p *sender) publish(ctx context.Context, e event) (uint64, error) {
+	answer, err := p.insist(ctx, func(ctx context.Context) (*http.Request, error) { return p.request(ctx, e) })
+	if errors.Is(err, errUncertain) {
+		return 0, fmt.Errorf("%w; sent with --key %s, it is stored once in any case", err, e.key)
+	}
+	if err != nil {
+		return 0, err
+	}
+	var stored struct{ ID uint64 }
+	if err := json.Unmarshal(answer, &stored); err != nil {
+		return 0, fmt.Errorf("it was stored, but the answer with its id cannot be read: %w", err)
+	}
+	return stored.ID, nil
+}
+
+// closeFeed closes the feed for good, unless ctx has ended.
+func (p *sender) closeFeed(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("publish: close the feed: %w", errInterrupted)
+	}
+	to := p.url.JoinPath("..", "close").String()
+	if _, err := p.insist(ctx, func(ctx context.Context) (*http.Request, error) {
+		return http.NewRequestWithContext(ctx, http.MethodPost, to, nil)
+	}); err != nil {
+		return fmt.Errorf("publish: close the feed: %w", err)
+	}
+	return nil
+}
+
+// insist sends a request that can be repeated until it is granted or refused,
+// and returns the answer.
+func (p *sender) insist(ctx context.Context, request func(context.Context) (*http.Request, error)) ([]byte, error) {
 	begin := time.Now()
+	var unknown time.Time // since when the outcome is
 	for {
-		id, err := p.attempt(ctx, data)
+		sent := time.Now()
+		answer, err := p.attempt(ctx, request)
 		if err == nil {
 			p.retry.reset()
 			p.noteReturn()
-			return id, nil
+			return answer, nil
 		}
-		again, _ := errors.AsType[*notStored](err)
+		again, _ := errors.AsType[*tryAgain](err)
+		if again != nil && again.unknown && unknown.IsZero() {
+			unknown = sent
+		}
 		if again == nil {
-			return 0, err
+			return nil, uncertain(unknown, err)
 		}
 		wait := p.retry.next(again.wait)
-		if p.patience > 0 && time.Since(begin)+wait > p.patience {
-			return 0, again.err
+		if p.patience > 0 && time.Since(begin)+wait > p.patience || !unknown.IsZero() && time.Since(unknown)+wait > keyPatience {
+			return nil, uncertain(unknown, again.err)
 		}
 		p.noteWaiting(again.err)
 		if sleep(ctx, wait) != nil {
-			return 0, errInterrupted
+			if unknown.IsZero() {
+				return nil, errInterrupted
+			}
+			return nil, uncertain(unknown, again.err)
 		}
 	}
 }
 
-// notStored is a failure after which the event is surely not stored, and may
-// be if it is sent again.
-type notStored struct {
-	err  error
-	wait time.Duration // what the server asks for
+// uncertain returns err as what ends an attempt, after one whose outcome is
+// unknown or not.
+func uncertain(unknown time.Time, err error) error {
+	if unknown.IsZero() {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errUncertain, err)
 }
 
-func (e *notStored) Error() string { return e.err.Error() }
-func (e *notStored) Unwrap() error { return e.err }
+// tryAgain is a failure after which the same request may be granted.
+type tryAgain struct {
+	err     error
+	unknown bool          // whether this one was, nobody can tell
+	wait    time.Duration // what the server asks for
+}
 
-func (p *sender) attempt(ctx context.Context, data string) (uint64, error) {
+func (e *tryAgain) Error() string { return e.err.Error() }
+func (e *tryAgain) Unwrap() error { return e.err }
+
+func (p *sender) attempt(ctx context.Context, request func(context.Context) (*http.Request, error)) ([]byte, error) {
 	answered, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerPatience)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() {
@@ -82,23 +147,24 @@ func (p *sender) attempt(ctx context.Context, data string) (uint64, error) {
 	// Without a connection, nothing was sent. With one, who knows.
 	connected := false
 	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected = true }}
-	req, err := p.request(httptrace.WithClientTrace(answered, trace), data)
+	req, err := request(httptrace.WithClientTrace(answered, trace))
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	resp, err := p.client.Do(req)
-	switch {
-	case err != nil && !connected:
-		return 0, &notStored{err: errors.New(reason(err))}
-	case err != nil:
-		return 0, fmt.Errorf("%w: %s", errUncertain, reason(err))
+	if err != nil {
+		return nil, &tryAgain{err: errors.New(reason(err)), unknown: connected}
 	}
 	defer resp.Body.Close()
 	return readAnswer(resp)
 }
 
-func (p *sender) request(ctx context.Context, data string) (*http.Request, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.url.String(), strings.NewReader(data))
+func (p *sender) request(ctx context.Context, e event) (*http.Request, error) {
+	to := *p.url
+	if e.close {
+		to.RawQuery = "close=true"
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to.String(), strings.NewReader(e.data))
 	if err != nil {
 		return nil, err
 	}
@@ -109,38 +175,30 @@ func (p *sender) request(ctx context.Context, data string) (*http.Request, error
 	if p.eventType != "" {
 		req.Header.Set("Event-Type", p.eventType)
 	}
+	req.Header.Set("Idempotency-Key", e.key)
 	return req, nil
 }
 
-// readAnswer returns the id of the stored event, or what became of it instead.
-func readAnswer(resp *http.Response) (uint64, error) {
-	if resp.StatusCode == http.StatusCreated {
-		var answer struct{ ID uint64 }
+// readAnswer returns the answer of a request that was granted, or what became
+// of it instead.
+func readAnswer(resp *http.Response) ([]byte, error) {
+	if resp.StatusCode == http.StatusCreated || resp.StatusCode == http.StatusNoContent {
 		// To its end, or the connection cannot carry the next event.
-		body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
-		if err == nil {
-			err = json.Unmarshal(body, &answer)
-		}
+		answer, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
 		if err != nil {
-			return 0, fmt.Errorf("it was stored, but the answer with its id cannot be read: %w", err)
+			return nil, &tryAgain{err: errors.New(reason(err)), unknown: true}
 		}
-		return answer.ID, nil
+		return answer, nil
 	}
 	r := readRefusal(resp)
 	switch {
-	case r.status == http.StatusTooManyRequests, r.status == http.StatusServiceUnavailable && r.promisesNothingStored():
-		return 0, &notStored{err: r, wait: r.wait}
+	case r.status == http.StatusTooManyRequests, r.status == http.StatusRequestTimeout:
+		return nil, &tryAgain{err: r, wait: r.wait}
 	case r.status >= 500 && r.status != http.StatusNotImplemented:
-		return 0, fmt.Errorf("%w: %w", errUncertain, r)
+		// A proxy's 503 may follow a request that went through.
+		return nil, &tryAgain{err: r, unknown: r.stored != "no", wait: r.wait}
 	}
-	return 0, r
-}
-
-// promisesNothingStored tells a 503 of the server, which says when nothing was
-// stored, from one where the store's answer was lost, and from a proxy's, which
-// may follow a request that went through.
-func (r *refusal) promisesNothingStored() bool {
-	return r.problem && strings.Contains(r.detail, "nothing was stored")
+	return nil, r
 }
 
 // noteWaiting and noteReturn say once that events wait, and once that they no

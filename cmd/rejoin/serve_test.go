@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
@@ -160,7 +161,7 @@ func (s brokenStore) Bounds(_ context.Context, feeds []string) ([]feed.Bounds, e
 	return make([]feed.Bounds, len(feeds)), nil
 }
 
-// TestPublishKnowsTheServer: whether an event is sent again depends on words of
+// TestPublishKnowsTheServer: whether an event may be stored depends on a word of
 // the server, which must not change unnoticed.
 func TestPublishKnowsTheServer(t *testing.T) {
 	quiet := slog.New(slog.DiscardHandler)
@@ -174,11 +175,12 @@ func TestPublishKnowsTheServer(t *testing.T) {
 			t.Fatal(err)
 		}
 		p := &sender{url: u, client: newClient(), notes: io.Discard, patience: time.Nanosecond}
-		if _, err := p.publish(t.Context(), "x"); err == nil || errors.Is(err, errUncertain) != (broken == feed.ErrUncertain) {
+		e := event{data: "x", key: "k"}
+		if _, err := p.publish(t.Context(), e); err == nil || errors.Is(err, errUncertain) != (broken == feed.ErrUncertain) {
 			t.Errorf("%v became %v", broken, err)
 		}
-		_, err = p.attempt(t.Context(), "x")
-		if again, ok := errors.AsType[*notStored](err); ok != (broken == feed.ErrUnavailable) || ok && again.wait == 0 {
+		_, err = p.attempt(t.Context(), func(ctx context.Context) (*http.Request, error) { return p.request(ctx, e) })
+		if again, ok := errors.AsType[*tryAgain](err); !ok || again.unknown != (broken == feed.ErrUncertain) || again.wait == 0 {
 			t.Errorf("%v became %#v", broken, err)
 		}
 		srv.Close()

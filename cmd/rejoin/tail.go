@@ -30,7 +30,9 @@ when the connection breaks and goes on where it was: no event is printed twice,
 none is left out, or tail fails and says so.
 
 It ends when the feed is closed, when it is interrupted, and when the server
-refuses it for good.`,
+refuses it for good.
+
+A server that asks for a token gets the one in REJOIN_TOKEN.`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cursor != "" && cmd.Flags().Changed("from") {

@@ -22,8 +22,9 @@ func newTokenCommand() *cobra.Command {
 It is signed with the secret in auth.jwt.key or auth.jwt.key_file, or, for a
 server that has the public key, with a private one. FEEDS are names of feeds, or
 beginnings of names followed by *, separated by commas.`,
-		Example: `  rejoin token --subscribe 'chat:*' --publish chat:42 --for 1h`,
-		Args:    usageArgs(cobra.NoArgs),
+		Example: `  rejoin token --subscribe 'chat:*' --publish chat:42 --for 1h
+  REJOIN_TOKEN=$(rejoin token --subscribe '*') rejoin tail --feed log`,
+		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, faults, err := read(cmd.Flags())
 			if err != nil {

@@ -36,6 +36,10 @@ type record struct {
 	highest  uint64                  // the highest id that ever existed, as far as known
 	trimmed  uint64                  // the events before it may be gone
 	ends     []uint64                // where rollbacks made the feed end
+	closes   []uint64                // where the feed was closed: once, unless it was rolled back
+	closed   bool                    // it is now
+	keys     map[string]*key
+	keyOf    map[body]string
 }
 
 // NewChecker returns a checker that has seen nothing yet.
@@ -48,6 +52,8 @@ func (c *Checker) record(name string) *record {
 			stored:   make(map[uint64][]feed.Event),
 			acked:    make(map[uint64]feed.Event),
 			unproven: make(map[uint64]feed.Event),
+			keys:     make(map[string]*key),
+			keyOf:    make(map[body]string),
 		}
 		c.feeds[name] = r
 	}
@@ -104,6 +110,10 @@ func (c *Checker) Unsure(drafts ...feed.Draft) {
 // keep notes that e is, or was, in the store.
 func (c *Checker) keep(e feed.Event) {
 	r := c.record(e.Feed)
+	if end, closed := r.end(); closed && e.ID > end {
+		c.fault("%s: event %d was stored after the close at %d", e.Feed, e.ID, end)
+	}
+	c.keepOnce(r, e)
 	if slices.ContainsFunc(r.stored[e.ID], func(old feed.Event) bool { return same(old, e) }) {
 		return
 	}
@@ -143,6 +153,37 @@ func (c *Checker) RolledBack(name string, last uint64) {
 			delete(r.acked, id)
 		}
 	}
+	r.closed = false
+	r.forgetKeys(last)
+}
+
+// Closed says that the store has closed the feed for good behind the event last.
+// Call it before anybody can see that.
+func (c *Checker) Closed(name string, last uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := c.record(name)
+	if end, closed := r.end(); closed {
+		c.fault("%s: was closed at %d and at %d", name, end, last)
+	}
+	r.closes, r.closed = append(r.closes, last), true
+}
+
+// RefusedClosed says that a publish was refused because the feed is closed.
+func (c *Checker) RefusedClosed(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.record(name).closes) == 0 {
+		c.fault("%s: refuses as closed, which it never was", name)
+	}
+}
+
+// end returns the last id of a feed that is closed.
+func (r *record) end() (last uint64, closed bool) {
+	if !r.closed {
+		return 0, false
+	}
+	return r.closes[len(r.closes)-1], true
 }
 
 // End compares everything with what the feed holds when all is quiet: its
@@ -171,9 +212,16 @@ func (c *Checker) End(name string, p feed.Page) {
 			c.fault("%s: event %d %s was delivered, but never stored", name, id, show(e))
 		}
 	}
+	if p.Closed != r.closed {
+		c.fault("%s: closed is %t, should be %t", name, p.Closed, r.closed)
+	}
 	for _, f := range c.followers {
-		if f.feed == name && f.open && !f.left && uint64(f.cursor) != p.Last {
+		switch {
+		case f.feed != name || !f.open || f.left:
+		case uint64(f.cursor) != p.Last:
 			c.fault("%s: stopped after %d, the feed ends with %d", f.name, f.cursor, p.Last)
+		case f.closed != p.Closed:
+			c.fault("%s: was told that the feed is closed: %t, which is %t", f.name, f.closed, p.Closed)
 		}
 	}
 }

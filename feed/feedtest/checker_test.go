@@ -45,6 +45,19 @@ func (s *story) trim(before uint64) {
 func (s *story) rollback(last uint64) {
 	s.RolledBack("a", last)
 	s.page.Last, s.page.Events = last, s.page.Events[:last+1-s.page.First]
+	s.page.Closed = false
+}
+
+func (s *story) close(last uint64) {
+	s.Closed("a", last)
+	s.page.Closed = true
+}
+
+// keyed publishes event 11 under a key, and says how that was answered.
+func (s *story) keyed(result feed.Result) {
+	s.Keyed("a", "k", feed.Draft{Feed: "a", Type: "note", Data: "data 11"})
+	s.AckedKey("a", "k", result)
+	s.page.Last, s.page.Events = 11, events(1, 11)
 }
 
 func trimmed(after feed.Cursor, resumes uint64) feed.Gap {

@@ -1,6 +1,10 @@
 package feedtest
 
-import "github.com/rejoin/rejoin/feed"
+import (
+	"slices"
+
+	"github.com/rejoin/rejoin/feed"
+)
 
 // Follower is one subscriber as the checker sees it, however often it is cut
 // off and comes back. Its methods are called in the order of what it saw.
@@ -14,6 +18,8 @@ type Follower struct {
 	brought feed.Cursor // with which its connection was opened
 	floor   uint64      // the newest acknowledged id before that
 	highest uint64      // the highest id that was known to exist before that
+	gone    uint64      // the events before it must not come any more
+	closed  bool        // it was told that the feed is
 }
 
 // Follow adds a subscriber that is about to open a subscription, which is
@@ -45,7 +51,7 @@ func (f *Follower) Resume(cursor feed.Cursor) {
 	if cursor > f.cursor {
 		f.checker.fault("%s: comes back with %d, but has only seen %d", f.name, cursor, f.cursor)
 	}
-	f.cursor = cursor
+	f.cursor, f.gone, f.closed = cursor, 0, false
 	f.before()
 }
 
@@ -77,6 +83,12 @@ func (f *Follower) saw(e feed.Event) {
 	}
 	if want := uint64(f.cursor) + 1; e.ID != want {
 		c.fault("%s: was delivered event %d, want %d", f.name, e.ID, want)
+	}
+	if f.closed {
+		c.fault("%s: was delivered event %d after it was told that the feed is closed", f.name, e.ID)
+	}
+	if e.ID < f.gone {
+		c.fault("%s: was delivered event %d, long after those before %d were trimmed", f.name, e.ID, f.gone)
 	}
 	f.cursor = feed.Cursor(e.ID)
 	r := c.record(f.feed)
@@ -144,6 +156,34 @@ func (f *Follower) sawAhead(g feed.Gap, r *record) {
 	if g.Resumes <= end {
 		f.checker.fault("%s: the gap ahead of %d resumes with %d, but the feed goes up to %d", f.name, g.After, g.Resumes, end)
 	}
+}
+
+// Gone says that the events before an id were trimmed, and that it is too late
+// now for its present connection to bring the subscriber any of them.
+func (f *Follower) Gone(before uint64) {
+	f.checker.mu.Lock()
+	defer f.checker.mu.Unlock()
+	f.gone = max(f.gone, before)
+}
+
+// SawClosed says that the subscriber was told that the feed is closed, and that
+// it has everything.
+func (f *Follower) SawClosed() {
+	f.checker.mu.Lock()
+	defer f.checker.mu.Unlock()
+	closes := f.checker.record(f.feed).closes
+	if !slices.Contains(closes, uint64(f.cursor)) {
+		f.checker.fault("%s: was told at %d that the feed is closed, which it was at %d", f.name, f.cursor, closes)
+	}
+	f.closed = true
+}
+
+// Closed says whether the subscriber was told on its last connection that the
+// feed is closed.
+func (f *Follower) Closed() bool {
+	f.checker.mu.Lock()
+	defer f.checker.mu.Unlock()
+	return f.closed
 }
 
 // Cursor returns the id of the last event that the subscriber saw.

@@ -66,8 +66,8 @@ func (e *ear) hears(from *redis.Bus, within time.Duration) {
 	e.t.Helper()
 	before := e.count()
 	eventually(e.t, within, "a signal arrives", func() bool {
-		_ = sendSignal(from) // it fails for as long as the fault lasts
-		time.Sleep(10 * time.Millisecond)
+		_ = sendSignal(from)              // it fails for as long as the fault lasts
+		time.Sleep(10 * time.Millisecond) // for the signal; a lost one is sent again
 		return e.count() > before
 	})
 }

@@ -14,8 +14,6 @@ import (
 // its limit: large events take longer to remove.
 const sweepBytes = 4 << 20
 
-var _ feed.Keeper = (*Store)(nil)
-
 // List implements [feed.Keeper].
 func (s *Store) List(ctx context.Context, prefix, after string, limit int) (feed.Listing, error) {
 	r, err := take(ctx, s, s.reading)

@@ -4,7 +4,11 @@
 // other: the file is in WAL mode, and every commit is synced to the disk before
 // Append returns. A feed's row and its events change in one transaction, whose
 // write lock is held from the first number given to the commit: numbers become
-// visible in order and without holes.
+// visible in order and without holes. Keys and conditions are looked at under the
+// same lock.
+//
+// A trim moves the first id in the feed's row, which every reader heeds; the rows
+// before it are removed later, a few in a transaction.
 //
 // One Store at a time has a file open, in whatever process: a second is refused.
 // Beside the file at path stand path-wal and path-shm, which belong to it, and
@@ -26,7 +30,7 @@ const (
 	walLimit = 64 << 20 // bytes of log at which the readers are held back to empty it
 )
 
-// Store is a [feed.Store] in an SQLite file.
+// Store is a [feed.Keeper] in an SQLite file.
 type Store struct {
 	path string // without symbolic links
 	id   string
@@ -41,7 +45,7 @@ type Store struct {
 	close  func() error
 }
 
-var _ feed.Store = (*Store)(nil)
+var _ feed.Keeper = (*Store)(nil)
 
 // Open opens the store in the file at path, and creates it if there is none;
 // its directory has to exist. It migrates an older schema, and refuses a newer

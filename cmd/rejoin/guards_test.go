@@ -1,0 +1,338 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"io"
+	"log/slog"
+	"maps"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// writeCertificate makes a certificate for 127.0.0.1 and writes it to the files.
+func writeCertificate(t *testing.T, files TLSConfig) *x509.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: serial, Subject: pkix.Name{CommonName: "rejoin"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		IsCA:        true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, block := range map[string]*pem.Block{
+		files.Cert: {Type: "CERTIFICATE", Bytes: der}, files.Key: {Type: "PRIVATE KEY", Bytes: private},
+	} {
+		if err := os.WriteFile(name, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	certificate, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return certificate
+}
+
+func certificateFiles(t *testing.T) TLSConfig {
+	dir := t.TempDir()
+	return TLSConfig{Cert: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem")}
+}
+
+// trusting is a client that trusts the certificate.
+func trusting(t *testing.T, certificate *x509.Certificate, http2 bool) *http.Client {
+	roots := x509.NewCertPool()
+	roots.AddCert(certificate)
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: http2}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport}
+}
+
+// TestServeGuarded is the whole of it: a token made by rejoin token, over
+// HTTP/2, to a stream and a publish at the same time, in one connection.
+func TestServeGuarded(t *testing.T) {
+	const secret = "hunter2hunter2hunter2hunter2hunter2"
+	files := certificateFiles(t)
+	certificate := writeCertificate(t, files)
+	t.Setenv("REJOIN_AUTH_JWT_KEY", secret)
+	t.Setenv("REJOIN_AUTH_JWT_AUDIENCE", "chat-app")
+	t.Setenv("REJOIN_TLS_CERT", files.Cert)
+	t.Setenv("REJOIN_TLS_KEY", files.Key)
+	t.Setenv("REJOIN_LOG_LEVEL", "debug")
+	var stdout, stderr bytes.Buffer
+	if code := run(t.Context(), []string{"token", "--subscribe", "chat:*", "--publish", "chat:42,chat:43", "--for", "1m"}, nil, &stdout, &stderr); code != exitOK {
+		t.Fatalf("exit %d, %s", code, stderr.String())
+	}
+	token := strings.TrimSuffix(stdout.String(), "\n")
+
+	ctx, signal := context.WithCancel(t.Context())
+	srv := runServe(t, ctx, filepath.Join(t.TempDir(), "rejoin.db"), "--auth", "jwt", "--listen", "0.0.0.0:0")
+	if !strings.HasPrefix(srv.url, "https://") {
+		t.Errorf("it logs %s", srv.url)
+	}
+	var log strings.Builder
+	logged := make(chan struct{})
+	go func() { // whoever logs waits for a reader
+		defer close(logged)
+		for srv.log.Scan() {
+			log.WriteString(srv.log.Text())
+		}
+	}()
+	url := strings.Replace(srv.url, "localhost", "127.0.0.1", 1)
+	client := trusting(t, certificate, true)
+	ask := func(method, path, token string) *http.Response {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), method, url+path, strings.NewReader("x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if token != "" {
+			req.Header.Set("Authorization", "Bearer "+token)
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { resp.Body.Close() })
+		if resp.Proto != "HTTP/2.0" {
+			t.Errorf("%s %s is answered with %s", method, path, resp.Proto)
+		}
+		return resp
+	}
+	for _, test := range []struct {
+		method, path, token string
+		status              int
+	}{
+		{"GET", "/healthz", "", 200},
+		{"GET", "/v1/feeds/chat:42/events", "", 401},
+		{"GET", "/v1/feeds/chat:42/events", token[:len(token)-1], 401},
+		{"GET", "/v1/feeds/news/events", token, 403},
+		{"POST", "/v1/feeds/chat:44/events", token, 403},
+		{"POST", "/v1/feeds/chat:43/events", token, 201},
+	} {
+		if resp := ask(test.method, test.path, test.token); resp.StatusCode != test.status {
+			t.Errorf("%s %s: %s, want %d", test.method, test.path, resp.Status, test.status)
+		}
+	}
+	stream := bufio.NewScanner(ask("GET", "/v1/feeds/chat:42/events?access_token="+token, "").Body)
+	awaitLine := func(want string) {
+		t.Helper()
+		for stream.Scan() {
+			if stream.Text() == want {
+				return
+			}
+		}
+		t.Fatalf("the stream ended before %q: %v", want, stream.Err())
+	}
+	awaitLine("event: feed.open")
+	ask("POST", "/v1/feeds/chat:42/events", token)
+	awaitLine("data: x")
+	awaitLine("id: 1")
+
+	signal()
+	code := <-srv.exit
+	<-logged
+	if code != exitOK {
+		t.Errorf("exit %d", code)
+	}
+	if !strings.Contains(log.String(), "/v1/feeds/chat:42/events") || strings.Contains(log.String(), "access_token") || strings.Contains(log.String(), token) || strings.Contains(log.String(), secret) {
+		t.Errorf("the log: %s", log.String())
+	}
+}
+
+// TestStreamsOfAConnection: a browser with more streams than one connection can
+// have would wait with everything else, for ever.
+func TestStreamsOfAConnection(t *testing.T) {
+	files := certificateFiles(t)
+	certificate := writeCertificate(t, files)
+	g, err := openGuards(t.Context(), Config{TLS: files}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	url := "https://" + startTLS(t, g) + "/stream"
+	client := trusting(t, certificate, true)
+	connections := make(map[string]int)
+	for range 251 {
+		resp, err := client.Get(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		connections[resp.Header.Get("From")]++
+	}
+	if counts := slices.Sorted(maps.Values(connections)); !slices.Equal(counts, []int{1, 250}) {
+		t.Errorf("the connections have %v streams, want 250 and 1", counts)
+	}
+}
+
+// startTLS serves with g until the end of the test.
+func startTLS(t *testing.T, g guards) string {
+	t.Helper()
+	s := newHTTPServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("From", r.RemoteAddr)
+		_, _ = io.WriteString(w, r.Proto)
+		if r.URL.Path == "/stream" {
+			_ = http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+		}
+	}), slog.New(slog.DiscardHandler))
+	g.secure(s, time.Minute)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- serveHTTP(s, listener) }()
+	t.Cleanup(func() {
+		s.Close()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return listener.Addr().String()
+}
+
+// TestTLS: old clients keep HTTP/1.1, and what is no longer safe is refused.
+func TestTLS(t *testing.T) {
+	files := certificateFiles(t)
+	certificate := writeCertificate(t, files)
+	g, err := openGuards(t.Context(), Config{TLS: files}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := startTLS(t, g)
+	for http2, want := range map[bool]string{true: "HTTP/2.0", false: "HTTP/1.1"} {
+		resp, err := trusting(t, certificate, http2).Get("https://" + address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if string(body) != want {
+			t.Errorf("got %s, want %s", body, want)
+		}
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(certificate)
+	for version, taken := range map[uint16]bool{tls.VersionTLS11: false, tls.VersionTLS12: true, tls.VersionTLS13: true} {
+		conn, err := tls.Dial("tcp", address, &tls.Config{RootCAs: roots, MinVersion: version, MaxVersion: version})
+		if (err == nil) != taken {
+			t.Errorf("%s: %v", tls.VersionName(version), err)
+		}
+		if err == nil {
+			conn.Close()
+		}
+	}
+}
+
+// TestCertificateIsReadAgain: a renewal shows without a restart, and one that
+// goes wrong takes no server down.
+func TestCertificateIsReadAgain(t *testing.T) {
+	files := certificateFiles(t)
+	first := writeCertificate(t, files)
+	log := new(bytes.Buffer)
+	c, err := openCertificate(files, slog.New(slog.NewTextHandler(log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := startTLS(t, guards{certificate: c})
+	shown := func() []byte {
+		t.Helper()
+		conn, err := tls.Dial("tcp", address, &tls.Config{InsecureSkipVerify: true}) // the test compares it itself
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		return conn.ConnectionState().PeerCertificates[0].Raw
+	}
+	second := writeCertificate(t, files)
+	if !slices.Equal(shown(), first.Raw) {
+		t.Error("the files are read at every handshake")
+	}
+	c.mu.Lock()
+	c.every = 0
+	c.mu.Unlock()
+	if !slices.Equal(shown(), second.Raw) {
+		t.Error("the new certificate is not shown")
+	}
+	if err := os.WriteFile(files.Cert, []byte("half a cert"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(shown(), second.Raw) {
+		t.Error("broken files take the certificate away")
+	}
+	if !strings.Contains(log.String(), "the old one stays") || strings.Contains(log.String(), "PRIVATE") {
+		t.Errorf("the log: %s", log)
+	}
+	third := writeCertificate(t, files)
+	if !slices.Equal(shown(), third.Raw) {
+		t.Error("after broken files, nothing is read any more")
+	}
+}
+
+// TestGuardsRefuse: nothing starts with files that cannot be used.
+func TestGuardsRefuse(t *testing.T) {
+	files, other := certificateFiles(t), certificateFiles(t)
+	writeCertificate(t, files)
+	writeCertificate(t, other)
+	jwt := func(file string) Config { return Config{Auth: AuthConfig{Mode: "jwt", JWT: JWTConfig{KeyFile: file}}} }
+	for _, test := range []struct {
+		name string
+		c    Config
+		want string
+	}{
+		{"no certificate", Config{TLS: TLSConfig{"/nowhere/cert", files.Key}}, "tls.cert, tls.key: open /nowhere/cert"},
+		{"of another key", Config{TLS: TLSConfig{files.Cert, other.Key}}, "tls.cert, tls.key: tls: private key does not match"},
+		{"no key file", jwt("/nowhere/key"), "auth.jwt.key_file: open /nowhere/key"},
+		{"a private key", jwt(files.Key), "auth.jwt.key_file: it has a private key"},
+	} {
+		if _, err := openGuards(t.Context(), test.c, slog.New(slog.DiscardHandler)); err == nil || !strings.HasPrefix(err.Error(), test.want) {
+			t.Errorf("%s: got %v, want %q", test.name, err, test.want)
+		}
+	}
+}
+
+func TestPlainKeySetIsWarnedOf(t *testing.T) {
+	for url, warned := range map[string]bool{"http://127.0.0.1:1/": false, "http://localhost:1/": false, "https://127.0.0.1:1/": false, "http://192.0.2.1/": true} {
+		log := new(bytes.Buffer)
+		c := Config{Auth: AuthConfig{Mode: "jwt", JWT: JWTConfig{JWKSURL: url}}}
+		g, err := openGuards(t.Context(), c, slog.New(slog.NewTextHandler(log, nil)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.close()
+		if strings.Contains(log.String(), "not https") != warned {
+			t.Errorf("%s: %s", url, log)
+		}
+	}
+}

@@ -1,0 +1,155 @@
+package feed_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/rejoin/rejoin/feed"
+)
+
+// writer publishes, one call at a time.
+type writer struct {
+	name   string
+	sent   int
+	keys   int
+	keyed  *feed.Batch // the last that it has published with a key
+	cancel context.CancelFunc
+
+	mu   sync.Mutex
+	busy bool
+}
+
+func (wr *writer) isBusy() bool {
+	wr.mu.Lock()
+	defer wr.mu.Unlock()
+	return wr.busy
+}
+
+// publish has a writer publish a batch on a node.
+func (w *world) publish(wr *writer, n *node, b feed.Batch) {
+	if b.Key != nil {
+		wr.keyed = &b
+		w.checker.Keyed(b.Feed, b.Key.Name, b.Drafts...)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	wr.cancel, wr.busy = cancel, true
+	go func() {
+		defer cancel()
+		result, err := n.pub.PublishBatch(ctx, b)
+		w.judge(wr, n, b, result, err)
+		wr.mu.Lock()
+		defer wr.mu.Unlock()
+		wr.busy = false
+	}()
+}
+
+// judge holds the answer of a publish to what it promises.
+func (w *world) judge(wr *writer, n *node, b feed.Batch, result feed.Result, err error) {
+	last, conditional := errors.AsType[*feed.LastError](err)
+	switch {
+	case n.dead.Load() || errors.Is(err, feed.ErrUncertain):
+		w.allow(b)
+		w.checker.Unsure(b.Drafts...)
+	case err == nil:
+		w.allow(b)
+		w.acked(wr, b, result)
+	case conditional:
+		if b.IfLast == nil || last.Last == *b.IfLast {
+			w.gate.fault(fmt.Errorf("%s: refused because the last event is %d", wr.name, last.Last))
+		}
+		w.refuse(b, err)
+	case errors.Is(err, feed.ErrClosed):
+		w.checker.RefusedClosed(b.Feed)
+		w.refuse(b, err)
+	case expected(err):
+		// Of a batch with a key, an earlier call may have stored what this one
+		// has not.
+		if b.Key == nil {
+			w.refuse(b, err)
+		}
+	default:
+		w.gate.fault(fmt.Errorf("%s: publish failed: %w", wr.name, err))
+	}
+}
+
+func (w *world) acked(wr *writer, b feed.Batch, result feed.Result) {
+	events := result.Events
+	switch {
+	case b.Key != nil:
+		w.checker.AckedKey(b.Feed, b.Key.Name, result)
+	case result.Replayed:
+		w.gate.fault(fmt.Errorf("%s: was answered as before, without a key", wr.name))
+	default:
+		w.checker.Acked(events...)
+	}
+	if len(events) != len(b.Drafts) {
+		w.gate.fault(fmt.Errorf("%s: published %d drafts, got %d events", wr.name, len(b.Drafts), len(events)))
+		return
+	}
+	for i, d := range b.Drafts {
+		if e := events[i]; e.Feed != d.Feed || e.Type != d.Type || e.Data != d.Data {
+			w.gate.fault(fmt.Errorf("%s: draft %d was answered with event %d of %s", wr.name, i, e.ID, e.Feed))
+		}
+	}
+	if b.IfLast != nil && !result.Replayed && len(events) > 0 && events[0].ID != *b.IfLast+1 {
+		w.gate.fault(fmt.Errorf("%s: got event %d on condition that the last is %d", wr.name, events[0].ID, *b.IfLast))
+	}
+}
+
+// refuse notes that the drafts must not be stored, and allow that they may be.
+func (w *world) refuse(b feed.Batch, err error) {
+	w.refusedMu.Lock()
+	defer w.refusedMu.Unlock()
+	for _, d := range b.Drafts {
+		w.refused[d.Data] = err
+	}
+}
+
+func (w *world) allow(b feed.Batch) {
+	w.refusedMu.Lock()
+	defer w.refusedMu.Unlock()
+	for _, d := range b.Drafts {
+		delete(w.refused, d.Data)
+	}
+}
+
+// ballast is what the data of large events is cut from, so that they are many
+// and cost no memory.
+var ballast = string(bytes.Repeat([]byte("0123456789abcdef"), 1024))
+
+func (w *world) draft(wr *writer, name string) feed.Draft {
+	wr.sent++
+	d := feed.Draft{Feed: name, Data: fmt.Sprintf("%s-%d", wr.name, wr.sent)}
+	if w.plan.large > 0 {
+		d.Data += ballast[:w.plan.large]
+	}
+	if w.chance(30) {
+		d.Type = "note"
+	}
+	return d
+}
+
+// batch makes up what a writer publishes: many events, or none if it closes the
+// feed.
+func (w *world) batch(wr *writer, name string, many int) feed.Batch {
+	b := feed.Batch{Feed: name}
+	if w.plan.closes && w.chance(4) {
+		b.Close = true
+		many = w.rng.IntN(2)
+	}
+	for range many {
+		b.Drafts = append(b.Drafts, w.draft(wr, name))
+	}
+	if w.plan.keys && w.chance(50) {
+		wr.keys++
+		b.Key = &feed.Key{Name: fmt.Sprint(wr.name, "-", wr.keys)}
+	}
+	if w.plan.keys && w.chance(20) {
+		last := w.bounds(name).Last + uint64(w.rng.IntN(3)/2)
+		b.IfLast = &last
+	}
+	return b
+}
