@@ -164,10 +164,21 @@ func TestTagsChange(t *testing.T) {
 	if n.tag("/v1/feeds/a/events/1") == n.tag("/v1/feeds/b/events/1") || n.tag("/v1/feeds/a/events/1") == n.tag("/v1/feeds/a/events/2") {
 		t.Error("different events have one tag")
 	}
-	other := start(t, server.Options{}, nil)
-	other.append("a", 3)
-	if n.tag("/v1/feeds/a/events") == other.tag("/v1/feeds/a/events") || n.tag("/v1/feeds/a/events/1") == other.tag("/v1/feeds/a/events/1") {
-		t.Error("different stores have one tag")
+}
+
+// renamed is a store with the events of another, and an ID of its own.
+type renamed struct{ feed.Store }
+
+func (renamed) ID() string { return "another" }
+
+func TestTagsOfAnotherStore(t *testing.T) {
+	store := feedtest.NewStore()
+	n, other := startOn(t, server.Options{}, store), startOn(t, server.Options{}, renamed{store})
+	n.append("chat", 3)
+	for _, path := range []string{events, events + "?before=2", events + "/1"} {
+		if n.tag(path) == other.tag(path) {
+			t.Errorf("%s: different stores have one tag", path)
+		}
 	}
 }
 

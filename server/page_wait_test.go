@@ -48,17 +48,19 @@ func TestWait(t *testing.T) {
 		{"brought into 60s", events + "?after=151&wait=100h", func() { n.publish("chat", "x", 152) }, 152, 152, "152", false},
 		{"from=now", events + "?from=now&wait=1m", func() { n.publish("chat", "x", 153) }, 153, 153, "153", false},
 		{"no start", "/v1/feeds/new/events?wait=1m", func() { n.publish("new", "x", 1) }, 1, 1, "1", false},
-		{"a cursor in a feed trimmed to nothing", "/v1/feeds/gone/events?after=2&wait=1m", func() { n.publish("gone", "x", 6) }, 6, 6, "6", false},
+		{"a cursor in a feed trimmed to nothing; ephemeral events are none", "/v1/feeds/gone/events?after=2&wait=1m", func() {
+			seen := n.follow("/v1/feeds/gone/events", nil)
+			seen.block()
+			if err := n.publisher.PublishEphemeral(t.Context(), feed.Draft{Feed: "gone", Data: "x"}); err != nil {
+				t.Error(err)
+			}
+			seen.want("data: x\n")
+			n.publish("gone", "x", 6)
+		}, 6, 6, "6", false},
 		{"a cursor that is ahead", "/v1/feeds/old/events?after=21&wait=1m", func() {
 			n.publish("old", "not after the cursor", 21)
 			n.publish("old", "x", 22)
 		}, 22, 22, "22", false},
-		{"ephemeral events are none", "/v1/feeds/gone/events?after=6&wait=1m", func() {
-			if err := n.publisher.PublishEphemeral(t.Context(), feed.Draft{Feed: "gone", Data: "x"}); err != nil {
-				t.Error(err)
-			}
-			n.publish("gone", "x", 7)
-		}, 7, 7, "7", false},
 		{"until the feed is closed", events + "?after=153&wait=1m", func() { n.closeFeed("chat") }, 0, 0, "153", true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
