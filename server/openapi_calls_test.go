@@ -94,6 +94,7 @@ func linesOf(calls []call) (all []call) {
 
 var turnedAway = []call{
 	{operation: "subscribe", status: 429, media: problemMedia, path: events, header: wantsLines, on: "crowded", head: 200},
+	{operation: "subscribe", status: 429, media: problemMedia, path: events + "?wait=1s", header: wantsPage, on: "crowded"},
 	{operation: "subscribe", status: 503, media: problemMedia, path: events, header: wantsLines, on: "full", head: 200},
 	{operation: "subscribe", status: 503, media: problemMedia, path: events, on: "stopping", head: 200},
 	{operation: "subscribe", status: 200, media: streamMedia, path: events, header: "Accept: text/event-stream", on: "full"},
