@@ -79,6 +79,7 @@ var statuses = []struct {
 	{errors.ErrUnsupported, http.StatusNotImplemented}, // by this store
 	{feed.ErrUncertain, http.StatusServiceUnavailable},
 	{feed.ErrUnavailable, http.StatusServiceUnavailable},
+	{feed.ErrBusy, http.StatusServiceUnavailable},
 	{feed.ErrStopped, http.StatusServiceUnavailable},
 	{context.Canceled, http.StatusServiceUnavailable},
 }
@@ -123,6 +124,8 @@ func detail(err error) string {
 		return "the store's answer was lost: what was published may or may not have been stored"
 	case errors.Is(err, feed.ErrUnavailable):
 		return "the store cannot be used right now; nothing was stored"
+	case errors.Is(err, feed.ErrBusy):
+		return "another transaction of the store's database holds the feed; nothing was done"
 	case errors.Is(err, feed.ErrStopped):
 		return "this node is stopping; nothing was stored"
 	case errors.Is(err, feed.ErrKeyReused):
