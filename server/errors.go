@@ -95,14 +95,27 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
+	status := statusOf(err)
+	if status == http.StatusInternalServerError {
+		s.logFailure(r, err)
+		writeProblem(w, status, "something went wrong here; the log says what")
+		return
+	}
+	problem{Status: status, Detail: detail(err), Stored: stored(r, status, err)}.write(w)
+}
+
+// statusOf returns 500 for an error that nobody has foreseen.
+func statusOf(err error) int {
 	for _, known := range statuses {
 		if errors.Is(err, known.err) {
-			problem{Status: known.status, Detail: detail(err), Stored: stored(r, known.status, err)}.write(w)
-			return
+			return known.status
 		}
 	}
+	return http.StatusInternalServerError
+}
+
+func (s *Server) logFailure(r *http.Request, err error) {
 	s.logger.ErrorContext(r.Context(), "request failed", "method", r.Method, "path", r.URL.Path, "error", err)
-	writeProblem(w, http.StatusInternalServerError, "something went wrong here; the log says what")
 }
 
 // stored says what became of the events of a publish that got a 503.

@@ -107,6 +107,16 @@ func (s *session) deliver(i int, d feed.Delivery) []byte {
 	return s.appendLive(append([]byte(nil), encoded...))
 }
 
+// committed returns when the oldest event of the delivery was, if that is after
+// the stream began: history is not late, however old.
+func (s *session) committed(i int, d feed.Delivery) (at time.Time, ok bool) {
+	events := d.Events()
+	if len(events) == 0 || d.Ephemeral || events[0].ID <= s.subs[i].Bounds().Last {
+		return time.Time{}, false
+	}
+	return events[0].Time, true
+}
+
 // eventsOfMany puts the cursor of the whole subscription behind each event.
 func (s *session) eventsOfMany(i int, d feed.Delivery) (out []byte) {
 	var cursor []byte

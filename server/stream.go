@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/rejoin/rejoin/feed"
 )
 
@@ -29,6 +31,7 @@ type stream struct {
 	timeout   time.Duration // for one write
 	retry     time.Duration
 	heartbeat *time.Ticker
+	latency   prometheus.Observer
 	end       context.CancelCauseFunc // ends the stream, for a reason
 }
 
@@ -46,6 +49,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, request subscrib
 		control: http.NewResponseController(w),
 		timeout: s.options.WriteTimeout,
 		retry:   s.options.Retry,
+		latency: s.deliveries,
 		end:     end,
 	}
 	if err := s.admit(st); err != nil {
@@ -56,7 +60,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, request subscrib
 	asked := time.Now()
 	group, err := s.begin(r.Context(), request)
 	if err != nil && !(errors.Is(err, feed.ErrUnavailable) && accepts(r, "text/event-stream")) {
-		s.writeError(w, r, err)
+		s.refuseStream(w, r, err)
 		return
 	}
 	writeStreamHead(w, request.form)
@@ -84,6 +88,20 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, request subscrib
 	if !errors.Is(err, feed.ErrClosed) && !errors.Is(err, errExpired) {
 		panic(http.ErrAbortHandler)
 	}
+}
+
+// refuseStream answers with the problem that err is. One that is not the
+// client's own must not stop a browser for good.
+func (s *Server) refuseStream(w http.ResponseWriter, r *http.Request, err error) {
+	status := statusOf(err)
+	if status < http.StatusInternalServerError || !accepts(r, "text/event-stream") {
+		s.writeError(w, r, err)
+		return
+	}
+	if status == http.StatusInternalServerError {
+		s.logFailure(r, err)
+	}
+	shed(w, r, status, "")
 }
 
 // awaitStore subscribes as soon as the store can.
@@ -132,7 +150,7 @@ func (st *stream) run(ctx context.Context, group *feed.Group) error {
 		case d.Gap != nil && st.request.gapFails:
 			return errGap // which a return with the same cursor is told
 		default:
-			err = st.send(session.deliver(i, d))
+			err = st.deliver(session, i, d)
 		}
 		if err != nil {
 			return err
@@ -153,13 +171,19 @@ func (st *stream) last(ctx context.Context, session *session, err error) error {
 	return err
 }
 
-// send writes whole blocks, after which no keep-alive is due for a while.
-func (st *stream) send(blocks []byte) error {
+// deliver writes what the client is shown of a delivery, if anything, after which
+// no keep-alive is due for a while.
+func (st *stream) deliver(session *session, i int, d feed.Delivery) error {
+	blocks := session.deliver(i, d)
 	if len(blocks) == 0 {
 		return nil
 	}
 	st.heartbeat.Reset(st.request.heartbeat)
-	return st.write(blocks)
+	err := st.write(blocks)
+	if at, live := session.committed(i, d); live && err == nil {
+		st.latency.Observe(max(0, time.Since(at).Seconds())) // clocks of nodes differ
+	}
+	return err
 }
 
 func (st *stream) write(b []byte) error {
