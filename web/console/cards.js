@@ -21,12 +21,13 @@ export class FeedCards {
       const card = document.createElement("li");
       card.dataset.feed = feed;
       card.dataset.tone = readings.toneOf(feed);
-      const [name, cursor, range] = ["feed", "cursor", "range"].map((part) => {
+      const [name, label, cursor, range] = ["feed", "label", "cursor", "range"].map((part) => {
         const made = document.createElement("span");
         made.className = part;
         card.append(made);
         return made;
       });
+      label.textContent = "Cursor";
       name.textContent = name.title = feed;
       range.title = "The oldest event kept when this connection opened, and the newest known";
       this.#cards.set(feed, (reading) => {

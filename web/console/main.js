@@ -55,7 +55,7 @@ function onState(state, detail = "") {
       return status.say("cut", `Cut off ${where}. Whatever is published now waits in the ${many ? "feeds" : "feed"}.`);
     case "closed":
       show(readings.close());
-      return status.say("calm", many ? "All feeds are closed, and all of them has been delivered." : "The feed is closed, and all of it has been delivered.");
+      return status.say("calm", many ? "All feeds are closed, and all has been delivered." : "The feed is closed, and all of it has been delivered.");
     case "failed":
       return status.say("error", detail);
   }
@@ -71,6 +71,7 @@ function leave(kind, text) {
 function onBlock(type, data, cursor) {
   show(readings.take(type, data, cursor));
   if (type === "feed.expired") leave("lost", `The token's time was up ${whereOf(readings)}`);
+  if (type === "feed.closed") box.close(data.feed);
   if (type === "feed.closed" && readings.closed) stream.end();
 }
 
@@ -98,6 +99,7 @@ function commands() {
 // The address that is asked changes with the second name.
 function showPath() {
   const many = parseFeeds(at("feed").value).length > 1;
+  at("path").dataset.many = many;
   at("path-before").textContent = many ? "/v1/events?feed=" : "/v1/feeds/";
   at("path-after").textContent = many ? "" : "/events";
 }

@@ -59,10 +59,20 @@ export class PublishBox {
     this.#say("", "");
   }
 
+  // Nothing can be published to a closed feed any more; of several, another is chosen.
+  close(feed) {
+    const option = [...this.#feed.options].find((one) => one.value === feed);
+    if (!option || option.disabled || this.#feeds.length < 2) return;
+    option.disabled = true;
+    option.textContent = `${feed} (closed)`;
+    const next = [...this.#feed.options].find((one) => !one.disabled);
+    if (this.#feed.value === feed && next) this.#feed.value = next.value;
+  }
+
   // A few events of its own, for whoever has just cut the connection and has nothing to say:
   // to one feed after the other.
   async publishSamples(count) {
-    const feeds = this.#feeds;
+    const feeds = [...this.#feed.options].filter((option) => !option.disabled).map((option) => option.value);
     for (let n = 1; n <= count; n++) {
       const data = `${n} of ${count}, published while you were away`;
       if (!(await this.#deliver({ feed: feeds[(n - 1) % feeds.length], data, type: "", json: false }))) return;
