@@ -20,9 +20,11 @@ type manyRaw struct {
 	events map[string][]string
 	total  int
 	faults []string
-	closed map[string]int // how often each was said to be closed
-	gaps   []string
 	open   []string // the data of each feed.open
+
+	closed  map[string]int // how often each was said to be closed
+	gaps    []string
+	cursors int // blocks that show where a feed stands, and no event
 }
 
 func newManyRaw(url func() string) *manyRaw {
@@ -58,7 +60,9 @@ func (r *manyRaw) take(b rawBlock) {
 		r.opened(b)
 	case "feed.gap":
 		r.gaps = append(r.gaps, b.data)
+		r.gap(b)
 	case "feed.cursor":
+		r.cursors++
 	case "feed.closed":
 		var closed struct {
 			Feed string
@@ -66,6 +70,9 @@ func (r *manyRaw) take(b rawBlock) {
 		}
 		r.parse(b, &closed)
 		r.closed[closed.Feed]++
+		if closed.Last != len(r.events[closed.Feed]) || !hasCursor(b.id, closed.Feed, strconv.Itoa(closed.Last)) {
+			r.fault(b, "closed, and the subscriber has %d", len(r.events[closed.Feed]))
+		}
 	default:
 		r.event(b)
 	}
@@ -105,6 +112,21 @@ func (r *manyRaw) opened(b rawBlock) {
 			r.fault(b, "the cursor of %s is not in the id", f.Feed)
 		}
 	}
+}
+
+// gap goes on where the gap says.
+func (r *manyRaw) gap(b rawBlock) {
+	var g struct {
+		Feed, After string
+		Resumes     int
+	}
+	r.parse(b, &g)
+	have := len(r.events[g.Feed])
+	if g.After != strconv.Itoa(have) || g.Resumes <= have+1 || !hasCursor(b.id, g.Feed, strconv.Itoa(g.Resumes-1)) {
+		r.fault(b, "a gap, and the subscriber has %d", have)
+		return
+	}
+	r.events[g.Feed] = append(r.events[g.Feed], make([]string, g.Resumes-1-have)...)
 }
 
 func (r *manyRaw) event(b rawBlock) {
