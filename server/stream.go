@@ -29,6 +29,7 @@ type stream struct {
 	address   string // of the client
 	writer    http.ResponseWriter
 	control   *http.ResponseController
+	http2     bool
 	timeout   time.Duration // for one write
 	retry     time.Duration
 	heartbeat *time.Ticker
@@ -48,6 +49,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, request subscrib
 		address: addressOf(r),
 		writer:  w,
 		control: http.NewResponseController(w),
+		http2:   r.ProtoMajor > 1,
 		timeout: s.options.WriteTimeout,
 		retry:   s.options.Retry,
 		latency: s.deliveries,
@@ -211,7 +213,12 @@ func (st *stream) write(b []byte) error {
 	if _, err := st.writer.Write(b); err != nil {
 		return err
 	}
-	return st.flush()
+	err := st.flush()
+	if st.http2 {
+		// There, it would end the stream also when nothing is being written.
+		_ = st.control.SetWriteDeadline(time.Time{})
+	}
+	return err
 }
 
 func (st *stream) flush() error { return st.control.Flush() }
