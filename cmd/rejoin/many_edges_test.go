@@ -245,8 +245,8 @@ func testClosedAway(e *manyEdge) {
 	close(1, "b")
 	closed(map[string]int{"a": 2, "b": 1})
 	e.until(func() bool { return e.r.source.status() != 0 })
-	if s := e.r.source; s.finished != http.StatusNoContent || len(s.endings) != 1 || s.endings[0] != nil {
-		e.Errorf("a clean end and 204 would stop the subscriber: %v", s)
+	if ends := e.r.source.ends(); e.r.source.status() != http.StatusNoContent || len(ends) != 1 || ends[0] != nil {
+		e.Errorf("a clean end and 204 would stop the subscriber: %v", e.r)
 	}
 	// Who has no cursor yet is shown how things are first.
 	e.stop()
