@@ -232,9 +232,9 @@ func (s *session) cursors(end bool) (out []byte) {
 	return out
 }
 
-// expired says that the token's time is up.
-func (s *session) expired() []byte {
-	return s.request.form.appendControl(s.cursors(false), control{kind: "feed.expired", data: struct {
-		Reason string `json:"reason"`
-	}{"token"}})
-}
+// expired says that the token's time is up, behind the cursor.
+func (s *session) expired() []byte { return s.request.form.appendControl(s.cursors(false), expired) }
+
+var expired = control{kind: "feed.expired", data: struct {
+	Reason string `json:"reason"`
+}{"token"}}

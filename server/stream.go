@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -28,6 +29,7 @@ type stream struct {
 	address   string // of the client
 	writer    http.ResponseWriter
 	control   *http.ResponseController
+	http2     bool
 	timeout   time.Duration // for one write
 	retry     time.Duration
 	heartbeat *time.Ticker
@@ -47,6 +49,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, request subscrib
 		address: addressOf(r),
 		writer:  w,
 		control: http.NewResponseController(w),
+		http2:   r.ProtoMajor > 1,
 		timeout: s.options.WriteTimeout,
 		retry:   s.options.Retry,
 		latency: s.deliveries,
@@ -64,16 +67,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, request subscrib
 		return
 	}
 	writeStreamHead(w, request.form)
-	st.heartbeat = time.NewTicker(request.heartbeat)
-	defer st.heartbeat.Stop()
-	if s.options.MaxAge > 0 {
-		age := time.AfterFunc(jitter(s.options.MaxAge, 0.2), func() { end(errMaxAge) })
-		defer age.Stop()
-	}
-	if expires := grantOf(r.Context()).Expires(); !expires.IsZero() {
-		expiry := time.AfterFunc(time.Until(expires), func() { end(errExpired) })
-		defer expiry.Stop()
-	}
+	defer st.limit(s.options.MaxAge, grantOf(ctx).Expires())()
 	err = st.flush()
 	if err == nil && group == nil {
 		group, err = st.awaitStore(ctx, s, asked)
@@ -87,6 +81,28 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, request subscrib
 	s.logger.DebugContext(r.Context(), "stream ended", "path", r.URL.Path, "from", r.RemoteAddr, "reason", err)
 	if !errors.Is(err, feed.ErrClosed) && !errors.Is(err, errExpired) {
 		panic(http.ErrAbortHandler)
+	}
+}
+
+// limit starts the stream's clocks: of its keep-alives, of its age, if that has
+// a limit, and of the client's token, if that expires.
+func (st *stream) limit(maxAge time.Duration, expires time.Time) (stop func()) {
+	st.heartbeat = time.NewTicker(st.request.heartbeat)
+	stops := []func(){st.heartbeat.Stop}
+	after := func(d time.Duration, cause error) {
+		timer := time.AfterFunc(d, func() { st.end(cause) })
+		stops = append(stops, func() { timer.Stop() })
+	}
+	if maxAge > 0 {
+		after(jitter(maxAge, 0.2), errMaxAge)
+	}
+	if !expires.IsZero() {
+		after(time.Until(expires), errExpired)
+	}
+	return func() {
+		for _, stop := range stops {
+			stop()
+		}
 	}
 }
 
@@ -128,7 +144,11 @@ func (st *stream) awaitStore(ctx context.Context, s *Server, asked time.Time) (*
 				return nil, err
 			}
 		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+			cause := context.Cause(ctx)
+			if errors.Is(cause, errExpired) {
+				return nil, errors.Join(cause, st.write(st.request.form.appendControl(nil, expired)))
+			}
+			return nil, cause
 		}
 	}
 }
@@ -171,14 +191,16 @@ func (st *stream) last(ctx context.Context, session *session, err error) error {
 	return err
 }
 
-// deliver writes what the client is shown of a delivery, if anything, after which
-// no keep-alive is due for a while.
+// deliver writes what the client is shown of a delivery, if anything. After that
+// no keep-alive is due for a while, unless one has to show where a cursor is.
 func (st *stream) deliver(session *session, i int, d feed.Delivery) error {
 	blocks := session.deliver(i, d)
 	if len(blocks) == 0 {
 		return nil
 	}
-	st.heartbeat.Reset(st.request.heartbeat)
+	if !slices.Contains(session.hidden, true) {
+		st.heartbeat.Reset(st.request.heartbeat)
+	}
 	err := st.write(blocks)
 	if at, live := session.committed(i, d); live && err == nil {
 		st.latency.Observe(max(0, time.Since(at).Seconds())) // clocks of nodes differ
@@ -191,7 +213,12 @@ func (st *stream) write(b []byte) error {
 	if _, err := st.writer.Write(b); err != nil {
 		return err
 	}
-	return st.flush()
+	err := st.flush()
+	if st.http2 {
+		// There, it would end the stream also when nothing is being written.
+		_ = st.control.SetWriteDeadline(time.Time{})
+	}
+	return err
 }
 
 func (st *stream) flush() error { return st.control.Flush() }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -28,6 +29,7 @@ type eventSource struct {
 	from  string        // the Last-Event-ID of the first one
 	token string
 	take  func(rawBlock) // called in order, from one goroutine
+	ended func(error)    // the same, unless it is nil: a stream has, nil if cleanly
 	pause time.Duration
 
 	mu       sync.Mutex
@@ -51,6 +53,9 @@ func (s *eventSource) run(ctx context.Context) {
 				s.mu.Lock()
 				s.endings = append(s.endings, err)
 				s.mu.Unlock()
+				if s.ended != nil {
+					s.ended(err)
+				}
 			}
 		}
 		if s.status() != 0 {
@@ -141,10 +146,11 @@ func (s *eventSource) status() int {
 	return s.finished
 }
 
-func (s *eventSource) connections() int {
+// ends returns how its streams have ended so far.
+func (s *eventSource) ends() []error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.opened
+	return slices.Clone(s.endings)
 }
 
 func (s *eventSource) String() string {
