@@ -17,9 +17,18 @@ const bodyTimeout = 30 * time.Second
 // boundBody bounds the time that the request's body may take, whether somebody
 // reads it or not: before it answers, net/http waits for what nobody has read.
 // It lifts the bound itself when the body is there.
+//
+// A body in chunks is the last of its connection. It may have had a
+// Content-Length too, which net/http passes over in silence: a proxy that went
+// by that would take the rest of it for the next client's request (RFC 9112,
+// section 6.1).
 func boundBody(w http.ResponseWriter, r *http.Request) {
-	if r.ContentLength != 0 {
-		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
+	if r.ContentLength == 0 {
+		return
+	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
+	if len(r.TransferEncoding) > 0 {
+		w.Header().Set("Connection", "close")
 	}
 }
 

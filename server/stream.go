@@ -69,6 +69,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, request subscrib
 	writeStreamHead(w, request.form)
 	defer st.limit(s.options.MaxAge, grantOf(ctx).Expires())()
 	err = st.flush()
+	st.rest()
 	if err == nil && group == nil {
 		group, err = st.awaitStore(ctx, s, asked)
 	}
@@ -214,11 +215,16 @@ func (st *stream) write(b []byte) error {
 		return err
 	}
 	err := st.flush()
+	st.rest()
+	return err
+}
+
+// rest is for the time in which nothing is being written: over HTTP/2, a
+// deadline would end the stream all the same.
+func (st *stream) rest() {
 	if st.http2 {
-		// There, it would end the stream also when nothing is being written.
 		_ = st.control.SetWriteDeadline(time.Time{})
 	}
-	return err
 }
 
 func (st *stream) flush() error { return st.control.Flush() }

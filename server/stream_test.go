@@ -117,24 +117,43 @@ func TestStalledReader(t *testing.T) {
 
 // TestQuietHTTP2: over HTTP/2, a deadline that passes resets the stream, whether
 // anything is being written or not. A client that asks for few keep-alives must
-// not be cut off between them.
+// not be cut off between them, or while the store is away.
 func TestQuietHTTP2(t *testing.T) {
-	n := start(t, server.Options{WriteTimeout: 300 * time.Millisecond}, nil)
+	const tooLong = 200 * time.Millisecond
+	store := &broken{}
+	n := start(t, server.Options{WriteTimeout: tooLong, Heartbeat: time.Minute}, func(s feed.Store) feed.Store {
+		store.Store = s
+		return store
+	})
 	secure := httptest.NewUnstartedServer(n.Server)
 	secure.EnableHTTP2 = true
+	secure.Config.WriteTimeout = tooLong
 	secure.StartTLS()
 	t.Cleanup(secure.Close)
 	t.Cleanup(func() { n.Drain(context.Background(), 0) })
-	resp, err := secure.Client().Get(secure.URL + events + "?heartbeat=2s")
-	if err != nil {
-		t.Fatal(err)
+	follow := func(path string) *follower {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), "GET", secure.URL+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Accept", "text/event-stream")
+		resp, err := secure.Client().Do(r)
+		if err != nil || resp.ProtoMajor != 2 {
+			t.Fatal(resp, err)
+		}
+		t.Cleanup(func() { resp.Body.Close() })
+		return &follower{t, resp.Body, bufio.NewReader(resp.Body)}
 	}
-	defer resp.Body.Close()
-	f := &follower{t, resp.Body, bufio.NewReader(resp.Body)}
+	f := follow(events + "?heartbeat=2s")
 	f.want(open("chat", 0, 1, 0))
-	if line, err := f.r.ReadString('\n'); line != ":\n" || resp.ProtoMajor != 2 {
-		t.Errorf("%s: %q, %v; want a keep-alive", resp.Proto, line, err)
+	store.down.Store(true)
+	held := follow("/v1/feeds/news/events")
+	if line, err := f.r.ReadString('\n'); line != ":\n" {
+		t.Errorf("%q, %v; want a keep-alive", line, err)
 	}
+	store.down.Store(false)
+	held.want(open("news", 0, 1, 0))
 }
 
 // broken is a store that fails when told to.

@@ -109,9 +109,15 @@ func openGuards(ctx context.Context, c Config, logger *slog.Logger) (g guards, e
 
 func (g guards) close() { g.verifier.Close() }
 
-// secure makes s speak TLS, if there is a certificate. A connection that takes
-// no byte for writeTimeout is given up.
+// answerTimeout is how long an answer may take from the request's head on, until
+// the client has read it. Streams and pages have times of their own.
+const answerTimeout = 2 * time.Minute
+
+// secure prepares s for the public: it gives up on who does not read, a
+// connection that takes no byte for writeTimeout for one, and speaks TLS, if
+// there is a certificate.
 func (g guards) secure(s *http.Server, writeTimeout time.Duration) {
+	s.WriteTimeout = answerTimeout
 	if g.certificate == nil {
 		return
 	}
