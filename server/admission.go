@@ -2,8 +2,8 @@ package server
 
 import (
 	"errors"
-	"net"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/rejoin/rejoin/server/sse"
@@ -67,13 +67,19 @@ func (s *Server) stopAdmitting() []*stream {
 }
 
 // addressOf returns the address that a request came from. What a proxy says of
-// it could be said by anybody.
+// it could be said by anybody. One machine has a whole network of IPv6
+// addresses to choose from, of 64 bits, which counts as one.
 func addressOf(r *http.Request) string {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	from, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
 		return r.RemoteAddr
 	}
-	return host
+	address := from.Addr().Unmap().WithZone("")
+	if address.Is4() {
+		return address.String()
+	}
+	network, _ := address.Prefix(64) // which every IPv6 address has
+	return network.String()
 }
 
 // turnAway counts and answers a subscriber that is not admitted.

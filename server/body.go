@@ -23,12 +23,10 @@ func boundBody(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// boundBodies bounds bodies, except where requests last and have none.
+// boundBodies bounds bodies, those too that no request of the kind should have.
 func boundBodies(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			boundBody(w, r)
-		}
+		boundBody(w, r)
 		next.ServeHTTP(w, r)
 	})
 }

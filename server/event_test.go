@@ -173,7 +173,7 @@ func (renamed) ID() string { return "another" }
 
 func TestTagsOfAnotherStore(t *testing.T) {
 	store := feedtest.NewStore()
-	n, other := startOn(t, server.Options{}, store), startOn(t, server.Options{}, renamed{store})
+	n, other := startOn(t, store, server.Options{}), startOn(t, renamed{store}, server.Options{})
 	n.append("chat", 3)
 	for _, path := range []string{events, events + "?before=2", events + "/1"} {
 		if n.tag(path) == other.tag(path) {

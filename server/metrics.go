@@ -15,6 +15,8 @@ import (
 type Sources struct {
 	Hub       *feed.Hub
 	Publisher *feed.Publisher
+	// Server may be nil.
+	Server *Server
 	// Refused returns how many events the bus refused because it had them, or
 	// later ones, already; nil if it never does.
 	Refused func() uint64
@@ -29,6 +31,9 @@ func Metrics(sources Sources) http.Handler {
 	registry.MustRegister(collector{sources})
 	if a := sources.Appends; a != nil {
 		registry.MustRegister(a.seconds, a.events)
+	}
+	if s := sources.Server; s != nil {
+		registry.MustRegister(s.deliveries)
 	}
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
 }
@@ -54,6 +59,16 @@ func NewAppends() *Appends {
 	}
 }
 
+// newDeliveries returns the histogram of how late events are.
+func newDeliveries() prometheus.Histogram {
+	return prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "rejoin_delivery_seconds",
+		Help: "Time from an event's commit until it was written to a subscriber that was there before, of the oldest event of each write. Commits have whole milliseconds.",
+		// From one node to the bounds on what a fault may cost, and beyond.
+		Buckets: []float64{.001, .002, .005, .01, .025, .05, .1, .25, .5, 1, 2, 5, 10, 30},
+	})
+}
+
 // Observe is for feed.PublisherOptions.
 func (a *Appends) Observe(took time.Duration, events int) {
 	a.seconds.Observe(took.Seconds())
@@ -74,6 +89,7 @@ var (
 	replayedDesc    = describe("replayed_events_total", "Events by where they were read: handed to subscribers from memory (log) or from the store (store), taken from the bus (bus).", "source")
 	gapsDesc        = describe("gaps_total", "Gaps that subscribers were told of.", "reason")
 	refusedDesc     = describe("bus_refused_total", "Events that the bus had, or had later ones of, when this node told it.")
+	shedDesc        = describe("shed_total", "Subscribers that were told to come back later.")
 	repairsDesc     = describe("bus_repairs_total", "Times that this node took from the store what the bus had not brought.")
 	storeUpDesc     = describe("store_up", "Whether the store answers.")
 	busUpDesc       = describe("bus_up", "Whether the bus works.")
@@ -100,6 +116,9 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	counter(gapsDesc, stats.Trimmed, string(feed.Trimmed))
 	counter(gapsDesc, stats.Ahead, string(feed.Ahead))
 	counter(repairsDesc, stats.Repairs)
+	if c.Server != nil {
+		counter(shedDesc, c.Server.shed.Load())
+	}
 	refused := uint64(0)
 	if c.Refused != nil {
 		refused = c.Refused()

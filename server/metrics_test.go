@@ -1,8 +1,10 @@
 package server_test
 
 import (
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -79,6 +81,55 @@ func TestAppendMetrics(t *testing.T) {
 	} {
 		if !strings.Contains(metrics.Body.String(), line+"\n") {
 			t.Errorf("%s is not in\n%s", line, metrics.Body)
+		}
+	}
+}
+
+// TestDeliveryMetrics: how late events are is told by those that are new, and
+// not by history, which is as old as it likes.
+func TestDeliveryMetrics(t *testing.T) {
+	n := start(t, server.Options{Subscribers: 4}, nil)
+	for id := range uint64(3) {
+		n.publish("chat", "old", id+1)
+	}
+	streams := []*follower{
+		n.follow(events+"?from=start", nil),
+		n.follow("/v1/events?feed=chat,news&from=start", nil),
+		n.follow(events+"?types=other", nil),
+		n.follow(events+"?lastEventId=9", nil), // ahead
+	}
+	for range 4 {
+		streams[0].block()
+		streams[1].block()
+	}
+	streams[2].block()
+	streams[3].block()
+	streams[3].block()
+	n.publish("chat", "new", 4)
+	if r, body := n.do("POST", events+"?ephemeral=true", nil, "typing"); r.StatusCode != 202 {
+		t.Fatal(r.Status, body)
+	}
+	n.publish("chat", "new", 5)
+	wantShed(t, n.url, events)
+	n.Drain(t.Context(), 0)
+	for _, f := range streams {
+		_, _ = io.Copy(io.Discard, f.r) // until its handler has ended
+	}
+	scrape := func() string {
+		metrics := httptest.NewRecorder()
+		server.Metrics(server.Sources{Hub: n.hub, Publisher: n.publisher, Server: n.Server}).
+			ServeHTTP(metrics, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+		return metrics.Body.String()
+	}
+	got := scrape()
+	count := regexp.MustCompile(`(?m)^rejoin_delivery_seconds_count (\d+)$`).FindStringSubmatch(got)
+	// Two events to three streams that show them; both may leave in one write.
+	if count == nil || count[1] < "3" || count[1] > "6" || len(count[1]) > 1 {
+		t.Errorf("%v writes, want 3 to 6, in\n%s", count, got)
+	}
+	for _, line := range []string{"rejoin_shed_total 1", `rejoin_delivery_seconds_bucket{le="30"} ` + count[1]} {
+		if !strings.Contains(got, line+"\n") {
+			t.Errorf("%s is not in\n%s", line, got)
 		}
 	}
 }

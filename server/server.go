@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/server/auth"
 )
@@ -63,6 +65,7 @@ type Server struct {
 
 	sameOrigin  *http.CrossOriginProtection
 	shed        atomic.Uint64 // subscribers that were turned away
+	deliveries  prometheus.Histogram
 	mu          sync.Mutex
 	subscribers subscribers
 }
@@ -82,6 +85,7 @@ func New(hub *feed.Hub, publisher *feed.Publisher, o Options) *Server {
 		options:    o,
 		logger:     cmp.Or(o.Logger, slog.Default()),
 		sameOrigin: trusting(o.Origins),
+		deliveries: newDeliveries(),
 		subscribers: subscribers{
 			streams:   make(map[*stream]struct{}),
 			addresses: make(map[string]int),

@@ -107,6 +107,16 @@ func (s *session) deliver(i int, d feed.Delivery) []byte {
 	return s.appendLive(append([]byte(nil), encoded...))
 }
 
+// committed returns when the oldest event of the delivery was, if that is after
+// the stream began: history is not late, however old.
+func (s *session) committed(i int, d feed.Delivery) (at time.Time, ok bool) {
+	events := d.Events()
+	if len(events) == 0 || d.Ephemeral || events[0].ID <= s.subs[i].Bounds().Last {
+		return time.Time{}, false
+	}
+	return events[0].Time, true
+}
+
 // eventsOfMany puts the cursor of the whole subscription behind each event.
 func (s *session) eventsOfMany(i int, d feed.Delivery) (out []byte) {
 	var cursor []byte
@@ -222,9 +232,9 @@ func (s *session) cursors(end bool) (out []byte) {
 	return out
 }
 
-// expired says that the token's time is up.
-func (s *session) expired() []byte {
-	return s.request.form.appendControl(s.cursors(false), control{kind: "feed.expired", data: struct {
-		Reason string `json:"reason"`
-	}{"token"}})
-}
+// expired says that the token's time is up, behind the cursor.
+func (s *session) expired() []byte { return s.request.form.appendControl(s.cursors(false), expired) }
+
+var expired = control{kind: "feed.expired", data: struct {
+	Reason string `json:"reason"`
+}{"token"}}

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/rejoin/rejoin/feed"
 )
@@ -26,9 +29,11 @@ type stream struct {
 	address   string // of the client
 	writer    http.ResponseWriter
 	control   *http.ResponseController
+	http2     bool
 	timeout   time.Duration // for one write
 	retry     time.Duration
 	heartbeat *time.Ticker
+	latency   prometheus.Observer
 	end       context.CancelCauseFunc // ends the stream, for a reason
 }
 
@@ -44,8 +49,10 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, request subscrib
 		address: addressOf(r),
 		writer:  w,
 		control: http.NewResponseController(w),
+		http2:   r.ProtoMajor > 1,
 		timeout: s.options.WriteTimeout,
 		retry:   s.options.Retry,
+		latency: s.deliveries,
 		end:     end,
 	}
 	if err := s.admit(st); err != nil {
@@ -56,20 +63,11 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, request subscrib
 	asked := time.Now()
 	group, err := s.begin(r.Context(), request)
 	if err != nil && !(errors.Is(err, feed.ErrUnavailable) && accepts(r, "text/event-stream")) {
-		s.writeError(w, r, err)
+		s.refuseStream(w, r, err)
 		return
 	}
 	writeStreamHead(w, request.form)
-	st.heartbeat = time.NewTicker(request.heartbeat)
-	defer st.heartbeat.Stop()
-	if s.options.MaxAge > 0 {
-		age := time.AfterFunc(jitter(s.options.MaxAge, 0.2), func() { end(errMaxAge) })
-		defer age.Stop()
-	}
-	if expires := grantOf(r.Context()).Expires(); !expires.IsZero() {
-		expiry := time.AfterFunc(time.Until(expires), func() { end(errExpired) })
-		defer expiry.Stop()
-	}
+	defer st.limit(s.options.MaxAge, grantOf(ctx).Expires())()
 	err = st.flush()
 	if err == nil && group == nil {
 		group, err = st.awaitStore(ctx, s, asked)
@@ -84,6 +82,42 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, request subscrib
 	if !errors.Is(err, feed.ErrClosed) && !errors.Is(err, errExpired) {
 		panic(http.ErrAbortHandler)
 	}
+}
+
+// limit starts the stream's clocks: of its keep-alives, of its age, if that has
+// a limit, and of the client's token, if that expires.
+func (st *stream) limit(maxAge time.Duration, expires time.Time) (stop func()) {
+	st.heartbeat = time.NewTicker(st.request.heartbeat)
+	stops := []func(){st.heartbeat.Stop}
+	after := func(d time.Duration, cause error) {
+		timer := time.AfterFunc(d, func() { st.end(cause) })
+		stops = append(stops, func() { timer.Stop() })
+	}
+	if maxAge > 0 {
+		after(jitter(maxAge, 0.2), errMaxAge)
+	}
+	if !expires.IsZero() {
+		after(time.Until(expires), errExpired)
+	}
+	return func() {
+		for _, stop := range stops {
+			stop()
+		}
+	}
+}
+
+// refuseStream answers with the problem that err is. One that is not the
+// client's own must not stop a browser for good.
+func (s *Server) refuseStream(w http.ResponseWriter, r *http.Request, err error) {
+	status := statusOf(err)
+	if status < http.StatusInternalServerError || !accepts(r, "text/event-stream") {
+		s.writeError(w, r, err)
+		return
+	}
+	if status == http.StatusInternalServerError {
+		s.logFailure(r, err)
+	}
+	shed(w, r, status, "")
 }
 
 // awaitStore subscribes as soon as the store can.
@@ -110,7 +144,11 @@ func (st *stream) awaitStore(ctx context.Context, s *Server, asked time.Time) (*
 				return nil, err
 			}
 		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+			cause := context.Cause(ctx)
+			if errors.Is(cause, errExpired) {
+				return nil, errors.Join(cause, st.write(st.request.form.appendControl(nil, expired)))
+			}
+			return nil, cause
 		}
 	}
 }
@@ -132,7 +170,7 @@ func (st *stream) run(ctx context.Context, group *feed.Group) error {
 		case d.Gap != nil && st.request.gapFails:
 			return errGap // which a return with the same cursor is told
 		default:
-			err = st.send(session.deliver(i, d))
+			err = st.deliver(session, i, d)
 		}
 		if err != nil {
 			return err
@@ -153,13 +191,21 @@ func (st *stream) last(ctx context.Context, session *session, err error) error {
 	return err
 }
 
-// send writes whole blocks, after which no keep-alive is due for a while.
-func (st *stream) send(blocks []byte) error {
+// deliver writes what the client is shown of a delivery, if anything. After that
+// no keep-alive is due for a while, unless one has to show where a cursor is.
+func (st *stream) deliver(session *session, i int, d feed.Delivery) error {
+	blocks := session.deliver(i, d)
 	if len(blocks) == 0 {
 		return nil
 	}
-	st.heartbeat.Reset(st.request.heartbeat)
-	return st.write(blocks)
+	if !slices.Contains(session.hidden, true) {
+		st.heartbeat.Reset(st.request.heartbeat)
+	}
+	err := st.write(blocks)
+	if at, live := session.committed(i, d); live && err == nil {
+		st.latency.Observe(max(0, time.Since(at).Seconds())) // clocks of nodes differ
+	}
+	return err
 }
 
 func (st *stream) write(b []byte) error {
@@ -167,7 +213,12 @@ func (st *stream) write(b []byte) error {
 	if _, err := st.writer.Write(b); err != nil {
 		return err
 	}
-	return st.flush()
+	err := st.flush()
+	if st.http2 {
+		// There, it would end the stream also when nothing is being written.
+		_ = st.control.SetWriteDeadline(time.Time{})
+	}
+	return err
 }
 
 func (st *stream) flush() error { return st.control.Flush() }

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"regexp"
 	"strings"
 	"sync"
@@ -111,6 +112,28 @@ func TestStalledReader(t *testing.T) {
 	f := n.follow(events, map[string]string{"Last-Event-ID": ids[len(ids)-1][1]})
 	f.block()
 	for f.block() != event(count, data) {
+	}
+}
+
+// TestQuietHTTP2: over HTTP/2, a deadline that passes resets the stream, whether
+// anything is being written or not. A client that asks for few keep-alives must
+// not be cut off between them.
+func TestQuietHTTP2(t *testing.T) {
+	n := start(t, server.Options{WriteTimeout: 300 * time.Millisecond}, nil)
+	secure := httptest.NewUnstartedServer(n.Server)
+	secure.EnableHTTP2 = true
+	secure.StartTLS()
+	t.Cleanup(secure.Close)
+	t.Cleanup(func() { n.Drain(context.Background(), 0) })
+	resp, err := secure.Client().Get(secure.URL + events + "?heartbeat=2s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	f := &follower{t, resp.Body, bufio.NewReader(resp.Body)}
+	f.want(open("chat", 0, 1, 0))
+	if line, err := f.r.ReadString('\n'); line != ":\n" || resp.ProtoMajor != 2 {
+		t.Errorf("%s: %q, %v; want a keep-alive", resp.Proto, line, err)
 	}
 }
 

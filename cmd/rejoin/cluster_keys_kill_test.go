@@ -165,11 +165,11 @@ func (k *keyPublishers) judge() {
 	for _, fault := range k.faults {
 		t.Error(fault)
 	}
-	stored := make(map[string]map[string]envelope) // by key and feed
+	stored := make(map[string]map[string]wireEvent) // by key and feed
 	events := 0
 	for _, name := range keyFeeds {
 		for i, raw := range readHistory(t, k.serving[0].url, name).Events {
-			var e envelope
+			var e wireEvent
 			if err := json.Unmarshal(raw, &e); err != nil {
 				t.Fatal(err)
 			}
@@ -178,7 +178,7 @@ func (k *keyPublishers) judge() {
 				t.Errorf("%s: event %d stands where %d belongs", name, e.ID, i+1)
 			}
 			if stored[key] == nil {
-				stored[key] = make(map[string]envelope)
+				stored[key] = make(map[string]wireEvent)
 			}
 			if old, twice := stored[key][name]; twice {
 				t.Errorf("%s: the key %s is stored as %d and as %d", name, key, old.ID, e.ID)
@@ -209,7 +209,7 @@ func (k *keyPublishers) judge() {
 }
 
 // tell returns the answer that the events of one key deserve.
-func tell(events map[string]envelope) string {
+func tell(events map[string]wireEvent) string {
 	if e, ok := events["chat"]; ok && len(events) == 1 {
 		return fmt.Sprintf(`{"feed":"chat","id":%d,"time":%q}`, e.ID, e.Time.Format("2006-01-02T15:04:05.000Z"))
 	}

@@ -12,8 +12,8 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// envelope is an event as it goes over the wire with its surroundings.
-type envelope struct {
+// wireEvent is an event as it goes over the wire with its surroundings.
+type wireEvent struct {
 	Feed, Type string
 	ID         uint64
 	Time       time.Time
@@ -23,7 +23,7 @@ type envelope struct {
 // event returns the event that the envelope holds. Published text is a string
 // there; so is a string published as JSON, which these tests do not do. No type
 // is the type message.
-func (e envelope) event() feed.Event {
+func (e wireEvent) event() feed.Event {
 	if e.Type == "message" {
 		e.Type = ""
 	}
@@ -72,7 +72,7 @@ func (h history) page(t testing.TB) (p feed.Page) {
 	t.Helper()
 	p.Bounds = feed.Bounds{First: h.First, Last: h.Last, Closed: h.Closed}
 	for _, raw := range h.Events {
-		var e envelope
+		var e wireEvent
 		if err := json.Unmarshal(raw, &e); err != nil {
 			t.Fatalf("%v in %s", err, raw)
 		}

@@ -189,7 +189,7 @@ func (r *replayer) take(b rawBlock) {
 			r.seen.SawGap(feed.Gap{After: gap.After, Resumes: gap.Resumes, Reason: gap.Reason})
 		}
 	default:
-		var e envelope
+		var e wireEvent
 		if err = json.Unmarshal([]byte(b.data), &e); err == nil {
 			r.seen.Saw(e.event())
 		}

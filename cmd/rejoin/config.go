@@ -59,11 +59,14 @@ type SubscribeConfig struct {
 	MaxAge       time.Duration // of a stream; 0: never too old
 }
 
-// LimitsConfig is what one client may ask for.
+// LimitsConfig is what clients may ask for, and how many of them there may be.
 type LimitsConfig struct {
-	EventBytes  int // of one event's data, a line break counting 7
-	BatchEvents int // that are published at once
-	BatchBytes  int // of the body that they come in
+	EventBytes            int // of one event's data, a line break counting 7
+	BatchEvents           int // that are published at once
+	BatchBytes            int // of the body that they come in
+	FeedsPerSubscription  int
+	Subscribers           int // of this node; 0: any number
+	SubscribersPerAddress int // 0: any number
 }
 
 // IdempotencyConfig is about publishing that can be repeated.
@@ -98,7 +101,7 @@ func DefaultConfig() Config {
 		Store:       StoreConfig{URL: "sqlite:rejoin.db"},
 		Bus:         BusConfig{URL: "memory", Prefix: "rejoin", Shards: 16, StreamLength: 1000, Verify: time.Second},
 		Subscribe:   SubscribeConfig{Heartbeat: 15 * time.Second, Retry: 2 * time.Second, WriteTimeout: 30 * time.Second},
-		Limits:      LimitsConfig{EventBytes: feed.DefaultEventBytes, BatchEvents: 1000, BatchBytes: 4 << 20},
+		Limits:      LimitsConfig{EventBytes: feed.DefaultEventBytes, BatchEvents: 1000, BatchBytes: 4 << 20, FeedsPerSubscription: 100},
 		Idempotency: IdempotencyConfig{Window: 24 * time.Hour},
 		Auth:        AuthConfig{Mode: "none"},
 		Drain:       DrainConfig{Window: 10 * time.Second},
@@ -127,6 +130,9 @@ func (c Config) Validate() error {
 		checkBetween("limits.event_bytes", c.Limits.EventBytes, 1, feed.DefaultEventBytes),
 		checkBetween("limits.batch_events", c.Limits.BatchEvents, 1, 10_000),
 		checkBetween("limits.batch_bytes", c.Limits.BatchBytes, 1, 64<<20),
+		checkBetween("limits.feeds_per_subscription", c.Limits.FeedsPerSubscription, 1, 1000),
+		checkBetween("limits.subscribers", c.Limits.Subscribers, 0, 10_000_000),
+		checkBetween("limits.subscribers_per_address", c.Limits.SubscribersPerAddress, 0, 10_000_000),
 		checkBetween("idempotency.window", c.Idempotency.Window, time.Second, 365*24*time.Hour),
 		checkOneOf("auth.mode", c.Auth.Mode, "none", "jwt"),
 		checkJWT(c.Auth),

@@ -44,6 +44,9 @@ func (c *Config) keys() []key {
 		{"limits.event_bytes", number(&c.Limits.EventBytes)},
 		{"limits.batch_events", number(&c.Limits.BatchEvents)},
 		{"limits.batch_bytes", number(&c.Limits.BatchBytes)},
+		{"limits.feeds_per_subscription", number(&c.Limits.FeedsPerSubscription)},
+		{"limits.subscribers", number(&c.Limits.Subscribers)},
+		{"limits.subscribers_per_address", number(&c.Limits.SubscribersPerAddress)},
 		{"idempotency.window", duration(&c.Idempotency.Window)},
 		{"retention", retention(&c.Retention)},
 		{"auth.mode", one(func(value string) error {

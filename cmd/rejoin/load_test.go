@@ -115,7 +115,7 @@ func TestEveryKeyFromTheEnvironment(t *testing.T) {
 		"listen": "0.0.0.0:1", "store.url": "sqlite:/x.db", "bus.url": "redis://h", "bus.verify": "2s",
 		"admin.listen": "127.0.0.1:2", "bus.prefix": "p", "bus.shards": "3", "bus.stream_length": "4",
 		"subscribe.heartbeat": "3s", "subscribe.retry": "4s", "subscribe.write_timeout": "5s", "subscribe.max_age": "6s",
-		"limits.event_bytes": "7", "limits.batch_events": "8", "limits.batch_bytes": "9", "idempotency.window": "10s", "retention": "feeds=chat:* age=8h events=9", "auth.mode": "none", "auth.jwt.key": "s", "auth.jwt.key_file": "f", "auth.jwt.jwks_url": "u",
+		"limits.event_bytes": "7", "limits.batch_events": "8", "limits.batch_bytes": "9", "limits.feeds_per_subscription": "10", "limits.subscribers": "11", "limits.subscribers_per_address": "12", "idempotency.window": "10s", "retention": "feeds=chat:* age=8h events=9", "auth.mode": "none", "auth.jwt.key": "s", "auth.jwt.key_file": "f", "auth.jwt.jwks_url": "u",
 		"auth.jwt.algorithms": "HS256, ES256", "auth.jwt.issuer": "i", "auth.jwt.audience": "a", "tls.cert": "c", "tls.key": "k",
 		"cors.origins": "https://a.example,https://b.example,", "drain.window": "8s", "log.level": "warn", "log.format": "json",
 	}
@@ -132,7 +132,7 @@ func TestEveryKeyFromTheEnvironment(t *testing.T) {
 		Store:       StoreConfig{"sqlite:/x.db"},
 		Bus:         BusConfig{"redis://h", "p", 3, 4, 2 * time.Second},
 		Subscribe:   SubscribeConfig{3 * time.Second, 4 * time.Second, 5 * time.Second, 6 * time.Second},
-		Limits:      LimitsConfig{7, 8, 9},
+		Limits:      LimitsConfig{7, 8, 9, 10, 11, 12},
 		Idempotency: IdempotencyConfig{10 * time.Second},
 		Retention:   []feed.Rule{{Feeds: "chat:*", Age: 8 * time.Hour, Events: 9}},
 		Auth:        AuthConfig{"none", true, JWTConfig{"s", "f", "u", []string{"HS256", "ES256"}, "i", "a"}},
@@ -232,6 +232,9 @@ func TestFaults(t *testing.T) {
 		"limits: {batch_events: 0}":               "limits.batch_events: 0 is not from 1 to 10000",
 		"limits: {batch_bytes: 67108865}":         "limits.batch_bytes: 67108865 is not from 1 to 67108864",
 		"limits: {batch_bytes: 4 MiB}":            `limits.batch_bytes: "4 MiB" is not a whole number`,
+		"limits: {feeds_per_subscription: 0}":     "limits.feeds_per_subscription: 0 is not from 1 to 1000",
+		"limits: {subscribers: -1}":               "limits.subscribers: -1 is not from 0 to 10000000",
+		"limits: {subscribers_per_address: -1}":   "limits.subscribers_per_address: -1 is not from 0",
 		"idempotency: {window: 999ms}":            "idempotency.window: 999ms is not from 1s to",
 		"idempotency: {window: 8761h}":            "idempotency.window: 8761h0m0s is not from 1s to",
 		"limits: {event_bytes: lots}":             `limits.event_bytes: "lots" is not a whole number`,
@@ -263,9 +266,9 @@ func TestFaults(t *testing.T) {
 func TestFaultsAreJoined(t *testing.T) {
 	t.Setenv("REJOIN_STORE_URLL", "postgres://u:hunter2@h/db")
 	t.Setenv("REJOIN_BUS_VERIFY", "soon")
-	_, err := load(t, "listn: x\nlog: {level: loud}\nlimits: {event_bytes: -1}", "--store", "rejoin.db", "--listen", "nowhere")
+	_, err := load(t, "listn: x\nlog: {level: loud}\nlimits: {event_bytes: -1, subscribers: -2}", "--store", "rejoin.db", "--listen", "nowhere")
 	wantFaults(t, err, "listn: no such key", "REJOIN_STORE_URLL: the environment variable belongs to no key", `bus.verify: "soon"`,
-		"listen: ", "store.url: ", "limits.event_bytes: -1", "log.level: ")
+		"listen: ", "store.url: ", "limits.event_bytes: -1", "limits.subscribers: -2", "log.level: ")
 	if strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("the value of an unknown variable is printed: %v", err)
 	}

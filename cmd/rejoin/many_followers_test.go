@@ -130,7 +130,7 @@ func (r *manyRaw) gap(b rawBlock) {
 }
 
 func (r *manyRaw) event(b rawBlock) {
-	var e envelope
+	var e wireEvent
 	r.parse(b, &e)
 	if want := len(r.events[e.Feed]) + 1; e.ID != uint64(want) {
 		r.fault(b, "event %d of %s, want %d", e.ID, e.Feed, want)

@@ -50,17 +50,20 @@ func openNode(store feed.Store, c Config, verifier *auth.Verifier, logger *slog.
 		return nil, errors.Join(fmt.Errorf("start retention: %w", err), n.close())
 	}
 	n.server = server.New(n.hub, n.publisher, server.Options{
-		Heartbeat:    c.Subscribe.Heartbeat,
-		Retry:        c.Subscribe.Retry,
-		WriteTimeout: c.Subscribe.WriteTimeout,
-		MaxAge:       c.Subscribe.MaxAge,
-		EventBytes:   c.Limits.EventBytes,
-		BatchEvents:  c.Limits.BatchEvents,
-		BatchBytes:   c.Limits.BatchBytes,
-		Auth:         verifier,
-		Origins:      c.CORS.Origins,
-		Console:      web.Handler(),
-		Logger:       logger,
+		Heartbeat:             c.Subscribe.Heartbeat,
+		Retry:                 c.Subscribe.Retry,
+		WriteTimeout:          c.Subscribe.WriteTimeout,
+		MaxAge:                c.Subscribe.MaxAge,
+		Subscribers:           c.Limits.Subscribers,
+		SubscribersPerAddress: c.Limits.SubscribersPerAddress,
+		FeedsPerSubscription:  c.Limits.FeedsPerSubscription,
+		EventBytes:            c.Limits.EventBytes,
+		BatchEvents:           c.Limits.BatchEvents,
+		BatchBytes:            c.Limits.BatchBytes,
+		Auth:                  verifier,
+		Origins:               c.CORS.Origins,
+		Console:               web.Handler(),
+		Logger:                logger,
 	})
 	return n, nil
 }
@@ -85,7 +88,7 @@ func (n *node) openBus(c BusConfig, logger *slog.Logger) error {
 }
 
 func (n *node) sources() server.Sources {
-	return server.Sources{Hub: n.hub, Publisher: n.publisher, Refused: n.refused, Appends: n.appends}
+	return server.Sources{Hub: n.hub, Publisher: n.publisher, Server: n.server, Refused: n.refused, Appends: n.appends}
 }
 
 // close closes everything, what takes from others before what gives.

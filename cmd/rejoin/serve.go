@@ -183,6 +183,9 @@ func ignoreEnd(ctx context.Context, err error) error {
 
 func newHTTPServer(handler http.Handler, logger *slog.Logger) *http.Server {
 	return &http.Server{
+		// That handler would wait for a body for ever.
+		DisableGeneralOptionsHandler: true,
+
 		Handler:           handler,
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       120 * time.Second,

@@ -1,0 +1,211 @@
+package server_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/server"
+)
+
+// wantShed demands what a browser is to get in place of a stream, byte for
+// byte: a status other than 200 would stop it for good, a clean end some other
+// clients.
+func wantShed(t *testing.T, url, path string) {
+	t.Helper()
+	conn := dial(t, url)
+	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: rejoin\r\nAccept: text/event-stream\r\n\r\n", path)
+	raw, err := io.ReadAll(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, body, _ := strings.Cut(string(raw), "\r\n\r\n")
+	if !strings.HasPrefix(head, "HTTP/1.1 200 OK\r\n") || !strings.Contains(head, "\r\nTransfer-Encoding: chunked") || !strings.Contains(head, "\r\nContent-Type: text/event-stream; charset=utf-8\r\n") {
+		t.Errorf("the head is %q", head)
+	}
+	line := regexp.MustCompile("^(?:c|d)\r\nretry: ([0-9]+)\n\r\n$").FindStringSubmatch(body)
+	if line == nil {
+		t.Fatalf("the body is %q, want one chunk with one line, and no last chunk", body)
+	}
+	if ms, err := strconv.Atoi(line[1]); err != nil || ms < 5000 || ms > 20_000 {
+		t.Errorf("retry is %s, want 5 to 20 s", line[1])
+	}
+}
+
+// wantFull demands that subscribers of each kind are told to come back, and
+// that nobody else is.
+func (n *node) wantFull(status int, words string) {
+	n.t.Helper()
+	for range 3 {
+		wantShed(n.t, n.url, events)
+	}
+	wantShed(n.t, n.url, "/v1/events?feed=a,b")
+	for _, test := range []struct{ path, accept string }{
+		{events, ""}, {events, "*/*"}, {events, "application/x-ndjson"}, {events + "?wait=1s", "application/json"}, {"/v1/events?feed=a,b", "text/html"},
+	} {
+		r, body := n.do("GET", test.path, map[string]string{"Accept": test.accept}, "")
+		wantProblem(n.t, r, body, status, words)
+		if seconds, err := strconv.Atoi(r.Header.Get("Retry-After")); err != nil || seconds < 1 {
+			n.t.Errorf("%s as %s: Retry-After: %s", test.path, test.accept, r.Header.Get("Retry-After"))
+		}
+	}
+	for _, test := range []struct{ method, path, accept string }{
+		{"HEAD", events, "text/event-stream"}, {"GET", events, "application/json"}, {"GET", "/healthz", ""}, {"GET", "/readyz", ""}, {"POST", "/v1/feeds/other/events", ""},
+	} {
+		if r, body := n.do(test.method, test.path, map[string]string{"Accept": test.accept}, "x"); r.StatusCode >= 300 {
+			n.t.Errorf("%s %s: %s %s", test.method, test.path, r.Status, body)
+		}
+	}
+}
+
+// take subscribes as soon as there is a place, which whoever leaves frees when
+// the server has noticed.
+func (n *node) take() *follower {
+	n.t.Helper()
+	for ctx := within(n.t, 10*time.Second); ; {
+		resp := n.request("GET", events, nil, "")
+		n.t.Cleanup(func() { resp.Body.Close() })
+		if resp.StatusCode == http.StatusOK {
+			return &follower{n.t, resp.Body, bufio.NewReader(resp.Body)}
+		}
+		if ctx.Err() != nil {
+			n.t.Fatalf("there is still no place: %s", resp.Status)
+		}
+		resp.Body.Close()
+	}
+}
+
+// TestSubscribersLimit: whoever can open connections must not be able to take
+// the memory that those have who are connected. All that wait count, and they
+// count until they have left.
+func TestSubscribersLimit(t *testing.T) {
+	n := start(t, server.Options{Subscribers: 3}, nil)
+	n.publish("chat", "x", 1)
+	many := n.follow("/v1/events?feed=chat,a,b,c", nil) // one, whatever it follows
+	many.block()
+	lines := n.follow(events, map[string]string{"Accept": "application/x-ndjson"})
+	ctx, leave := context.WithCancel(t.Context())
+	polled := make(chan error, 1)
+	go func() {
+		r, err := http.NewRequestWithContext(ctx, "GET", n.url+events+"?wait=1m&after=1", nil)
+		if err == nil {
+			r.Header.Set("Accept", "application/json")
+			_, err = http.DefaultTransport.RoundTrip(r)
+		}
+		polled <- err
+	}()
+	const feeds = 6 // that the three follow
+	for arrived := within(t, 10*time.Second); n.hub.Stats().Subscribers < feeds; runtime.Gosched() {
+		if arrived.Err() != nil {
+			t.Fatal("the request for a page does not wait")
+		}
+	}
+	n.wantFull(http.StatusServiceUnavailable, "as many subscribers as it may")
+
+	many.close()
+	n.take().close()
+	n.take().block() // it is free again each time
+	n.wantFull(http.StatusServiceUnavailable, "as many subscribers as it may")
+	lines.close()
+	n.take().block()
+	n.wantFull(http.StatusServiceUnavailable, "as many subscribers as it may")
+	leave()
+	if err := <-polled; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	n.take().block()
+	n.wantFull(http.StatusServiceUnavailable, "as many subscribers as it may")
+}
+
+// TestSubscribersPerAddress: one address that wants them all must not get the
+// places of the others.
+func TestSubscribersPerAddress(t *testing.T) {
+	n := start(t, server.Options{SubscribersPerAddress: 2}, nil)
+	first, second := n.follow(events, nil), n.follow(events, nil)
+	first.block()
+	second.block()
+	n.wantFull(http.StatusTooManyRequests, "this address has as many subscribers as one may")
+
+	elsewhere := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
+	conn, err := elsewhere.DialContext(t.Context(), "tcp", strings.TrimPrefix(n.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	// What a client says of its own address is not its address.
+	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 127.0.0.1\r\nForwarded: for=127.0.0.1\r\n\r\n", events)
+	if resp, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil || resp.StatusCode != http.StatusOK {
+		t.Errorf("from another address: %v, %v", resp, err)
+	}
+	if r, _ := n.do("GET", events, map[string]string{"X-Forwarded-For": "192.0.2.1", "X-Real-IP": "192.0.2.1", "Forwarded": "for=192.0.2.1"}, ""); r.StatusCode != http.StatusTooManyRequests {
+		t.Errorf("with an address that is made up: %s", r.Status)
+	}
+	second.close()
+	n.take().close()
+	n.take().block()
+	n.wantFull(http.StatusTooManyRequests, "this address has as many subscribers as one may")
+}
+
+// TestAddresses: with IPv6, anybody has more addresses than there is memory.
+func TestAddresses(t *testing.T) {
+	for _, test := range []struct {
+		a, b string
+		same bool
+	}{
+		{"192.0.2.1:1", "192.0.2.1:2", true},
+		{"192.0.2.1:1", "192.0.2.2:1", false},
+		{"192.0.2.1:1", "[::ffff:192.0.2.1]:2", true},
+		{"[2001:db8::1]:1", "[2001:db8:0:0:ffff::2]:1", true},
+		{"[2001:db8::1]:1", "[2001:db8:0:1::1]:1", false},
+		{"[fe80::1%eth0]:1", "[fe80::2%eth1]:1", true},
+		{"@", "@", true},
+	} {
+		t.Run(test.a+" "+test.b, func(t *testing.T) {
+			n := start(t, server.Options{SubscribersPerAddress: 1}, nil)
+			from := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				r.RemoteAddr = r.Header.Get("From")
+				n.ServeHTTP(w, r)
+			}))
+			t.Cleanup(from.Close)
+			t.Cleanup(func() { n.Drain(context.Background(), 0) })
+			n.url = from.URL
+			n.follow(events, map[string]string{"From": test.a}).block()
+			r, _ := n.head("GET", events, map[string]string{"From": test.b}, "")
+			if (r.StatusCode == http.StatusTooManyRequests) != test.same {
+				t.Errorf("%s", r.Status)
+			}
+		})
+	}
+}
+
+// faulty is a store that fails in a way that nobody has foreseen.
+type faulty struct{ feed.Store }
+
+func (faulty) Bounds(context.Context, []string) ([]feed.Bounds, error) {
+	return nil, errors.New("the index is malformed")
+}
+
+// TestFaultyStore: a fault of the store that lasts a minute must not cost all
+// the pages that are open their stream for good, which any 5xx would.
+func TestFaultyStore(t *testing.T) {
+	n := start(t, server.Options{}, func(s feed.Store) feed.Store { return faulty{s} })
+	wantShed(t, n.url, events+"?lastEventId=1")
+	wantShed(t, n.url, "/v1/events?feed=chat&from=start")
+	r, body := n.do("GET", events+"?lastEventId=1", nil, "")
+	wantProblem(t, r, body, http.StatusInternalServerError, "something went wrong")
+	if strings.Contains(body, "malformed") {
+		t.Error(body)
+	}
+}
