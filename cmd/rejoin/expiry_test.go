@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
@@ -22,7 +21,7 @@ func TestExpiry(t *testing.T) {
 	publishAs(t, p, publisher, "chat", http.StatusCreated)
 	asked := time.Now()
 	token := makeTokenWith(t, binary, "--subscribe", "chat,news:*", "--for", "2s")
-	followers := map[string]*expiring{
+	followers := map[string]*noted{
 		"/v1/feeds/chat/events?from=start":                {},
 		"/v1/events?from=start&feed=chat&feed=news:today": {},
 	}
@@ -74,37 +73,6 @@ func testForbidden(t *testing.T, p *process, binary string) {
 		}
 	}
 	publishAs(t, p, token, "chat", http.StatusForbidden)
-}
-
-// expiring notes what a stream brings, and how it ends.
-type expiring struct {
-	source *eventSource
-	log    lockedBuffer
-}
-
-func (f *expiring) take(b rawBlock) {
-	switch b.kind {
-	case "":
-		fmt.Fprintf(&f.log, "%s, ", b.id)
-	case "feed.open":
-		fmt.Fprint(&f.log, "feed.open , ")
-	default:
-		fmt.Fprintf(&f.log, "%s %s, ", b.kind, b.data)
-	}
-}
-
-func (f *expiring) end(err error) { fmt.Fprintf(&f.log, "the end %v, ", err) }
-
-func (f *expiring) saw() string { return f.log.String() }
-
-func (f *expiring) await(t *testing.T, what string) {
-	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(f.saw(), what); {
-		if time.Now().After(deadline) {
-			t.Fatalf("saw no %q, but %s; %v", what, f.saw(), f.source)
-		}
-		time.Sleep(5 * time.Millisecond) // until it has come
-	}
 }
 
 // makeTokenWith runs the command that makes tokens.
