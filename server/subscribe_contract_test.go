@@ -126,7 +126,6 @@ func TestSubscribeContract(t *testing.T) { eachStore(t, testSubscribeContract) }
 func testSubscribeContract(t *testing.T) {
 	for _, test := range subscribeContract {
 		t.Run(test.sentence, func(t *testing.T) {
-			t.Parallel() // they wait more than they work
 			n := startSubscribed(t)
 			n.expect(test, "/v1/feeds/"+test.path)
 		})
