@@ -171,7 +171,7 @@ func (st *stream) run(ctx context.Context, group *feed.Group) error {
 		case d.Gap != nil && st.request.gapFails:
 			return errGap // which a return with the same cursor is told
 		default:
-			err = st.deliver(session, i, d)
+			err = st.deliver(ctx, session, i, d)
 		}
 		if err != nil {
 			return err
@@ -194,19 +194,26 @@ func (st *stream) last(ctx context.Context, session *session, err error) error {
 
 // deliver writes what the client is shown of a delivery, if anything. After that
 // no keep-alive is due for a while, unless one has to show where a cursor is.
-func (st *stream) deliver(session *session, i int, d feed.Delivery) error {
-	blocks := session.deliver(i, d)
-	if len(blocks) == 0 {
-		return nil
+func (st *stream) deliver(ctx context.Context, session *session, i int, d feed.Delivery) error {
+	shown := false
+	for blocks := range session.deliver(i, d) {
+		if len(blocks) == 0 {
+			continue
+		}
+		if shown = true; !slices.Contains(session.hidden, true) {
+			st.heartbeat.Reset(st.request.heartbeat)
+		}
+		if err := st.write(blocks); err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return st.last(ctx, session, ctx.Err())
+		}
 	}
-	if !slices.Contains(session.hidden, true) {
-		st.heartbeat.Reset(st.request.heartbeat)
-	}
-	err := st.write(blocks)
-	if at, live := session.committed(i, d); live && err == nil {
+	if at, live := session.committed(i, d); live && shown {
 		st.latency.Observe(max(0, time.Since(at).Seconds())) // clocks of nodes differ
 	}
-	return err
+	return nil
 }
 
 func (st *stream) write(b []byte) error {

@@ -116,9 +116,13 @@ var keyFeeds = []string{"chat", "news", "log"}
 
 // publish sends until there is an answer, and now and then once more.
 func (k *keyPublishers) publish(client *http.Client, r keyed) {
+	began := time.Now()
 	for try := 0; ; try++ {
 		a, err := r.send(client, k.node(rand.IntN(len(k.serving))).url)
 		switch {
+		case time.Since(began) > 30*time.Second:
+			k.fault("%s gets no answer, in %d tries: %d %s, %v", r.key, try, a.status, a.detail, err)
+			return
 		case err != nil, a.status == http.StatusServiceUnavailable && a.retryAfter != "":
 			time.Sleep(2 * time.Millisecond) // the node is being started
 			continue

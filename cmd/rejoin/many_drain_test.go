@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -78,5 +80,41 @@ func demandBlind(t *testing.T, r *manyRaw, histories map[string]history, before 
 	// The newest may have been on their way.
 	if total != manyFeeds || at < before/2 || r.total > 0 {
 		t.Errorf("who is shown nothing was told of %d feeds and %d events, of %d; shown %d: %v", total, at, before, r.total, r)
+	}
+}
+
+// TestManyKill kills the nodes in turn, while their feeds are published to by
+// publishers who repeat, with a key, what got no answer, and followed on one
+// connection each by subscribers who come back to either node.
+func TestManyKill(t *testing.T) {
+	const kills, subscribers = 4, 3
+	c := newCluster(t)
+	c.start(2)
+	k := &keyPublishers{c: c, serving: slices.Clone(c.nodes)}
+	m := newManyTraffic(c)
+	m.anywhere = func() string { return k.node(rand.IntN(2)).url }
+	var all []*manyRaw
+	for range subscribers {
+		r := newManyRaw(func() string { return m.anywhere() + "/v1/events?from=start&feed=" + strings.Join(m.names, ",") })
+		r.source.start(t)
+		awaitOpen(t, func() bool { return r.opens() > 0 })
+		all = append(all, r)
+	}
+	stop := m.publish(c.nodes, 300)
+	for i := range kills {
+		time.Sleep(time.Duration(100+rand.IntN(300)) * time.Millisecond) // a random moment
+		k.node(i % 2).kill()
+		k.replace(i%2, c.startNode(c.redis.URL()))
+	}
+	stop()
+	histories := m.histories(t, k.serving)
+	breaks := 0
+	for i, r := range all {
+		demandMany(t, fmt.Sprintf("subscriber %d", i), r, histories, int(m.acked.Load()))
+		breaks += len(r.source.ends())
+	}
+	t.Logf("%d events, %d kills, %d streams broke", m.acked.Load(), kills, breaks)
+	if breaks == 0 || m.acked.Load() < 100 {
+		t.Error("nothing was tried")
 	}
 }

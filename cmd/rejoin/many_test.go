@@ -126,6 +126,9 @@ type manyTraffic struct {
 	names []string // as long as their cursor may be; the first ones stay silent
 	acked atomic.Int64
 
+	// anywhere returns where to publish, again if need be; nil if the nodes live.
+	anywhere func() string
+
 	mu   sync.Mutex
 	feed map[string]uint64 // the last id that was acknowledged
 }
@@ -181,7 +184,12 @@ func (m *manyTraffic) publishBatch(client *http.Client, n *process, label string
 			fmt.Fprintf(&lines, "{\"feed\":%q,\"data\":{\"text\": %s, \"n\":%d.50}}\n", name, data, i)
 		}
 	}
-	a, err := keyed{path: "/v1/events", media: "application/x-ndjson", key: label, body: lines.String()}.send(client, n.url)
+	k := keyed{path: "/v1/events", media: "application/x-ndjson", key: label, body: lines.String()}
+	a, err := k.send(client, n.url)
+	for began := time.Now(); m.anywhere != nil && (err != nil || a.status == http.StatusServiceUnavailable) && time.Since(began) < 30*time.Second; {
+		time.Sleep(2 * time.Millisecond) // the node is being started
+		a, err = k.send(client, m.anywhere())
+	}
 	if err != nil {
 		return err
 	}
