@@ -208,9 +208,10 @@ func readControls(value string) (c controls, err error) {
 
 // cursorOf returns the cursor that the client has, as it wrote it. The header
 // wins over the query: a browser's EventSource keeps its first URL for life. An
-// empty value counts as none.
+// empty value counts as none. Headers of one name are a list (RFC 9110, section
+// 5.3), which no cursor of one feed is: to choose one would lose events.
 func cursorOf(header http.Header, query url.Values) string {
-	if cursor := header.Get("Last-Event-ID"); cursor != "" {
+	if cursor := strings.Join(header.Values("Last-Event-ID"), ","); cursor != "" {
 		return cursor
 	}
 	for _, name := range []string{"lastEventId", "lastEventID", "last_event_id"} {
