@@ -142,6 +142,9 @@ func TestInjectedHeaders(t *testing.T) {
 			t.Errorf("%s twice: %s", twice, r.Status)
 		}
 	}
+	if r := n.rawly("GET "+events, "Last-Event-ID: 1\r\nLast-Event-ID:"); r.StatusCode != http.StatusOK {
+		t.Errorf("one cursor and an empty one: %s", r.Status)
+	}
 	// Of two cursors, one loses events or sends them twice.
 	if r := n.rawly("GET "+events, "Last-Event-ID: 0\r\nLast-Event-ID: 1"); r.StatusCode != http.StatusBadRequest {
 		t.Errorf("two cursors: %s", r.Status)
