@@ -12,10 +12,16 @@ import (
 // with commas between them; empty for all.
 type filter string
 
+// typesBytes is how long ?types= may be: each event is compared with all of them.
+const typesBytes = 4096
+
 // readFilter reads ?types=. "message" is the type of events that have none.
 func readFilter(value string) (filter, error) {
 	if value == "" {
 		return "", nil
+	}
+	if len(value) > typesBytes {
+		return "", fmt.Errorf("%w: types has %d bytes, the limit is %d", feed.ErrInvalid, len(value), typesBytes)
 	}
 	types := strings.Split(value, ",")
 	for _, t := range types {

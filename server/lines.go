@@ -94,6 +94,7 @@ func parseLine(line []byte, feedName string) (feed.Draft, error) {
 		d.Data, err = parseText("data", members.data)
 	default:
 		d.Data, d.JSON = string(members.data), true
+		err = checkDepth(d.Data)
 	}
 	return d, err
 }

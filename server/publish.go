@@ -120,7 +120,11 @@ func (s *Server) publishEphemeral(w http.ResponseWriter, r *http.Request, reques
 func (s *Server) readDraft(w http.ResponseWriter, r *http.Request, request publishRequest) (feed.Draft, error) {
 	// CR LF counts as one byte, so a body can be twice as large as its data.
 	data, err := readBody(w, r, "body", 2*s.options.EventBytes)
-	return feed.Draft{Feed: request.feed, Type: request.eventType, Data: string(data), JSON: request.media == mediaJSON}, err
+	d := feed.Draft{Feed: request.feed, Type: request.eventType, Data: string(data), JSON: request.media == mediaJSON}
+	if err == nil && d.JSON {
+		err = checkDepth(d.Data)
+	}
+	return d, err
 }
 
 // closeFeed closes a feed for good: POST /v1/feeds/{feed}/close.

@@ -68,8 +68,12 @@ func accepts(r *http.Request, mediaType string) bool { return preference(r, medi
 func preference(r *http.Request, mediaType string) (weight float64) {
 	for _, header := range r.Header.Values("Accept") {
 		for item := range strings.SplitSeq(header, ",") {
-			t, params, err := mime.ParseMediaType(item)
-			if err != nil || t != mediaType {
+			// Only what is meant is worth parsing, which takes its time.
+			if t, _, _ := strings.Cut(item, ";"); !strings.EqualFold(strings.TrimSpace(t), mediaType) {
+				continue
+			}
+			_, params, err := mime.ParseMediaType(item)
+			if err != nil {
 				continue
 			}
 			q, err := strconv.ParseFloat(valueOr(params["q"], "1"), 64)

@@ -196,9 +196,14 @@ func readControls(value string) (c controls, err error) {
 
 // cursorOf returns the cursor that the client has, as it wrote it. The header
 // wins over the query: a browser's EventSource keeps its first URL for life. An
-// empty value counts as none.
+// empty value counts as none. Headers of one name are a list (RFC 9110, section
+// 5.3), which no cursor of one feed is: to choose one would lose events.
 func cursorOf(header http.Header, query url.Values) string {
-	if cursor := header.Get("Last-Event-ID"); cursor != "" {
+	values := header.Values("Last-Event-ID")
+	if len(values) > 1 {
+		values = slices.DeleteFunc(slices.Clone(values), func(cursor string) bool { return cursor == "" })
+	}
+	if cursor := strings.Join(values, ","); cursor != "" {
 		return cursor
 	}
 	for _, name := range []string{"lastEventId", "lastEventID", "last_event_id"} {

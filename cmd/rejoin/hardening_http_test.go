@@ -163,6 +163,7 @@ func TestRequestTargets(t *testing.T) {
 func TestHugeHeads(t *testing.T) {
 	const k = 1 << 10
 	const start = "GET /healthz HTTP/1.1\r\nHost: x\r\n"
+	servers := map[bool]*target{false: attack(t, false), true: attack(t, true)}
 	for name, request := range map[string]string{
 		"a header":         start + "A: " + strings.Repeat("x", 100*k) + "\r\n\r\n",
 		"a name":           start + strings.Repeat("x", 100*k) + ": a\r\n\r\n",
@@ -174,9 +175,9 @@ func TestHugeHeads(t *testing.T) {
 		"a head, no end":   start + "A: " + strings.Repeat("x", 10<<20),
 		"an address, none": "GET /" + strings.Repeat("x", 10<<20),
 	} {
-		for _, secure := range []bool{false, true} {
-			t.Run(fmt.Sprint(name, secure), func(t *testing.T) {
-				s := attack(t, secure)
+		for secure, s := range servers {
+			t.Run(fmt.Sprintf("%s, TLS is %t", name, secure), func(t *testing.T) {
+				s.t = t
 				resp, r := s.raw(request)
 				wantOneOf(t, resp, []int{http.StatusRequestHeaderFieldsTooLarge})
 				if _, err := io.Copy(io.Discard, r); err != nil && !strings.Contains(err.Error(), "reset") {
@@ -185,7 +186,8 @@ func TestHugeHeads(t *testing.T) {
 			})
 		}
 	}
-	s := attack(t, false) // and what fits is taken
+	s := servers[false]
+	s.t = t
 	if resp, _ := s.raw(start + "A: " + strings.Repeat("x", 60*k) + "\r\n\r\n"); resp.StatusCode != http.StatusOK {
 		t.Error(resp.Status)
 	}
