@@ -66,6 +66,7 @@ var statuses = []struct {
 	err    error
 	status int
 }{
+	{errDelivered, http.StatusNoContent},
 	{os.ErrDeadlineExceeded, http.StatusRequestTimeout},
 	{feed.ErrInvalid, http.StatusBadRequest},
 	{feed.ErrTooLarge, http.StatusRequestEntityTooLarge},
@@ -90,17 +91,15 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 		writeProblem(w, http.StatusPreconditionFailed, other.Error())
 		return
 	}
-	if errors.Is(err, errDelivered) {
-		w.WriteHeader(http.StatusNoContent)
-		return
-	}
-	status := statusOf(err)
-	if status == http.StatusInternalServerError {
+	switch status := statusOf(err); status {
+	case http.StatusNoContent:
+		w.WriteHeader(status)
+	case http.StatusInternalServerError:
 		s.logFailure(r, err)
 		writeProblem(w, status, "something went wrong here; the log says what")
-		return
+	default:
+		problem{Status: status, Detail: detail(err), Stored: stored(r, status, err)}.write(w)
 	}
-	problem{Status: status, Detail: detail(err), Stored: stored(r, status, err)}.write(w)
 }
 
 // statusOf returns 500 for an error that nobody has foreseen.
