@@ -17,7 +17,7 @@ func checkDepth(text string) error {
 		case quoted:
 		case c == '[' || c == '{':
 			if depth++; depth > depthMost {
-				return invalid("the data is nested deeper than %d levels", depthMost)
+				return invalid("the data is JSON that is nested deeper than %d levels", depthMost)
 			}
 		case c == ']' || c == '}':
 			depth--

@@ -56,10 +56,10 @@ func Handler() http.Handler {
 		found, ok := assets[r.URL.Path]
 		switch {
 		case !ok:
-			refuse(w, http.StatusNotFound, "there is nothing at "+r.URL.Path)
+			refuse(w, http.StatusNotFound, fmt.Sprintf("there is nothing at %.100s", r.URL.Path))
 		case r.Method != http.MethodGet && r.Method != http.MethodHead:
 			w.Header().Set("Allow", "GET, HEAD")
-			refuse(w, http.StatusMethodNotAllowed, r.Method+" is not possible here")
+			refuse(w, http.StatusMethodNotAllowed, fmt.Sprintf("%.20s is not possible here", r.Method))
 		default:
 			found.serve(w, r)
 		}
