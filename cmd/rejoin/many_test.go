@@ -125,6 +125,7 @@ type manyTraffic struct {
 	c     *cluster
 	names []string // as long as their cursor may be; the first ones stay silent
 	acked atomic.Int64
+	turn  atomic.Int64 // whose it is among the feeds that are not silent
 
 	// anywhere returns where to publish, again if need be; nil if the nodes live.
 	anywhere func() string
@@ -173,7 +174,7 @@ func (m *manyTraffic) publish(nodes []*process, rate int) (stop func()) {
 func (m *manyTraffic) publishBatch(client *http.Client, n *process, label string) error {
 	var lines strings.Builder
 	for i := range manyLines {
-		name := m.names[manySilent+rand.IntN(manyFeeds-manySilent)]
+		name := m.names[manySilent+int(m.turn.Add(1))%(manyFeeds-manySilent)]
 		text := fmt.Sprintf("%s, event %d %s\n<tail> ü \u2028", label, i, strings.Repeat("x", rand.IntN(100)))
 		switch data, _ := json.Marshal(text); i % 3 {
 		case 0:
