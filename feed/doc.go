@@ -18,8 +18,15 @@
 //   - When [Publisher.Publish] returns without an error, its events are
 //     committed. When it returns an error other than [ErrUncertain], nothing
 //     was stored.
+//   - A [Key] stands for one batch: however often that is published, on
+//     whatever node and after whatever error, it is stored once, and each
+//     answer names the same events.
+//   - Nothing follows the close of a feed. Next says [ErrClosed] to a subscriber
+//     that has been handed everything, and to nobody before that.
 //   - [Subscription.Next] hands out consecutive events, with the bytes that are
 //     stored. Where events are gone it hands out one [Gap] that says which.
+//     What [Hub.Trim] has given up does not come any more from this node once
+//     it has returned, and within two seconds from no other.
 //   - Every event reaches every subscriber that reads: at once if the bus
 //     works, otherwise when the hub next compares its feeds with the store
 //     (HubOptions.Verify), and within about a second of the store's return
@@ -28,6 +35,10 @@
 //     it is reading, and nobody else any time.
 //   - A publish waits for the store alone. A bus that is away, slow or frozen
 //     neither fails it nor slows it down.
+//
+// An ephemeral event has none of this: it reaches who is there, in the order in
+// which its node sent it, or it does not. It takes turns with what is stored,
+// so that a flood of the one does not keep a slow reader from the other.
 //
 // # What it asks
 //
@@ -39,8 +50,14 @@
 // hub checks pages, and keeps away from a page that has a hole: the subscriber
 // waits while the error is logged.
 //
+// Of a [Keeper]: that what it trims is gone for every reader at once, First
+// never goes back, and freeing the space takes small steps that hold up appends
+// for a moment only; that it tells the time by the clock that times events.
+//
 // Of a [Bus]: that it carries nothing but events that its own store has
-// committed, unchanged. Beyond that, it may do what it likes.
+// committed, unchanged. Beyond that, it may do what it likes. Of a [Signaler]:
+// that signals come from the nodes of this store alone. It may lose them, which
+// costs ephemeral events, and some time until other nodes see a close or a trim.
 //
 // # What it refuses
 //
@@ -51,7 +68,9 @@
 // A store that is replaced by an older copy of itself is noticed when it ends
 // before what a subscriber has: that subscriber gets a gap with the reason
 // [Ahead]. If the copy has already grown past that, nobody can tell from the
-// numbers. This is why a store that is not the same has another ID.
+// numbers. This is why a store that is not the same has another ID. Until the
+// hub has compared, it may say of a feed that was closed in the newer copy that
+// it is closed.
 //
 // # Using it
 //
@@ -62,12 +81,13 @@
 //
 // Publish with [Publisher.Publish]. Follow with [Hub.Subscribe] and a loop
 // around [Subscription.Next]; keep the subscription's cursor, and come back
-// with [After]. The examples do both.
+// with [After]. The examples do both. [NewRetention] trims by rules.
 //
 // Close in the opposite order: the publisher, which finishes what is in
-// progress and tells the bus of it; the hub, which ends all subscriptions and
-// its own use of store and bus; the bus; the store. Each Close returns when
-// everything that its owner started has ended.
+// progress and tells the bus of it, and the retention, of which either may be
+// first; the hub, which ends all subscriptions and its own use of store and
+// bus, and waits for calls that use the store through it; the bus; the store.
+// Each Close returns when everything that its owner started has ended.
 //
 // # Inside
 //
@@ -77,13 +97,16 @@
 // the next one. What it is told of and does not have is a hole, and one
 // goroutine a log fills it from the store. known is the largest id that anybody
 // has told the log of; it may be wrong, so it decides only whether to ask the
-// store, never what is true.
+// store, never what is true. What is trimmed and what is closed, only the store
+// can say. Pages may be older than that: the log is asked before one is handed
+// out.
 //
 // Locks are taken in this order, and none is held during a call of the store
 // or the bus:
 //
 //	flights.mu > Hub.mu > log.mu
 //
-// log.subsMu, Hub.grownMu, segment.mu, Publisher.mu, teller.mu, signals.mu,
-// doubts.mu and outage.mu are taken alone. Of a log, users and idle belong to Hub.mu, and queued to Hub.grownMu.
+// log.subsMu, Hub.grownMu, segment.mu, flight.mu, Publisher.mu, teller.mu,
+// signals.mu, doubts.mu and outage.mu are taken alone. Of a log, users and idle
+// belong to Hub.mu, queued to Hub.grownMu, and the ephemeral events to log.mu.
 package feed

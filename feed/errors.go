@@ -17,8 +17,8 @@ var (
 	ErrUnavailable = errors.New("store unavailable")
 	// ErrUncertain is for an append whose commit may or may not have happened.
 	ErrUncertain = errors.New("outcome unknown")
-	// ErrBusy is for a batch with a feed that another transaction holds. Nothing
-	// of the batch was stored. A Store returns it, a Publisher never does.
+	// ErrBusy is for a feed that another transaction holds. Nothing was done. Of
+	// appends, a Store returns it, and a Publisher never does.
 	ErrBusy = errors.New("feed busy")
 	// ErrClosed is for a feed that is closed: nothing more can be stored in it,
 	// and nothing will follow for who has all of it.

@@ -2,9 +2,11 @@ package feed_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/storage/memory"
@@ -113,6 +115,61 @@ func ExampleAfter() {
 	// cut off after 1
 	// 2 two
 	// 3 three
+}
+
+// A publish that may have to be repeated has a key, and one that builds on what
+// its publisher has read has a condition.
+func ExamplePublisher_PublishBatch() {
+	ctx := context.Background()
+	pub, _, done := open(ctx)
+	defer done()
+
+	order := feed.Batch{
+		Feed:   "orders",
+		Drafts: []feed.Draft{{Feed: "orders", Data: "two of them, please"}},
+		Key:    &feed.Key{Name: "order-7"},
+	}
+	for range 2 { // the first answer was lost, say
+		r, err := pub.PublishBatch(ctx, order)
+		if err != nil {
+			panic(err)
+		}
+		fmt.Println("event", r.Events[0].ID, "replayed:", r.Replayed)
+	}
+
+	seen := uint64(0)
+	_, err := pub.PublishBatch(ctx, feed.Batch{
+		Feed:   "orders",
+		Drafts: []feed.Draft{{Feed: "orders", Data: "the first order"}},
+		IfLast: &seen,
+	})
+	if last, ok := errors.AsType[*feed.LastError](err); ok {
+		fmt.Println("somebody was faster:", last)
+	}
+	// Output:
+	// event 1 replayed: false
+	// event 1 replayed: true
+	// somebody was faster: the feed's last event is 1
+}
+
+// A retention runs beside the publisher. Several nodes may have one each: they
+// take turns.
+func ExampleNewRetention() {
+	ctx := context.Background()
+	_, hub, done := open(ctx)
+	defer done()
+
+	retention, err := feed.NewRetention(hub, feed.RetentionOptions{
+		Rules: []feed.Rule{
+			{Feeds: "audit"}, // everything: the first rule that matches counts
+			{Feeds: "chat:*", Age: 30 * 24 * time.Hour, Events: 100_000},
+			{Feeds: "*", Age: 24 * time.Hour},
+		},
+	})
+	if err != nil {
+		panic(err)
+	}
+	defer retention.Close()
 }
 
 // FromNewest shows the last events of a feed, as a page does when it opens.

@@ -2,6 +2,7 @@ package feed
 
 import (
 	"context"
+	"fmt"
 	"time"
 )
 
@@ -35,6 +36,9 @@ func (h *Hub) SubscribeAll(ctx context.Context, starts []Start) (*Group, error) 
 		left:  len(starts),
 		woken: make(chan struct{}, 1),
 	}
+	if err := h.introduce(ctx, starts); err != nil {
+		return nil, fmt.Errorf("subscribe: %w", err)
+	}
 	for _, start := range starts {
 		s, err := h.subscribeTo(ctx, start, g.woken)
 		if err != nil {
@@ -45,6 +49,32 @@ func (h *Hub) SubscribeAll(ctx context.Context, starts []Start) (*Group, error) 
 		g.subs = append(g.subs, s)
 	}
 	return g, nil
+}
+
+// introduce has one call of the store say where the feeds are that nobody
+// follows here yet, instead of one call for each.
+func (h *Hub) introduce(ctx context.Context, starts []Start) error {
+	if len(starts) == 1 {
+		return nil // Subscribe shares its call with others
+	}
+	var unknown []*log
+	for _, start := range starts {
+		if err := CheckName(start.Feed); err != nil {
+			return err
+		}
+		l, err := h.acquire(start.Feed)
+		if err != nil {
+			return err
+		}
+		defer h.work.Done()
+		defer h.release(l)
+		if _, loaded := l.proven(); !loaded {
+			unknown = append(unknown, l)
+		}
+	}
+	ctx, cancel := h.until(ctx)
+	defer cancel()
+	return h.compare(ctx, unknown)
 }
 
 // Subscriptions returns the subscriptions in the order of their starts. They

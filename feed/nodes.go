@@ -97,7 +97,7 @@ func (h *Hub) doubtLoop() {
 		h.doubts.logs = nil
 		h.doubts.mu.Unlock()
 		for batch := range slices.Chunk(logs, verifyBatch) {
-			if err := h.compare(batch); err != nil {
+			if err := h.compare(h.ctx, batch); err != nil {
 				signal(h.missed)
 				break
 			}

@@ -190,11 +190,11 @@ func (h *Hub) verifyLogs(logs []*log) error {
 			loaded = append(loaded, l)
 		}
 	}
-	return h.compare(loaded)
+	return h.compare(h.ctx, loaded)
 }
 
 // compare compares logs with the store.
-func (h *Hub) compare(logs []*log) error {
+func (h *Hub) compare(ctx context.Context, logs []*log) error {
 	if len(logs) == 0 {
 		return nil
 	}
@@ -205,7 +205,7 @@ func (h *Hub) compare(logs []*log) error {
 		before[i], _ = l.proven()
 		feeds[i] = l.feed
 	}
-	all, err := h.store.Bounds(h.ctx, feeds)
+	all, err := h.store.Bounds(ctx, feeds)
 	if err != nil {
 		return err
 	}

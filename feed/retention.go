@@ -18,14 +18,12 @@ type Rule struct {
 	Events uint64 // the newest that stay
 }
 
-// Matches says whether the rule is for the feed.
-func (r Rule) Matches(feed string) bool { return matches(r.Feeds, feed) }
-
-func matches(pattern, name string) bool {
+// MatchPattern says whether the pattern is for the feed.
+func MatchPattern(pattern, feed string) bool {
 	if prefix, ok := strings.CutSuffix(pattern, "*"); ok {
-		return strings.HasPrefix(name, prefix)
+		return strings.HasPrefix(feed, prefix)
 	}
-	return pattern == name
+	return pattern == feed
 }
 
 // CheckPattern says whether pattern can be one: a feed name, or the beginning
@@ -176,7 +174,7 @@ func (r *Retention) trimAll(ctx context.Context) (first error) {
 // trim trims one feed, if a rule says so.
 func (r *Retention) trim(ctx context.Context, info Info, now time.Time) error {
 	for _, rule := range r.o.Rules {
-		if !rule.Matches(info.Feed) {
+		if !MatchPattern(rule.Feeds, info.Feed) {
 			continue
 		}
 		before, err := r.before(ctx, info, rule, now)

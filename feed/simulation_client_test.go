@@ -106,14 +106,14 @@ func (c *conn) next(ctx context.Context, sub *feed.Subscription) (feed.Delivery,
 				return feed.Delivery{}, ctx.Err()
 			}
 		}
-		step := c.world.step.Load()
+		step := c.world.gate.step.Load()
 		d, err := sub.Next(nextCtx, nil)
 		wasStalled := nextCtx.Err() != nil && ctx.Err() == nil
 		stall()
 		if wasStalled && err != nil {
 			continue
 		}
-		if c.world.step.Load() != step {
+		if c.world.gate.step.Load() != step {
 			c.mu.Lock()
 			c.stalled = false
 			c.mu.Unlock()

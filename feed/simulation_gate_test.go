@@ -18,6 +18,8 @@ var errCrashed = errors.New("the node has crashed")
 // gate holds up every call that a node makes of the store or the bus, until
 // the scheduler lets it go on.
 type gate struct {
+	step atomic.Int64 // of the world
+
 	mu     sync.Mutex
 	parked []*parked
 	open   bool // calls are no longer held up
@@ -28,6 +30,7 @@ type gate struct {
 type parked struct {
 	node   *node
 	at     feedtest.Point
+	step   int64
 	key    string // calls with equal keys are let go together, as their order is not ours to know
 	answer chan error
 }
@@ -47,12 +50,12 @@ func (g *gate) pass(ctx context.Context, n *node, at feedtest.Point, what string
 		g.mu.Unlock()
 		return nil
 	}
-	p := &parked{node: n, at: at, key: n.name + " " + string(at) + " " + what, answer: make(chan error, 1)}
-	if at == feedtest.AppendAsked || at == feedtest.AppendCommitted {
-		// A node begins one append after another, so their order is known.
-		for slices.ContainsFunc(g.parked, func(q *parked) bool { return p.key == q.key }) {
-			p.key += "'"
-		}
+	p := &parked{node: n, at: at, step: g.step.Load(), key: n.name + " " + string(at) + " " + what, answer: make(chan error, 1)}
+	// A node begins one append after another, so their order is known, as is that
+	// of calls that have come here in different steps.
+	ordered := at == feedtest.AppendAsked || at == feedtest.AppendCommitted
+	for slices.ContainsFunc(g.parked, func(q *parked) bool { return p.key == q.key && (ordered || p.step != q.step) }) {
+		p.key += "'"
 	}
 	g.parked = append(g.parked, p)
 	g.mu.Unlock()

@@ -70,7 +70,6 @@ type world struct {
 	store   *feedtest.Store
 	checker *feedtest.Checker
 	began   time.Time
-	step    atomic.Int64
 
 	feeds   []string
 	nodes   []*node // nil where none runs
@@ -219,7 +218,7 @@ func (w *world) settle() {
 // wrong.
 func (w *world) run() error {
 	for range w.plan.steps {
-		w.step.Add(1)
+		w.gate.step.Add(1)
 		// An instant of its own for every step, so that timers that began in
 		// different steps don't end together, in an order of their own.
 		time.Sleep(time.Duration(1 + w.rng.IntN(1000)))

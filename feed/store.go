@@ -121,7 +121,8 @@ type Keeper interface {
 	// Trim gives up the feed's events below the id before, all of them at once
 	// and for every reader. It never moves First back, and never gives up what
 	// is yet to be stored: a before that is larger than Last+1 counts as Last+1.
-	// For a feed that does not exist it does nothing.
+	// For a feed that does not exist it does nothing. A feed that somebody else
+	// holds for longer than is reasonable is left as it is, with ErrBusy.
 	Trim(ctx context.Context, feed string, before uint64) error
 
 	// Sweep frees what the events take up that were given up, and keys older

@@ -80,6 +80,7 @@ var statuses = []struct {
 	{errors.ErrUnsupported, http.StatusNotImplemented}, // by this store
 	{feed.ErrUncertain, http.StatusServiceUnavailable},
 	{feed.ErrUnavailable, http.StatusServiceUnavailable},
+	{feed.ErrBusy, http.StatusServiceUnavailable},
 	{feed.ErrStopped, http.StatusServiceUnavailable},
 	{context.Canceled, http.StatusServiceUnavailable},
 }
@@ -98,7 +99,11 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 		s.logFailure(r, err)
 		writeProblem(w, status, "something went wrong here; the log says what")
 	default:
-		problem{Status: status, Detail: detail(err), Stored: stored(r, status, err)}.write(w)
+		words := detail(err)
+		if r.Method == http.MethodGet || r.Method == http.MethodHead {
+			words = strings.TrimSuffix(words, nothingStored) // nor could it have been
+		}
+		problem{Status: status, Detail: words, Stored: stored(r, status, err)}.write(w)
 	}
 }
 
@@ -127,6 +132,8 @@ func stored(r *http.Request, status int, err error) string {
 	return "no"
 }
 
+const nothingStored = "; nothing was stored"
+
 // detail says what err means for the client. The words of drivers and disks
 // stay in the log.
 func detail(err error) string {
@@ -134,9 +141,11 @@ func detail(err error) string {
 	case errors.Is(err, feed.ErrUncertain):
 		return "the store's answer was lost: what was published may or may not have been stored"
 	case errors.Is(err, feed.ErrUnavailable):
-		return "the store cannot be used right now; nothing was stored"
+		return "the store cannot be used right now" + nothingStored
+	case errors.Is(err, feed.ErrBusy):
+		return "another transaction of the store's database holds the feed; nothing was done"
 	case errors.Is(err, feed.ErrStopped):
-		return "this node is stopping; nothing was stored"
+		return "this node is stopping" + nothingStored
 	case errors.Is(err, feed.ErrKeyReused):
 		return "the Idempotency-Key came with another body or type before"
 	case errors.Is(err, errors.ErrUnsupported):

@@ -36,8 +36,9 @@ func (s *Server) router() http.Handler {
 		admins.Delete("/v1/feeds/{feed}/events", s.trim)
 	})
 
-	r.Get("/healthz", s.healthz)
-	r.Get("/readyz", s.readyz)
+	getAndHead(r, "/healthz", s.healthz)
+	getAndHead(r, "/readyz", s.readyz)
+	getAndHead(r, "/openapi.yaml", describeInterface)
 
 	r.NotFound(s.notFound)
 	r.MethodNotAllowed(s.methodNotAllowed)

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"iter"
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
@@ -83,9 +84,17 @@ func (s *session) open() []byte {
 	return s.appendLive(s.request.form.appendControl(nil, c))
 }
 
-// deliver turns a delivery of one of the subscriptions into bytes. They may be
-// shared, and are not to be changed.
-func (s *session) deliver(i int, d feed.Delivery) []byte {
+// deliver turns a delivery of one of the subscriptions into bytes, of whole
+// blocks, in pieces that are written one by one: where each ends the session can
+// end as well. They may be shared, and are not to be changed.
+func (s *session) deliver(i int, d feed.Delivery) iter.Seq[[]byte] {
+	if s.request.many && len(d.Events()) > 0 && !d.Ephemeral {
+		return s.eventsOfMany(i, d)
+	}
+	return func(yield func([]byte) bool) { yield(s.atOnce(i, d)) }
+}
+
+func (s *session) atOnce(i int, d feed.Delivery) []byte {
 	switch {
 	case d.Gap != nil:
 		return s.appendLive(s.gap(i, *d.Gap))
@@ -93,8 +102,6 @@ func (s *session) deliver(i int, d feed.Delivery) []byte {
 		return s.closed(i)
 	case d.Ephemeral:
 		return s.ephemeral(d)
-	case s.request.many:
-		return s.appendLive(s.eventsOfMany(i, d))
 	}
 	events := d.Events()
 	newest := &events[len(events)-1]
@@ -117,20 +124,33 @@ func (s *session) committed(i int, d feed.Delivery) (at time.Time, ok bool) {
 	return events[0].Time, true
 }
 
-// eventsOfMany puts the cursor of the whole subscription behind each event.
-func (s *session) eventsOfMany(i int, d feed.Delivery) (out []byte) {
-	var cursor []byte
-	for e, encoded := range d.Each(s.encoding) {
-		s.at[i] = feed.Cursor(e.ID)
-		if len(encoded) == 0 {
-			s.hidden[i] = true
-			continue
+// pieceBytes is how large a piece of a delivery becomes, but for its last event.
+// A reader has the time for one write to take it.
+const pieceBytes = 32 << 10
+
+// eventsOfMany puts the cursor of the whole subscription behind each event. That
+// makes much of small events.
+func (s *session) eventsOfMany(i int, d feed.Delivery) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		var cursor, out []byte
+		for e, encoded := range d.Each(s.encoding) {
+			if len(out) >= pieceBytes {
+				if !yield(out) {
+					return
+				}
+				out = out[:0]
+			}
+			s.at[i] = feed.Cursor(e.ID)
+			if len(encoded) == 0 {
+				s.hidden[i] = true
+				continue
+			}
+			clear(s.hidden)
+			cursor = s.appendCursor(cursor[:0])
+			out = s.request.form.appendID(append(out, encoded...), cursor)
 		}
-		clear(s.hidden)
-		cursor = s.appendCursor(cursor[:0])
-		out = s.request.form.appendID(append(out, encoded...), cursor)
+		yield(s.appendLive(out))
 	}
-	return out
 }
 
 func (s *session) ephemeral(d feed.Delivery) []byte {
@@ -232,9 +252,9 @@ func (s *session) cursors(end bool) (out []byte) {
 	return out
 }
 
-// expired says that the token's time is up.
-func (s *session) expired() []byte {
-	return s.request.form.appendControl(s.cursors(false), control{kind: "feed.expired", data: struct {
-		Reason string `json:"reason"`
-	}{"token"}})
-}
+// expired says that the token's time is up, behind the cursor.
+func (s *session) expired() []byte { return s.request.form.appendControl(s.cursors(false), expired) }
+
+var expired = control{kind: "feed.expired", data: struct {
+	Reason string `json:"reason"`
+}{"token"}}

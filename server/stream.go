@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -66,16 +67,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, request subscrib
 		return
 	}
 	writeStreamHead(w, request.form)
-	st.heartbeat = time.NewTicker(request.heartbeat)
-	defer st.heartbeat.Stop()
-	if s.options.MaxAge > 0 {
-		age := time.AfterFunc(jitter(s.options.MaxAge, 0.2), func() { end(errMaxAge) })
-		defer age.Stop()
-	}
-	if expires := grantOf(r.Context()).Expires(); !expires.IsZero() {
-		expiry := time.AfterFunc(time.Until(expires), func() { end(errExpired) })
-		defer expiry.Stop()
-	}
+	defer st.limit(s.options.MaxAge, grantOf(ctx).Expires())()
 	err = st.flush()
 	st.rest()
 	if err == nil && group == nil {
@@ -90,6 +82,28 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, request subscrib
 	s.logger.DebugContext(r.Context(), "stream ended", "path", r.URL.Path, "from", r.RemoteAddr, "reason", err)
 	if !errors.Is(err, feed.ErrClosed) && !errors.Is(err, errExpired) {
 		panic(http.ErrAbortHandler)
+	}
+}
+
+// limit starts the stream's clocks: of its keep-alives, of its age, if that has
+// a limit, and of the client's token, if that expires.
+func (st *stream) limit(maxAge time.Duration, expires time.Time) (stop func()) {
+	st.heartbeat = time.NewTicker(st.request.heartbeat)
+	stops := []func(){st.heartbeat.Stop}
+	after := func(d time.Duration, cause error) {
+		timer := time.AfterFunc(d, func() { st.end(cause) })
+		stops = append(stops, func() { timer.Stop() })
+	}
+	if maxAge > 0 {
+		after(jitter(maxAge, 0.2), errMaxAge)
+	}
+	if !expires.IsZero() {
+		after(time.Until(expires), errExpired)
+	}
+	return func() {
+		for _, stop := range stops {
+			stop()
+		}
 	}
 }
 
@@ -131,7 +145,11 @@ func (st *stream) awaitStore(ctx context.Context, s *Server, asked time.Time) (*
 				return nil, err
 			}
 		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+			cause := context.Cause(ctx)
+			if errors.Is(cause, errExpired) {
+				return nil, errors.Join(cause, st.write(st.request.form.appendControl(nil, expired)))
+			}
+			return nil, cause
 		}
 	}
 }
@@ -153,7 +171,7 @@ func (st *stream) run(ctx context.Context, group *feed.Group) error {
 		case d.Gap != nil && st.request.gapFails:
 			return errGap // which a return with the same cursor is told
 		default:
-			err = st.deliver(session, i, d)
+			err = st.deliver(ctx, session, i, d)
 		}
 		if err != nil {
 			return err
@@ -174,19 +192,28 @@ func (st *stream) last(ctx context.Context, session *session, err error) error {
 	return err
 }
 
-// deliver writes what the client is shown of a delivery, if anything, after which
-// no keep-alive is due for a while.
-func (st *stream) deliver(session *session, i int, d feed.Delivery) error {
-	blocks := session.deliver(i, d)
-	if len(blocks) == 0 {
-		return nil
+// deliver writes what the client is shown of a delivery, if anything. After that
+// no keep-alive is due for a while, unless one has to show where a cursor is.
+func (st *stream) deliver(ctx context.Context, session *session, i int, d feed.Delivery) error {
+	shown := false
+	for blocks := range session.deliver(i, d) {
+		if len(blocks) == 0 {
+			continue
+		}
+		if shown = true; !slices.Contains(session.hidden, true) {
+			st.heartbeat.Reset(st.request.heartbeat)
+		}
+		if err := st.write(blocks); err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return st.last(ctx, session, ctx.Err())
+		}
 	}
-	st.heartbeat.Reset(st.request.heartbeat)
-	err := st.write(blocks)
-	if at, live := session.committed(i, d); live && err == nil {
+	if at, live := session.committed(i, d); live && shown {
 		st.latency.Observe(max(0, time.Since(at).Seconds())) // clocks of nodes differ
 	}
-	return err
+	return nil
 }
 
 func (st *stream) write(b []byte) error {

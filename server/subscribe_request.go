@@ -108,17 +108,17 @@ func (s *Server) readFeeds(query url.Values) (names []string, err error) {
 				return nil, err
 			}
 			if len(names) == s.options.FeedsPerSubscription {
-				return nil, fmt.Errorf("%w: more than %d feeds in one subscription", feed.ErrInvalid, s.options.FeedsPerSubscription)
+				return nil, invalid("more than %d feeds in one subscription", s.options.FeedsPerSubscription)
 			}
 			names = append(names, name)
 			longest += len(",") + len(name) + len("=") + len(feed.MaxCursor.String())
 		}
 	}
 	if len(names) == 0 {
-		return nil, fmt.Errorf("%w: which feeds? name them with ?feed=", feed.ErrInvalid)
+		return nil, invalid("which feeds? name them with ?feed=")
 	}
 	if longest--; longest > cursorBytes {
-		return nil, fmt.Errorf("%w: the cursor of these feeds can become %d bytes long, the limit is %d: follow fewer feeds, or feeds with shorter names", feed.ErrInvalid, longest, cursorBytes)
+		return nil, invalid("the cursor of these feeds can become %d bytes long, the limit is %d: follow fewer feeds, or feeds with shorter names", longest, cursorBytes)
 	}
 	return names, nil
 }
@@ -129,13 +129,13 @@ func readCursors(value string) (map[string]feed.Cursor, error) {
 		return nil, nil
 	}
 	if len(value) > cursorBytes {
-		return nil, fmt.Errorf("%w: the cursor has %d bytes, the limit is %d", feed.ErrInvalid, len(value), cursorBytes)
+		return nil, invalid("the cursor has %d bytes, the limit is %d", len(value), cursorBytes)
 	}
 	cursors := make(map[string]feed.Cursor)
 	for part := range strings.SplitSeq(value, ",") {
 		name, number, ok := strings.Cut(part, "=")
 		if !ok {
-			return nil, fmt.Errorf("%w: a cursor of several feeds is like chat=42,news=7", feed.ErrInvalid)
+			return nil, invalid("a cursor of several feeds is like chat=42,news=7")
 		}
 		if err := feed.CheckName(name); err != nil {
 			return nil, fmt.Errorf("in the cursor: %w", err)
@@ -145,7 +145,7 @@ func readCursors(value string) (map[string]feed.Cursor, error) {
 			return nil, fmt.Errorf("in the cursor, for %s: %w", name, err)
 		}
 		if _, twice := cursors[name]; twice {
-			return nil, fmt.Errorf("%w: the cursor names %s twice", feed.ErrInvalid, name)
+			return nil, invalid("the cursor names %s twice", name)
 		}
 		cursors[name] = c
 	}
@@ -164,7 +164,7 @@ func (s *Server) readStream(r *http.Request) (request subscribeRequest, query ur
 	if request.types, err = readFilter(query.Get("types")); err != nil {
 		return request, nil, err
 	}
-	if request.envelope, err = readBool(query, "envelope"); err != nil {
+	if request.envelope, err = readFlag(query, "envelope"); err != nil {
 		return request, nil, err
 	}
 	if request.control, err = readControls(query.Get("control")); err != nil {
@@ -175,18 +175,6 @@ func (s *Server) readStream(r *http.Request) (request subscribeRequest, query ur
 	}
 	request.heartbeat, err = readHeartbeat(query, s.options.Heartbeat)
 	return request, query, err
-}
-
-// readBool reads a parameter that is true or false, which it is if it is absent.
-func readBool(query url.Values, name string) (bool, error) {
-	switch value := query.Get(name); value {
-	case "true":
-		return true, nil
-	case "", "false":
-		return false, nil
-	default:
-		return false, fmt.Errorf("%w: %s is true or false, not %.40q", feed.ErrInvalid, name, value)
-	}
 }
 
 func readControls(value string) (c controls, err error) {
@@ -200,7 +188,7 @@ func readControls(value string) (c controls, err error) {
 		case "heartbeat":
 			c.heartbeat = true
 		default:
-			return c, fmt.Errorf("%w: control is live, heartbeat or both with a comma between them, not %.40q", feed.ErrInvalid, value)
+			return c, invalid("control is live, heartbeat or both with a comma between them, not %.40q", value)
 		}
 	}
 	return c, nil
@@ -244,7 +232,7 @@ func readHeartbeat(query url.Values, standard time.Duration) (time.Duration, err
 	}
 	d, err := time.ParseDuration(value)
 	if err != nil || d <= 0 {
-		return 0, fmt.Errorf("%w: heartbeat is a time such as 4s, not %.40q", feed.ErrInvalid, value)
+		return 0, invalid("heartbeat is a time such as 4s, not %.40q", value)
 	}
 	return min(max(d, 2*time.Second), 60*time.Second), nil
 }

@@ -18,11 +18,13 @@ func Waiting(origins []string) http.Handler {
 			alive(w)
 		case r.URL.Path == "/readyz":
 			writeReadiness(w, readiness{Store: "down", Bus: "down"})
+		case r.URL.Path == "/openapi.yaml" && (r.Method == http.MethodGet || r.Method == http.MethodHead):
+			describeInterface(w, r)
 		case r.Method == http.MethodPost:
 			status := http.StatusServiceUnavailable
 			problem{Status: status, Detail: detail(feed.ErrUnavailable), Stored: stored(r, status, nil)}.write(w)
 		default:
-			shed(w, r, http.StatusServiceUnavailable, "this node has not reached its store yet; nothing was stored")
+			shed(w, r, http.StatusServiceUnavailable, "this node has not reached its store yet")
 		}
 	}))
 }

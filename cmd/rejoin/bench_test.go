@@ -82,7 +82,7 @@ func BenchmarkPublish(b *testing.B) {
 func BenchmarkFanout(b *testing.B) {
 	const subscribers = 1000
 	p := serveBenchmark(b)
-	crowd := newCrowd(b, p.url, "?from=now", subscribers)
+	crowd := newCrowd(b, p.url, oneFeed+"?from=now", subscribers)
 	publisher := dialPublisher(b, p.url)
 	before := p.cpu()
 	b.ResetTimer()
@@ -104,11 +104,41 @@ func BenchmarkIdle(b *testing.B) {
 		p := serveBenchmark(b)
 		before := p.rss()
 		cpu := p.cpu()
-		crowd := newCrowd(b, p.url, "?from=now", subscribers)
+		crowd := newCrowd(b, p.url, oneFeed+"?from=now", subscribers)
 		b.ReportMetric(float64((p.cpu()-cpu).Microseconds())/subscribers, "cpu-µs/subscriber")
 		b.ReportMetric(float64(p.rss()-before)/subscribers, "bytes/subscriber")
 		crowd.close()
 		p.kill()
+	}
+}
+
+// BenchmarkManyFeeds measures what following several feeds over one connection
+// costs more than following one: the memory of a subscriber, and the CPU of a
+// delivery of one of the feeds. The others are silent.
+func BenchmarkManyFeeds(b *testing.B) {
+	const subscribers = 2000
+	for _, feeds := range []int{1, 20} {
+		b.Run(fmt.Sprintf("feeds=%d", feeds), func(b *testing.B) {
+			path := "/v1/events?feed=bench"
+			for i := 1; i < feeds; i++ {
+				path += fmt.Sprintf(",other-%d", i)
+			}
+			p := serveBenchmark(b)
+			before := p.rss()
+			crowd := newCrowd(b, p.url, path, subscribers)
+			memory := p.rss() - before
+			publisher := dialPublisher(b, p.url)
+			cpu := p.cpu()
+			b.ResetTimer()
+			for i := range b.N {
+				if err := publisher.publish(payload); err != nil {
+					b.Fatal(err)
+				}
+				crowd.await(int64(subscribers) * int64(i+1))
+			}
+			b.ReportMetric(float64((p.cpu()-cpu).Nanoseconds())/float64(b.N)/subscribers, "cpu-ns/delivery")
+			b.ReportMetric(float64(memory)/subscribers, "bytes/subscriber")
+		})
 	}
 }
 
@@ -134,7 +164,7 @@ func BenchmarkReplay(b *testing.B) {
 	before := p.cpu()
 	b.ResetTimer()
 	for range b.N {
-		crowd := newCrowd(b, p.url, "?from=start", 1)
+		crowd := newCrowd(b, p.url, oneFeed+"?from=start", 1)
 		crowd.await(events)
 		crowd.close()
 	}
@@ -183,8 +213,10 @@ type crowd struct {
 	reached chan struct{}
 }
 
+const oneFeed = "/v1/feeds/bench/events"
+
 // newCrowd returns when all subscribers have been greeted.
-func newCrowd(b *testing.B, url, query string, subscribers int) *crowd {
+func newCrowd(b *testing.B, url, path string, subscribers int) *crowd {
 	b.Helper()
 	c := &crowd{b: b, reached: make(chan struct{}, 1)}
 	var greeted sync.WaitGroup
@@ -197,7 +229,7 @@ func newCrowd(b *testing.B, url, query string, subscribers int) *crowd {
 		}
 		c.conns = append(c.conns, conn)
 		greeted.Add(1)
-		c.reading.Go(func() { c.read(conn, query, greeted.Done) })
+		c.reading.Go(func() { c.read(conn, path, greeted.Done) })
 	}
 	greeted.Wait()
 	b.Cleanup(c.close)
@@ -205,8 +237,8 @@ func newCrowd(b *testing.B, url, query string, subscribers int) *crowd {
 }
 
 // read counts the ids in the stream; the first is that of feed.open.
-func (c *crowd) read(conn net.Conn, query string, greeted func()) {
-	if _, err := fmt.Fprintf(conn, "GET /v1/feeds/bench/events%s HTTP/1.1\r\nHost: rejoin\r\n\r\n", query); err != nil {
+func (c *crowd) read(conn net.Conn, path string, greeted func()) {
+	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: rejoin\r\n\r\n", path); err != nil {
 		c.b.Error(err)
 	}
 	buf := make([]byte, 32<<10)

@@ -131,11 +131,8 @@ func TestClusterHeldFeed(t *testing.T) {
 	count, took, stored := len(c.took), p99(c.took), len(c.acked["held"])
 	c.mu.Unlock()
 	t.Logf("meanwhile %d events of the other feed, publish p99 %v", count, took)
-	allowed := 100 * time.Millisecond
-	if raceDetector {
-		allowed *= 5
-	}
-	if took > allowed || count < 100 {
+	// One that waited with the held feed would take seconds.
+	if took > time.Second || count < 100 {
 		t.Errorf("while a feed was held, %d events of another took %v (p99)", count, took)
 	}
 	if stored != 1 {

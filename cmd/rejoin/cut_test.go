@@ -10,25 +10,29 @@ import (
 	"testing"
 )
 
-// cutter is a TCP proxy that cuts each connection after a random number of
-// bytes from the server, while it is told to.
+// cutter is a TCP proxy that carries each connection to one of its servers, and
+// cuts it after a random number of bytes from there, while it is told to.
 type cutter struct {
-	url    string
-	target string
-	on     atomic.Bool
-	cuts   atomic.Int64
+	url     string
+	targets []string
+	limit   func(cuts int64) int64 // how many bytes, after so many cuts
+	on      atomic.Bool
+	cuts    atomic.Int64
 
 	mu    sync.Mutex
 	conns map[net.Conn]struct{}
 }
 
-func newCutter(t *testing.T, targetURL string) *cutter {
+func newCutter(t *testing.T, targetURLs ...string) *cutter {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &cutter{url: "http://" + listener.Addr().String(), target: strings.TrimPrefix(targetURL, "http://"), conns: map[net.Conn]struct{}{}}
+	c := &cutter{url: "http://" + listener.Addr().String(), limit: shortLived, conns: map[net.Conn]struct{}{}}
+	for _, url := range targetURLs {
+		c.targets = append(c.targets, strings.TrimPrefix(url, "http://"))
+	}
 	var work sync.WaitGroup
 	work.Go(func() {
 		for {
@@ -47,12 +51,21 @@ func newCutter(t *testing.T, targetURL string) *cutter {
 	return c
 }
 
+// shortLived has most connections end within the first events, but now and then
+// one has to live long enough for the largest.
+func shortLived(cuts int64) int64 {
+	if cuts < minCuts {
+		return 1 + rand.Int64N(1500)
+	}
+	return 1 + rand.Int64N(500<<rand.IntN(7))
+}
+
 // headBytes is more than a response head has.
 const headBytes = 500
 
 func (c *cutter) carry(client net.Conn) {
 	defer client.Close()
-	server, err := net.Dial("tcp", c.target)
+	server, err := net.Dial("tcp", c.targets[rand.IntN(len(c.targets))])
 	if err != nil {
 		return
 	}
@@ -66,11 +79,7 @@ func (c *cutter) carry(client net.Conn) {
 	}()
 	limit := int64(1) << 40
 	if c.on.Load() {
-		limit = 1 + rand.Int64N(1500)
-		if c.cuts.Load() >= minCuts {
-			// Now and then one has to live long enough for the largest event.
-			limit = 1 + rand.Int64N(500<<rand.IntN(7))
-		}
+		limit = c.limit(c.cuts.Load())
 	}
 	n, _ := io.CopyN(client, server, limit)
 	if n == limit {

@@ -128,7 +128,7 @@ func get(path string, more ...string) []byte {
 	return fields(append([]string{":method", "GET", ":scheme", "https", ":authority", "rejoin", ":path", path}, more...)...)
 }
 
-func request(stream uint32, path string) frame {
+func getFrame(stream uint32, path string) frame {
 	return frame{frameHeaders, flagEndHeaders | flagEndStream, stream, get(path)}
 }
 
@@ -178,7 +178,7 @@ func TestRapidReset(t *testing.T) {
 		}
 	}()
 	for id := uint32(1); id < 100_000; id += 2 {
-		if f.send(request(id, "/v1/feeds/chat/events"), frame{frameReset, 0, id, []byte{0, 0, 0, cancelled}}) != nil {
+		if f.send(getFrame(id, "/v1/feeds/chat/events"), frame{frameReset, 0, id, []byte{0, 0, 0, cancelled}}) != nil {
 			break
 		}
 		if id%1001 == 0 {
@@ -217,12 +217,12 @@ func TestStreamsBeyondTheLimit(t *testing.T) {
 		}
 	}
 	for i := range uint32(limit) {
-		if err := f.send(request(2*i+1, "/v1/feeds/chat/events")); err != nil {
+		if err := f.send(getFrame(2*i+1, "/v1/feeds/chat/events")); err != nil {
 			t.Fatal(err)
 		}
 	}
 	s.awaitSubscribers(limit)
-	if err := f.send(request(2*limit+1, "/v1/feeds/chat/events")); err != nil {
+	if err := f.send(getFrame(2*limit+1, "/v1/feeds/chat/events")); err != nil {
 		t.Fatal(err)
 	}
 	for {
@@ -302,7 +302,7 @@ func TestUnreadAnswers(t *testing.T) {
 				conn := tls.Client(pipe(t, files), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
 				const initialWindow = 4
 				f := greet(t, conn, initialWindow, 0)
-				if err := f.send(request(1, path)); err != nil {
+				if err := f.send(getFrame(1, path)); err != nil {
 					t.Fatal(err)
 				}
 				f.wantReset(answerTimeout + time.Second)

@@ -124,11 +124,20 @@ func tailScript(t *testing.T, change func(*tailer), answers ...http.HandlerFunc)
 
 func newScriptTail(t *testing.T, client *http.Client, out, notes io.Writer) *tailer {
 	t.Helper()
-	tail := &tailer{feed: "chat", silence: 45 * time.Second, client: client, out: out, notes: notes}
-	if err := tail.aim("http://rejoin.test", "start", ""); err != nil {
+	tail := &tailer{silence: 45 * time.Second, client: client, out: out, notes: notes}
+	if err := tail.aim("http://rejoin.test", []string{"chat"}, "start", ""); err != nil {
 		t.Fatal(err)
 	}
 	return tail
+}
+
+// startsAfter has a tail start after a cursor.
+func startsAfter(t *testing.T, cursor string) func(*tailer) {
+	return func(tail *tailer) {
+		if err := tail.at.start(cursor); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 func TestTailResumes(t *testing.T) {
@@ -183,7 +192,7 @@ func TestTailGaps(t *testing.T) {
 	gap := func(id, after, resumes int, reason string) string {
 		return fmt.Sprintf("event: feed.gap\ndata: {\"feed\":\"chat\",\"after\":\"%d\",\"resumes\":%d,\"reason\":\"%s\"}\nid: %d\n\n", after, resumes, reason, id)
 	}
-	got, script := tailScript(t, func(tail *tailer) { tail.started, tail.cursor = true, 3 },
+	got, script := tailScript(t, startsAfter(t, "3"),
 		breaks(opened(3), gap(9, 3, 10, "trimmed"), block(10, "ten")),
 		breaks(opened(10), gap(4, 10, 5, "ahead")),
 		breaks(opened(4), block(5, "five")),
@@ -235,18 +244,16 @@ func TestTailDeadConnection(t *testing.T) {
 // failures nor by the empty streams with which it turns clients away, and who
 // watches must not be flooded.
 func TestTailBacksOff(t *testing.T) {
-	turned := breaks("retry: 9000\n")
+	turned := breaks("retry: 9000\n") // what it says is heard only where it is more
 	refused := fails(503, nil)
 	got, script := tailScript(t, nil, turned, refused, turned, vanishes, turned, refused, turned, refused,
 		breaks(opened(0)), fails(503, map[string]string{"Retry-After": "20"}), fails(503, map[string]string{"Retry-After": "7200"}), closes)
 	if got.err != nil {
 		t.Fatal(got.err)
 	}
-	limits := []time.Duration{1, 2, 4, 8, 15, 15, 15, 15, 1}
-	for i, limit := range limits {
-		limit *= time.Second
-		if after := script.visits[i+1].after; after < limit/2 || after > limit {
-			t.Errorf("attempt %d came after %v, want %v to %v", i+2, after, limit/2, limit)
+	for i, want := range []struct{ least, most float64 }{{9, 10}, {1, 2}, {9, 12}, {4, 8}, {9, 15}, {7.5, 15}, {9, 15}, {7.5, 15}, {0.5, 1}} {
+		if after := script.visits[i+1].after.Seconds(); after < want.least || after > want.most {
+			t.Errorf("attempt %d came after %v s, want %v to %v", i+2, after, want.least, want.most)
 		}
 	}
 	if after := script.visits[10].after; after < 20*time.Second || after > 23*time.Second {
@@ -273,6 +280,9 @@ func TestTailHoldsServerToItsPromise(t *testing.T) {
 		"an id that is none":    breaks(opened(2), "data: x\nid: three\n\n"),
 		"closed with more left": breaks(opened(2), "event: feed.closed\ndata: {}\nid: 3\n\n"),
 		"a gap of nonsense":     breaks(opened(2), "event: feed.gap\ndata: nonsense\nid: 3\n\n"),
+		"a gap elsewhere":       breaks(opened(2), "event: feed.gap\ndata: {\"after\":\"4\",\"resumes\":6,\"reason\":\"trimmed\"}\nid: 5\n\n", block(6, "six")),
+		"a gap of another size": breaks(opened(2), "event: feed.gap\ndata: {\"after\":\"2\",\"resumes\":6,\"reason\":\"trimmed\"}\nid: 4\n\n", block(5, "five")),
+		"no greeting and no id": breaks("data: x\n\n"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, _ := tailScript(t, nil, breaks(opened(0), block(1, "one"), block(2, "two")), second, closes)
@@ -283,8 +293,7 @@ func TestTailHoldsServerToItsPromise(t *testing.T) {
 	}
 }
 
-// TestTailLongIdle: go-sse keeps keep-alives until the next event, which must
-// still fit however long that took.
+// TestTailLongIdle: keep-alives may not count against what the next event needs.
 func TestTailLongIdle(t *testing.T) {
 	data := strings.Repeat("x", 60_000)
 	got, script := tailScript(t, nil, breaks(opened(0), strings.Repeat(":\n", 100_000), block(1, data)), closes)
@@ -294,10 +303,17 @@ func TestTailLongIdle(t *testing.T) {
 }
 
 func TestTailJSON(t *testing.T) {
-	got, _ := tailScript(t, func(tail *tailer) { tail.json = true },
-		sends(opened(0), block(1, "a\n<b>"), "event: edited\n"+block(2, `{"x":1}`)), closes)
-	want := `{"feed":"chat","id":1,"type":"message","data":"a\n<b>"}` + "\n" + `{"feed":"chat","id":2,"type":"edited","data":"{\"x\":1}"}` + "\n"
-	if diff := cmp.Diff(want, got.out); diff != "" {
+	want := []string{
+		`{"feed":"chat","id":1,"type":"message","time":"2026-01-31T09:30:00.000Z","data":"a\n<b>"}`,
+		`{"feed":"chat","type":"typing","time":"2026-01-31T09:30:00.000Z","data":"ann"}`,
+		`{"feed":"chat","id":2,"type":"edited","time":"2026-01-31T09:30:00.000Z","data":{"x": 12345678901234567890}}`,
+	}
+	got, script := tailScript(t, func(tail *tailer) { tail.json = true },
+		breaks(opened(0), block(1, want[0]), "event: typing\ndata: "+want[1]+"\n\n", "event: edited\n"+block(2, want[2])), closes)
+	if diff := cmp.Diff(strings.Join(want, "\n")+"\n", got.out); diff != "" || got.err != nil {
+		t.Error(got.err, diff)
+	}
+	if diff := cmp.Diff([]string{"start", "2"}, script.cursors()); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/golang-jwt/jwt/v5"
 
@@ -25,11 +24,7 @@ type Rights struct {
 func (r Rights) Check() error {
 	for _, patterns := range [][]string{r.Subscribe, r.Publish} {
 		for _, pattern := range patterns {
-			prefix, open := strings.CutSuffix(pattern, "*")
-			if open && prefix == "" {
-				continue
-			}
-			if err := feed.CheckName(prefix); err != nil {
+			if feed.CheckPattern(pattern) != nil {
 				return fmt.Errorf("the pattern %.40q is neither the name of a feed nor the beginning of names followed by *", pattern)
 			}
 		}

@@ -2,8 +2,9 @@ package auth
 
 import (
 	"slices"
-	"strings"
 	"time"
+
+	"github.com/rejoin/rejoin/feed"
 )
 
 // Grant is what a request may do. The zero Grant is nothing.
@@ -15,12 +16,12 @@ type Grant struct {
 	cookie             bool
 }
 
-// MaySubscribe says whether the grant covers reading feed: its events, live and
+// MaySubscribe says whether the grant covers reading the feed: its events, live and
 // in pages, and its state.
-func (g Grant) MaySubscribe(feed string) bool { return g.everything || matches(g.subscribe, feed) }
+func (g Grant) MaySubscribe(name string) bool { return g.everything || matches(g.subscribe, name) }
 
-// MayPublish says whether the grant covers publishing to feed, and closing it.
-func (g Grant) MayPublish(feed string) bool { return g.everything || matches(g.publish, feed) }
+// MayPublish says whether the grant covers publishing to the feed, and closing it.
+func (g Grant) MayPublish(name string) bool { return g.everything || matches(g.publish, name) }
 
 // Admin says whether the grant covers deleting, trimming and listing. It does
 // not imply the others.
@@ -33,9 +34,6 @@ func (g Grant) Expires() time.Time { return g.expires }
 // sends with requests that another site made it send.
 func (g Grant) FromCookie() bool { return g.cookie }
 
-func matches(patterns []string, feed string) bool {
-	return slices.ContainsFunc(patterns, func(pattern string) bool {
-		prefix, open := strings.CutSuffix(pattern, "*")
-		return pattern == feed || open && strings.HasPrefix(feed, prefix)
-	})
+func matches(patterns []string, name string) bool {
+	return slices.ContainsFunc(patterns, func(pattern string) bool { return feed.MatchPattern(pattern, name) })
 }

@@ -65,6 +65,9 @@ func place(s string) (text string, exact bool) {
 // holds up to the lock timeout.
 func (s *Store) Trim(ctx context.Context, name string, before uint64) error {
 	_, err := s.count(ctx, query("trim"), name, int64(min(before, uint64(feed.MaxCursor))))
+	if state(err) == lockNotAvailable {
+		return fmt.Errorf("trim: %w: another transaction holds %s", feed.ErrBusy, name)
+	}
 	if err != nil {
 		return fmt.Errorf("trim: %w", err)
 	}

@@ -97,7 +97,7 @@ func TestTrimWaits(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	wants(t, impatient.Trim(t.Context(), "chat", 9), feed.ErrUnavailable)
+	wants(t, impatient.Trim(t.Context(), "chat", 9), feed.ErrBusy)
 	trimmed := make(chan error, 1)
 	go func() { trimmed <- s.Trim(t.Context(), "chat", 9) }()
 	until(t, func() bool {

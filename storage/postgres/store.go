@@ -10,6 +10,13 @@
 // commits. Between them the store knows the transaction's id, so that an answer
 // to the commit that is lost can be found out afterwards.
 //
+// The row of a feed locks its keys as well, so that they are looked up behind the
+// lock, in the same round trip. Batches for several feeds have advisory locks for
+// theirs, taken before the rows.
+//
+// To trim is to move a number in the feed's row. Readers begin there, and the rows
+// of events below it are deleted later, in small steps.
+//
 // A feed that another transaction holds delays its own events only: a batch that
 // says NoWait comes back with [feed.ErrBusy], and the others are committed.
 package postgres

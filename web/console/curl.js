@@ -1,22 +1,25 @@
 // The same things from a terminal.
 
-import { eventsURL } from "./place.js";
+import { eventsURL, followURL } from "./place.js";
+import { optionsOf } from "./deliver.js";
 
 const quote = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
 
-export function showCommands(feed, cursor, draft) {
+export function showCommands(feeds, cursor, draft) {
   const data = draft.data || (draft.json ? '{"text":"hello"}' : "hello");
   const publish = [
-    `curl ${quote(eventsURL(feed))}`,
+    `curl ${quote(eventsURL(draft.feed || feeds[0], optionsOf(draft)))}`,
     `-H 'Content-Type: ${draft.json ? "application/json" : "text/plain"}'`,
     ...(draft.type ? [`-H ${quote(`Event-Type: ${draft.type}`)}`] : []),
     // Not -d, which would read a file when the data begins with @.
     `--data-raw ${quote(data)}`,
   ];
-  set("curl-follow", `curl -N ${quote(eventsURL(feed, { from: "-50" }))}`);
-  set("curl-resume", `curl -N ${quote(eventsURL(feed))} \\\n  -H ${quote(`Last-Event-ID: ${cursor || "0"}`)}`);
+  set("curl-follow", `curl -N ${quote(followURL(feeds, { from: "-50" }))}`);
+  set("curl-resume", `curl -N ${quote(followURL(feeds))} \\\n  -H ${quote(`Last-Event-ID: ${cursor || unread(feeds)}`)}`);
   set("curl-publish", publish.join(" \\\n  "));
 }
+
+const unread = (feeds) => (feeds.length === 1 ? "0" : feeds.map((feed) => `${feed}=0`).join(","));
 
 function set(id, text) {
   const place = document.getElementById(id);

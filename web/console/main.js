@@ -1,64 +1,61 @@
-// Puts the pieces together: the address names a feed, the stream reads it, the view shows it.
+// Puts the pieces together: the address names feeds, the stream reads them, the view shows them.
 
-import { readPlace, placeOf, parseTypes, isListenable } from "./place.js";
+import { readPlace, placeOf, parseFeeds, parseTypes, isListenable } from "./place.js";
 import { Stream } from "./stream.js";
-import { Reading } from "./reading.js";
+import { Readings } from "./readings.js";
 import { View } from "./view.js";
 import { Status } from "./status.js";
 import { Cut } from "./cut.js";
 import { PublishBox } from "./publish.js";
 import { showCommands, enableCopying } from "./curl.js";
-import { caughtUp } from "./words.js";
-
-// A replay that falls silent for so long has nothing more that this page can hear.
-const SETTLE = 1500;
+import { caughtUp, named, whereOf } from "./words.js";
 
 const at = (id) => document.getElementById(id);
 let place = readPlace();
-let reading = new Reading();
+let readings = new Readings(place.feeds);
 let away = null;
-let settling = 0;
 
 const status = new Status();
 const view = new View({ list: at("events"), newest: at("newest"), empty: at("empty") });
-const stream = new Stream({ cursor: () => reading.cursor, onState, onBlock });
+const stream = new Stream({ cursor: () => readings.cursor, onState, onBlock });
 const cut = new Cut({ onTick: (left, share) => status.tick(left, share), onEnd: () => stream.resume() });
-const box = new PublishBox({ feed: () => place.feed, onSend: listenTo, onPublished: ({ id, time }) => view.know(id, time), onEdit: commands });
+const box = new PublishBox({ onSend: listenTo, onPublished, onEdit: commands });
 
 function follow() {
   place = readPlace();
-  reading = new Reading();
+  readings = new Readings(place.feeds);
   away = null;
   cut.cancel();
-  clearTimeout(settling);
   view.clear();
-  box.forget();
-  at("feed").value = place.feed;
+  box.offer(place.feeds);
+  at("feed").value = place.feeds.join(", ");
   at("types").value = place.types.join(", ");
-  document.title = `${place.feed} · Rejoin`;
-  stream.follow(place.feed, place.types);
+  document.title = `${named(place.feeds)} · Rejoin`;
+  showPath();
+  stream.follow(place.feeds, place.types);
   refresh();
 }
 
 function onState(state, detail = "") {
   status.show(state);
   document.body.dataset.state = state;
-  const where = reading.cursor ? `after event ${reading.cursor}` : "before it opened";
+  const where = whereOf(readings);
+  const many = readings.many;
   switch (state) {
     case "connecting":
-      return status.say("calm", `Connecting to ${place.feed}.`);
+      return status.say("calm", `Connecting to ${named(place.feeds)}.`);
     case "live":
       away = null;
-      return status.say("calm", "Each event arrives once, in order.");
+      return status.say("calm", many ? "Each event arrives once, in the order of its feed." : "Each event arrives once, in order.");
     case "reconnecting":
       leave("lost", `Connection lost ${where}`);
-      return status.say("trouble", detail || (reading.cursor ? `Asking for everything ${where}.` : `Connecting to ${place.feed}.`));
+      return status.say("trouble", detail || (readings.cursor ? `Asking for everything ${where}.` : `Connecting to ${named(place.feeds)}.`));
     case "cut":
       leave("cut", `Connection cut ${where}`);
-      return status.say("cut", `Cut off ${where}. Whatever is published now waits in the feed.`);
+      return status.say("cut", `Cut off ${where}. Whatever is published now waits in the ${many ? "feeds" : "feed"}.`);
     case "closed":
-      view.add([{ kind: "closed", text: "Feed closed: no more events will come" }]);
-      return status.say("calm", "The feed is closed, and all of it has been delivered.");
+      show(readings.close());
+      return status.say("calm", many ? "All feeds are closed, and all has been delivered." : "The feed is closed, and all of it has been delivered.");
     case "failed":
       return status.say("error", detail);
   }
@@ -66,37 +63,28 @@ function onState(state, detail = "") {
 
 // One line an absence, however many attempts it takes to come back.
 function leave(kind, text) {
-  if (away !== null || reading.cursor === "") return;
+  if (away !== null || readings.cursor === "") return;
   away = kind;
   view.add([{ kind, text }]);
 }
 
 function onBlock(type, data, cursor) {
-  switch (type) {
-    case "feed.open": show(reading.open(data, cursor)); break;
-    case "feed.gap": show(reading.gap(data, cursor)); break;
-    case "feed.cursor":
-    case "feed.closed": show(reading.moved(cursor)); break;
-    case "feed.expired": view.add([{ kind: "lost", text: "The token's time is up" }]); break;
-    default: show(reading.event(type, data, cursor));
-  }
+  show(readings.take(type, data, cursor));
+  if (type === "feed.expired") leave("lost", `The token's time was up ${whereOf(readings)}`);
+  if (type === "feed.closed") box.close(data.feed);
+  if (type === "feed.closed" && readings.closed) stream.end();
 }
 
 function show(entries) {
   for (const entry of entries) {
-    if (entry.kind === "live") entry.text = "Live from here";
-    if (entry.kind !== "caught-up") continue;
-    entry.text = caughtUp(entry).replace(/\.$/, "");
-    status.say(entry.lost ? "trouble" : "good", caughtUp(entry));
+    if (entry.kind === "caught-up") status.say(entry.lost ? "trouble" : "good", caughtUp(entry));
   }
   view.add(entries);
   refresh();
-  clearTimeout(settling);
-  if (reading.replaying) settling = setTimeout(() => show(reading.settle()), SETTLE);
 }
 
 function refresh() {
-  status.count(() => reading);
+  status.count(() => readings);
   commands();
 }
 
@@ -104,8 +92,20 @@ let drawing = 0;
 function commands() {
   drawing ||= requestAnimationFrame(() => {
     drawing = 0;
-    showCommands(place.feed, reading.cursor, box.draft);
+    showCommands(place.feeds, readings.cursor, box.draft);
   });
+}
+
+// The address that is asked changes with the second name.
+function showPath() {
+  const many = parseFeeds(at("feed").value).length > 1;
+  at("path").dataset.many = many;
+  at("path-before").textContent = many ? "/v1/events?feed=" : "/v1/feeds/";
+  at("path-after").textContent = many ? "" : "/events";
+}
+
+function onPublished({ id, time }) {
+  if (!readings.many) view.know(id, time);
 }
 
 // An EventSource hears a type only by its name, so the page's own types are listened to before they are sent.
@@ -114,15 +114,16 @@ function listenTo(type) {
   stream.listen(type);
   place.types.push(type);
   at("types").value = place.types.join(", ");
-  history.replaceState(null, "", placeOf(place.feed, place.types));
+  history.replaceState(null, "", placeOf(place.feeds, place.types));
 }
 
 at("follow").addEventListener("submit", (event) => {
   event.preventDefault();
-  const target = placeOf(at("feed").value.trim(), parseTypes(at("types").value));
+  const target = placeOf(parseFeeds(at("feed").value), parseTypes(at("types").value));
   if (target === location.hash) follow();
   else location.hash = target;
 });
+at("feed").addEventListener("input", showPath);
 addEventListener("hashchange", follow);
 
 at("cut").addEventListener("click", () => {

@@ -1,4 +1,4 @@
-// What the page's address says: which feed, which types; and the addresses of the API.
+// What the page's address says: which feeds, which types; and the addresses of the API.
 
 const API = new URL("v1/", document.baseURI);
 const DEFAULT_FEED = "demo";
@@ -6,16 +6,22 @@ const DEFAULT_FEED = "demo";
 // The fragment, not the query: a feed's name then stays out of access logs.
 export function readPlace() {
   const params = new URLSearchParams(location.hash.slice(1));
+  const feeds = parseFeeds(params.getAll("feed").join(","));
   return {
-    feed: (params.get("feed") ?? "").trim() || DEFAULT_FEED,
+    feeds: feeds.length ? feeds : [DEFAULT_FEED],
     types: parseTypes(params.get("types") ?? ""),
   };
 }
 
-export function placeOf(feed, types) {
+export function placeOf(feeds, types) {
   // Colons and commas are common in here, legal in a fragment, and easier to read as they are.
-  const plain = (text) => encodeURIComponent(text).replace(/%(3A|2C|40|2F)/g, decodeURIComponent);
-  return `#feed=${plain(feed)}` + (types.length ? `&types=${plain(types.join(","))}` : "");
+  const plain = (list) => encodeURIComponent(list.join(",")).replace(/%(3A|2C|40|2F)/g, decodeURIComponent);
+  return `#feed=${plain(feeds)}` + (types.length ? `&types=${plain(types)}` : "");
+}
+
+// A name has neither commas nor spaces, so either may stand between two.
+export function parseFeeds(text) {
+  return [...new Set(text.split(/[\s,]+/).filter(Boolean))];
 }
 
 // An EventSource fires "open" and "error" itself, "message" is an event without a type,
@@ -30,8 +36,18 @@ export function parseTypes(text) {
   return [...new Set(text.split(",").map((type) => type.trim()).filter(isListenable))];
 }
 
+// Where to publish to one feed.
 export function eventsURL(feed, params = {}) {
-  const url = new URL(`feeds/${encodeURIComponent(feed)}/events`, API);
+  return address(`feeds/${encodeURIComponent(feed)}/events`, params);
+}
+
+// Where to follow one feed or several, which have an address of their own.
+export function followURL(feeds, params = {}) {
+  return feeds.length === 1 ? eventsURL(feeds[0], params) : address("events", { feed: feeds.join(","), ...params });
+}
+
+function address(path, params) {
+  const url = new URL(path, API);
   for (const [name, value] of Object.entries(params)) url.searchParams.set(name, value);
-  return url.href.replace(/%(3A|40)/g, decodeURIComponent);
+  return url.href.replace(/%(3A|40|2C|3D)/g, decodeURIComponent);
 }

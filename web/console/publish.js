@@ -1,71 +1,91 @@
 // The box that publishes.
 
-import { eventsURL } from "./place.js";
-import { problemOf } from "./problem.js";
-
-// Sends one event; answers {id, time}, or throws an Error that says why not.
-export async function publish(feed, { data, type, json }) {
-  const headers = { "Content-Type": json ? "application/json" : "text/plain; charset=utf-8" };
-  if (type) headers["Event-Type"] = type;
-  let response;
-  try {
-    response = await fetch(eventsURL(feed), { method: "POST", headers, body: data });
-  } catch (error) {
-    // A header that cannot be sent fails in the browser; everything else is the network.
-    if (type && /[^\x20-\x7e]/.test(type)) throw new Error("A type is made of letters, digits and . _ : / -", { cause: error });
-    throw new Error("The server cannot be reached. The event may or may not have been stored.", { cause: error });
-  }
-  if (!response.ok) throw new Error(await problemOf(response));
-  return response.json();
-}
+import { deliver, newKey } from "./deliver.js";
 
 export class PublishBox {
   #busy = false;
-  #feed;
+  #feeds = [];
+  // An event whose outcome is unknown, and its key: the same again is still that event.
+  #unsettled = { event: "", key: "" };
   #onSend;
   #onPublished;
+  #onEdit;
+  #form = document.getElementById("publish");
+  #feed = document.getElementById("publish-feed");
   #data = document.getElementById("publish-data");
   #type = document.getElementById("publish-type");
   #json = document.getElementById("publish-json");
+  #ephemeral = document.getElementById("publish-ephemeral");
+  #close = document.getElementById("publish-close");
   #send = document.getElementById("publish-send");
   #result = document.getElementById("publish-result");
 
-  // feed() names the feed; onSend(type) comes before an event leaves, onPublished({id, time}) after.
-  constructor({ feed, onSend, onPublished, onEdit }) {
-    this.#feed = feed;
+  // onSend(type) comes before an event leaves, onPublished({feed, id, time}) after.
+  constructor({ onSend, onPublished, onEdit }) {
     this.#onSend = onSend;
     this.#onPublished = onPublished;
-    const form = document.getElementById("publish");
-    form.addEventListener("submit", (event) => {
+    this.#onEdit = onEdit;
+    this.#form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.#submit();
     });
-    form.addEventListener("keydown", (event) => {
+    this.#form.addEventListener("keydown", (event) => {
       if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || event.isComposing) return;
       event.preventDefault();
       this.#submit();
     });
-    form.addEventListener("input", () => {
-      this.#data.placeholder = this.#json.checked ? '{"text":"hello"}' : "Hello, whoever is there";
-      onEdit();
-    });
+    this.#form.addEventListener("input", () => this.#edited());
     if (/Mac|iPhone|iPad/.test(navigator.platform)) document.getElementById("modifier").textContent = "⌘";
   }
 
   get draft() {
-    return { data: this.#data.value, type: this.#type.value.trim(), json: this.#json.checked };
+    return {
+      feed: this.#feed.value,
+      data: this.#data.value,
+      type: this.#type.value.trim(),
+      json: this.#json.checked,
+      ephemeral: this.#ephemeral.checked,
+      close: this.#close.checked,
+    };
   }
 
-  // What was answered belongs to the feed it was sent to.
-  forget() {
+  // The feeds that one can publish to. What was answered belongs to those before.
+  offer(feeds) {
+    const chosen = this.#feed.value;
+    this.#feeds = feeds;
+    this.#feed.replaceChildren(...feeds.map((feed) => new Option(feed, feed)));
+    if (feeds.includes(chosen)) this.#feed.value = chosen;
+    document.getElementById("publish-to").hidden = feeds.length < 2;
     this.#say("", "");
   }
 
-  // A few events of its own, for whoever has just cut the connection and has nothing to say.
+  // Nothing can be published to a closed feed any more; of several, another is chosen.
+  close(feed) {
+    const option = [...this.#feed.options].find((one) => one.value === feed);
+    if (!option || option.disabled || this.#feeds.length < 2) return;
+    option.disabled = true;
+    option.textContent = `${feed} (closed)`;
+    const next = [...this.#feed.options].find((one) => !one.disabled);
+    if (this.#feed.value === feed && next) this.#feed.value = next.value;
+  }
+
+  // A few events of its own, for whoever has just cut the connection and has nothing to say:
+  // to one feed after the other.
   async publishSamples(count) {
+    const feeds = [...this.#feed.options].filter((option) => !option.disabled).map((option) => option.value);
     for (let n = 1; n <= count; n++) {
-      if (!(await this.#deliver({ data: `${n} of ${count}, published while you were away`, type: "", json: false }))) return;
+      const data = `${n} of ${count}, published while you were away`;
+      if (!(await this.#deliver({ feed: feeds[(n - 1) % feeds.length], data, type: "", json: false }))) return;
     }
+  }
+
+  #edited() {
+    this.#data.placeholder = this.#json.checked ? '{"text":"hello"}' : "Hello, whoever is there";
+    // What is not stored cannot be the last event of a feed.
+    this.#close.disabled = this.#ephemeral.checked;
+    this.#ephemeral.disabled = this.#close.checked;
+    this.#send.textContent = this.#close.checked ? "Publish and close" : "Publish";
+    this.#onEdit();
   }
 
   async #submit() {
@@ -78,22 +98,34 @@ export class PublishBox {
     this.#send.removeAttribute("aria-disabled");
     // What was typed while the answer was on its way is a new draft.
     if (published && this.#data.value === draft.data) this.#data.value = "";
+    if (published && draft.close) this.#close.checked = false;
     this.#data.focus({ preventScroll: true });
-    if (published) this.#data.dispatchEvent(new Event("input", { bubbles: true }));
+    if (published) this.#edited();
   }
 
   async #deliver(draft) {
-    const feed = this.#feed();
+    const { feed } = draft;
+    const event = JSON.stringify(draft);
+    const key = event === this.#unsettled.event ? this.#unsettled.key : newKey();
     this.#onSend(draft.type);
     try {
-      const answer = await publish(feed, draft);
-      this.#say("ok", `Published as ${answer.id} on ${answer.feed}`, answer.id);
-      if (feed === this.#feed()) this.#onPublished(answer);
+      const answer = await deliver(feed, draft, key, (problem) => this.#say("waiting", `${problem} Trying again, with the same Idempotency-Key.`));
+      this.#settle(event, "");
+      if (answer.id) this.#say("ok", `Published as ${answer.id} on ${feed}${answer.replayed ? "; an attempt before had stored it already" : ""}`, answer.id);
+      else this.#say("ok", `Sent to whoever is connected to ${feed}`);
+      if (answer.id && this.#feeds.includes(feed)) this.#onPublished(answer);
       return true;
     } catch (error) {
-      this.#say("error", error.message);
+      this.#settle(event, error.unknown ? key : "");
+      const again = draft.ephemeral ? "It may have been sent." : "It may be stored or not. Publish it again as it is: with the same Idempotency-Key, it is stored once.";
+      this.#say("error", error.unknown ? `${error.message} ${again}` : error.message);
       return false;
     }
+  }
+
+  #settle(event, key) {
+    if (key) this.#unsettled = { event, key };
+    else if (event === this.#unsettled.event) this.#unsettled = { event: "", key: "" };
   }
 
   #say(state, text, id = "") {

@@ -1,5 +1,6 @@
 // The strip above the list: the state of the connection in a word, a sentence and a few numbers.
 
+import { FeedCards } from "./cards.js";
 import { number, plural } from "./words.js";
 
 const LABELS = { connecting: "Connecting", live: "Live", reconnecting: "Reconnecting", cut: "Cut", closed: "Closed", failed: "Refused" };
@@ -15,6 +16,7 @@ const ACTIONS = {
 export class Status {
   #at = (id) => document.getElementById(id);
   #frame = 0;
+  #feeds = new FeedCards(document.getElementById("feeds"));
 
   show(state) {
     const status = this.#at("status");
@@ -45,20 +47,27 @@ export class Status {
   }
 
   // Once a frame at most: a busy feed changes these thousands of times a second.
-  count(reading) {
+  count(readings) {
     this.#frame ||= requestAnimationFrame(() => {
       this.#frame = 0;
-      const current = reading();
-      this.#set("cursor", current.cursor || "–");
-      this.#set("first", current.first ?? "–");
-      this.#set("last", current.last ?? "–");
-      this.#at("range").dataset.known = String(current.first !== null);
+      const current = readings();
+      if (current.many) this.#feeds.show(current);
+      else this.#one(current.feeds[0][1]);
+      this.#at("feeds").hidden = !current.many;
+      for (const fact of document.querySelectorAll(".facts .one")) fact.hidden = current.many;
       this.#set("received", number(current.received));
       this.#set("reconnects", number(current.reconnects));
       const unheard = this.#at("unheard");
       unheard.hidden = current.unheard === 0;
       unheard.textContent = `${plural(current.unheard, "event")} not shown, of a type not listed under Types`;
     });
+  }
+
+  #one(reading) {
+    this.#set("cursor", reading.cursor || "–");
+    this.#set("first", reading.first ?? "–");
+    this.#set("last", reading.last ?? "–");
+    this.#at("range").dataset.known = String(reading.first !== null);
   }
 
   #set(id, value) {

@@ -1,9 +1,9 @@
 // The connection: a native EventSource, and what a page has to do around one.
 
-import { eventsURL } from "./place.js";
+import { followURL } from "./place.js";
 import { problemOf } from "./problem.js";
 
-const CONTROL = ["feed.open", "feed.gap", "feed.cursor", "feed.closed", "feed.expired"];
+const CONTROL = ["feed.open", "feed.live", "feed.gap", "feed.cursor", "feed.closed", "feed.expired"];
 const HISTORY = "-50";
 const RETRY_FIRST = 2000;
 const RETRY_MOST = 30000;
@@ -12,7 +12,7 @@ const RETRY_MOST = 30000;
 const isFinal = (status) => (status >= 400 && status < 500 && ![408, 425, 429].includes(status)) || status === 501;
 
 export class Stream {
-  #feed;
+  #feeds;
   #types = new Set();
   #source = null;
   #timer = 0;
@@ -31,8 +31,8 @@ export class Stream {
     this.#onBlock = onBlock;
   }
 
-  follow(feed, types) {
-    this.#feed = feed;
+  follow(feeds, types) {
+    this.#feeds = feeds;
     this.#types = new Set(types);
     this.#failures = 0;
     this.#connect("connecting");
@@ -47,6 +47,12 @@ export class Stream {
   cut() {
     this.#drop();
     this.#onState("cut");
+  }
+
+  // Nothing more will come.
+  end() {
+    this.#drop();
+    this.#onState("closed");
   }
 
   resume() {
@@ -69,7 +75,7 @@ export class Stream {
   // a new one is told by its URL.
   #url() {
     const cursor = this.#cursor();
-    return eventsURL(this.#feed, cursor === "" ? { from: HISTORY } : { lastEventId: cursor });
+    return followURL(this.#feeds, { ...(cursor === "" ? { from: HISTORY } : { lastEventId: cursor }), control: "live" });
   }
 
   #drop() {
@@ -86,19 +92,13 @@ export class Stream {
   #control = (event) => {
     if (event.target !== this.#source) return;
     const info = JSON.parse(event.data);
-    // Only now is the feed being read: a response head alone can come from a server whose store is away.
+    // Only now is anything being read: a response head alone can come from a server whose store is away.
     if (event.type === "feed.open") {
       this.#failures = 0;
       this.#onState("live");
     }
     this.#onBlock(event.type, info, event.lastEventId || info.cursor || this.#cursor());
-    if (event.type === "feed.closed") this.#end();
   };
-
-  #end() {
-    this.#drop();
-    this.#onState("closed");
-  }
 
   #broken() {
     if (this.#source.readyState === EventSource.CONNECTING) {
@@ -125,7 +125,7 @@ export class Stream {
     if (asking !== this.#asking) return;
     asking.abort();
 
-    if (verdict.state === "closed") this.#end();
+    if (verdict.state === "closed") this.end();
     else if (verdict.state === "failed") this.#onState("failed", verdict.detail);
     else this.#retry(verdict.detail);
   }

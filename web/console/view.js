@@ -1,6 +1,6 @@
 // The list of events. Everything from a feed goes through textContent.
 
-import { number, plural, ids } from "./words.js";
+import { caughtUp, ids, number, plural } from "./words.js";
 
 const ROWS_MOST = 400;
 // More than this at once, and a highlight a row says nothing.
@@ -13,7 +13,7 @@ const HOW = {
   arrived: "When it arrived on this page",
   replayed: "When it was replayed to this page; it was published before",
   ephemeral: "When it arrived on this page; an ephemeral event is not stored and has no id",
-  published: "The event's own time, from the answer to publishing it",
+  published: "The event's own time",
 };
 
 export class View {
@@ -28,6 +28,8 @@ export class View {
   #unread = 0;
   #times = new Map();
   #data = new WeakMap();
+  #digits = 0;
+  #names = 0;
 
   constructor({ list, newest, empty }) {
     this.#list = list;
@@ -40,7 +42,7 @@ export class View {
 
   clear() {
     this.#waiting = [];
-    this.#leftOut = this.#unread = 0;
+    this.#leftOut = this.#unread = this.#digits = this.#names = 0;
     this.#times.clear();
     this.#list.replaceChildren();
     this.#following = true;
@@ -55,7 +57,8 @@ export class View {
     this.#frame ||= requestAnimationFrame(() => this.#draw());
   }
 
-  // An event's own time is known only for what this page publishes: a native EventSource has no field for it.
+  // Of one feed, an event's own time is known only for what this page publishes: a native EventSource
+  // has no field for it.
   know(id, time) {
     const at = new Date(time);
     this.#times.set(id, at);
@@ -83,7 +86,7 @@ export class View {
     const rows = document.createDocumentFragment();
     for (const entry of entries) rows.append(this.#row(entry, fresh));
     this.#list.append(rows);
-    this.#fitIds(entries);
+    this.#fit(entries);
     this.#trim();
     this.#empty.hidden = true;
 
@@ -91,10 +94,12 @@ export class View {
     else this.#offerNewest(entries.filter((entry) => entry.kind === "event").length);
   }
 
-  // The thread stands clear of the longest id.
-  #fitIds(entries) {
-    const newest = entries.findLast((entry) => entry.id);
-    if (newest) this.#list.style.setProperty("--digits", Math.max(3, String(newest.id).length));
+  // The thread stands clear of the longest id, the data of the longest name.
+  #fit(entries) {
+    this.#digits = Math.max(3, this.#digits, ...entries.map((entry) => (entry.id ? String(entry.id).length : 0)));
+    this.#list.style.setProperty("--digits", this.#digits);
+    this.#names = Math.max(this.#names, ...entries.map((entry) => entry.feed?.length ?? 0));
+    this.#list.style.setProperty("--names", this.#names);
   }
 
   #trim() {
@@ -120,16 +125,18 @@ export class View {
     const row = element("li", "event");
     if (entry.id !== null) row.dataset.id = entry.id;
     if (entry.type) row.dataset.type = entry.type;
+    color(row, entry);
     row.dataset.how = entry.missed ? "missed" : entry.how;
     row.classList.toggle("fresh", fresh && (entry.missed || entry.how !== "replayed"));
     this.#data.set(row, entry.data);
 
     const body = element("div", "body");
-    if (entry.type) body.append(element("span", "type", entry.type));
+    if (entry.feed || entry.type) body.append(tags(entry));
     body.append(element("pre", "data", this.#format(entry.data)));
     const time = document.createElement("time");
-    const known = this.#times.get(entry.id);
-    fillTime(time, known ? "published" : entry.how, known ?? entry.at);
+    const known = entry.time ? new Date(entry.time) : this.#times.get(entry.id);
+    const stored = entry.how === "ephemeral" ? entry.how : "published";
+    fillTime(time, known ? stored : entry.how, known ?? entry.at);
     row.append(element("span", "id", entry.id ?? "–"), body, time);
     return row;
   }
@@ -166,14 +173,35 @@ export class View {
 function mark(entry) {
   const row = element("li", "mark");
   row.dataset.mark = entry.kind;
-  row.append(element("p", "", sentence(entry)));
+  color(row, entry);
+  const line = element("p", "");
+  if (entry.feed) line.append(element("span", "feed", entry.feed), " ");
+  line.append(sentence(entry));
+  row.append(line);
   return row;
+}
+
+// Among several feeds, what is about one of them.
+function color(row, { feed, tone }) {
+  if (!feed) return;
+  row.dataset.feed = feed;
+  row.dataset.tone = tone;
+}
+
+function tags({ feed, type }) {
+  const made = element("div", "tags");
+  if (feed) made.append(element("span", "feed", feed));
+  if (type) made.append(element("span", "type", type));
+  return made;
 }
 
 function sentence(entry) {
   switch (entry.kind) {
     case "unheard": return `${plural(entry.count, "event")} of a type not listened to (${ids(entry.from, entry.to)})`;
     case "gap": return gapSentence(entry);
+    case "closed": return "Feed closed: no more events will come";
+    case "live": return "Live from here";
+    case "caught-up": return caughtUp(entry).replace(/\.$/, "");
     default: return entry.text;
   }
 }

@@ -1,0 +1,278 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// followsTwo has a tail follow chat and news, instead of chat alone.
+func followsTwo(t *testing.T, cursor string) func(*tailer) {
+	return func(tail *tailer) {
+		if err := tail.aim("http://rejoin.test", []string{"chat", "news"}, "start", cursor); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func control(kind, data, id string) string {
+	b := "event: feed." + kind + "\ndata: " + data + "\n"
+	if id != "" {
+		b += "id: " + id + "\n"
+	}
+	return b + "\n"
+}
+
+func openedAt(id string) string { return control("open", `{"feeds":[]}`, id) }
+
+// wrapped is an event in its envelope; data is JSON.
+func wrapped(name string, id int, data, cursor string) string {
+	return fmt.Sprintf("data: %s\nid: %s\n\n", wrap(name, id, data), cursor)
+}
+
+func wrap(name string, id int, data string) string {
+	return fmt.Sprintf(`{"feed":%q,"id":%d,"type":"message","time":"2026-01-31T09:30:00.000Z","data":%s}`, name, id, data)
+}
+
+func TestTailMany(t *testing.T) {
+	got, script := tailScript(t, followsTwo(t, ""),
+		fails(503, nil),
+		breaks(openedAt("chat=0,news=41"), wrapped("chat", 1, `"one"`, "chat=1,news=41"), wrapped("news", 42, `"n\nd"`, "chat=1,news=42"), "data: {"),
+		breaks(openedAt("chat=1,news=42"), "data: "+`{"feed":"chat","type":"typing","time":"2026-01-31T09:30:00.000Z","data":"ann"}`+"\n\n",
+			wrapped("chat", 2, `{"a": [1]}`, "news=42,chat=2"), control("closed", `{"feed":"chat","last":2}`, "chat=2,news=42")),
+		// What has been closed says so again to who comes back.
+		breaks(openedAt("chat=2,news=42"), control("closed", `{"feed":"chat","last":2}`, "chat=2,news=42"),
+			wrapped("news", 43, `""`, "chat=2,news=43"), control("cursor", `{"feed":"chat","cursor":"2"}`, "chat=2,news=43")),
+		sends(openedAt("chat=2,news=43"), control("live", "{}", ""), control("closed", `{"feed":"news","last":43}`, "chat=2,news=43")),
+	)
+	if got.err != nil {
+		t.Error(got.err)
+	}
+	if diff := cmp.Diff("chat\tone\nnews\tn\nnews\td\nchat\tann\nchat\t{\"a\": [1]}\nnews\t\n", got.out); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]string{"start", "start", "chat=1,news=42", "chat=2,news=42", "chat=2,news=43"}, script.cursors()); diff != "" {
+		t.Error(diff)
+	}
+	for _, words := range []string{
+		"cannot follow chat,news yet (the detail of 503 (status 503)), trying again",
+		"lost the connection after chat=1,news=42 (unexpected EOF), reconnecting",
+		"connected, going on after chat=2,news=43",
+	} {
+		if !strings.Contains(got.notes, "rejoin: "+words+"\n") {
+			t.Errorf("%q does not say %q", got.notes, words)
+		}
+	}
+	if n := strings.Count(got.notes, "chat is closed at event 2"); n != 1 {
+		t.Errorf("it says %d times that chat is closed", n)
+	}
+}
+
+// TestTailManyHoldsServerToItsPromise: an event at the wrong place in its feed,
+// and a cursor that does not say what the events say, of which the next
+// connection would make a loss.
+func TestTailManyHoldsServerToItsPromise(t *testing.T) {
+	gap := func(data, id string) string { return control("gap", data, id) }
+	for name, blocks := range map[string][]string{
+		"another cursor":                 {openedAt("chat=1,news=3")},
+		"half a cursor":                  {openedAt("chat=1")},
+		"the cursor of one feed":         {openedAt("1")},
+		"a feed twice":                   {openedAt("chat=1,news=2,news=2")},
+		"a feed more":                    {openedAt("chat=1,news=2,x=0")},
+		"an event again":                 {openedAt("chat=1,news=2"), wrapped("news", 2, `"x"`, "chat=1,news=2")},
+		"an event left out":              {openedAt("chat=1,news=2"), wrapped("news", 4, `"x"`, "chat=1,news=4")},
+		"an envelope of another id":      {openedAt("chat=1,news=2"), wrapped("news", 4, `"x"`, "chat=1,news=3")},
+		"an envelope of another feed":    {openedAt("chat=1,news=2"), wrapped("x", 3, `"x"`, "chat=1,news=3")},
+		"a cursor that stays":            {openedAt("chat=1,news=2"), wrapped("news", 3, `"x"`, "chat=1,news=2")},
+		"no cursor":                      {openedAt("chat=1,news=2"), "data: " + wrap("news", 3, `"x"`) + "\n\n"},
+		"no id":                          {openedAt("chat=1,news=2"), "data: {\"feed\":\"news\",\"data\":1}\nid: chat=1,news=3\n\n"},
+		"no envelope":                    {openedAt("chat=1,news=2"), "data: x\nid: chat=1,news=3\n\n"},
+		"the other feed moves":           {openedAt("chat=1,news=2"), wrapped("news", 3, `"x"`, "chat=2,news=3")},
+		"the other feed moves back":      {openedAt("chat=1,news=2"), wrapped("news", 3, `"x"`, "chat=0,news=3")},
+		"a cursor moves":                 {openedAt("chat=1,news=2"), control("cursor", `{"feed":"chat","cursor":"2"}`, "chat=2,news=2")},
+		"a cursor without an id":         {openedAt("chat=1,news=2"), control("cursor", `{"feed":"chat","cursor":"1"}`, "")},
+		"a gap of no feed":               {openedAt("chat=1,news=2"), gap(`{"after":"2","resumes":4,"reason":"trimmed"}`, "chat=1,news=3")},
+		"a gap that moves the other":     {openedAt("chat=1,news=2"), gap(`{"feed":"news","after":"2","resumes":4,"reason":"trimmed"}`, "chat=2,news=3")},
+		"a feed closed with more left":   {openedAt("chat=1,news=2"), control("closed", `{"feed":"news","last":3}`, "chat=1,news=3")},
+		"a feed goes on that was closed": {openedAt("chat=1,news=2"), control("closed", `{"feed":"news","last":2}`, "chat=1,news=2"), wrapped("news", 3, `"x"`, "chat=1,news=3")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			first := breaks(openedAt("chat=0,news=2"), wrapped("chat", 1, `"one"`, "chat=1,news=2"))
+			got, _ := tailScript(t, followsTwo(t, "chat=0,news=2"), first, breaks(blocks...), closes)
+			if !errors.Is(got.err, errBroken) || got.out != "chat\tone\n" {
+				t.Errorf("got %q and %v", got.out, got.err)
+			}
+		})
+	}
+}
+
+func TestTailManyGap(t *testing.T) {
+	got, script := tailScript(t, followsTwo(t, "chat=9,news=2"),
+		breaks(openedAt("chat=9,news=2"), control("closed", `{"feed":"chat","last":9}`, "chat=9,news=2"), control("gap", `{"feed":"news","after":"2","resumes":6,"reason":"trimmed"}`, "chat=9,news=5"), wrapped("news", 6, `"six"`, "chat=9,news=6")),
+		breaks(openedAt("chat=9,news=6"), control("gap", `{"feed":"chat","after":"9","resumes":4,"reason":"ahead"}`, "chat=3,news=6"), wrapped("chat", 4, `"four"`, "chat=4,news=6")),
+		closes)
+	if got.err != nil || got.out != "news\tsix\nchat\tfour\n" {
+		t.Errorf("got %q, %v", got.out, got.err)
+	}
+	if diff := cmp.Diff([]string{"chat=9,news=2", "chat=9,news=6", "chat=4,news=6"}, script.cursors()); diff != "" {
+		t.Error(diff)
+	}
+	for _, words := range []string{"events 3 to 5 of news are no longer kept", "chat ends at event 3, before event 9"} {
+		if !strings.Contains(got.notes, words) {
+			t.Errorf("%q does not say %q", got.notes, words)
+		}
+	}
+}
+
+// TestTailTypes: with a filter, cursors move over what is not shown, and never
+// back.
+func TestTailTypes(t *testing.T) {
+	filtered := func(follow func(*tailer)) func(*tailer) {
+		return func(tail *tailer) {
+			if follow != nil {
+				follow(tail)
+			}
+			tail.types = "a,b"
+		}
+	}
+	got, script := tailScript(t, filtered(nil),
+		breaks(opened(1), block(4, "four"), control("cursor", `{"feed":"chat","cursor":"7"}`, "7")),
+		breaks(opened(7), control("gap", `{"feed":"chat","after":"9","resumes":12,"reason":"trimmed"}`, "11"), block(12, "twelve")),
+		sends(opened(12), control("closed", `{"feed":"chat","last":15}`, "15")))
+	if diff := cmp.Diff([]string{"start", "7", "12"}, script.cursors()); diff != "" || got.out != "four\ntwelve\n" || got.err != nil {
+		t.Errorf("got %q, %v\n%s", got.out, got.err, diff)
+	}
+	if !strings.Contains(got.notes, "events 10 to 11 of chat") {
+		t.Errorf("%q does not say what is gone", got.notes)
+	}
+	got, script = tailScript(t, filtered(followsTwo(t, "")),
+		breaks(openedAt("chat=1,news=1"), wrapped("chat", 5, `"five"`, "chat=5,news=9")), closes)
+	if diff := cmp.Diff([]string{"start", "chat=5,news=9"}, script.cursors()); diff != "" || got.out != "chat\tfive\n" || got.err != nil {
+		t.Errorf("got %q, %v\n%s", got.out, got.err, diff)
+	}
+	for name, second := range map[string]string{
+		"an event again":          block(4, "four"),
+		"a cursor that goes back": control("cursor", "{}", "3"),
+		"a gap that goes back":    control("gap", `{"after":"3","resumes":6,"reason":"trimmed"}`, "5"),
+		"closed before":           control("closed", "{}", "3"),
+	} {
+		got, _ := tailScript(t, filtered(nil), breaks(opened(0), block(4, "four")), breaks(opened(4), second), closes)
+		if !errors.Is(got.err, errBroken) || got.out != "four\n" {
+			t.Errorf("%s: got %q and %v", name, got.out, got.err)
+		}
+	}
+}
+
+// TestTailEphemeral: an event without an id is printed, and leaves the cursor
+// where it is.
+func TestTailEphemeral(t *testing.T) {
+	got, script := tailScript(t, nil, breaks(opened(0), "data: early\n\n", block(1, "one"), "event: typing\ndata: ann\n\n"), breaks(opened(1), block(2, "two")), closes)
+	if diff := cmp.Diff([]string{"start", "1", "2"}, script.cursors()); diff != "" || got.out != "early\none\nann\ntwo\n" || got.err != nil {
+		t.Errorf("got %q, %v\n%s", got.out, got.err, diff)
+	}
+}
+
+// TestTailExpired: a token does not get younger, so there is no coming back.
+// Whoever has a new one is told where to go on.
+func TestTailExpired(t *testing.T) {
+	expired := control("expired", `{"reason":"token"}`, "")
+	got, script := tailScript(t, nil, sends(opened(0), block(1, "one"), expired), closes)
+	if got.err == nil || got.err.Error() != "tail chat: the token's time is up after event 1" || got.out != "one\n" || len(script.visits) != 1 {
+		t.Errorf("got %q, %v, %d connections", got.out, got.err, len(script.visits))
+	}
+	got, _ = tailScript(t, followsTwo(t, ""), sends(openedAt("chat=0,news=7"), expired), closes)
+	if got.err == nil || got.err.Error() != "tail chat,news: the token's time is up after chat=0,news=7" {
+		t.Error(got.err)
+	}
+}
+
+func TestTailArguments(t *testing.T) {
+	for _, test := range []struct {
+		args []string
+		want string
+	}{
+		{nil, "--feed: which?"},
+		{[]string{"--feed", ""}, "a feed name has 1 to 255 characters, not 0"},
+		{[]string{"--feed", "chat,,news"}, "a feed name has 1 to 255 characters, not 0"},
+		{[]string{"--feed", "chat,ne ws"}, "character 3 of"},
+		{[]string{"--feed", "chat", "--types", "a,,b"}, "--types: it has an empty type"},
+		{[]string{"--feed", "chat", "--types", "feed.open"}, "--types: "},
+		{[]string{"--feed", "chat", "--last-event-id", "007"}, "--last-event-id: "},
+		{[]string{"--feed", "chat", "--last-event-id", "chat=7"}, "--last-event-id: "},
+		{[]string{"--feed", "chat,news", "--last-event-id", "7"}, "is like chat=42,news=7, not"},
+		{[]string{"--feed", "chat,news", "--last-event-id", "chat=7,nws=7"}, "it names \"nws\", which is not followed"},
+		{[]string{"--feed", "chat,news", "--last-event-id", "chat=7,chat=7"}, "it names chat twice"},
+		{[]string{"--feed", "chat,news", "--last-event-id", "chat=7,news=07"}, "--last-event-id: of news: "},
+		{[]string{"--feed", "chat,news", "--last-event-id", "chat=7,news=7", "--from", "start"}, "both say where to start"},
+		{[]string{"--feed", "chat", "--last-event-id", "7", "--from", "start"}, "both say where to start"},
+	} {
+		var stdout, stderr bytes.Buffer
+		code := run(t.Context(), append([]string{"tail", "--url", "http://127.0.0.1:1"}, test.args...), nil, &stdout, &stderr)
+		if code != exitUsage || !strings.Contains(stderr.String(), test.want) {
+			t.Errorf("%q: exit %d, %q, want %q", test.args, code, stderr.String(), test.want)
+		}
+	}
+}
+
+// TestTailManyInUse follows two feeds of a real server through the address of
+// several: from the start of one, from a cursor of the other, without what the
+// filter leaves out, until both are closed.
+func TestTailManyInUse(t *testing.T) {
+	ctx, signal := context.WithCancel(t.Context())
+	srv := runServe(t, ctx, filepath.Join(t.TempDir(), "rejoin.db"))
+	publish := func(args ...string) {
+		t.Helper()
+		var stdout, stderr bytes.Buffer
+		if code := run(t.Context(), append([]string{"publish", "--url", srv.url}, args...), nil, &stdout, &stderr); code != exitOK {
+			t.Fatal(stderr.String())
+		}
+	}
+	for i := range 3 {
+		publish("--feed", "chat", "--type", "said", fmt.Sprint("c", i+1))
+		publish("--feed", "news", "--json", fmt.Sprintf(`{"n":%d}`, i+1))
+	}
+	out, exit := &lockedBuffer{}, make(chan int, 1)
+	go func() {
+		exit <- run(t.Context(), []string{"tail", "--url", srv.url, "--feed", "chat", "--feed", "news", "--from", "start", "--last-event-id", "news=1", "--types", "said,message"}, nil, out, out)
+	}()
+	for deadline := time.Now().Add(30 * time.Second); len(out.lines()) < 5 && time.Now().Before(deadline); {
+		time.Sleep(10 * time.Millisecond) // until it is there, which an ephemeral event has to wait for
+	}
+	resp, err := http.Post(srv.url+"/v1/feeds/chat/events?ephemeral=true&type=said", "text/plain", strings.NewReader("typing"))
+	if err != nil || resp.StatusCode != http.StatusAccepted {
+		t.Fatal(resp, err)
+	}
+	resp.Body.Close()
+	publish("--feed", "chat", "--type", "other", "not shown")
+	publish("--feed", "news", "--close", "the end\nof it")
+	publish("--feed", "chat", "--type", "other", "--close", "not shown")
+	if code := <-exit; code != exitOK {
+		t.Errorf("exit %d", code)
+	}
+	got := map[string][]string{}
+	for _, line := range out.lines() {
+		name, data, tabbed := strings.Cut(line, "\t")
+		if !tabbed {
+			name, data = "notes", line
+		}
+		got[name] = append(got[name], data)
+	}
+	if diff := cmp.Diff(map[string][]string{
+		"chat":  {"c1", "c2", "c3", "typing"},
+		"news":  {`{"n":2}`, `{"n":3}`, "the end", "of it"},
+		"notes": {"rejoin: news is closed at event 4", "rejoin: chat is closed at event 5"},
+	}, got); diff != "" {
+		t.Error(diff)
+	}
+	signal()
+	srv.await(t, "stopped")
+	<-srv.exit
+}

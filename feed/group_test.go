@@ -1,0 +1,253 @@
+package feed_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/feed/feedtest"
+)
+
+// follow subscribes to several feeds until the test ends.
+func (r *rig) follow(starts ...feed.Start) *feed.Group {
+	r.t.Helper()
+	g, err := r.hub.SubscribeAll(r.t.Context(), starts)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(g.Close)
+	return g
+}
+
+// drain returns what the group has at this moment, in words.
+func (r *rig) drain(g *feed.Group) (all []string) {
+	r.t.Helper()
+	synctest.Wait()
+	tick := make(chan time.Time, 1)
+	for {
+		select {
+		case tick <- time.Time{}:
+		default:
+		}
+		i, d, err := g.Next(r.t.Context(), tick)
+		switch {
+		case errors.Is(err, feed.ErrClosed):
+			return append(all, "all closed")
+		case err != nil:
+			r.t.Fatal(err)
+		case i < 0:
+			return all
+		}
+		name := g.Subscriptions()[i].Feed()
+		switch {
+		case d.Gap != nil:
+			all = append(all, fmt.Sprintf("%s: gap after %d, resumes %d", name, d.Gap.After, d.Gap.Resumes))
+		case d.Closed:
+			all = append(all, name+": closed")
+		}
+		for _, e := range d.Events() {
+			all = append(all, fmt.Sprintf("%s: %d", e.Feed, e.ID))
+		}
+		synctest.Wait() // for what it has asked the store
+	}
+}
+
+func (r *rig) wantDrained(g *feed.Group, want ...string) {
+	r.t.Helper()
+	// Which of several ready feeds comes first is not promised: the tests have
+	// one at a time.
+	var got []string
+	for range 3 { // a tick may win over what is ready
+		got = append(got, r.drain(g)...)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		r.t.Fatal(diff)
+	}
+}
+
+func TestGroup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.append("a", 2)
+		r.append("b", 5)
+		if err := r.store.Trim(t.Context(), "b", 4); err != nil {
+			t.Fatal(err)
+		}
+		g := r.follow(feed.Start{Feed: "a", From: feed.After(2)}, feed.Start{Feed: "b", From: feed.After(1)}, feed.Start{Feed: "c"})
+		r.wantDrained(g, "b: gap after 1, resumes 4", "b: 4", "b: 5")
+		r.publish("c", "x")
+		r.wantDrained(g, "c: 1")
+		r.publish("a", "x")
+		r.wantDrained(g, "a: 3")
+		for _, name := range []string{"b", "a", "c"} {
+			if _, err := r.pub.PublishBatch(t.Context(), feed.Batch{Feed: name, Close: true}); err != nil {
+				t.Fatal(err)
+			}
+			if name != "c" {
+				r.wantDrained(g, name+": closed")
+			}
+		}
+		r.wantDrained(g, "c: closed", "all closed", "all closed", "all closed")
+	})
+}
+
+// TestGroupAsksOnce: feeds that nobody follows yet cost one call of the store,
+// not one each.
+func TestGroupAsksOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		var starts []feed.Start
+		for i := range 100 {
+			name := fmt.Sprintf("feed-%d", i)
+			r.append(name, 3)
+			starts = append(starts, feed.Start{Feed: name, From: feed.After(3)})
+		}
+		before := r.count(feedtest.BoundsAsked)
+		r.follow(starts...)
+		if asked := r.count(feedtest.BoundsAsked) - before; asked != 1 {
+			t.Errorf("the store was asked %d times", asked)
+		}
+		before = r.count(feedtest.BoundsAsked)
+		r.follow(starts...)
+		if asked := r.count(feedtest.BoundsAsked) - before; asked != 0 {
+			t.Errorf("the store was asked %d times for what is known", asked)
+		}
+	})
+}
+
+// TestGroupNone: where one of them cannot be followed, none is.
+func TestGroupNone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		if _, err := r.hub.SubscribeAll(t.Context(), []feed.Start{{Feed: "a"}, {Feed: "-"}}); !errors.Is(err, feed.ErrInvalid) {
+			t.Error(err)
+		}
+		r.fail(feed.ErrUnavailable, feedtest.BoundsAsked)
+		if _, err := r.hub.SubscribeAll(t.Context(), []feed.Start{{Feed: "a"}, {Feed: "b"}}); !errors.Is(err, feed.ErrUnavailable) {
+			t.Error(err)
+		}
+		if n := r.hub.Stats().Subscribers; n != 0 {
+			t.Errorf("%d subscribers are left", n)
+		}
+	})
+}
+
+func TestGroupEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		for _, end := range []struct {
+			name string
+			do   func(*feed.Group)
+			want error
+		}{
+			{"the context", func(*feed.Group) { cancel() }, context.Canceled},
+			{"the group", (*feed.Group).Close, feed.ErrStopped},
+			{"the hub", func(*feed.Group) { r.pub.Close(); r.hub.Close() }, feed.ErrStopped},
+		} {
+			g := r.follow(feed.Start{Feed: "a"}, feed.Start{Feed: "b"})
+			in := t.Context()
+			if end.want == context.Canceled {
+				in = ctx
+			}
+			ended := make(chan error, 1)
+			go func() {
+				_, _, err := g.Next(in, nil)
+				ended <- err
+			}()
+			synctest.Wait()
+			end.do(g)
+			if err := <-ended; !errors.Is(err, end.want) {
+				t.Errorf("%s: %v, want %v", end.name, err, end.want)
+			}
+		}
+	})
+}
+
+// TestGroupTakesTurns: a feed that always has more does not hold up the others.
+func TestGroupTakesTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.append("busy", 5000)
+		g := r.follow(feed.Start{Feed: "busy", From: feed.After(0)}, feed.Start{Feed: "quiet"})
+		r.publish("quiet", "x")
+		for n := 1; ; n++ {
+			i, _, err := g.Next(t.Context(), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if i == 1 {
+				break
+			}
+			if n == 3 {
+				t.Fatal("the quiet feed waits for the busy one")
+			}
+		}
+	})
+}
+
+// TestGroupUnderLoad follows 20 feeds with several groups that are cut and come
+// back, on real goroutines: each feed is exactly 1..N for each of them.
+func TestGroupUnderLoad(t *testing.T) {
+	const feeds, perFeed, followers = 20, 150, 8
+	store, bus := feedtest.NewStore(), &quietBus{}
+	hub := feed.NewHub(store, bus, feed.HubOptions{Logger: quiet})
+	pub := feed.NewPublisher(store, hub, bus, feed.PublisherOptions{Logger: quiet})
+	defer hub.Close()
+	defer pub.Close()
+	name := func(i int) string { return fmt.Sprintf("feed-%d", i) }
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	var work sync.WaitGroup
+	for i := range feeds {
+		work.Go(func() {
+			for range perFeed {
+				if _, err := pub.Publish(ctx, feed.Draft{Feed: name(i), Data: "x"}); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for range followers {
+		work.Go(func() {
+			cursors := make([]feed.Cursor, feeds)
+			for left := feeds * perFeed; left > 0; {
+				starts := make([]feed.Start, feeds)
+				for i, c := range cursors {
+					starts[i] = feed.Start{Feed: name(i), From: feed.After(c)}
+				}
+				g, err := hub.SubscribeAll(ctx, starts)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				for cut := rand.IntN(200); cut > 0 && left > 0; cut-- {
+					i, d, err := g.Next(ctx, nil)
+					if err != nil {
+						t.Errorf("%v with %d events to come", err, left)
+						g.Close()
+						return
+					}
+					for _, e := range d.Events() {
+						if e.Feed != name(i) || e.ID != uint64(cursors[i])+1 {
+							t.Errorf("event %d of %s came after %d of %s", e.ID, e.Feed, cursors[i], name(i))
+						}
+						cursors[i]++
+						left--
+					}
+				}
+				g.Close()
+			}
+		})
+	}
+	work.Wait()
+}
