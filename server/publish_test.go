@@ -112,7 +112,7 @@ func TestBadPublish(t *testing.T) {
 		{events, asJSON, "{} {}", 400, "JSON"},
 		{events, asJSON, "\uFEFF{}", 400, "JSON"},
 		{events, asJSON, "NaN", 400, "JSON"},
-		{events, asJSON, strings.Repeat("[", 30_000) + strings.Repeat("]", 30_000), 400, "JSON"},
+		{events, asJSON, strings.Repeat("[", 30_000) + strings.Repeat("]", 30_000), 400, "nested"},
 		{events, withType("feed.open"), "x", 400, "feed."},
 		{events, withType("open"), "x", 400, "browser"},
 		{events, withType("error"), "x", 400, "browser"},
