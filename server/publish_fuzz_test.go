@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/feed/feedtest"
 	"github.com/rejoin/rejoin/server"
 	"github.com/rejoin/rejoin/storage/memory"
 )
@@ -42,7 +43,7 @@ func FuzzPublish(f *testing.F) {
 		if r == nil || r.Method == http.MethodGet || r.Method == http.MethodHead {
 			return
 		}
-		store := newKeeper(t)
+		store := feedtest.NewStore()
 		counting := &countingStore{Store: store}
 		handler, end := newHandler(counting)
 		defer end()
