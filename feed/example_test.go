@@ -156,20 +156,40 @@ func ExamplePublisher_PublishBatch() {
 // take turns.
 func ExampleNewRetention() {
 	ctx := context.Background()
-	_, hub, done := open(ctx)
+	pub, hub, done := open(ctx)
 	defer done()
 
 	retention, err := feed.NewRetention(hub, feed.RetentionOptions{
 		Rules: []feed.Rule{
 			{Feeds: "audit"}, // everything: the first rule that matches counts
-			{Feeds: "chat:*", Age: 30 * 24 * time.Hour, Events: 100_000},
+			{Feeds: "chat:*", Age: 30 * 24 * time.Hour, Events: 3},
 			{Feeds: "*", Age: 24 * time.Hour},
 		},
+		Every: 10 * time.Millisecond,
 	})
 	if err != nil {
 		panic(err)
 	}
 	defer retention.Close()
+
+	for i := range 10 {
+		if _, err := pub.Publish(ctx, feed.Draft{Feed: "chat:42", Data: fmt.Sprint(i)}); err != nil {
+			panic(err)
+		}
+	}
+	for {
+		info, _, err := hub.Info(ctx, "chat:42")
+		if err != nil {
+			panic(err)
+		}
+		if info.First == 8 {
+			fmt.Println("has", info.First, "to", info.Last)
+			return
+		}
+		time.Sleep(time.Millisecond) // until the next round has come
+	}
+	// Output:
+	// has 8 to 10
 }
 
 // FromNewest shows the last events of a feed, as a page does when it opens.
