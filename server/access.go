@@ -51,7 +51,7 @@ func (s *Server) authenticate(next http.Handler) http.Handler {
 		case errors.Is(err, auth.ErrUnavailable) && (r.Method == http.MethodGet || r.Method == http.MethodHead):
 			shed(w, r, http.StatusServiceUnavailable, err.Error())
 		case errors.Is(err, auth.ErrUnavailable):
-			s.writeError(w, r, fmt.Errorf("%w; nothing was stored", err))
+			s.writeError(w, r, fmt.Errorf("%w"+nothingStored, err))
 		case err != nil:
 			unauthorized(w, err)
 		case s.foreign(r, grant):

@@ -20,7 +20,7 @@ var (
 type subscribers struct {
 	draining  bool
 	streams   map[*stream]struct{}
-	addresses map[string]int // subscribers of each, where that has a limit
+	addresses map[string]int // subscribers of each
 }
 
 // admit takes a stream in. Whoever succeeds dismisses it.

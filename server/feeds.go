@@ -106,7 +106,7 @@ func (s *Server) trim(w http.ResponseWriter, r *http.Request) {
 		err = refuse(query, "is not possible here: all that is below the id before goes", "after", "limit")
 	}
 	if err == nil && query.Get("before") == "" {
-		err = fmt.Errorf("%w: before is missing, the id below which all events go", feed.ErrInvalid)
+		err = invalid("before is missing, the id below which all events go")
 	}
 	var before uint64
 	if err == nil {
@@ -139,7 +139,7 @@ func checkNames(query url.Values, params ...string) error {
 			continue
 		}
 		if err := feed.CheckName(value); err != nil {
-			return fmt.Errorf("%w: %s: %.200s", feed.ErrInvalid, param, detail(err))
+			return invalid("%s: %.200s", param, detail(err))
 		}
 	}
 	return nil

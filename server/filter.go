@@ -21,7 +21,7 @@ func readFilter(value string) (filter, error) {
 		return "", nil
 	}
 	if len(value) > typesBytes {
-		return "", fmt.Errorf("%w: types has %d bytes, the limit is %d", feed.ErrInvalid, len(value), typesBytes)
+		return "", invalid("types has %d bytes, the limit is %d", len(value), typesBytes)
 	}
 	types := strings.Split(value, ",")
 	for _, t := range types {

@@ -59,9 +59,9 @@ func (q *pageRequest) readStart(header http.Header) (err error) {
 	after, before := q.query.Get("after"), q.query.Get("before")
 	switch {
 	case after != "" && before != "":
-		return fmt.Errorf("%w: a page has after or before, not both", feed.ErrInvalid)
+		return invalid("a page has after or before, not both")
 	case before != "" && q.wait > 0:
-		return fmt.Errorf("%w: wait is for what comes after, and before is given", feed.ErrInvalid)
+		return invalid("wait is for what comes after, and before is given")
 	case before != "":
 		q.backward = true
 		q.before, err = readNumber("before", before)
@@ -84,7 +84,7 @@ func (q *pageRequest) readStart(header http.Header) (err error) {
 func refuse(query url.Values, why string, names ...string) error {
 	for _, name := range names {
 		if query.Has(name) {
-			return fmt.Errorf("%w: %s %s", feed.ErrInvalid, name, why)
+			return invalid("%s %s", name, why)
 		}
 	}
 	return nil
@@ -94,7 +94,7 @@ func refuse(query url.Values, why string, names ...string) error {
 func readNumber(name, value string) (uint64, error) {
 	c, err := feed.ParseCursor(value)
 	if err != nil {
-		return 0, fmt.Errorf("%w: %s is a decimal number from 0 to %d without sign or leading zero, not %.40q", feed.ErrInvalid, name, feed.MaxCursor, value)
+		return 0, invalid("%s is a decimal number from 0 to %d without sign or leading zero, not %.40q", name, feed.MaxCursor, value)
 	}
 	return uint64(c), nil
 }
@@ -106,7 +106,7 @@ func readLimit(query url.Values) (int, error) {
 	}
 	n, err := strconv.ParseUint(value, 10, 16)
 	if err != nil || n < 1 || n > listLimitMost {
-		return 0, fmt.Errorf("%w: limit is a number from 1 to %d, not %.40q", feed.ErrInvalid, listLimitMost, value)
+		return 0, invalid("limit is a number from 1 to %d, not %.40q", listLimitMost, value)
 	}
 	return int(n), nil
 }
@@ -119,7 +119,7 @@ func readWait(query url.Values) (time.Duration, error) {
 	}
 	d, err := time.ParseDuration(value)
 	if err != nil {
-		return 0, fmt.Errorf("%w: wait is a time such as 30s, not %.40q", feed.ErrInvalid, value)
+		return 0, invalid("wait is a time such as 30s, not %.40q", value)
 	}
 	return min(max(d, 0), pageWaitMost), nil
 }
@@ -132,7 +132,7 @@ func readGap(query url.Values) (fails bool, err error) {
 	case "fail":
 		return true, nil
 	default:
-		return false, fmt.Errorf("%w: gap is fail, or not given, not %.40q", feed.ErrInvalid, value)
+		return false, invalid("gap is fail, or not given, not %.40q", value)
 	}
 }
 
