@@ -57,23 +57,32 @@ func connect(t *testing.T, join Joiner) feed.Bus {
 // tail runs a Tail until the test or stop ends it.
 func tail(t *testing.T, b feed.Bus, r *receiver) (stop func()) {
 	t.Helper()
+	return attend(t, "tail", func(ctx context.Context) error { return b.Tail(ctx, r) }, func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.overlap
+	})
+}
+
+// attend runs a Tail or a Signals until the test or stop ends it. overlap says
+// whether what it calls was called from two goroutines at the same time.
+func attend(t *testing.T, what string, run func(context.Context) error, overlap func() bool) (stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- b.Tail(ctx, r) }()
+	go func() { ended <- run(ctx) }()
 	stop = sync.OnceFunc(func() {
 		cancel()
 		select {
 		case err := <-ended:
 			if err != nil {
-				t.Errorf("tail: got %v at the end of its context, want nil", err)
+				t.Errorf("%s: got %v at the end of its context, want nil", what, err)
 			}
 		case <-time.After(patience):
-			t.Error("tail goes on after its context has ended")
+			t.Errorf("%s goes on after its context has ended", what)
 		}
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		if r.overlap {
-			t.Error("the receiver was called from two goroutines at the same time")
+		if overlap() {
+			t.Errorf("%s called from two goroutines at the same time", what)
 		}
 	})
 	t.Cleanup(stop)

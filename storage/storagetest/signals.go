@@ -109,27 +109,11 @@ func signaler(t *testing.T, join Joiner) signalBus {
 func listen(t *testing.T, s signalBus) (l *listener, stop func()) {
 	t.Helper()
 	l = &listener{got: make(map[string]int), changed: make(chan struct{})}
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Signals(ctx, l.receive) }()
-	stop = sync.OnceFunc(func() {
-		cancel()
-		select {
-		case err := <-ended:
-			if err != nil {
-				t.Errorf("signals: got %v at the end of its context, want nil", err)
-			}
-		case <-time.After(patience):
-			t.Error("signals goes on after its context has ended")
-		}
+	return l, attend(t, "signals", func(ctx context.Context) error { return s.Signals(ctx, l.receive) }, func() bool {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		if l.overlap {
-			t.Error("the listener was called from two goroutines at the same time")
-		}
+		return l.overlap
 	})
-	t.Cleanup(stop)
-	return l, stop
 }
 
 // send sends the payload until the listeners have it once more than before.
