@@ -32,7 +32,7 @@ type room struct {
 var rooms = []room{
 	{dir: "cmd/rejoin", ours: []string{"feed", "server", "storage", "web"}, theirs: []string{
 		"github.com/spf13/cobra", "github.com/spf13/pflag", "github.com/spf13/viper", "golang.org/x/sync/errgroup",
-		"github.com/prometheus", "github.com/tmaxmax/go-sse"}},
+		"github.com/prometheus"}},
 	{dir: "server", ours: []string{"feed", "server"}, theirs: []string{
 		"github.com/go-chi/chi/v5", "github.com/go-chi/cors", "github.com/prometheus", "github.com/golang-jwt/jwt/v5",
 		"github.com/MicahParks/keyfunc/v3"}},
