@@ -125,12 +125,15 @@ func checkGaps(group *feed.Group) error {
 var errDelivered = errors.New("closed, and delivered")
 
 func writeStreamHead(w http.ResponseWriter, f form) {
-	h := w.Header()
+	setStreamHead(w.Header(), f)
+	w.WriteHeader(http.StatusOK)
+}
+
+func setStreamHead(h http.Header, f form) {
 	h.Set("Content-Type", f.contentType())
 	h.Set("Cache-Control", "no-store, no-transform")
 	h.Set("X-Accel-Buffering", "no") // nginx would hold back even the head
 	h.Set("X-Content-Type-Options", "nosniff")
-	w.WriteHeader(http.StatusOK)
 }
 
 // jitter returns d, give or take up to share of it.
