@@ -130,11 +130,18 @@ func writeStreamHead(w http.ResponseWriter, f form) {
 }
 
 func setStreamHead(h http.Header, f form) {
-	h.Set("Content-Type", f.contentType())
-	h.Set("Cache-Control", "no-store, no-transform")
-	h.Set("X-Accel-Buffering", "no") // nginx would hold back even the head
-	h.Set("X-Content-Type-Options", "nosniff")
+	h["Content-Type"] = f.contentType()
+	h["Cache-Control"] = noStore
+	h["X-Accel-Buffering"] = noBuffering // nginx would hold back even the head
+	h["X-Content-Type-Options"] = noSniffing
 }
+
+// What every stream has in its head, of which net/http changes nothing.
+var (
+	noStore     = []string{"no-store, no-transform"}
+	noBuffering = []string{"no"}
+	noSniffing  = []string{"nosniff"}
+)
 
 // jitter returns d, give or take up to share of it.
 func jitter(d time.Duration, share float64) time.Duration {
