@@ -138,7 +138,7 @@ REJOIN_TOKEN, which has to allow both publishing to and reading PREFIX:*.
 
 To compare, --server nchan measures an nginx with nchan, whose locations are /sub/
 and /pub/.`,
-		Example: `  taskset -c 0 rejoin serve --store sqlite:/tmp/bench.db &
+		Example: `  taskset -c 0 rejoin serve --store sqlite:bench.db &
   taskset -c 1 rejoin bench fanout --subscribers 10000 --rate 2 --pid $!
   taskset -c 1 rejoin bench publish --publishers 64 --batch 100 --pid $!
   rejoin bench resume --url https://events.example.com --subscribers 500 --json`,
