@@ -59,6 +59,7 @@ func newRootCommand() *cobra.Command {
 		newTailCommand(),
 		newTokenCommand(),
 		newHealthCommand(),
+		newBenchCommand(),
 		newVersionCommand(),
 	)
 	return root
