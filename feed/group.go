@@ -200,5 +200,5 @@ func (g *Group) Stirred() bool {
 			return true
 		}
 	}
-	return false
+	return g.left == 0 // then it says so
 }

@@ -51,7 +51,7 @@ func followSlowly(t *testing.T, n *node) *bufio.Reader {
 		if err := conn.(*net.TCPConn).SetWriteBuffer(64 << 10); err != nil {
 			t.Error(err)
 		}
-		return ctx
+		return overBoth(ctx, conn)
 	}
 	narrow.Start()
 	t.Cleanup(narrow.Close)
@@ -91,8 +91,9 @@ func TestSlowReaderOfMany(t *testing.T) {
 	}
 }
 
-// TestSlowReaderOfManyDrained: the farewell to who is in the middle of much
-// comes soon, and says what was shown.
+// TestSlowReaderOfManyDrained: who is in the middle of much is broken off soon.
+// If there is a farewell, it says what was shown. Over net/http there is; the
+// engine does not wait for a socket that is full.
 func TestSlowReaderOfManyDrained(t *testing.T) {
 	n := start(t, server.Options{}, nil)
 	r := followSlowly(t, n)
@@ -115,7 +116,7 @@ func TestSlowReaderOfManyDrained(t *testing.T) {
 		}
 		last = id[1]
 	}
-	if !errors.Is(err, io.ErrUnexpectedEOF) || kind != "feed.cursor" || last == fmt.Sprint(slowEvents) {
+	if !errors.Is(err, io.ErrUnexpectedEOF) || *netHTTP && kind != "feed.cursor" || last == fmt.Sprint(slowEvents) {
 		t.Errorf("ended with %v behind event %s of %d; the last control event was %s", err, last, slowEvents, kind)
 	}
 }

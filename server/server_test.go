@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -51,9 +52,7 @@ func startOn(t *testing.T, store feed.Store, o server.Options) *node {
 	publisher := feed.NewPublisher(store, hub, bus, feed.PublisherOptions{})
 	n := &node{Server: server.New(hub, publisher, o), t: t, store: store, hub: hub, publisher: publisher}
 	http1 := httptest.NewUnstartedServer(n.Server)
-	if !*netHTTP {
-		http1.Config.ConnContext = server.WithConn
-	}
+	http1.Config.ConnContext = overBoth
 	http1.Start()
 	n.url = http1.URL
 	t.Cleanup(func() {
@@ -70,6 +69,15 @@ func startOn(t *testing.T, store feed.Store, o server.Options) *node {
 		}
 	})
 	return n
+}
+
+// overBoth is the ConnContext of a server whose streams take the path that is
+// being tested.
+func overBoth(ctx context.Context, conn net.Conn) context.Context {
+	if *netHTTP {
+		return ctx
+	}
+	return server.WithConn(ctx, conn)
 }
 
 // do sends a request and returns the answer with its whole body.

@@ -126,6 +126,9 @@ func (st *stream) Next(now time.Duration) (piece []byte, err error) {
 	}
 }
 
+// More implements [engine.Stream].
+func (st *stream) More() bool { return st.rest != nil || st.group.Stirred() }
+
 func (st *stream) delivery() (i int, d feed.Delivery, err error) {
 	if st.rest != nil {
 		return st.rest.of, st.rest.delivery, nil

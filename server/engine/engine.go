@@ -25,6 +25,9 @@ type Stream interface {
 	// is nothing. The bytes are not changed before the next call. With an
 	// error, they are the last ones.
 	Next(now time.Duration) (piece []byte, err error)
+	// More says whether Next may have more at this moment. While it has not,
+	// the group's reader is called when it may.
+	More() bool
 	// Written says that everything that Next has returned is with the kernel.
 	Written()
 	// Over returns why the stream has to end even though the client does not

@@ -79,7 +79,7 @@ func (s *Socket) pump() {
 	for {
 		piece, err := s.stream.Next(s.lane.now)
 		if len(piece) > 0 {
-			if err == nil && s.lane.ring != nil && !s.group.Stirred() {
+			if err == nil && s.lane.ring != nil && !s.stream.More() {
 				s.lane.stage(s, piece) // it is likely all for now
 				return
 			}
