@@ -155,6 +155,18 @@ func (c *Checker) RolledBack(name string, last uint64) {
 	}
 	r.closed = false
 	r.forgetKeys(last)
+	c.untrimmed(name)
+}
+
+// Untrimmed says that the store was replaced by an older one, in which the feed
+// holds what was trimmed since, and all else that it held.
+func (c *Checker) Untrimmed(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.untrimmed(name)
+}
+
+func (c *Checker) untrimmed(name string) {
 	for _, f := range c.followers {
 		if f.feed == name {
 			f.gone = 0

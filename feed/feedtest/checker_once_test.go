@@ -155,7 +155,7 @@ func TestCheckerOfKeysAndCloses(t *testing.T) {
 		{"gone, and back with an older store", func(s *story) {
 			s.trim(6)
 			s.f.Gone(6)
-			s.RolledBack("a", 10)
+			s.Untrimmed("a")
 			s.page.First, s.page.Events = 1, events(1, 10)
 			s.f.Saw(events(1, 10)...)
 		}, ""},
