@@ -90,10 +90,11 @@ type conn struct {
 	heard   map[string]int // the newest ephemeral event of each node
 }
 
-// start is where a part of a connection starts, and the last cursor that is
-// right for it when the subscription is open.
+// start is where a part of a connection starts, and the first and the last cursor
+// that are right for it when the subscription is open.
 type start struct {
 	from  feed.From
+	lower feed.Cursor
 	upper func() feed.Cursor // or nil
 }
 
@@ -110,6 +111,9 @@ func (w *world) connect(r *reader, n *node, starts []start) {
 	c := &conn{world: w, reader: r, node: n, cancel: cancel, permit: make(chan struct{}), tick: make(chan time.Time)}
 	r.conn = c
 	for _, p := range r.parts {
+		if !r.opened.Load() {
+			p.follower.Resume(0) // as one who has never come before
+		}
 		p.follower.Gone(n.trimmed(p.feed))
 	}
 	go func() {
@@ -162,8 +166,9 @@ func (c *conn) follow(ctx context.Context, starts []start) error {
 	}
 	for i, p := range c.reader.parts {
 		p.follower.Opened(subs[i].Cursor())
-		if upper := starts[i].upper; upper != nil && !w.plan.rollbacks && subs[i].Cursor() > upper() {
-			w.gate.fault(fmt.Errorf("%s starts in %s at %d, later than %d", c.reader.name, p.feed, subs[i].Cursor(), upper()))
+		s, at := starts[i], subs[i].Cursor()
+		if s.upper != nil && !w.plan.rollbacks && (at < s.lower || at > s.upper()) {
+			w.gate.fault(fmt.Errorf("%s starts in %s at %d, want %d to %d", c.reader.name, p.feed, at, s.lower, s.upper()))
 		}
 	}
 	c.reader.opened.Store(true)
@@ -322,12 +327,12 @@ func (w *world) from(name string) start {
 	oldest := func() feed.Cursor { return feed.Cursor(w.bounds(name).First - 1) }
 	switch w.rng.IntN(6) {
 	case 0:
-		return start{feed.From{}, newest}
+		return start{upper: newest}
 	case 1:
-		return start{feed.FromStart(), oldest}
+		return start{from: feed.FromStart(), upper: oldest}
 	case 2:
 		n := uint64(w.rng.IntN(int(b.Last) + 3))
-		return start{feed.FromNewest(n), func() feed.Cursor {
+		return start{from: feed.FromNewest(n), upper: func() feed.Cursor {
 			if now := uint64(newest()); n < now {
 				return max(feed.Cursor(now-n), oldest())
 			}
@@ -335,14 +340,15 @@ func (w *world) from(name string) start {
 		}}
 	case 3:
 		t := w.began.Add(time.Duration(w.rng.Int64N(int64(time.Since(w.began)) + 1)))
-		return start{feed.FromTime(t), func() feed.Cursor {
+		sought := func() feed.Cursor {
 			c, _ := w.store.Seek(context.Background(), name, t)
 			return c
-		}}
+		}
+		return start{feed.FromTime(t), sought(), sought}
 	case 4:
-		return start{feed.After(feed.Cursor(w.rng.IntN(int(b.Last) + 1))), nil}
+		return start{from: feed.After(feed.Cursor(w.rng.IntN(int(b.Last) + 1)))}
 	default:
 		// A cursor that was never given, or not yet: from another store, say.
-		return start{feed.After(feed.Cursor(b.Last + uint64(w.rng.IntN(3)*w.rng.IntN(200)))), nil}
+		return start{from: feed.After(feed.Cursor(b.Last + uint64(w.rng.IntN(3)*w.rng.IntN(200))))}
 	}
 }

@@ -47,9 +47,19 @@ func (w *world) rollLive() {
 		return
 	}
 	last := w.batchEnd(name, b.First-1, b.First-1+w.rng.Uint64N(b.Last+1-b.First))
+	for _, n := range w.running() {
+		w.readAll(n, name, b.Last) // of which the node may keep something
+	}
 	w.interrupt()
 	w.rollTo(name, last)
-	time.Sleep(1100 * time.Millisecond)
+	for _, n := range w.running() {
+		if r, _ := n.tail.state(); r != nil && w.chance(70) {
+			r.Missed() // it need not wait for its turn, then
+		} else {
+			time.Sleep(1100 * time.Millisecond)
+		}
+	}
+	time.Sleep(60 * time.Millisecond)
 	w.settle()
 	want := feed.Gap{After: feed.Cursor(b.Last), Resumes: last + 1, Reason: feed.Ahead}
 	w.connected(name, func(r *reader, p *part) {
@@ -57,7 +67,41 @@ func (w *world) rollLive() {
 			w.gate.fault(fmt.Errorf("%s: was told %v after a rollback of %s, want %v", r.name, got, name, want))
 		}
 	})
-	w.live()
+	if w.fault() == nil {
+		w.live()
+	}
+	for _, n := range w.running() {
+		w.readAll(n, name, last)
+	}
+}
+
+// readAll demands that who starts with the oldest event on a node gets all, and
+// those after the id as they are stored now: not from before a rollback.
+func (w *world) readAll(n *node, name string, after uint64) {
+	stored := w.store.History(name)
+	s, err := n.hub.Subscribe(context.Background(), name, feed.FromStart())
+	if err != nil {
+		w.gate.fault(fmt.Errorf("subscribe when all is well: %w", err))
+		return
+	}
+	defer s.Close()
+	var got []feed.Event
+	for uint64(s.Cursor()) < stored.Last {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		d, err := s.Next(ctx, nil)
+		cancel()
+		if err != nil {
+			w.gate.fault(fmt.Errorf("read all of %s on %s: at %d of %d comes %w", name, n.name, s.Cursor(), stored.Last, err))
+			return
+		}
+		got = append(got, d.Events()...)
+	}
+	for i, e := range stored.Events {
+		if i >= len(got) || got[i].ID != e.ID || e.ID > after && got[i] != e {
+			w.gate.fault(fmt.Errorf("read all of %s on %s: got other events than those stored, from %d on", name, n.name, e.ID))
+			return
+		}
+	}
 }
 
 // trimLive demands that a trim on one node is true for whoever comes there, at
@@ -73,7 +117,10 @@ func (w *world) trimLive() {
 	w.checker.Trimming(name, before)
 	w.trimOn(n, name, before)
 	w.gapBefore(n, name, before)
-	time.Sleep(2 * time.Second)
+	w.settle()
+	if !w.plan.signals { // the others have not heard of it
+		time.Sleep(2 * time.Second)
+	}
 	for _, other := range w.running() {
 		w.gapBefore(other, name, before)
 	}
@@ -115,6 +162,9 @@ func (w *world) closeLive() {
 	w.publish(wr, n, b)
 	w.settle()
 	w.told(here, "at once")
+	if w.plan.signals {
+		w.told(all, "by a signal")
+	}
 	time.Sleep(1100 * time.Millisecond)
 	w.settle()
 	w.told(all, "when the store was asked")

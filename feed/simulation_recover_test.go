@@ -36,11 +36,11 @@ func (w *world) recover() {
 	w.settle()
 	w.arrived("within 2 seconds of healing")
 	w.retained()
-	for range 1 + w.rng.IntN(3) {
+	for range 1 + w.rng.IntN(2) {
 		w.live()
 	}
 	for _, check := range []func(){w.exact, w.speakLive, w.counted, w.rollLive, w.trimLive, w.closeLive} {
-		if w.fault() == nil && w.chance(60) {
+		if w.fault() == nil && w.chance(50) {
 			check()
 		}
 	}

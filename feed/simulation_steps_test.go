@@ -2,6 +2,7 @@ package feed_test
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
@@ -25,7 +26,7 @@ var steps = []struct {
 	{12, (*world).crash},
 	{6, (*world).end},
 	{20, (*world).trim},
-	{15, (*world).lie},
+	{25, (*world).lie},
 	{8, (*world).missed},
 	{4, (*world).loseAll},
 	{12, (*world).storeOutage},
@@ -174,7 +175,7 @@ func (w *world) open() bool {
 		w.connect(r, n, starts)
 		return true
 	}
-	if w.chance(30) {
+	if w.chance(60) {
 		n = w.answering(r.parts[0].feed, n)
 	}
 	starts := make([]start, len(r.parts))
@@ -184,7 +185,7 @@ func (w *world) open() bool {
 			c -= min(c, feed.Cursor(w.rng.IntN(4)))
 		}
 		p.follower.Resume(c)
-		starts[i] = start{feed.After(c), nil}
+		starts[i].from = feed.After(c)
 	}
 	w.log("%s comes back to %v on %s: %v", r.name, r.feeds(), n.name, starts)
 	w.connect(r, n, starts)
@@ -196,7 +197,7 @@ func (w *world) open() bool {
 // what that answer may not know.
 func (w *world) answering(name string, instead *node) *node {
 	for _, c := range w.gate.calls(nil) {
-		if c.at == boundsAnswered && c.feeds == name && !c.node.ending {
+		if c.at == boundsAnswered && c.feeds == name && slices.Contains(w.running(), c.node) {
 			return c.node
 		}
 	}
