@@ -35,7 +35,7 @@ func simulate(t *testing.T, seed uint64, alter func(*plan)) (w *world, err error
 // TestSimulation joins replay and live under everything that can go wrong, as
 // decided by the seed, and demands that no subscriber notices.
 func TestSimulation(t *testing.T) {
-	switch seeds := 10_000; {
+	switch {
 	case *seedFlag != 0:
 		oneProcessor(t)
 		w, err := simulate(t, *seedFlag, nil)
@@ -46,9 +46,9 @@ func TestSimulation(t *testing.T) {
 	case *everyFlag != 0:
 		simulateShard(t)
 	case *seedsFlag > 0:
-		simulateAll(t, *seedsFlag, 10*time.Second)
+		simulateAll(t, *seedsFlag, *seedsFlag, 0, 10*time.Second)
 	default:
-		simulateAll(t, seeds, time.Hour)
+		simulateAll(t, 10_000, 1000, 0.5, time.Hour)
 	}
 }
 
