@@ -1,161 +1,51 @@
 package feed_test
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/rejoin/rejoin/feed"
-	"github.com/rejoin/rejoin/feed/feedtest"
 )
 
-// The wrappers here break what a Store or a Bus promises. The simulation has
-// to notice each of them: one that notices nothing proves nothing.
-
-// staleStore answers every third question about bounds as the last but one.
-type staleStore struct {
-	feed.Keeper
-	mu    sync.Mutex
-	asked int
-	old   map[string]feed.Bounds
-}
-
-func (s *staleStore) Bounds(ctx context.Context, feeds []string) ([]feed.Bounds, error) {
-	all, err := s.Keeper.Bounds(ctx, feeds)
-	if err != nil {
-		return nil, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.asked++
-	for i, name := range feeds {
-		if old, ok := s.old[name]; ok && s.asked%3 == 0 {
-			all[i], s.old[name] = old, all[i]
-			continue
-		}
-		s.old[name] = all[i]
-	}
-	return all, nil
-}
-
-// pageStore spoils what Read returns.
-type pageStore struct {
-	feed.Keeper
-	spoil func(*feed.Page)
-}
-
-func (s pageStore) Read(ctx context.Context, name string, after feed.Cursor, limit feed.Limit) (feed.Page, error) {
-	p, err := s.Keeper.Read(ctx, name, after, limit)
-	if err == nil {
-		s.spoil(&p)
-	}
-	return p, err
-}
-
-// resultStore spoils what Append returns.
-type resultStore struct {
-	feed.Keeper
-	spoil func([]feed.Result, error) ([]feed.Result, error)
-}
-
-func (s resultStore) Append(ctx context.Context, batches []feed.Batch) ([]feed.Result, error) {
-	return s.spoil(s.Keeper.Append(ctx, batches))
-}
-
-// liarBus spoils events on their way.
-type liarBus struct {
-	feed.Bus
-	spoil func(*feed.Event)
-}
-
-func (b liarBus) Tell(ctx context.Context, events []feed.Event) error {
-	spoilt := make([]feed.Event, len(events))
-	for i, e := range events {
-		b.spoil(&e)
-		spoilt[i] = e
-	}
-	return b.Bus.Tell(ctx, spoilt)
-}
-
-func pages(spoil func(*feed.Page)) func(*plan) {
-	return func(p *plan) { p.store = func(s feed.Keeper) feed.Keeper { return pageStore{s, spoil} } }
-}
-
-func results(spoil func([]feed.Result, error) ([]feed.Result, error)) func(*plan) {
-	return func(p *plan) { p.store = func(s feed.Keeper) feed.Keeper { return resultStore{s, spoil} } }
-}
-
-func lies(spoil func(*feed.Event)) func(*plan) {
-	return func(p *plan) { p.bus = func(b feed.Bus) feed.Bus { return liarBus{b, spoil} } }
-}
-
-// amnesiac is a store that forgets every key.
-type amnesiac struct{ feed.Keeper }
-
-func (s amnesiac) Append(ctx context.Context, batches []feed.Batch) ([]feed.Result, error) {
-	keyless := slices.Clone(batches)
-	for i := range keyless {
-		keyless[i].Key = nil
-	}
-	return s.Keeper.Append(ctx, keyless)
-}
-
-// unconditional is a store that takes every batch, whatever its condition.
-type unconditional struct{ feed.Keeper }
-
-func (s unconditional) Append(ctx context.Context, batches []feed.Batch) ([]feed.Result, error) {
-	free := slices.Clone(batches)
-	for i := range free {
-		free[i].IfLast = nil
-	}
-	return s.Keeper.Append(ctx, free)
-}
-
-// leaky is a store that says that a feed is closed, and takes events all the same.
-type leaky struct{ *feedtest.Store }
-
-func (s leaky) Append(ctx context.Context, batches []feed.Batch) ([]feed.Result, error) {
-	results, err := s.Store.Append(ctx, batches)
-	for _, b := range batches {
-		if b.Close {
-			s.Rollback(b.Feed, s.History(b.Feed).Last)
-		}
-	}
-	return results, err
-}
-
-// boundsStore spoils bounds, wherever they are said.
-type boundsStore struct {
-	feed.Keeper
-	spoil func(*feed.Bounds)
-}
-
-func (s boundsStore) Bounds(ctx context.Context, feeds []string) ([]feed.Bounds, error) {
-	all, err := s.Keeper.Bounds(ctx, feeds)
-	for i := range all {
-		s.spoil(&all[i])
-	}
-	return all, err
-}
-
-func bounds(spoil func(*feed.Bounds)) func(*plan) {
+func closing(spoil func(*feed.Bounds)) func(*plan) {
 	return func(p *plan) {
 		p.closes = true
-		p.store = func(s feed.Keeper) feed.Keeper { return boundsStore{s, spoil} }
+		bounds(spoil)(p)
+	}
+}
+
+// signalling spoils the signals of a world that has them.
+func signalling(spoil func(receive func([]byte), payload []byte)) func(*plan) {
+	return func(p *plan) {
+		p.signals = true
+		p.bus = func(b feed.Bus) feed.Bus { return deafBus{b.(signalTail), spoil} }
+	}
+}
+
+// grouped has readers follow groups of feeds.
+func grouped(alter func(*plan)) func(*plan) {
+	return func(p *plan) {
+		p.feeds, p.groups, p.rollbacks = 2, 100, false
+		alter(p)
 	}
 }
 
 func TestSimulationNoticesBrokenPromises(t *testing.T) {
 	const seeds = 200
+	oneProcessor(t)
 	for _, c := range []struct {
 		name  string
 		alter func(*plan)
 		want  string // in what is noticed; "" if anything will do
 	}{
 		{"bounds from a stale replica", func(p *plan) {
-			p.store = func(s feed.Keeper) feed.Keeper { return &staleStore{Keeper: s, old: make(map[string]feed.Bounds)} }
+			through(func(s feed.Keeper) feed.Keeper { return &staleStore{Keeper: s, old: make(map[string]feed.Bounds)} })(p)
 		}, ""},
 		{"a page with a hole", pages(func(p *feed.Page) {
 			if len(p.Events) > 2 {
@@ -209,7 +99,7 @@ func TestSimulationNoticesBrokenPromises(t *testing.T) {
 		}, ""},
 		{"a store that forgets keys", func(p *plan) {
 			p.keys, p.steps = true, 200
-			p.store = func(s feed.Keeper) feed.Keeper { return amnesiac{s} }
+			through(func(s feed.Keeper) feed.Keeper { return amnesiac{s} })(p)
 		}, "is stored as event"},
 		{"a key that is answered with other events", func(p *plan) {
 			p.keys, p.steps = true, 200
@@ -225,25 +115,107 @@ func TestSimulationNoticesBrokenPromises(t *testing.T) {
 		}, "and then with"},
 		{"conditions that are not looked at", func(p *plan) {
 			p.keys, p.steps = true, 200
-			p.store = func(s feed.Keeper) feed.Keeper { return unconditional{s} }
+			through(func(s feed.Keeper) feed.Keeper { return unconditional{s} })(p)
 		}, "on condition"},
 		{"a close that lets events through", func(p *plan) {
 			p.closes = true
-			p.store = func(s feed.Keeper) feed.Keeper { return leaky{s.(*feedtest.Store)} }
+			p.store = func(w *world, s feed.Keeper) feed.Keeper { return leaky{s, w.store} }
 		}, "was stored after the close"},
-		{"a close that is known too early", bounds(func(b *feed.Bounds) { b.Closed = b.Last > 20 }), "was told at"},
-		{"a close that ends before its feed", bounds(func(b *feed.Bounds) {
+		{"a close that is known too early", closing(func(b *feed.Bounds) { b.Closed = b.Last > 20 }), "was told at"},
+		{"a close that ends before its feed", closing(func(b *feed.Bounds) {
 			if b.Closed && b.Last > b.First {
 				b.Last--
 			}
 		}), "was told at"},
-		{"a close that nobody hears of", bounds(func(b *feed.Bounds) { b.Closed = false }), ""},
+		{"a close that nobody hears of", closing(func(b *feed.Bounds) { b.Closed = false }), ""},
 		{"a node that serves what it has trimmed", func(p *plan) {
 			p.trims, p.rollbacks = true, false
 			p.trim = func(w *world, _ *node, name string, before uint64) error {
 				return w.store.Trim(context.Background(), name, before)
 			}
 		}, "long after"},
+		{"a store that takes back what it has said of its end", func(p *plan) {
+			p.rollbacks = true
+			most, mu := make(map[string]uint64), &sync.Mutex{}
+			through(func(s feed.Keeper) feed.Keeper { return stubborn{s, mu, most} })(p)
+		}, ""},
+		{"bounds of several feeds in another order", grouped(through(func(s feed.Keeper) feed.Keeper { return swapped{s} })), ""},
+		{"a search that finds too much for the retention", func(p *plan) {
+			p.retention, p.retain.Age = true, 5*time.Second
+			through(func(s feed.Keeper) feed.Keeper {
+				return seekStore{s, func(c feed.Cursor) feed.Cursor { return c + 2 }}
+			})(p)
+		}, "retention trims"},
+		{"signals that come twice", signalling(func(receive func([]byte), payload []byte) {
+			receive(payload)
+			receive(payload)
+		}), "got the ephemeral event"},
+		{"signals that come in another order", func(p *plan) {
+			var mu sync.Mutex
+			var late []byte
+			signalling(func(receive func([]byte), payload []byte) {
+				mu.Lock()
+				payload, late = late, payload
+				mu.Unlock()
+				receive(payload)
+			})(p)
+		}, "ephemeral event"},
+		{"signals with other events", signalling(func(receive func([]byte), payload []byte) {
+			receive(bytes.Replace(payload, []byte("~"), []byte("~1"), 1))
+		}), "which was sent as"},
+		{"signals that nobody hears", signalling(func(func([]byte), []byte) {}), ""},
+
+		{"an engine that forgets a delivery", handed(func() func(_, now *handout) bool {
+			lose := every(50)
+			return func(_, now *handout) bool { return len(now.d.Events()) > 0 && !now.d.Ephemeral && lose() }
+		}()), "was delivered event"},
+		{"an engine that hands out a delivery twice", handed(func() func(_, now *handout) bool {
+			repeat := every(50)
+			return func(before, now *handout) bool {
+				if before != nil && len(now.d.Events()) > 0 && repeat() {
+					*now = *before
+				}
+				return false
+			}
+		}()), ""},
+		{"an engine that hides gaps", handed(func(_, now *handout) bool { return now.d.Gap != nil }), "want"},
+		{"an engine that invents a gap", handed(func() func(_, now *handout) bool {
+			lie := every(50)
+			return func(_, now *handout) bool {
+				if e := now.d.Events(); len(e) > 1 && !now.d.Ephemeral && lie() {
+					now.d = feed.Delivery{Gap: &feed.Gap{After: feed.Cursor(e[0].ID - 1), Resumes: e[0].ID + 1, Reason: feed.Trimmed}}
+				}
+				return false
+			}
+		}()), "only the events before"},
+		{"an engine that says closed at the first event", handed(func(_, now *handout) bool {
+			if len(now.d.Events()) > 0 && !now.d.Ephemeral {
+				now.d, now.err = feed.Delivery{}, feed.ErrClosed
+			}
+			return false
+		}), "was told at"},
+		{"a group that mixes up its feeds", grouped(handed(func(_, now *handout) bool {
+			now.part ^= 1
+			return false
+		})), ""},
+		{"a hub that does not ask the store", func(p *plan) { p.blind = true }, "2 seconds"},
+		{"a publisher that takes what is uncertain for refused", func(p *plan) {
+			p.faults = 12
+			p.answer = func(r feed.Result, err error) (feed.Result, error) {
+				if isUncertain(err) {
+					err = feed.ErrUnavailable
+				}
+				return r, err
+			}
+		}, "its publish was refused"},
+		{"a publisher that takes what was refused for stored", func(p *plan) {
+			p.answer = func(r feed.Result, err error) (feed.Result, error) {
+				if errors.Is(err, feed.ErrUnavailable) {
+					err = nil
+				}
+				return r, err
+			}
+		}, "published"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for seed := range uint64(seeds) {

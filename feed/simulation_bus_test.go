@@ -3,7 +3,6 @@ package feed_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -22,10 +21,13 @@ type tail struct {
 	mu       sync.Mutex
 	receiver feed.Receiver
 	queue    [][]feed.Event // told and not yet received
+	hear     func([]byte)
+	signals  [][]byte // sent and not yet received
 }
 
 func (t *tail) Tell(ctx context.Context, events []feed.Event) error {
-	if err := t.world.gate.pass(ctx, t.node, tellAsked, fmt.Sprint(events[0].Feed, " ", events[0].ID)); err != nil {
+	c := call{node: t.node, at: tellAsked, feeds: events[0].Feed, after: events[0].ID}
+	if err := t.world.gate.pass(ctx, c); err != nil {
 		return err
 	}
 	t.world.carry(events)
@@ -72,7 +74,7 @@ func (t *tail) item(i int, again bool) []feed.Event {
 func (t *tail) clear() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.queue = nil
+	t.queue, t.signals = nil, nil
 }
 
 // carrier is a way in which a bus may work when all is well: each of them has
@@ -102,7 +104,7 @@ func (w *world) carry(events []feed.Event) {
 		w.stream[e.Feed] = append(w.stream[e.Feed], e)
 	}
 	w.streamMu.Unlock()
-	for _, n := range w.alive() {
+	for _, n := range w.running() {
 		n.tail.mu.Lock()
 		r, through := n.tail.receiver, w.through.Load()
 		if through == nil {
@@ -118,7 +120,7 @@ func (w *world) carry(events []feed.Event) {
 // deliver lets something that is on its way to a node arrive there, somehow.
 func (w *world) deliver() bool {
 	n := w.anyNode()
-	if n == nil || w.busDown {
+	if n == nil || w.busState != up {
 		return false
 	}
 	r, queued := n.tail.state()
@@ -228,7 +230,8 @@ func (w *world) missed() bool {
 	return true
 }
 
-// loseAll empties the bus, or breaks a node's tail.
+// loseAll restarts the bus, of which nothing is left then, or breaks a node's
+// tail.
 func (w *world) loseAll() bool {
 	if n := w.anyNode(); n != nil && w.chance(50) {
 		if r, _ := n.tail.state(); r != nil {
@@ -246,7 +249,7 @@ func (w *world) emptyBus() {
 	w.streamMu.Lock()
 	clear(w.stream)
 	w.streamMu.Unlock()
-	for _, n := range w.alive() {
+	for _, n := range w.running() {
 		n.tail.clear()
 	}
 }

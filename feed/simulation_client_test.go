@@ -14,129 +14,253 @@ import (
 	"github.com/rejoin/rejoin/feed/feedtest"
 )
 
-// reader is a subscriber that is cut off and comes back.
+// reader is a subscriber that is cut off and comes back, to one feed or to a
+// group of them.
 type reader struct {
-	name     string
-	feed     string
-	follower *feedtest.Follower
-	opened   atomic.Bool // a first time, so that it has a cursor
-	conn     *conn
+	name   string
+	group  bool
+	parts  []*part
+	opened atomic.Bool // a first time, so that it has cursors
+	conn   *conn
 }
 
-// conn is one connection of a reader: one subscription.
+// part is one of the feeds that a reader follows.
+type part struct {
+	feed     string
+	follower *feedtest.Follower
+	ahead    atomic.Pointer[feed.Gap] // the last that said so
+}
+
+// addReader adds a reader to the world, which has yet to come.
+func (w *world) addReader(name string) {
+	r := &reader{name: name, group: len(w.feeds) > 1 && w.chance(w.plan.groups)}
+	feeds := []string{w.anyFeed()}
+	if r.group {
+		feeds = w.feeds
+	}
+	for _, name := range feeds {
+		r.parts = append(r.parts, &part{feed: name, follower: w.checker.Follow(r.name, name)})
+	}
+	w.readers = append(w.readers, r)
+}
+
+// follows returns the reader's part of the feed, or nil.
+func (r *reader) follows(name string) *part {
+	for _, p := range r.parts {
+		if p.feed == name {
+			return p
+		}
+	}
+	return nil
+}
+
+// feeds returns the feeds that the reader follows.
+func (r *reader) feeds() (feeds []string) {
+	for _, p := range r.parts {
+		feeds = append(feeds, p.feed)
+	}
+	return feeds
+}
+
+// done says whether the reader was told of each of its feeds that it is closed.
+func (r *reader) done() bool {
+	for _, p := range r.parts {
+		if !p.follower.Closed() {
+			return false
+		}
+	}
+	return true
+}
+
+// conn is one connection of a reader: one subscription, or a group of them.
 type conn struct {
 	world  *world
 	reader *reader
 	node   *node
 	cancel context.CancelFunc
-	permit chan struct{} // lets a stalled connection read once
+	permit chan struct{}  // lets a stalled connection read once
+	tick   chan time.Time // ends the Next in progress
+	want   []byte
 
 	mu      sync.Mutex
 	opened  bool
 	ended   bool
 	err     error
 	stalled bool
-	stall   context.CancelFunc // ends the Next in progress
+	heard   map[string]int // the newest ephemeral event of each node
 }
 
-// connect opens a connection for r, which starts at from if r is new.
-func (w *world) connect(r *reader, n *node, from feed.From, upper func() feed.Cursor) {
+// start is where a part of a connection starts, and the first and the last cursor
+// that are right for it when the subscription is open.
+type start struct {
+	from  feed.From
+	lower feed.Cursor
+	upper func() feed.Cursor // or nil
+}
+
+func (s start) String() string {
+	if c, ok := s.from.Cursor(); ok {
+		return "after " + c.String()
+	}
+	return fmt.Sprint(s.from)
+}
+
+// connect opens a connection for r, with a start for each part.
+func (w *world) connect(r *reader, n *node, starts []start) {
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &conn{world: w, reader: r, node: n, cancel: cancel, permit: make(chan struct{})}
+	c := &conn{world: w, reader: r, node: n, cancel: cancel, permit: make(chan struct{}), tick: make(chan time.Time)}
 	r.conn = c
-	r.follower.Gone(n.trimmed(r.feed))
+	for _, p := range r.parts {
+		if !r.opened.Load() {
+			p.follower.Resume(0) // as one who has never come before
+		}
+		p.follower.Gone(n.trimmed(p.feed))
+	}
 	go func() {
 		defer cancel()
-		err := c.follow(ctx, from, upper)
+		err := c.follow(ctx, starts)
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.ended, c.err = true, err
 	}()
 }
 
-func (c *conn) follow(ctx context.Context, from feed.From, upper func() feed.Cursor) error {
-	r, w := c.reader, c.world
-	sub, err := c.node.hub.Subscribe(ctx, r.feed, from)
+// nextFunc is [feed.Group] Next, or that of a Subscription, which is the one
+// with the index 0.
+type nextFunc func(ctx context.Context, tick <-chan time.Time) (int, feed.Delivery, error)
+
+// subscribe opens what the reader is to read.
+func (c *conn) subscribe(ctx context.Context, starts []start) (subs []*feed.Subscription, next nextFunc, err error) {
+	if !c.reader.group {
+		s, err := c.node.hub.Subscribe(ctx, c.reader.parts[0].feed, starts[0].from)
+		if err != nil {
+			return nil, nil, err
+		}
+		return []*feed.Subscription{s}, func(ctx context.Context, tick <-chan time.Time) (int, feed.Delivery, error) {
+			d, err := s.Next(ctx, tick)
+			return 0, d, err
+		}, nil
+	}
+	all := make([]feed.Start, len(starts))
+	for i, s := range starts {
+		all[i] = feed.Start{Feed: c.reader.parts[i].feed, From: s.from}
+	}
+	g, err := c.node.hub.SubscribeAll(ctx, all)
+	if err != nil {
+		return nil, nil, err
+	}
+	return g.Subscriptions(), g.Next, nil
+}
+
+func (c *conn) follow(ctx context.Context, starts []start) error {
+	w := c.world
+	subs, next, err := c.subscribe(ctx, starts)
 	if err != nil {
 		return err
 	}
-	defer sub.Close()
+	for _, s := range subs {
+		defer s.Close()
+	}
 	if c.node.dead.Load() {
 		return errCrashed
 	}
-	r.follower.Opened(sub.Cursor())
-	r.opened.Store(true)
-	if upper != nil && !w.plan.rollbacks && sub.Cursor() > upper() {
-		w.gate.fault(fmt.Errorf("%s starts at %d, later than %d", r.name, sub.Cursor(), upper()))
+	for i, p := range c.reader.parts {
+		p.follower.Opened(subs[i].Cursor())
+		s, at := starts[i], subs[i].Cursor()
+		if s.upper != nil && !w.plan.rollbacks && (at < s.lower || at > s.upper()) {
+			w.gate.fault(fmt.Errorf("%s starts in %s at %d, want %d to %d", c.reader.name, p.feed, at, s.lower, s.upper()))
+		}
 	}
+	c.reader.opened.Store(true)
 	c.mu.Lock()
 	c.opened = true
 	c.mu.Unlock()
+	if w.plan.next != nil {
+		next = w.plan.next(next)
+	}
 	for {
-		d, err := c.next(ctx, sub)
+		i, d, err := c.next(ctx, next)
 		if c.node.dead.Load() {
 			return errCrashed
 		}
-		if errors.Is(err, feed.ErrClosed) {
-			r.follower.SawClosed()
-		}
 		if err != nil {
-			return err
+			return c.end(err)
 		}
-		w.see(r, sub, d)
+		if i >= 0 {
+			c.see(c.reader.parts[i], subs[i], d)
+		}
 	}
+}
+
+// end notes why the connection ends.
+func (c *conn) end(err error) error {
+	if !errors.Is(err, feed.ErrClosed) {
+		return err
+	}
+	if !c.reader.group {
+		c.reader.parts[0].follower.SawClosed()
+	}
+	if !c.reader.done() {
+		c.world.gate.fault(fmt.Errorf("%s: ended before all of its feeds", c.reader.name))
+	}
+	return err
 }
 
 // next reads once. A stalled connection waits for a permit first. If it then
 // has to wait for an event, it is no longer stalled, and reads all there is
 // when that comes: what it would find by reading just once, in the middle of a
 // step, is for the Go scheduler to say.
-func (c *conn) next(ctx context.Context, sub *feed.Subscription) (feed.Delivery, error) {
-	for {
-		c.mu.Lock()
-		stalled := c.stalled
-		nextCtx, stall := context.WithCancel(ctx)
-		c.stall = stall
-		c.mu.Unlock()
-		if stalled {
-			select {
-			case <-c.permit:
-			case <-ctx.Done():
-				stall()
-				return feed.Delivery{}, ctx.Err()
-			}
+func (c *conn) next(ctx context.Context, next nextFunc) (int, feed.Delivery, error) {
+	c.mu.Lock()
+	stalled, permit := c.stalled, c.permit
+	c.mu.Unlock()
+	if stalled {
+		select {
+		case <-permit:
+		case <-ctx.Done():
+			return -1, feed.Delivery{}, ctx.Err()
 		}
-		step := c.world.gate.step.Load()
-		d, err := sub.Next(nextCtx, nil)
-		wasStalled := nextCtx.Err() != nil && ctx.Err() == nil
-		stall()
-		if wasStalled && err != nil {
-			continue
-		}
-		if c.world.gate.step.Load() != step {
-			c.mu.Lock()
-			c.stalled = false
-			c.mu.Unlock()
-		}
-		return d, err
 	}
+	step := c.world.gate.now()
+	i, d, err := next(ctx, c.tick)
+	ticked := err == nil && d.Gap == nil && !d.Closed && len(d.Events()) == 0
+	if ticked {
+		return -1, d, nil
+	}
+	if c.world.gate.now() != step {
+		c.mu.Lock()
+		c.stalled = false
+		c.mu.Unlock()
+	}
+	return i, d, err
 }
 
 // see hands a delivery to the checker.
-func (w *world) see(r *reader, sub *feed.Subscription, d feed.Delivery) {
-	if d.Gap != nil {
-		r.follower.SawGap(*d.Gap)
+func (c *conn) see(p *part, sub *feed.Subscription, d feed.Delivery) {
+	w := c.world
+	switch {
+	case d.Ephemeral:
+		c.hear(p, d)
+	case d.Closed:
+		p.follower.SawClosed()
+	case d.Gap != nil:
+		p.follower.SawGap(*d.Gap)
+		if d.Gap.Reason == feed.Ahead {
+			p.ahead.Store(d.Gap)
+		}
+	default:
+		p.follower.Saw(d.Events()...)
 	}
-	r.follower.Saw(d.Events()...)
-	if got := r.follower.Cursor(); got != sub.Cursor() {
-		w.gate.fault(fmt.Errorf("%s: the subscription is at %d, its deliveries at %d", r.name, sub.Cursor(), got))
+	if got := p.follower.Cursor(); got != sub.Cursor() {
+		w.gate.fault(fmt.Errorf("%s: the subscription to %s is at %d, its deliveries at %d", c.reader.name, p.feed, sub.Cursor(), got))
 	}
-	var want []byte
-	for _, e := range d.Events() {
-		want = short{}.Encode(want, &e)
+	c.want = c.want[:0]
+	events := d.Events()
+	for i := range events {
+		c.want = short{}.Encode(c.want, &events[i])
 	}
-	if got := d.Encoded(short{}); !bytes.Equal(got, want) {
-		w.gate.fault(fmt.Errorf("%s: got the bytes %q, want %q", r.name, got, want))
+	if got := d.Encoded(short{}); !bytes.Equal(got, c.want) {
+		w.gate.fault(fmt.Errorf("%s: got the bytes %q, want %q", c.reader.name, got, c.want))
 	}
 }
 
@@ -156,16 +280,22 @@ func (c *conn) state() (opened, ended, stalled bool, err error) {
 	return c.opened, c.ended, c.stalled, c.err
 }
 
-// halt makes an open connection stop reading, or go on.
+// halt makes an open connection stop reading, or go on. Everything is at rest.
 func (c *conn) halt(on bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !on && c.stalled {
-		close(c.permit)
+	if c.stalled == on {
+		return
 	}
 	c.stalled = on
-	if on && c.stall != nil {
-		c.stall()
+	if !on {
+		close(c.permit)
+		c.permit = make(chan struct{})
+		return
+	}
+	select {
+	case c.tick <- time.Time{}:
+	default:
 	}
 }
 
@@ -180,37 +310,45 @@ func expected(err error) bool {
 	return false
 }
 
-// from chooses where a new reader starts, and the last cursor that is right
-// for it when the subscription is open.
-func (w *world) from(name string) (feed.From, func() feed.Cursor) {
+func isUncertain(err error) bool { return errors.Is(err, feed.ErrUncertain) }
+
+// starts chooses where a new reader starts in each of its feeds.
+func (w *world) starts(r *reader) []start {
+	starts := make([]start, len(r.parts))
+	for i, p := range r.parts {
+		starts[i] = w.from(p.feed)
+	}
+	return starts
+}
+
+func (w *world) from(name string) start {
 	b := w.bounds(name)
 	newest := func() feed.Cursor { return feed.Cursor(w.bounds(name).Last) }
 	oldest := func() feed.Cursor { return feed.Cursor(w.bounds(name).First - 1) }
 	switch w.rng.IntN(6) {
 	case 0:
-		return feed.From{}, newest
+		return start{upper: newest}
 	case 1:
-		return feed.FromStart(), oldest
+		return start{from: feed.FromStart(), upper: oldest}
 	case 2:
 		n := uint64(w.rng.IntN(int(b.Last) + 3))
-		return feed.FromNewest(n), func() feed.Cursor {
+		return start{from: feed.FromNewest(n), upper: func() feed.Cursor {
 			if now := uint64(newest()); n < now {
 				return max(feed.Cursor(now-n), oldest())
 			}
 			return oldest()
-		}
+		}}
 	case 3:
 		t := w.began.Add(time.Duration(w.rng.Int64N(int64(time.Since(w.began)) + 1)))
-		return feed.FromTime(t), func() feed.Cursor {
+		sought := func() feed.Cursor {
 			c, _ := w.store.Seek(context.Background(), name, t)
 			return c
 		}
+		return start{feed.FromTime(t), sought(), sought}
 	case 4:
-		c := feed.Cursor(w.rng.IntN(int(b.Last) + 1))
-		return feed.After(c), nil
+		return start{from: feed.After(feed.Cursor(w.rng.IntN(int(b.Last) + 1)))}
 	default:
 		// A cursor that was never given, or not yet: from another store, say.
-		c := feed.Cursor(b.Last + uint64(w.rng.IntN(3)*w.rng.IntN(200)))
-		return feed.After(c), nil
+		return start{from: feed.After(feed.Cursor(b.Last + uint64(w.rng.IntN(3)*w.rng.IntN(200))))}
 	}
 }

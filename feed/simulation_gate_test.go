@@ -1,63 +1,108 @@
 package feed_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 
 	"github.com/rejoin/rejoin/feed"
-	"github.com/rejoin/rejoin/feed/feedtest"
 )
 
 var errCrashed = errors.New("the node has crashed")
 
-// gate holds up every call that a node makes of the store or the bus, until
-// the scheduler lets it go on.
-type gate struct {
-	step atomic.Int64 // of the world
+// point is a place in a call of the store or the bus where it is held up.
+type point int
 
-	mu     sync.Mutex
-	parked []*parked
-	open   bool // calls are no longer held up
-	faults []error
-	calls  int
+// What an answer says is true at one instant, between asked and answered. A call
+// held up at answered brings an answer that may no longer be true.
+const (
+	appendAsked     point = iota // nothing is stored yet
+	appendNumbered               // the same, but the feeds are locked
+	appendCommitted              // stored, but not answered
+	readAsked
+	readAnswered
+	boundsAsked
+	boundsAnswered
+	seekAsked
+	seekAnswered
+	listAsked
+	trimAsked // nothing is given up yet
+	trimDone  // given up, but not answered
+	sweepAsked
+	tellAsked
+	signalAsked
+)
+
+var pointNames = [...]string{
+	"append asked", "append numbered", "append committed", "read asked", "read answered", "bounds asked", "bounds answered",
+	"seek asked", "seek answered", "list asked", "trim asked", "trim done", "sweep asked", "tell asked", "signal asked",
+}
+
+func (p point) String() string { return pointNames[p] }
+
+// ofStore says whether it is a call of the store, and not of the bus.
+func (p point) ofStore() bool { return p < tellAsked }
+
+// unanswered says whether the store has nothing done yet that anybody can see.
+func (p point) unanswered() bool {
+	return p.ofStore() && p != appendCommitted && p != readAnswered && p != boundsAnswered && p != seekAnswered && p != trimDone
+}
+
+// call is a call that is held up. Equal ones are let go together, as their order
+// is not ours to know.
+type call struct {
+	node  *node
+	at    point
+	feeds string
+	after uint64
+	again int // tells calls apart that have come here in different steps
+}
+
+func (c call) compare(d call) int {
+	return cmp.Or(cmp.Compare(c.node.run, d.node.run), cmp.Compare(c.at, d.at), strings.Compare(c.feeds, d.feeds),
+		cmp.Compare(c.after, d.after), cmp.Compare(c.again, d.again))
+}
+
+func (c call) String() string {
+	return fmt.Sprint(c.node.name, " ", c.at, " ", c.feeds, " after ", c.after, strings.Repeat("'", c.again))
 }
 
 type parked struct {
-	node   *node
-	at     feedtest.Point
-	step   int64
-	key    string // calls with equal keys are let go together, as their order is not ours to know
+	call
+	step   int
+	waits  []string // for these feeds, while others hold them
 	answer chan error
 }
 
-const tellAsked feedtest.Point = "tell asked"
+// gate holds up every call that a node makes of the store or the bus, until
+// the scheduler lets it go on.
+type gate struct {
+	mu     sync.Mutex
+	step   int       // of the world
+	parked []*parked // in the order of their calls
+	open   bool      // calls are no longer held up
+	faults []error
+}
 
-func (g *gate) pass(ctx context.Context, n *node, at feedtest.Point, what string) error {
-	if n.closed.Load() {
-		g.fault(fmt.Errorf("%s: %s %s after its hub and publisher were closed", n.name, at, what))
+// pass returns when the scheduler lets the call go on, and why it fails if it does.
+func (g *gate) pass(ctx context.Context, c call, waits ...string) error {
+	if c.node.closed.Load() {
+		g.fault(fmt.Errorf("%v after its hub and publisher were closed", c))
 	}
-	if n.dead.Load() {
+	if c.node.dead.Load() {
 		return errCrashed
 	}
 	g.mu.Lock()
-	g.calls++
 	if g.open {
 		g.mu.Unlock()
 		return nil
 	}
-	p := &parked{node: n, at: at, step: g.step.Load(), key: n.name + " " + string(at) + " " + what, answer: make(chan error, 1)}
-	// A node begins one append after another, so their order is known, as is that
-	// of calls that have come here in different steps.
-	ordered := at == feedtest.AppendAsked || at == feedtest.AppendCommitted
-	for slices.ContainsFunc(g.parked, func(q *parked) bool { return p.key == q.key && (ordered || p.step != q.step) }) {
-		p.key += "'"
-	}
-	g.parked = append(g.parked, p)
+	p := &parked{call: c, step: g.step, waits: waits, answer: make(chan error, 1)}
+	g.park(p)
 	g.mu.Unlock()
 	select {
 	case err := <-p.answer:
@@ -68,10 +113,36 @@ func (g *gate) pass(ctx context.Context, n *node, at feedtest.Point, what string
 	}
 }
 
+// park puts p in its place. A node begins one append after another, so their
+// order is known, as is that of calls that have come here in different steps.
+func (g *gate) park(p *parked) {
+	ordered := p.at <= appendCommitted
+	for {
+		i, found := slices.BinarySearchFunc(g.parked, p.call, func(q *parked, c call) int { return q.compare(c) })
+		if !found || !ordered && g.parked[i].step == p.step {
+			g.parked = slices.Insert(g.parked, i, p)
+			return
+		}
+		p.again++
+	}
+}
+
 func (g *gate) fault(err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.faults = append(g.faults, err)
+}
+
+func (g *gate) next() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.step++
+}
+
+func (g *gate) now() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.step
 }
 
 func (g *gate) remove(which func(*parked) bool) (removed []*parked) {
@@ -87,34 +158,22 @@ func (g *gate) remove(which func(*parked) bool) (removed []*parked) {
 	return removed
 }
 
-// keys returns the keys of what is held up, sorted, each once.
-func (g *gate) keys() []string {
+// calls returns what is held up, in order, each once, as far as it may go on.
+func (g *gate) calls(free func(*parked) bool) []call {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	keys := make([]string, len(g.parked))
-	for i, p := range g.parked {
-		keys[i] = p.key
-	}
-	slices.Sort(keys)
-	return slices.Compact(keys)
-}
-
-// at returns the point where the calls with this key are held up, or "" if
-// there are none any more.
-func (g *gate) at(key string) feedtest.Point {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	calls := make([]call, 0, len(g.parked))
 	for _, p := range g.parked {
-		if p.key == key {
-			return p.at
+		if n := len(calls); (n == 0 || calls[n-1] != p.call) && (free == nil || free(p)) {
+			calls = append(calls, p.call)
 		}
 	}
-	return ""
+	return calls
 }
 
-// release lets the calls with this key go on, or fail.
-func (g *gate) release(key string, err error) {
-	for _, p := range g.remove(func(p *parked) bool { return p.key == key }) {
+// release lets the calls that are equal to c go on, or fail.
+func (g *gate) release(c call, err error) {
+	for _, p := range g.remove(func(p *parked) bool { return p.call == c }) {
 		p.answer <- err
 	}
 }
@@ -132,72 +191,15 @@ func (g *gate) heal() {
 	g.mu.Lock()
 	g.open = true
 	g.mu.Unlock()
-	for _, key := range g.keys() {
-		g.release(key, nil)
+	for _, c := range g.calls(nil) {
+		g.release(c, nil)
 	}
 }
 
 // failure is how a call fails that has come as far as this.
-func failure(at feedtest.Point) error {
-	if at == feedtest.AppendCommitted || at == feedtest.TrimDone {
+func failure(at point) error {
+	if at == appendCommitted || at == trimDone {
 		return fmt.Errorf("simulated: %w", feed.ErrUncertain)
 	}
 	return fmt.Errorf("simulated: %w", feed.ErrUnavailable)
-}
-
-// node is one run of one server process.
-type node struct {
-	name   string
-	hub    *feed.Hub
-	pub    *feed.Publisher
-	tail   *tail
-	dead   atomic.Bool // crashed: nothing that it still does is seen by anybody
-	closed atomic.Bool // hub and publisher have been closed
-	ending bool        // a regular end has begun
-
-	mu   sync.Mutex
-	gone map[string]uint64 // the events of a feed before the id were trimmed here
-}
-
-func (n *node) noteTrim(name string, before uint64) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.gone[name] = max(n.gone[name], before)
-}
-
-func (n *node) trimmed(name string) uint64 {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.gone[name]
-}
-
-// startNode starts a node in the slot.
-func (w *world) startNode(slot int) {
-	w.runs++
-	n := &node{name: fmt.Sprintf("n%d.%d", slot, w.runs), gone: make(map[string]uint64)}
-	n.tail = &tail{world: w, node: n, broken: make(chan error)}
-	var store feed.Keeper = w.store.Through(func(ctx context.Context, c feedtest.Call) error {
-		return w.gate.pass(ctx, n, c.At, fmt.Sprint(strings.Join(c.Feeds, ","), " after ", c.After))
-	})
-	var bus feed.Bus = n.tail
-	if w.plan.store != nil {
-		store = w.plan.store(store)
-	}
-	if w.plan.bus != nil {
-		bus = w.plan.bus(bus)
-	}
-	n.hub = feed.NewHub(store, bus, feed.HubOptions{Memory: 1, Logger: quiet})
-	n.pub = feed.NewPublisher(store, n.hub, bus, feed.PublisherOptions{Logger: quiet})
-	w.nodes[slot] = n
-}
-
-// endNode closes a node's parts in order. They end by themselves if the node
-// has crashed; otherwise the scheduler has to let its calls go on.
-func (w *world) endNode(n *node) {
-	n.ending = true
-	w.ending.Go(func() {
-		n.pub.Close()
-		n.hub.Close()
-		n.closed.Store(true)
-	})
 }

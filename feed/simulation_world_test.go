@@ -2,10 +2,11 @@ package feed_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,12 +17,13 @@ import (
 	"github.com/rejoin/rejoin/feed/feedtest"
 )
 
-var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
+var quiet = slog.New(slog.DiscardHandler)
 
 // plan is what a seed's world is made of, and what may happen in it.
 type plan struct {
 	nodes, feeds, readers, writers, steps int
-	large                                 int // bytes of ballast in an event
+	large                                 int // bytes of an event; 0 for a few
+	groups                                int // percent of readers that follow all feeds as one
 	rollbacks                             bool
 	trims                                 bool
 	honest                                bool // the bus does not lie
@@ -30,11 +32,22 @@ type plan struct {
 	digest                                bool // keep what every step has led to
 	keys                                  bool // writers repeat themselves, and make conditions
 	closes                                bool
+	locks                                 bool // others hold feeds, and append to them
+	signals                               bool // the bus carries signals, and nodes ephemeral events
+	retention                             bool
+	retain                                feed.Rule
+	blind                                 bool // hubs don't compare their feeds with the store
 
-	store func(feed.Keeper) feed.Keeper // puts something broken in the way
-	bus   func(feed.Bus) feed.Bus
-	trim  func(w *world, n *node, name string, before uint64) error
+	// What puts something broken in the way.
+	store  func(*world, feed.Keeper) feed.Keeper
+	bus    func(feed.Bus) feed.Bus
+	next   func(nextFunc) nextFunc
+	answer func(feed.Result, error) (feed.Result, error)
+	trim   func(w *world, n *node, name string, before uint64) error
 }
+
+// retainEvery is the time between two rounds of a retention.
+const retainEvery = 3 * time.Second
 
 func newPlan(rng *rand.Rand) plan {
 	p := plan{
@@ -42,7 +55,7 @@ func newPlan(rng *rand.Rand) plan {
 		feeds:     1 + rng.IntN(3),
 		readers:   2 + rng.IntN(4),
 		writers:   1 + rng.IntN(3),
-		steps:     40 + rng.IntN(200),
+		steps:     40 + rng.IntN(40)*rng.IntN(6),
 		rollbacks: rng.IntN(5) == 0,
 		trims:     rng.IntN(2) == 0,
 		honest:    rng.IntN(3) == 0,
@@ -50,13 +63,20 @@ func newPlan(rng *rand.Rand) plan {
 		slow:      rng.IntN(4) == 0,
 		keys:      rng.IntN(2) == 0,
 		closes:    rng.IntN(3) == 0,
+		locks:     rng.IntN(3) == 0,
+		signals:   rng.IntN(3) == 0,
+		retention: rng.IntN(5) == 0,
 		trim: func(_ *world, n *node, name string, before uint64) error {
-			return n.hub.Trim(context.Background(), name, before)
+			return n.hub.Trim(context.WithValue(context.Background(), byHand{}, true), name, before)
 		},
 	}
-	if rng.IntN(3) == 0 {
+	switch rng.IntN(3) {
+	case 0:
 		p.feeds, p.large = 1, 4096+rng.IntN(8192)
+	case 1:
+		p.feeds, p.groups = 2+rng.IntN(2), 60
 	}
+	p.retain = feed.Rule{Feeds: "f*", Events: uint64(rng.IntN(20)), Age: time.Duration(rng.IntN(3)*20) * time.Second}
 	return p
 }
 
@@ -67,20 +87,24 @@ type world struct {
 	plan    plan
 	rng     *rand.Rand // for the scheduler alone
 	gate    gate
+	locks   locks
 	store   *feedtest.Store
 	checker *feedtest.Checker
 	began   time.Time
 
 	feeds   []string
-	nodes   []*node // nil where none runs
+	nodes   []*node // by slot; nil where none runs
 	readers []*reader
 	writers []*writer
 	runs    int
+	drafts  int
 	ending  sync.WaitGroup
+	alive   atomic.Pointer[[]*node] // those that run
 
-	storeDown bool
-	busDown   bool
-	through   atomic.Pointer[carrier] // hands over at once what is told, when all is well
+	storeState, busState state
+	through              atomic.Pointer[carrier] // hands over at once what is told, when all is well
+	copies               []feedtest.Copy         // of the store, which may be put in its place
+	replaced             atomic.Int64            // how often that was done
 
 	streamMu sync.Mutex
 	stream   map[string][]feed.Event // what the bus keeps of each feed
@@ -91,9 +115,22 @@ type world struct {
 	refusedMu sync.Mutex
 	refused   map[string]error // data that must not have been stored
 
-	trace   []string
+	spoken spoken
+
+	trace   []line
 	digests []string
 }
+
+// state is what the store or the bus is in.
+type state int
+
+const (
+	up state = iota
+	down
+	frozen // it takes calls and does not answer
+)
+
+func (s state) String() string { return [...]string{"up", "down", "frozen"}[s] }
 
 // newWorld returns the world of a seed. alter, if not nil, changes its plan.
 func newWorld(seed uint64, alter func(*plan)) *world {
@@ -101,12 +138,14 @@ func newWorld(seed uint64, alter func(*plan)) *world {
 	w := &world{
 		plan:    newPlan(rng),
 		rng:     rng,
+		locks:   locks{held: make(map[string]*lock)},
 		store:   feedtest.NewStore(),
 		checker: feedtest.NewChecker(),
 		began:   time.Now(),
 		stream:  make(map[string][]feed.Event),
 		batches: make(map[string][]uint64),
 		refused: make(map[string]error),
+		spoken:  spoken{drafts: make(map[string]feed.Draft)},
 	}
 	if alter != nil {
 		alter(&w.plan)
@@ -117,14 +156,13 @@ func newWorld(seed uint64, alter func(*plan)) *world {
 		w.feeds = append(w.feeds, fmt.Sprint("f", i))
 	}
 	for i := range w.plan.readers {
-		r := &reader{name: fmt.Sprint("r", i), feed: w.anyFeed()}
-		r.follower = w.checker.Follow(r.name, r.feed)
-		w.readers = append(w.readers, r)
+		w.addReader(fmt.Sprint("r", i))
 	}
 	for i := range w.plan.writers {
 		w.writers = append(w.writers, &writer{name: fmt.Sprint("w", i)})
 	}
 	w.nodes = make([]*node, w.plan.nodes)
+	w.alive.Store(new([]*node))
 	for slot := range w.nodes {
 		w.startNode(slot)
 	}
@@ -140,9 +178,28 @@ func (w *world) committed(events []feed.Event) {
 	w.batches[last.Feed] = append(w.batches[last.Feed], last.ID)
 }
 
+// line is one of the trace. It is put into words if somebody wants to read it.
+type line struct {
+	at     time.Duration
+	format string
+	args   []any
+}
+
+func (l line) String() string {
+	return fmt.Sprintf("%9.3fs ", l.at.Seconds()) + fmt.Sprintf(l.format, l.args...)
+}
+
 func (w *world) log(format string, args ...any) {
-	line := fmt.Sprintf("%9.3fs ", time.Since(w.began).Seconds()) + fmt.Sprintf(format, args...)
-	w.trace = append(w.trace, line)
+	w.trace = append(w.trace, line{time.Since(w.began), format, args})
+}
+
+// story returns the trace in words.
+func (w *world) story() string {
+	var s strings.Builder
+	for _, l := range w.trace {
+		fmt.Fprintln(&s, l)
+	}
+	return s.String()
 }
 
 // digest notes what the step has led to.
@@ -151,14 +208,16 @@ func (w *world) digest() {
 		return
 	}
 	var s strings.Builder
-	fmt.Fprintln(&s, w.trace[len(w.trace)-1], "leaves", w.gate.keys())
+	fmt.Fprintln(&s, w.trace[len(w.trace)-1], "leaves", w.gate.calls(nil))
 	for _, name := range w.feeds {
-		fmt.Fprintln(&s, name, w.bounds(name))
+		fmt.Fprintln(&s, name, w.bounds(name), w.locks.holder(name) != nil)
 	}
 	for _, r := range w.readers {
-		fmt.Fprint(&s, r.name, " at ", r.follower.Cursor())
+		for _, p := range r.parts {
+			fmt.Fprint(&s, r.name, " at ", p.follower.Cursor(), " of ", p.feed, " ")
+		}
 		if r.conn != nil {
-			fmt.Fprint(&s, " ", fmt.Sprintln(r.conn.state()))
+			fmt.Fprint(&s, fmt.Sprintln(r.conn.state()))
 		}
 		fmt.Fprintln(&s)
 	}
@@ -177,19 +236,8 @@ func (w *world) bounds(name string) feed.Bounds {
 	return all[0]
 }
 
-// alive returns the nodes that run.
-func (w *world) alive() []*node {
-	var alive []*node
-	for _, n := range w.nodes {
-		if n != nil {
-			alive = append(alive, n)
-		}
-	}
-	return alive
-}
-
 func (w *world) anyNode() *node {
-	alive := w.alive()
+	alive := w.running()
 	if len(alive) == 0 {
 		return nil
 	}
@@ -199,12 +247,21 @@ func (w *world) anyNode() *node {
 // settle waits until nothing moves without the scheduler.
 func (w *world) settle() {
 	synctest.Wait()
+	w.lookRound()
+}
+
+// lookRound sees to the connections that have ended.
+func (w *world) lookRound() {
 	for _, r := range w.readers {
 		if r.conn == nil {
 			continue
 		}
 		// What was on its way when a trim was done has arrived by now.
-		r.follower.Gone(r.conn.node.trimmed(r.feed))
+		for _, p := range r.parts {
+			if before := r.conn.node.trimmed(p.feed); before > 0 {
+				p.follower.Gone(before)
+			}
+		}
 		if _, ended, _, err := r.conn.state(); ended {
 			if !expected(err) {
 				w.gate.fault(fmt.Errorf("%s: the subscription failed: %w", r.name, err))
@@ -214,16 +271,19 @@ func (w *world) settle() {
 	}
 }
 
+// moment waits until nothing moves without the scheduler, and a little longer:
+// timers that began at different moments don't end together, in an order of
+// their own.
+func (w *world) moment() { time.Sleep(time.Duration(1 + w.rng.IntN(1000))) }
+
 // run lets the world go through its steps, heals it, and returns what went
 // wrong.
 func (w *world) run() error {
 	for range w.plan.steps {
-		w.gate.step.Add(1)
-		// An instant of its own for every step, so that timers that began in
-		// different steps don't end together, in an order of their own.
-		time.Sleep(time.Duration(1 + w.rng.IntN(1000)))
+		w.gate.next()
 		w.act()
-		w.settle()
+		w.moment()
+		w.lookRound()
 		w.digest()
 		if w.fault() != nil {
 			break
@@ -234,11 +294,13 @@ func (w *world) run() error {
 	return w.fault()
 }
 
+// fault returns what went wrong, or nil.
 func (w *world) fault() error {
 	w.gate.mu.Lock()
 	defer w.gate.mu.Unlock()
-	if len(w.gate.faults) > 0 {
-		return w.gate.faults[0]
+	if len(w.gate.faults) == 0 {
+		return w.checker.Err()
 	}
-	return w.checker.Err()
+	faults := w.gate.faults[:min(len(w.gate.faults), 5)] // the first ones tell the story
+	return errors.Join(append(slices.Clip(faults), w.checker.Err())...)
 }

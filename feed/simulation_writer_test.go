@@ -1,10 +1,10 @@
 package feed_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 
 	"github.com/rejoin/rejoin/feed"
@@ -39,6 +39,9 @@ func (w *world) publish(wr *writer, n *node, b feed.Batch) {
 	go func() {
 		defer cancel()
 		result, err := n.pub.PublishBatch(ctx, b)
+		if w.plan.answer != nil {
+			result, err = w.plan.answer(result, err)
+		}
 		w.judge(wr, n, b, result, err)
 		wr.mu.Lock()
 		defer wr.mu.Unlock()
@@ -116,15 +119,24 @@ func (w *world) allow(b feed.Batch) {
 	}
 }
 
-// ballast is what the data of large events is cut from, so that they are many
-// and cost no memory.
-var ballast = string(bytes.Repeat([]byte("0123456789abcdef"), 1024))
+// ballast is what the data of large events is cut from: each piece is another,
+// and all of them together cost no memory.
+var ballast = func() string {
+	var b []byte
+	for i := range 8000 {
+		b = fmt.Appendf(b, "%07d.", i)
+	}
+	return string(b)
+}()
 
 func (w *world) draft(wr *writer, name string) feed.Draft {
 	wr.sent++
-	d := feed.Draft{Feed: name, Data: fmt.Sprintf("%s-%d", wr.name, wr.sent)}
-	if w.plan.large > 0 {
-		d.Data += ballast[:w.plan.large]
+	d := feed.Draft{Feed: name}
+	if at := 8 * w.drafts; w.plan.large > 0 && at+w.plan.large <= len(ballast) {
+		d.Data = ballast[at : at+w.plan.large]
+		w.drafts++
+	} else {
+		d.Data = wr.name + "-" + strconv.Itoa(wr.sent)
 	}
 	if w.chance(30) {
 		d.Type = "note"
@@ -145,7 +157,7 @@ func (w *world) batch(wr *writer, name string, many int) feed.Batch {
 	}
 	if w.plan.keys && w.chance(50) {
 		wr.keys++
-		b.Key = &feed.Key{Name: fmt.Sprint(wr.name, "-", wr.keys)}
+		b.Key = &feed.Key{Name: wr.name + "-" + strconv.Itoa(wr.keys)}
 	}
 	if w.plan.keys && w.chance(20) {
 		last := w.bounds(name).Last + uint64(w.rng.IntN(3)/2)

@@ -141,8 +141,8 @@ func (c *Checker) Trimming(name string, before uint64) {
 
 // RolledBack says that the store was replaced by an older one, in which the
 // feed ends with last. What came after is still a legitimate sight for those
-// that it was on its way to. Call it when the old store can't be written any
-// more, and before anybody can see the new one.
+// that it was on its way to, and what was trimmed may be back. Call it when the
+// old store can't be written any more, and before anybody can see the new one.
 func (c *Checker) RolledBack(name string, last uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -155,6 +155,23 @@ func (c *Checker) RolledBack(name string, last uint64) {
 	}
 	r.closed = false
 	r.forgetKeys(last)
+	c.untrimmed(name)
+}
+
+// Untrimmed says that the store was replaced by an older one, in which the feed
+// holds what was trimmed since, and all else that it held.
+func (c *Checker) Untrimmed(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.untrimmed(name)
+}
+
+func (c *Checker) untrimmed(name string) {
+	for _, f := range c.followers {
+		if f.feed == name {
+			f.gone = 0
+		}
+	}
 }
 
 // Closed says that the store has closed the feed for good behind the event last.

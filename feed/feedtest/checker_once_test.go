@@ -152,6 +152,13 @@ func TestCheckerOfKeysAndCloses(t *testing.T) {
 			s.f.Opened(0)
 			s.f.Saw(events(1, 10)...)
 		}, ""},
+		{"gone, and back with an older store", func(s *story) {
+			s.trim(6)
+			s.f.Gone(6)
+			s.Untrimmed("a")
+			s.page.First, s.page.Events = 1, events(1, 10)
+			s.f.Saw(events(1, 10)...)
+		}, ""},
 		{"served too late", func(s *story) {
 			s.trim(6)
 			s.f.Saw(events(1, 3)...)

@@ -275,10 +275,8 @@ func (s *Store) page(name string, after feed.Cursor, limit feed.Limit) feed.Page
 	}
 	p := feed.Page{Bounds: h.bounds()}
 	bytes := 0
-	for _, e := range h.events {
-		if e.ID <= uint64(after) {
-			continue
-		}
+	seen := min(max(uint64(after)+1, h.first)-h.first, uint64(len(h.events)))
+	for _, e := range h.events[seen:] {
 		if len(p.Events) == limit.Events || bytes >= limit.Bytes {
 			break
 		}

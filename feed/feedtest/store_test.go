@@ -130,3 +130,32 @@ func TestStoreRefuse(t *testing.T) {
 		t.Errorf("got %v, %v", results, err)
 	}
 }
+
+// A copy knows nothing of what came after it, and neither does the store that it
+// replaces.
+func TestStoreReplace(t *testing.T) {
+	s := NewStore()
+	fill(t, s, "a", 4)
+	_ = s.Trim(t.Context(), "a", 2)
+	older := s.Copy()
+	for range 2 {
+		key := &feed.Key{Name: "k", Window: time.Hour}
+		batches := []feed.Batch{{Feed: "a", Drafts: []feed.Draft{{Feed: "a", Data: "new"}}, Key: key, Close: true}}
+		if r, err := s.Append(t.Context(), batches); err != nil || r[0].Replayed || r[0].Events[0].ID != 5 {
+			t.Fatalf("got %v, %v, want a new event 5", r, err)
+		}
+		fill(t, s, "b", 1)
+		_ = s.Trim(t.Context(), "a", 4)
+		if now := s.Copy().Bounds("a"); now != (feed.Bounds{First: 4, Last: 5, Closed: true}) {
+			t.Errorf("the store holds %v", now)
+		}
+		s.Replace(older)
+		want := feed.Bounds{First: 2, Last: 4}
+		if p := s.History("a"); p.Bounds != want || older.Bounds("a") != want || !slices.Equal(ids(p.Events), []uint64{2, 3, 4}) {
+			t.Errorf("got %v of %v, the copy has %v, want %v", ids(p.Events), p.Bounds, older.Bounds("a"), want)
+		}
+		if b := s.History("b").Bounds; b != feed.Unwritten || older.Bounds("b") != feed.Unwritten {
+			t.Errorf("b is %v, and %v in the copy", b, older.Bounds("b"))
+		}
+	}
+}

@@ -1,0 +1,234 @@
+package feed_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rejoin/rejoin/feed"
+)
+
+// access is the world's store as one node sees it: every call is held up on its
+// way there, and on its way back.
+type access struct {
+	world *world
+	node  *node
+}
+
+var _ feed.Keeper = access{}
+
+func (a access) pass(ctx context.Context, at point, name string, after feed.Cursor) error {
+	return a.world.gate.pass(ctx, call{node: a.node, at: at, feeds: name, after: uint64(after)})
+}
+
+func (a access) ID() string { return a.world.store.ID() }
+
+func (a access) Close() error { return nil }
+
+// Append locks the feeds between giving out numbers and committing. What others
+// have locked is waited for, or refused as busy.
+func (a access) Append(ctx context.Context, batches []feed.Batch) ([]feed.Result, error) {
+	w := a.world
+	feeds, waits := feedsOf(batches)
+	c := call{node: a.node, at: appendAsked, feeds: strings.Join(feeds, ",")}
+	if err := w.gate.pass(ctx, c, waits...); err != nil {
+		return nil, err
+	}
+	mine := &lock{node: a.node}
+	results := make([]feed.Result, len(batches))
+	free := make([]feed.Batch, 0, len(batches))
+	for i, b := range batches {
+		if w.locks.take(b, mine) {
+			free = append(free, b)
+		} else {
+			results[i].Err = feed.ErrBusy
+		}
+	}
+	c.at = appendNumbered
+	err := w.gate.pass(ctx, c)
+	if err != nil {
+		w.locks.leave(mine)
+		return nil, err
+	}
+	stored, err := w.store.Append(ctx, free)
+	w.locks.leave(mine)
+	if err != nil {
+		return nil, err
+	}
+	c.at = appendCommitted
+	if err := w.gate.pass(ctx, c); err != nil {
+		return nil, err
+	}
+	for i := range results {
+		if results[i].Err == nil {
+			results[i], stored = stored[0], stored[1:]
+		}
+	}
+	return results, nil
+}
+
+// feedsOf returns the feeds that batches are for, and of which of them they wait
+// for who holds them.
+func feedsOf(batches []feed.Batch) (feeds, waits []string) {
+	for _, b := range batches {
+		feeds = append(feeds, b.Feed)
+		if !b.NoWait {
+			waits = append(waits, b.Feed)
+		}
+	}
+	slices.Sort(feeds)
+	return slices.Compact(feeds), waits
+}
+
+func (a access) Read(ctx context.Context, name string, after feed.Cursor, limit feed.Limit) (feed.Page, error) {
+	if err := a.pass(ctx, readAsked, name, after); err != nil {
+		return feed.Page{}, err
+	}
+	p, _ := a.world.store.Read(ctx, name, after, limit)
+	return p, a.pass(ctx, readAnswered, name, after)
+}
+
+func (a access) Bounds(ctx context.Context, feeds []string) ([]feed.Bounds, error) {
+	sorted := feeds
+	if len(feeds) > 1 {
+		sorted = slices.Sorted(slices.Values(feeds))
+	}
+	what := strings.Join(sorted, ",")
+	if err := a.pass(ctx, boundsAsked, what, 0); err != nil {
+		return nil, err
+	}
+	all, _ := a.world.store.Bounds(ctx, feeds)
+	return all, a.pass(ctx, boundsAnswered, what, 0)
+}
+
+func (a access) Seek(ctx context.Context, name string, t time.Time) (feed.Cursor, error) {
+	if err := a.pass(ctx, seekAsked, name, 0); err != nil {
+		return 0, err
+	}
+	c, _ := a.world.store.Seek(ctx, name, t)
+	return c, a.pass(ctx, seekAnswered, name, 0)
+}
+
+func (a access) List(ctx context.Context, prefix, after string, limit int) (feed.Listing, error) {
+	if err := a.pass(ctx, listAsked, prefix, 0); err != nil {
+		return feed.Listing{}, err
+	}
+	return a.world.store.List(ctx, prefix, after, limit)
+}
+
+// byHand marks the context of a trim that no retention has asked for.
+type byHand struct{}
+
+func (a access) Trim(ctx context.Context, name string, before uint64) error {
+	if err := a.pass(ctx, trimAsked, name, feed.Cursor(before)); err != nil {
+		return err
+	}
+	if ctx.Value(byHand{}) == nil {
+		a.world.judgeTrim(name, before)
+	}
+	a.world.checker.Trimming(name, before)
+	_ = a.world.store.Trim(ctx, name, before)
+	return a.pass(ctx, trimDone, name, feed.Cursor(before))
+}
+
+func (a access) Sweep(ctx context.Context, limit int, window time.Duration) (bool, error) {
+	if err := a.pass(ctx, sweepAsked, "", 0); err != nil {
+		return false, err
+	}
+	return a.world.store.Sweep(ctx, limit, window)
+}
+
+func (a access) Alone(ctx context.Context, fn func(context.Context) error) (bool, error) {
+	mine := &lock{node: a.node}
+	if !a.world.locks.take(feed.Batch{Feed: "retention"}, mine) {
+		return false, nil
+	}
+	defer a.world.locks.leave(mine)
+	return true, fn(ctx)
+}
+
+// judgeTrim holds a trim of a retention to its rule.
+func (w *world) judgeTrim(name string, before uint64) {
+	p := w.store.History(name)
+	rule := w.plan.retain
+	for _, e := range p.Events {
+		tooMany := rule.Events > 0 && e.ID+rule.Events <= p.Last
+		tooOld := rule.Age > 0 && time.Since(e.Time) > rule.Age
+		if e.ID < before && !tooMany && !tooOld {
+			w.gate.fault(fmt.Errorf("retention trims %s before %d of %d, and with it event %d, which is to be kept", name, before, p.Last, e.ID))
+			return
+		}
+	}
+}
+
+// lock is a transaction that holds feeds: a node's append, or somebody else's.
+type lock struct {
+	node   *node        // nil for somebody else's
+	drafts []feed.Draft // that it appends, then
+}
+
+// locks says who holds which feed.
+type locks struct {
+	mu   sync.Mutex
+	open bool // nobody holds anything any more
+	held map[string]*lock
+}
+
+// take locks the batch's feed, and says whether it could.
+func (l *locks) take(b feed.Batch, by *lock) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open {
+		return true
+	}
+	if held := l.held[b.Feed]; held != nil && held != by {
+		return false
+	}
+	l.held[b.Feed] = by
+	return true
+}
+
+// leave unlocks what by holds.
+func (l *locks) leave(by *lock) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for name, held := range l.held {
+		if held == by {
+			delete(l.held, name)
+		}
+	}
+}
+
+// free says whether nobody holds any of the feeds.
+func (l *locks) free(feeds []string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !slices.ContainsFunc(feeds, func(name string) bool { return l.held[name] != nil })
+}
+
+// holder returns who holds the feed, or nil.
+func (l *locks) holder(name string) *lock {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.held[name]
+}
+
+// haunt has a crashed node's append hold the feed until the store has noticed.
+func (l *locks) haunt(name string, n *node) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if held := l.held[name]; held != nil && held.node == n {
+		l.held[name] = &lock{}
+	}
+}
+
+// release ends all locks, for good.
+func (l *locks) release() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open = true
+	clear(l.held)
+}
