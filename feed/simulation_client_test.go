@@ -19,6 +19,7 @@ import (
 type reader struct {
 	name   string
 	group  bool
+	lane   bool // a group is read by way of a lane
 	parts  []*part
 	opened atomic.Bool // a first time, so that it has cursors
 	conn   *conn
@@ -36,7 +37,7 @@ func (w *world) addReader(name string) {
 	r := &reader{name: name, group: len(w.feeds) > 1 && w.chance(w.plan.groups)}
 	feeds := []string{w.anyFeed()}
 	if r.group {
-		feeds = w.feeds
+		feeds, r.lane = w.feeds, w.chance(60)
 	}
 	for _, name := range feeds {
 		r.parts = append(r.parts, &part{feed: name, follower: w.checker.Follow(r.name, name)})
@@ -145,11 +146,26 @@ func (c *conn) subscribe(ctx context.Context, starts []start) (subs []*feed.Subs
 	for i, s := range starts {
 		all[i] = feed.Start{Feed: c.reader.parts[i].feed, From: s.from}
 	}
+	if c.reader.lane {
+		r := &onLane{lane: c.node.hub.NewLane()}
+		g, err := r.lane.SubscribeAll(ctx, all, r)
+		if err != nil {
+			return nil, nil, err
+		}
+		return subscriptions(g), r.next(g), nil
+	}
 	g, err := c.node.hub.SubscribeAll(ctx, all)
 	if err != nil {
 		return nil, nil, err
 	}
-	return g.Subscriptions(), g.Next, nil
+	return subscriptions(g), g.Next, nil
+}
+
+func subscriptions(g *feed.Group) (all []*feed.Subscription) {
+	for i := range g.Size() {
+		all = append(all, g.At(i))
+	}
+	return all
 }
 
 func (c *conn) follow(ctx context.Context, starts []start) error {
