@@ -17,7 +17,12 @@ type lane struct {
 	wheel   wheel
 	ring    *ring // nil where the kernel takes no batches
 	now     time.Duration
+	staged  time.Duration // since when there is something in the batch
 }
+
+// batchWait is how long a write may wait for others while the lane has sockets to
+// look after.
+const batchWait = 2 * time.Millisecond
 
 func newLane(hub *feed.Hub, o Options) *lane {
 	l := &lane{feed: hub.NewLane(), clock: o.Now, now: o.Now()}
@@ -39,10 +44,13 @@ func (l *lane) loop(stop <-chan struct{}) {
 		l.now = l.clock()
 		more := l.feed.Step()
 		l.wheel.advance(l.now, (*Socket).Ready)
-		if more {
+		if more && l.now-l.staged < batchWait {
 			continue
 		}
 		l.submit()
+		if more {
+			continue
+		}
 		var ticks <-chan time.Time
 		if l.sockets.Load() > 0 {
 			ticks = tick.C
@@ -61,7 +69,9 @@ func (l *lane) stage(s *Socket, b []byte) {
 	if l.ring.full() {
 		l.submit()
 	}
-	s.staged = true
+	if s.staged = true; l.ring.empty() {
+		l.staged = l.now
+	}
 	l.ring.add(s, b)
 }
 

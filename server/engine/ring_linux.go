@@ -138,6 +138,8 @@ func (r *ring) close() {
 	_ = syscall.Close(r.fd)
 }
 
+func (r *ring) empty() bool { return len(r.staged) == 0 }
+
 func (r *ring) full() bool { return len(r.staged) == ringWrites }
 
 func (r *ring) add(s *Socket, b []byte) { r.staged = append(r.staged, staged{s, b}) }

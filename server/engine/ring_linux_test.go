@@ -1,0 +1,163 @@
+//go:build !386 && !s390x
+
+package engine
+
+import (
+	"errors"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// aRing returns a ring, and says whether the kernel lets this process have one:
+// then nothing else may be in its way.
+func aRing(t *testing.T) (*ring, bool) {
+	t.Helper()
+	r, err := openRing()
+	if errors.Is(err, syscall.ENOSYS) || errors.Is(err, syscall.EPERM) {
+		if newRing() != nil {
+			t.Error("a ring where the kernel has none")
+		}
+		t.Logf("the kernel refuses rings to this process: %v", err)
+		return nil, false
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.close)
+	return r, true
+}
+
+// TestRingProbe: a ring that this kernel has is found sound, and leaves nothing
+// behind. A probe that says no for the wrong reason costs a third of the speed, and
+// nobody notices.
+func TestRingProbe(t *testing.T) {
+	if _, ok := aRing(t); !ok {
+		return
+	}
+	before := descriptors(t)
+	for range 20 {
+		r := newRing()
+		if r == nil {
+			t.Fatal("the ring is not sound")
+		}
+		r.close()
+	}
+	if after := descriptors(t); after > before {
+		t.Errorf("%d descriptors, %d before", after, before)
+	}
+}
+
+// TestRingBatch: in a batch, each write has a result of its own, whatever becomes
+// of its neighbours: those that fail must not take the rest with them, nor their
+// results.
+func TestRingBatch(t *testing.T) {
+	r, ok := aRing(t)
+	if !ok {
+		return
+	}
+	pair := func() (ours, theirs int) {
+		fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { syscall.Close(fds[0]) })
+		return fds[0], fds[1]
+	}
+	good, reader := pair()
+	defer syscall.Close(reader)
+	left, gone := pair()
+	syscall.Close(gone)
+	full, unread := pair()
+	defer syscall.Close(unread)
+	for err := error(nil); err == nil; {
+		_, err = send(full, make([]byte, 1<<16))
+	}
+	kinds := []struct {
+		fd   int
+		err  error
+		make func(*sqe)
+	}{
+		{good, nil, nil},
+		{-1, syscall.EBADF, nil},
+		{left, syscall.EPIPE, nil},
+		{full, syscall.EAGAIN, nil},
+		// The kernel stops in the middle of the batch.
+		{good, syscall.EINVAL, func(e *sqe) { e.op = 255 }},
+	}
+	data := make([]byte, ringWrites)
+	for i := range data {
+		data[i] = byte(i)
+	}
+	for round := range 3 {
+		for i := range ringWrites {
+			kind := kinds[i%len(kinds)]
+			r.prepare(i, kind.fd, data[i:i+1])
+			if kind.make != nil {
+				kind.make(&r.sqes[(*r.sqTail+uint32(i))&r.sqMask])
+			}
+		}
+		done := make(chan struct{})
+		go func() { defer close(done); r.enter(ringWrites) }()
+		select {
+		case <-done:
+		case <-time.After(10 * time.Second):
+			t.Fatal("the batch does not end")
+		}
+		seen := make([]int, ringWrites)
+		r.reap(func(i, n int, err error) {
+			kind := kinds[i%len(kinds)]
+			if seen[i]++; !errors.Is(err, kind.err) || (err == nil) != (n == 1) {
+				t.Errorf("round %d, write %d: %d, %v; want %v", round, i, n, err, kind.err)
+			}
+		})
+		var want []byte
+		for i, n := range seen {
+			if n != 1 {
+				t.Errorf("round %d, write %d has %d results", round, i, n)
+			}
+			if i%len(kinds) == 0 {
+				want = append(want, byte(i))
+			}
+		}
+		got := make([]byte, 2*ringWrites)
+		if n, err := syscall.Read(reader, got); err != nil || string(got[:n]) != string(want) {
+			t.Errorf("round %d: read % x (%v), want % x", round, got[:max(n, 0)], err, want)
+		}
+	}
+}
+
+// TestBatchOfAllKinds: the lane tells each socket of a batch its own result.
+func TestBatchOfAllKinds(t *testing.T) {
+	overBoth(t, Options{WriteTimeout: time.Minute}, func(w *world) {
+		const streams, size = 90, 512 << 10
+		var all []*script
+		for n := range streams {
+			s, client := w.stream(64 << 10)
+			all = append(all, s)
+			switch n % 3 {
+			case 1:
+				client.Close() // before it is written to, or in between, or after
+			case 2:
+				defer func() { demand(w.t, "a full one", client, n, size) }()
+			}
+		}
+		for n, s := range all {
+			if n%3 == 2 {
+				s.say(nil, numbered(n, 0, size))
+			} else {
+				s.say(nil, []byte("x"))
+			}
+		}
+		for n, s := range all {
+			switch n % 3 {
+			case 0:
+				await(w.t, "written", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.written == 1 })
+			case 1:
+				_ = s.ended()
+			case 2:
+				s.say(errors.New("done"))
+			}
+		}
+	})
+}
