@@ -208,7 +208,6 @@ func TestOpenRefusesDamagedTables(t *testing.T) {
 
 // Characters that mean something in a URI mean nothing in a path.
 func TestOpenPaths(t *testing.T) {
-	t.Parallel()
 	for _, name := range []string{
 		"a b.db", "what?.db", "mode=ro?mode=memory", "50%.db", "%41.db", "a#b.db", "a&b=c.db", "a+b.db",
 		"ü\U0001F680.db", "file:x.db", "'quoted\".db", `back\slash.db`, "\xff.db", "no suffix",
