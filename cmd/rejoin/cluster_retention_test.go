@@ -72,6 +72,9 @@ func TestClusterRetention(t *testing.T) {
 		time.Sleep(50 * time.Millisecond) // until the other node has taken over
 	}
 	took := time.Since(began)
+	for len(w.nodes()) < 2 && time.Since(began) < 30*time.Second {
+		time.Sleep(20 * time.Millisecond) // a round may fall between two looks, and there will be another
+	}
 	r.judgeBrief()
 	stop()
 	w.stop()
