@@ -57,6 +57,7 @@ func TestTokenExpires(t *testing.T) {
 // TestTokenExpiresWithoutAStore: a stream that waits for the store does not
 // outlive its token either.
 func TestTokenExpiresWithoutAStore(t *testing.T) {
+	t.Parallel()
 	n, bearer := brief(t, func(s feed.Store) feed.Store { return away{s} })
 	f := n.follow(events, bearer)
 	f.want(control("feed.expired", `{"reason":"token"}`, ""))

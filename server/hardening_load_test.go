@@ -176,6 +176,7 @@ func TestDeepJSON(t *testing.T) {
 
 // TestBombs: a few bytes that become gigabytes.
 func TestBombs(t *testing.T) {
+	t.Parallel()
 	n := start(t, server.Options{}, nil)
 	var bomb bytes.Buffer
 	w := gzip.NewWriter(&bomb)

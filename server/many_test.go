@@ -84,6 +84,7 @@ func TestManyContract(t *testing.T) { eachStore(t, testManyContract) }
 func testManyContract(t *testing.T) {
 	for _, test := range manyContract {
 		t.Run(test.sentence, func(t *testing.T) {
+			t.Parallel()
 			n := startSubscribed(t)
 			n.expect(test, "/v1/events?"+test.path)
 		})

@@ -145,6 +145,7 @@ func (d document) send(t *testing.T, op operation, c call, n *node) (*http.Respo
 // their answers to the document. Every status that is documented has to come,
 // and everything else that is.
 func TestOpenAPIAnswers(t *testing.T) {
+	t.Parallel()
 	d := readDocument(t)
 	operations := d.operations(t)
 	byID := map[string]operation{}

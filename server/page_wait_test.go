@@ -171,6 +171,7 @@ func TestWaitsCount(t *testing.T) {
 
 // TestWaitOfATokenThatExpires: it ends with the token.
 func TestWaitOfATokenThatExpires(t *testing.T) {
+	t.Parallel()
 	n := guarded(t, auth.Options{Key: secret}, server.Options{})
 	token, err := auth.Sign(auth.Options{Key: secret}, auth.Rights{Subscribe: []string{"chat"}}, 3*time.Second)
 	if err != nil {

@@ -67,6 +67,7 @@ func TestWalk(t *testing.T) {
 
 // TestPageBytes: large events make short pages, which lose none.
 func TestPageBytes(t *testing.T) {
+	t.Parallel()
 	n := start(t, server.Options{}, nil)
 	small, large := "x", strings.Repeat("x", 59_000) // 71 large ones are less than 4 MiB, 72 more
 	for i := range 600 {

@@ -254,6 +254,7 @@ func TestPublishContract(t *testing.T) { eachStore(t, testPublishContract) }
 func testPublishContract(t *testing.T) {
 	for _, test := range publishContract {
 		t.Run(test.sentence, func(t *testing.T) {
+			t.Parallel()
 			n := startOn(t, newKeeper(t), server.Options{BatchEvents: 5, BatchBytes: 130_000})
 			for _, x := range test.exchanges {
 				n.post(x)

@@ -39,6 +39,8 @@ func newPostgres(t testing.TB) feed.Keeper {
 }
 
 // eachStore runs a test on each kind of store: what a client sees is the same.
+// The test must not be parallel itself, for newKeeper is everybody's; its
+// subtests may.
 func eachStore(t *testing.T, run func(t *testing.T)) {
 	defer func() { newKeeper = newSQLite }()
 	for name, open := range map[string]func(testing.TB) feed.Keeper{"sqlite": newSQLite, "postgres": newPostgres} {

@@ -126,6 +126,7 @@ func TestSubscribeContract(t *testing.T) { eachStore(t, testSubscribeContract) }
 func testSubscribeContract(t *testing.T) {
 	for _, test := range subscribeContract {
 		t.Run(test.sentence, func(t *testing.T) {
+			t.Parallel()
 			n := startSubscribed(t)
 			n.expect(test, "/v1/feeds/"+test.path)
 		})

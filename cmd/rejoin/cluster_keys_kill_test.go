@@ -23,6 +23,7 @@ var keyKills = flag.Int("key-kills", 6, "how many nodes the tests of keys kill")
 // had an answer to, with its key, on whichever node: so also between the commit
 // and the answer. In the end each key is there once, under what was answered.
 func TestClusterKeysKill(t *testing.T) {
+	t.Parallel()
 	t.Run("postgres", func(t *testing.T) {
 		c := newClusterOn(t, storagetest.SharedPostgres(t).NewDatabase(t))
 		c.redis = storagetest.StartRedis(t)

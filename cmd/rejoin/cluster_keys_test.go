@@ -12,6 +12,7 @@ import (
 // TestClusterKeyAtOnce has a hundred publishers use one key at the same moment,
 // on two nodes: one of them stores, and all get the same answer.
 func TestClusterKeyAtOnce(t *testing.T) {
+	t.Parallel()
 	const publishers, rounds = 100, 3
 	c := newCluster(t)
 	c.start(2)

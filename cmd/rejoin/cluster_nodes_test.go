@@ -7,6 +7,7 @@ import "testing"
 // the order in which Redis is told is not, so that Redis refuses some: that is
 // counted, and costs nobody an event.
 func TestClusterOrder(t *testing.T) {
+	t.Parallel()
 	const publishers, events = 16, 25
 	c := newCluster(t)
 	c.start(3)

@@ -25,7 +25,10 @@ func TestClusterPostgresRestart(t *testing.T) {
 		"immediate": func(t testing.TB, p *storagetest.Postgres) { p.Stop(t, storagetest.Immediate) },
 		"killed":    func(t testing.TB, p *storagetest.Postgres) { p.Kill(t) },
 	} {
-		t.Run(name, func(t *testing.T) { testPostgresRestart(t, stop) })
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // each waits for a server of its own
+			testPostgresRestart(t, stop)
+		})
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 // connected, to whichever node, in the order in which a node takes them, and
 // leaves every cursor where it is.
 func TestClusterEphemeral(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	c.start(2)
 	c.mustPublish(c.nodes[0], "chat", "stored")

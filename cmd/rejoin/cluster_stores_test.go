@@ -65,6 +65,7 @@ func TestClusterKill(t *testing.T) {
 // TestClusterApart has two stores with feeds of the same names share a Redis,
 // and nothing else.
 func TestClusterApart(t *testing.T) {
+	t.Parallel()
 	one := newCluster(t)
 	other := newClusterOn(t, storagetest.SharedPostgres(t).NewDatabase(t))
 	other.redis = one.redis
@@ -89,6 +90,7 @@ func TestClusterApart(t *testing.T) {
 // has the old one's streams: nobody may get anything old. It does so on SQLite
 // with one node, which Redis serves as well, and on Postgres.
 func TestClusterStoreReplaced(t *testing.T) {
+	t.Parallel()
 	t.Run("sqlite", func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "rejoin.db")
 		testReplaced(t, "sqlite:"+path, 1, func() {
@@ -170,6 +172,7 @@ func TestClusterPassword(t *testing.T) {
 // it is not ready, refuses publishes, and does not let a browser's EventSource
 // give up. When Postgres is there, it serves.
 func TestClusterStoreAbsent(t *testing.T) {
+	t.Parallel()
 	postgres := storagetest.StartPostgres(t)
 	c := newClusterOn(t, postgres.NewDatabase(t))
 	c.redis = storagetest.StartRedis(t)

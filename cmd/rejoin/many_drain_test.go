@@ -14,6 +14,7 @@ import (
 // feeds, all of which are published to: the streams move to the other node, and
 // nobody misses anything.
 func TestManyDrain(t *testing.T) {
+	t.Parallel()
 	const subscribers = 10
 	c := newCluster(t)
 	c.start(2, "REJOIN_DRAIN_WINDOW=1s", "REJOIN_SUBSCRIBE_RETRY=20ms")
@@ -87,6 +88,7 @@ func demandBlind(t *testing.T, r *manyRaw, histories map[string]history, before 
 // publishers who repeat, with a key, what got no answer, and followed on one
 // connection each by subscribers who come back to either node.
 func TestManyKill(t *testing.T) {
+	t.Parallel()
 	const kills, subscribers = 4, 3
 	c := newCluster(t)
 	c.start(2)

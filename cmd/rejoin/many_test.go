@@ -35,6 +35,7 @@ const (
 // all the while. Each gets of each feed exactly 1 to N, in order, in the bytes
 // that the feed's history has.
 func TestManyFeeds(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	for range 2 {
 		n := serveNode(t, built(t, *manyPlain), c.store, c.redis.URL(), "REJOIN_SUBSCRIBE_RETRY=20ms")

@@ -15,6 +15,7 @@ import (
 )
 
 func TestBus(t *testing.T) {
+	t.Parallel()
 	storagetest.TestBus(t, func(t *testing.T) storagetest.Joiner {
 		b := NewBus()
 		return func(*testing.T) feed.Bus { return b }
@@ -22,6 +23,7 @@ func TestBus(t *testing.T) {
 }
 
 func TestSignals(t *testing.T) {
+	t.Parallel()
 	storagetest.TestSignals(t, func(t *testing.T) storagetest.Joiner {
 		b := NewBus()
 		return func(*testing.T) feed.Bus { return b }
@@ -29,6 +31,7 @@ func TestSignals(t *testing.T) {
 }
 
 func TestNodes(t *testing.T) {
+	t.Parallel()
 	storagetest.TestCluster(t, func() feed.Store { return feedtest.NewStore() }, func(t *testing.T) storagetest.Joiner {
 		b := NewBus()
 		return func(*testing.T) feed.Bus { return b }

@@ -87,6 +87,7 @@ func TestBusy(t *testing.T) {
 // An append that waits goes on as soon as the feed is free, with the number that
 // follows what was stored meanwhile.
 func TestWaits(t *testing.T) {
+	t.Parallel()
 	url := storagetest.SharedPostgres(t).NewDatabase(t)
 	s := start(t, url, Options{LockTimeout: 30 * time.Second})
 	publish(t, s, "chat", "1")
@@ -123,6 +124,7 @@ func TestWaits(t *testing.T) {
 // However many feeds are held, and however many appends wait for them, the
 // appends to other feeds go through.
 func TestWaitersLeaveRoom(t *testing.T) {
+	t.Parallel()
 	url := storagetest.SharedPostgres(t).NewDatabase(t)
 	s := start(t, url, Options{LockTimeout: time.Minute, PublishConns: 3})
 	for i := range 6 {
@@ -160,6 +162,7 @@ func TestWaitersLeaveRoom(t *testing.T) {
 // Nodes that append to the same feeds, in any order, never stop each other for
 // good, and nothing is lost or stored twice.
 func TestManyNodes(t *testing.T) {
+	t.Parallel()
 	url := storagetest.SharedPostgres(t).NewDatabase(t)
 	var mu sync.Mutex
 	told := newLedger()
@@ -211,6 +214,7 @@ func TestManyNodes(t *testing.T) {
 }
 
 func TestGates(t *testing.T) {
+	t.Parallel()
 	g := newGates()
 	leave, err := g.enter(t.Context(), nil, []string{"a", "c"})
 	if err != nil {

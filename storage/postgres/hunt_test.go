@@ -18,6 +18,7 @@ import (
 // at once, for a while. Nobody stops another for good, which Postgres would end
 // with an error, and everything is as it was answered.
 func TestHunt(t *testing.T) {
+	t.Parallel()
 	const lasts, window = 3 * time.Second, 400 * time.Millisecond
 	url := storagetest.SharedPostgres(t).NewDatabase(t)
 	h := &hunt{events: make(map[eventName]feed.Event), answers: make(map[keyName][]answer), window: window}

@@ -15,6 +15,7 @@ import (
 
 // Appends leave rows behind of feeds that nothing was stored in.
 func TestListLeavesOutUnwritten(t *testing.T) {
+	t.Parallel()
 	url := storagetest.SharedPostgres(t).NewDatabase(t)
 	s := start(t, url, Options{})
 	wantStored(t, give(t, s, closing(on("closed", "1"))))
@@ -43,6 +44,7 @@ func TestListLeavesOutUnwritten(t *testing.T) {
 
 // What nobody would name a feed may be asked for, and Postgres takes not all of it.
 func TestListStrangeNames(t *testing.T) {
+	t.Parallel()
 	s := start(t, storagetest.SharedPostgres(t).NewDatabase(t), Options{})
 	for _, name := range []string{"a", "ab", "b"} {
 		publish(t, s, name, "x")
@@ -64,6 +66,7 @@ func TestListStrangeNames(t *testing.T) {
 // The pages of a busy feed's row are full of its old versions if appends cannot
 // update it in place.
 func TestAppendsUpdateInPlace(t *testing.T) {
+	t.Parallel()
 	url := storagetest.SharedPostgres(t).NewDatabase(t)
 	s := start(t, url, Options{PublishConns: 2})
 	var updates, inPlace int
@@ -84,6 +87,7 @@ func TestAppendsUpdateInPlace(t *testing.T) {
 // A trim waits for a feed that is held, up to the lock timeout, and so moves the
 // bound of the feed as it is by then.
 func TestTrimWaits(t *testing.T) {
+	t.Parallel()
 	url := storagetest.SharedPostgres(t).NewDatabase(t)
 	impatient, s := start(t, url, Options{LockTimeout: 100 * time.Millisecond}), start(t, url, Options{LockTimeout: 20 * time.Second})
 	publish(t, s, "chat", "1")
@@ -118,6 +122,7 @@ func TestTrimWaits(t *testing.T) {
 // Feeds that somebody holds are left for another time, and do not keep the
 // others from being swept.
 func TestSweepLeavesOutHeld(t *testing.T) {
+	t.Parallel()
 	url := storagetest.SharedPostgres(t).NewDatabase(t)
 	s := start(t, url, Options{})
 	const feeds = 10
@@ -244,6 +249,7 @@ func timed(took []time.Duration) timing {
 // When the session that holds the lock is lost, another node may run its own: the
 // first learns that its time is over.
 func TestAloneEndsWithItsSession(t *testing.T) {
+	t.Parallel()
 	url := storagetest.SharedPostgres(t).NewDatabase(t)
 	a, b := start(t, url, Options{}), start(t, url, Options{})
 	began := time.Now()
@@ -268,6 +274,7 @@ func TestAloneEndsWithItsSession(t *testing.T) {
 
 // Close ends what runs alone, and waits for it.
 func TestCloseEndsAlone(t *testing.T) {
+	t.Parallel()
 	url := storagetest.SharedPostgres(t).NewDatabase(t)
 	s := openStore(t, url, Options{})
 	running, ended := make(chan struct{}), make(chan error, 1)

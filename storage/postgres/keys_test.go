@@ -71,6 +71,7 @@ func wantReplayed(t testing.TB, r feed.Result, events []feed.Event) {
 // Somebody's long transaction holds a feed. A key of it that is known is
 // answered all the same; one that is not waits as the feed's events do.
 func TestKeyOfBusyFeed(t *testing.T) {
+	t.Parallel()
 	url := storagetest.SharedPostgres(t).NewDatabase(t)
 	s := start(t, url, Options{LockTimeout: 600 * time.Millisecond})
 	known, both := keyed("known", on("held", "1")), keyed("both", several("1", "free", "held"))
@@ -119,6 +120,7 @@ func TestKeyOfBusyFeed(t *testing.T) {
 
 // A key of batches for several feeds is held by another node's transaction.
 func TestBusyKey(t *testing.T) {
+	t.Parallel()
 	url := storagetest.SharedPostgres(t).NewDatabase(t)
 	s := start(t, url, Options{LockTimeout: 10 * time.Second})
 	elsewhere := connect(t, url)
@@ -163,6 +165,7 @@ func TestBusyKey(t *testing.T) {
 // Batches that have no feed in common come to two nodes with the same key at once:
 // one of them is stored.
 func TestKeyOfDifferentFeeds(t *testing.T) {
+	t.Parallel()
 	url := storagetest.SharedPostgres(t).NewDatabase(t)
 	nodes := []*Store{start(t, url, Options{}), start(t, url, Options{})}
 	const keys, calls = 5, 40
@@ -194,6 +197,7 @@ func TestKeyOfDifferentFeeds(t *testing.T) {
 // A node is cut off between COMMIT and its answer, and nobody can be asked. The
 // repeat through another node gets what was stored, once.
 func TestKeyAfterUnknownOutcome(t *testing.T) {
+	t.Parallel()
 	p := storagetest.StartPostgres(t)
 	proxy := newProxy(t, p.Addr())
 	url := p.NewDatabase(t)
@@ -224,6 +228,7 @@ func TestKeyAfterUnknownOutcome(t *testing.T) {
 // The answer to a COMMIT is lost, of batches that store no event among others:
 // what became of them is found out.
 func TestLostAnswerWithoutEvents(t *testing.T) {
+	t.Parallel()
 	p := storagetest.StartPostgres(t)
 	proxy := newProxy(t, p.Addr())
 	url := p.NewDatabase(t)
@@ -263,6 +268,7 @@ func TestLostAnswerWithoutEvents(t *testing.T) {
 
 // What the id of a transaction cannot tell, what it closed can, or its key.
 func TestVerdictsWithoutEvents(t *testing.T) {
+	t.Parallel()
 	url := storagetest.SharedPostgres(t).NewDatabase(t)
 	s := start(t, url, Options{})
 	publish(t, s, "open", "1")

@@ -16,6 +16,7 @@ func TestMain(m *testing.M) {
 }
 
 func TestStore(t *testing.T) {
+	t.Parallel()
 	storagetest.TestStore(t, func(t *testing.T) storagetest.Opener {
 		url := storagetest.SharedPostgres(t).NewDatabase(t)
 		return func(t *testing.T) feed.Store { return openStore(t, url, Options{}) }
@@ -23,6 +24,7 @@ func TestStore(t *testing.T) {
 }
 
 func TestNodes(t *testing.T) {
+	t.Parallel()
 	storagetest.TestNodes(t, func(t *testing.T) storagetest.Opener {
 		url := storagetest.SharedPostgres(t).NewDatabase(t)
 		return func(t *testing.T) feed.Store { return openStore(t, url, Options{}) }

@@ -13,6 +13,7 @@ import (
 
 // A database of the first version, with what it can hold, goes on where it was.
 func TestMigratesFirstVersion(t *testing.T) {
+	t.Parallel()
 	url := storagetest.SharedPostgres(t).NewDatabase(t)
 	firstVersion(t, url)
 	for _, sql := range []string{

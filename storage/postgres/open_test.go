@@ -18,6 +18,7 @@ import (
 
 // Nodes of one application start together, on a database that none has seen.
 func TestOpenTogether(t *testing.T) {
+	t.Parallel()
 	url := storagetest.SharedPostgres(t).NewDatabase(t)
 	ids := make([]string, 8)
 	var opening sync.WaitGroup
@@ -49,6 +50,7 @@ func TestOpenTogether(t *testing.T) {
 
 // Every store has an id of its own, or a new one would meet an old one's streams.
 func TestID(t *testing.T) {
+	t.Parallel()
 	p := storagetest.SharedPostgres(t)
 	a, b := start(t, p.NewDatabase(t), Options{}), start(t, p.NewDatabase(t), Options{})
 	if a.ID() == b.ID() {
@@ -57,6 +59,7 @@ func TestID(t *testing.T) {
 }
 
 func TestNewerSchema(t *testing.T) {
+	t.Parallel()
 	url := storagetest.SharedPostgres(t).NewDatabase(t)
 	start(t, url, Options{})
 	execute(t, url, "INSERT INTO rejoin.versions (version_id, is_applied) VALUES (99, true)")
@@ -64,6 +67,7 @@ func TestNewerSchema(t *testing.T) {
 }
 
 func TestWrongEncoding(t *testing.T) {
+	t.Parallel()
 	p := storagetest.SharedPostgres(t)
 	// A name of its own: the server may be one that others use.
 	name := "rejoin_latin1_" + strings.ToLower(filepath.Base(t.TempDir())) + time.Now().Format("150405")
@@ -75,6 +79,7 @@ func TestWrongEncoding(t *testing.T) {
 // What no waiting mends ends the start, what may pass does not, and neither
 // tells the password.
 func TestOpenErrors(t *testing.T) {
+	t.Parallel()
 	p := storagetest.StartPostgres(t)
 	p.Exec(t, "postgres", "CREATE ROLE poor LOGIN PASSWORD 'hunter2'")
 	p.Exec(t, "postgres", "REVOKE ALL ON DATABASE postgres FROM PUBLIC")
@@ -121,6 +126,7 @@ func TestOpenErrors(t *testing.T) {
 
 // A role that may not create schemas is enough once the schema is there.
 func TestGivenSchema(t *testing.T) {
+	t.Parallel()
 	p := storagetest.StartPostgres(t)
 	p.Exec(t, "postgres", "CREATE ROLE app LOGIN PASSWORD 'secret'")
 	p.Exec(t, "postgres", "CREATE SCHEMA rejoin AUTHORIZATION app")
@@ -131,6 +137,7 @@ func TestGivenSchema(t *testing.T) {
 // A standby is behind its primary: what it answers may be older than what was
 // acknowledged. It may be promoted, so the error is one to wait on.
 func TestStandby(t *testing.T) {
+	t.Parallel()
 	p := storagetest.StartPostgres(t)
 	url := p.NewDatabase(t)
 	s := start(t, url, Options{})
@@ -156,6 +163,7 @@ func TestStandby(t *testing.T) {
 // An acknowledged event has to be on the disk, even where somebody has told the
 // database that commits need not be, and whenever they tell it.
 func TestDurableCommits(t *testing.T) {
+	t.Parallel()
 	p := storagetest.StartPostgres(t)
 	u := p.NewDatabase(t)
 	parsed, err := url.Parse(u)
@@ -182,6 +190,7 @@ func TestDurableCommits(t *testing.T) {
 }
 
 func TestSessions(t *testing.T) {
+	t.Parallel()
 	s := start(t, storagetest.SharedPostgres(t).NewDatabase(t), Options{LockTimeout: 3 * time.Second, StatementTimeout: 7 * time.Second})
 	for name, want := range map[string]string{
 		"application_name": "rejoin publish", "lock_timeout": "3s", "statement_timeout": "7s",

@@ -14,6 +14,7 @@ import (
 // The answer to a COMMIT is lost, and it was done: the append says so, with the
 // events as they are stored.
 func TestLostAnswer(t *testing.T) {
+	t.Parallel()
 	p := storagetest.StartPostgres(t)
 	proxy := newProxy(t, p.Addr())
 	s := start(t, proxy.url(p.NewDatabase(t)), Options{})
@@ -42,6 +43,7 @@ func TestLostAnswer(t *testing.T) {
 // The COMMIT itself is lost: nothing was stored, and the append says that, with
 // the server left in the dark about the connection or not.
 func TestLostCommit(t *testing.T) {
+	t.Parallel()
 	p := storagetest.StartPostgres(t)
 	proxy := newProxy(t, p.Addr())
 	s := start(t, proxy.url(p.NewDatabase(t)), Options{})
@@ -74,6 +76,7 @@ func TestLostCommit(t *testing.T) {
 
 // Nobody can be asked within the time: only then is the outcome unknown.
 func TestUnknownOutcome(t *testing.T) {
+	t.Parallel()
 	p := storagetest.StartPostgres(t)
 	proxy := newProxy(t, p.Addr())
 	s := start(t, proxy.url(p.NewDatabase(t)), Options{OutcomeTimeout: 300 * time.Millisecond})
@@ -91,6 +94,7 @@ func TestUnknownOutcome(t *testing.T) {
 
 // What the id of a transaction cannot tell, the events can.
 func TestVerdicts(t *testing.T) {
+	t.Parallel()
 	url := storagetest.SharedPostgres(t).NewDatabase(t)
 	s := start(t, url, Options{})
 	events := publish(t, s, "chat", "1", "2", "3")

@@ -87,6 +87,7 @@ func appendThrough(t *testing.T, s *Store, die func(), how string) {
 // A restart while nothing goes on leaves every pooled connection dead. No call
 // may fail for that.
 func TestDeadConnections(t *testing.T) {
+	t.Parallel()
 	p := storagetest.StartPostgres(t)
 	s := start(t, p.NewDatabase(t), Options{})
 	restart := map[string]func(){
@@ -156,6 +157,7 @@ func TestServerDown(t *testing.T) {
 // A server that is frozen answers nothing and breaks nothing off. Calls end
 // nevertheless, and what they say holds once it goes on.
 func TestServerFrozen(t *testing.T) {
+	t.Parallel()
 	p := storagetest.StartPostgres(t)
 	s := start(t, p.NewDatabase(t), Options{
 		LockTimeout: time.Second, StatementTimeout: time.Second, ConnectTimeout: time.Second, OutcomeTimeout: time.Second,
@@ -197,6 +199,7 @@ func TestServerFrozen(t *testing.T) {
 // A storm of replays holds every connection for replays, and appends and bounds
 // go on.
 func TestReplaysDoNotStarve(t *testing.T) {
+	t.Parallel()
 	url := storagetest.SharedPostgres(t).NewDatabase(t)
 	s := start(t, url, Options{ReplayConns: 2})
 	publish(t, s, "chat", "1")

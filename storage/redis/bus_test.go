@@ -11,6 +11,7 @@ import (
 )
 
 func TestBus(t *testing.T) {
+	t.Parallel()
 	url := storagetest.RedisURL(t)
 	storagetest.TestBus(t, func(t *testing.T) storagetest.Joiner {
 		o := redis.Options{StoreID: rand.Text(), Prefix: "test"}
@@ -19,6 +20,7 @@ func TestBus(t *testing.T) {
 }
 
 func TestSignals(t *testing.T) {
+	t.Parallel()
 	url := storagetest.RedisURL(t)
 	storagetest.TestSignals(t, func(t *testing.T) storagetest.Joiner {
 		o := redis.Options{StoreID: rand.Text(), Prefix: "test"}
@@ -27,6 +29,7 @@ func TestSignals(t *testing.T) {
 }
 
 func TestNodes(t *testing.T) {
+	t.Parallel()
 	url := storagetest.RedisURL(t)
 	storagetest.TestCluster(t, func() feed.Store { return feedtest.NewStore() }, func(t *testing.T) storagetest.Joiner {
 		o := options()

@@ -113,7 +113,7 @@ func TestCluster(t *testing.T) {
 			flows(t, teller, n, name)
 		}
 		if s := n.bus.Stats(); s.Reconnects > 0 {
-			t.Errorf("stats: %+v", s)
+			t.Errorf("stats: %+v\n%s", s, n.log)
 		}
 	})
 	t.Run("the slot of the signals moves", func(t *testing.T) {

@@ -76,6 +76,7 @@ func damages(c *goredis.Client) []damage {
 // What somebody does to our keys by hand reaches no subscriber, and ends with
 // the next event at the latest.
 func TestDamage(t *testing.T) {
+	t.Parallel()
 	server := storagetest.StartRedis(t)
 	c := direct(t, server.URL())
 	for _, test := range damages(c) {
@@ -118,6 +119,7 @@ func TestDamage(t *testing.T) {
 // A store that was set back to an older state meets its own future in Redis:
 // events that never happened, under ids that are given again.
 func TestRollback(t *testing.T) {
+	t.Parallel()
 	server := storagetest.StartRedis(t)
 	o := options()
 	teller, n := pair(t, server.URL(), o, "chat")

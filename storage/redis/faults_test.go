@@ -265,6 +265,7 @@ func TestReplica(t *testing.T) {
 
 // Stores, and prefixes, keep their events to themselves.
 func TestApart(t *testing.T) {
+	t.Parallel()
 	url := storagetest.RedisURL(t)
 	o := options()
 	other, prefix := o, o
@@ -294,6 +295,7 @@ func TestApart(t *testing.T) {
 
 // A budget that is used up before it begins costs nothing and proves nothing.
 func TestTellWithoutBudget(t *testing.T) {
+	t.Parallel()
 	b := open(t, storagetest.RedisURL(t), options())
 	defer b.Close()
 	ctx, cancel := context.WithCancel(t.Context())

@@ -14,6 +14,7 @@ import (
 // Nodes that write to one feed overtake each other between commit and tell.
 // Redis refuses what comes late, and readers get it from the store.
 func TestOvertaking(t *testing.T) {
+	t.Parallel()
 	server := storagetest.StartRedis(t)
 	o := options()
 	n := join(t, newWorld(), server.URL(), o, "chat")
@@ -53,6 +54,7 @@ func TestOvertaking(t *testing.T) {
 // A node that is held up until the wake stream has been trimmed past it is
 // told that it missed something.
 func TestTrimmedPast(t *testing.T) {
+	t.Parallel()
 	server := storagetest.StartRedis(t)
 	o := options()
 	o.Shards = 1
@@ -105,6 +107,7 @@ func TestStreamsEnd(t *testing.T) {
 
 // A bus that is closed leaves nothing behind.
 func TestNothingLeft(t *testing.T) {
+	t.Parallel()
 	server := storagetest.StartRedis(t)
 	before := runtime.NumGoroutine()
 	for range 10 {

@@ -23,6 +23,7 @@ import (
 )
 
 func TestLogin(t *testing.T) {
+	t.Parallel()
 	const secret, other = "s3cret/with#odd@signs", "wr0ng"
 	server := storagetest.StartRedis(t, "--requirepass", secret)
 	o := options()
@@ -68,6 +69,7 @@ func allow(t *testing.T, server *storagetest.Redis, rules ...any) {
 
 // A password that is changed while the bus runs ends up in no log either.
 func TestLoginLost(t *testing.T) {
+	t.Parallel()
 	server := storagetest.StartRedis(t, "--requirepass", "s3cret")
 	teller, n := pair(t, server.URL(), options(), "chat")
 	flows(t, teller, n, "chat")
@@ -131,6 +133,7 @@ func TestURLs(t *testing.T) {
 }
 
 func TestTLS(t *testing.T) {
+	t.Parallel()
 	certFile, keyFile, pool := certificate(t)
 	server := storagetest.StartRedis(t, "--tls-cert-file", certFile, "--tls-key-file", keyFile,
 		"--tls-ca-cert-file", certFile, "--tls-auth-clients", "no", "--requirepass", "s3cret")

@@ -82,6 +82,7 @@ func keysChild(path string, out io.Writer) error {
 // What was published with a key and killed before its answer is there once,
 // however often it is repeated, and a sweep that was cut short goes on.
 func TestKillKeys(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "store.db")
 	type answer struct {
 		n  int

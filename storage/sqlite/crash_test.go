@@ -89,6 +89,7 @@ func runAndKill(t *testing.T, child, path string, lines int, f func(line string)
 // What was acknowledged is there after kill -9, and the next start needs no
 // help: neither the lock nor the log stands in its way.
 func TestKill(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "store.db")
 	acknowledged := make(map[string]map[uint64]string)
 	for round := range 5 {
@@ -143,6 +144,7 @@ func checkFeed(t *testing.T, s *Store, name string, acknowledged map[uint64]stri
 
 // A second process is refused, as long as the first lives.
 func TestSecondProcess(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "store.db")
 	s := openStore(t, path)
 	cmd := command(t, "open", path)

@@ -70,6 +70,7 @@ func writeAt(t *testing.T, path string, offset int64, data []byte) {
 }
 
 func TestOpenRefuses(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name  string
 		path  string // below the test's directory, unless set by make
@@ -181,6 +182,7 @@ func TestOpenUnderEndedContext(t *testing.T) {
 
 // Damage is noticed at the start where it costs nothing to look.
 func TestOpenRefusesDamagedTables(t *testing.T) {
+	t.Parallel()
 	for _, table := range []string{"store", "feeds", "events", "keys", "goose_db_version"} {
 		path := filepath.Join(t.TempDir(), "store.db")
 		storeFile(t, path)
@@ -250,6 +252,7 @@ func TestOpenPaths(t *testing.T) {
 
 // A first start that was cut short, wherever, is no obstacle to the second.
 func TestOpenAfterCutShort(t *testing.T) {
+	t.Parallel()
 	for name, statements := range map[string][]string{
 		"an empty file":         nil,
 		"marked":                {query("set_mark")},

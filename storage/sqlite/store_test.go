@@ -17,6 +17,7 @@ import (
 )
 
 func TestStore(t *testing.T) {
+	t.Parallel()
 	storagetest.TestStore(t, func(t *testing.T) storagetest.Opener {
 		path := filepath.Join(t.TempDir(), "store.db")
 		return func(t *testing.T) feed.Store { return openStore(t, path) }

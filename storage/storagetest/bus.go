@@ -35,7 +35,10 @@ func TestBus(t *testing.T, fresh func(t *testing.T) Joiner) {
 		{"tell with nobody there", testNobodyThere},
 	}
 	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) { test.run(t, fresh(t)) })
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			test.run(t, fresh(t))
+		})
 	}
 }
 

@@ -30,6 +30,7 @@ func TestCluster(t *testing.T, newStore func() feed.Store, fresh func(t *testing
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			test.run(t, &cluster{t: t, store: newStore(), join: fresh(t)})
 		})
 	}

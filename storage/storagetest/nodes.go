@@ -23,6 +23,7 @@ func TestNodes(t *testing.T, fresh func(t *testing.T) Opener) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			open := fresh(t)
 			test.run(t, keep(t, open), keep(t, open))
 		})

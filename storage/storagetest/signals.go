@@ -33,7 +33,10 @@ func TestSignals(t *testing.T, fresh func(t *testing.T) Joiner) {
 		{"signal on a closed bus", testSignalClosed},
 	}
 	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) { test.run(t, fresh(t)) })
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			test.run(t, fresh(t))
+		})
 	}
 }
 

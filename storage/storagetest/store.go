@@ -28,7 +28,10 @@ type test struct {
 func TestStore(t *testing.T, fresh func(t *testing.T) Opener) {
 	tests := slices.Concat(storeTests, keyTests, conditionTests, keeperTests)
 	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) { test.run(t, fresh(t)) })
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			test.run(t, fresh(t))
+		})
 	}
 }
 
