@@ -164,6 +164,13 @@ func (l *DeliveryLog) Reached(feed string) uint64 {
 	return 0
 }
 
+// Feeds returns the feeds that the client has asked for.
+func (l *DeliveryLog) Feeds() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.feeds[:len(l.feeds):len(l.feeds)]
+}
+
 // entry is a record, read back.
 type entry struct {
 	kind   byte

@@ -28,6 +28,7 @@ const (
 	Unfinished       = "unfinished"   // the client never got all
 	Late             = "late"         // more delay than the bound
 	BadStream        = "bad stream"   // not what a stream may carry
+	BadAnswer        = "bad answer"   // not what a publish may be answered
 	Overreached      = "overreached"  // the client itself asked for what it had not seen
 	Unread           = "unread store" // nobody looked what the store holds
 )
@@ -94,6 +95,9 @@ func (r *Recording) Judge() *Report {
 	defer r.mu.Unlock()
 	j := &judge{Recording: r, truths: make(map[string]*truth), faults: r.faults, delays: make(map[string]*FaultDelays)}
 	j.report.Feeds, j.report.Clients = len(r.feeds), len(r.clients)
+	for _, f := range r.found {
+		j.find(f)
+	}
 	for _, name := range sortedKeys(r.feeds) {
 		j.truths[name] = j.judgeFeed(r.feeds[name])
 	}

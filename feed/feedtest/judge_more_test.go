@@ -49,6 +49,16 @@ func TestJudgeExcuses(t *testing.T) {
 	}
 }
 
+// TestJudgeFound: what others found counts as what it found itself.
+func TestJudgeFound(t *testing.T) {
+	r := soundScript().play()
+	found := Finding{Kind: BadAnswer, Feed: "b", Detail: "a 409"}
+	r.Found(found)
+	if report := r.Judge(); report.Violations != 1 || report.Findings[0] != found {
+		t.Errorf("got %+v", report.Findings)
+	}
+}
+
 // TestJudgeDelays: deliveries are counted under all that was broken meanwhile.
 func TestJudgeDelays(t *testing.T) {
 	s := soundScript()

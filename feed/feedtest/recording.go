@@ -27,6 +27,7 @@ type Recording struct {
 	feeds   map[string]*sent
 	clients []*DeliveryLog
 	faults  []Fault
+	found   []Finding
 }
 
 // NewRecording returns a recording that begins now.
@@ -166,6 +167,14 @@ func (r *Recording) Broken(f Fault) {
 	r.faults = append(r.faults, f)
 }
 
+// Found adds a finding that was made elsewhere, such as an answer to a publish
+// that no server may give.
+func (r *Recording) Found(f Finding) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.found = append(r.found, f)
+}
+
 // Holds says which bounds a feed has in the end. What it holds follows by
 // [Recording.Held].
 func (r *Recording) Holds(feed string, first, last uint64) {
@@ -183,18 +192,6 @@ func (r *Recording) Held(feed string, id uint64, sum Sum) {
 		h.wrong = id
 	}
 	h.sums = append(h.sums, sum)
-}
-
-// Newest returns the largest id that a feed has acknowledged.
-func (r *Recording) Newest(feed string) (id uint64) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, e := range r.feed(feed).keys {
-		for _, acked := range e.ids {
-			id = max(id, acked)
-		}
-	}
-	return id
 }
 
 // since returns a time as the recording's logs have it.
