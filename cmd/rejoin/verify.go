@@ -74,6 +74,7 @@ type verification struct {
 	json                     bool
 	out, notes               io.Writer
 
+	client    *http.Client // for what is neither published nor followed
 	recording *feedtest.Recording
 	names     []string
 	witnesses []*witness
@@ -109,7 +110,7 @@ func (v *verification) check() error {
 // run publishes and follows for the time that was asked for, or until it is
 // interrupted, and judges what happened.
 func (v *verification) run(ctx context.Context) error {
-	v.recording, v.began = feedtest.NewRecording(), time.Now()
+	v.client, v.recording, v.began = newClient(), feedtest.NewRecording(), time.Now()
 	v.recording.Retention = true // the deployment may have rules of its own
 	publishing, stopPublishing := context.WithTimeout(ctx, v.lasts)
 	defer stopPublishing()

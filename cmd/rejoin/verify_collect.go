@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -22,17 +23,34 @@ func (v *verification) collect(ctx context.Context) error {
 	for _, w := range v.witnesses {
 		w.hurry.Store(true)
 	}
-	client := newClient()
+	for known := map[string]uint64(nil); ; {
+		last, err := v.readAll(ctx)
+		if err != nil {
+			return err
+		}
+		if maps.Equal(last, known) {
+			return nil // who has not arrived is found out by the judge
+		}
+		// What was given up may still be on its way into the store.
+		known = last
+		for !v.arrived(last) && sleep(ctx, 50*time.Millisecond) == nil {
+		}
+		if sleep(ctx, 200*time.Millisecond) != nil {
+			return nil
+		}
+	}
+}
+
+// readAll reads all feeds, and returns their last ids.
+func (v *verification) readAll(ctx context.Context) (map[string]uint64, error) {
 	last := make(map[string]uint64)
 	for _, name := range v.names {
 		var err error
-		if last[name], err = v.read(ctx, client, name); err != nil {
-			return fmt.Errorf("read what %s holds: %w", name, err)
+		if last[name], err = v.read(ctx, name); err != nil {
+			return nil, fmt.Errorf("read what %s holds: %w", name, err)
 		}
 	}
-	for !v.arrived(last) && sleep(ctx, 50*time.Millisecond) == nil {
-	}
-	return nil // who has not arrived is found out by the judge
+	return last, nil
 }
 
 func (v *verification) arrived(last map[string]uint64) bool {
@@ -47,9 +65,9 @@ func (v *verification) arrived(last map[string]uint64) bool {
 }
 
 // read reads all of a feed into the recording, from any of the servers.
-func (v *verification) read(ctx context.Context, client *http.Client, name string) (last uint64, err error) {
+func (v *verification) read(ctx context.Context, name string) (last uint64, err error) {
 	for attempt := 0; ; attempt++ {
-		last, err = holdings(ctx, client, v.urls[attempt%len(v.urls)], name, v.recording)
+		last, err = holdings(ctx, v.client, v.urls[attempt%len(v.urls)], name, v.recording)
 		refused, _ := errors.AsType[*refusal](err)
 		if err == nil || refused != nil && !temporary(refused.status) {
 			return last, err
@@ -121,9 +139,8 @@ func getJSON(ctx context.Context, client *http.Client, from string, to any) erro
 func (v *verification) delete(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	client := newClient()
 	for _, name := range v.names {
-		if err := v.deleteOne(ctx, client, name); err != nil {
+		if err := v.deleteOne(ctx, name); err != nil {
 			v.left = reason(err)
 			v.note("the feeds %s* are left: %s", v.prefix, v.left)
 			return
@@ -131,13 +148,13 @@ func (v *verification) delete(ctx context.Context) {
 	}
 }
 
-func (v *verification) deleteOne(ctx context.Context, client *http.Client, name string) (err error) {
+func (v *verification) deleteOne(ctx context.Context, name string) (err error) {
 	for _, server := range v.urls {
 		req, err2 := http.NewRequestWithContext(ctx, http.MethodDelete, server.JoinPath("v1", "feeds", name).String(), nil)
 		if err2 != nil {
 			return err2
 		}
-		resp, err2 := client.Do(req)
+		resp, err2 := v.client.Do(req)
 		if err = err2; err != nil {
 			continue // another may be up
 		}
