@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	torturePublishers  = 6
+	torturePublishers  = 12
 	tortureSubscribers = 60
 )
 
@@ -28,8 +28,8 @@ func (s *schedule) startPublishers() (stop func()) {
 		client := tortureClient(i % 2)
 		p := &prover{
 			recording: s.recording, name: fmt.Sprintf("publisher-%d", i), feeds: s.feeds, urls: s.urls(), client: client,
-			random: rand.New(rand.NewPCG(s.seed, 100+uint64(i))), pause: 20 * time.Millisecond * slower(),
-			attempt: 2 * time.Second, patience: tortureArrives * slower(), again: 0.1, giveUp: 0.1, counts: &s.counts,
+			random: rand.New(rand.NewPCG(s.seed, 100+uint64(i))), pause: 35 * time.Millisecond * slower(),
+			attempt: 1200 * time.Millisecond, patience: tortureArrives * slower(), again: 0.1, twice: 0.1, giveUp: 0.1, counts: &s.counts,
 		}
 		work.Go(func() {
 			defer client.CloseIdleConnections()

@@ -190,9 +190,8 @@ func nodeBlows(i int) []blow {
 	on := func(name string, stops bool, lay func(n *tortureNode, d time.Duration)) blow {
 		return blow{name: "node " + name, target: fmt.Sprintf("node %d", i), bound: boundRedis, stops: stops, lay: func(w *tortureWorld, d time.Duration, _ *rand.Rand) {
 			n := w.nodes[i]
-			if lay(n, d); n.ended() {
-				n.start()
-			}
+			lay(n, d)
+			n.start()
 		}}
 	}
 	return []blow{
@@ -301,5 +300,10 @@ func fillDisk(w *tortureWorld, d time.Duration, _ *rand.Rand) {
 	time.Sleep(d)
 	if err := os.Remove(filler); err != nil {
 		w.t.Error(err)
+	}
+	for _, n := range w.nodes {
+		if n.gaveUp("the disk is full") { // it was started in the middle of this
+			n.start()
+		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 )
@@ -64,7 +65,7 @@ func setUpNamespaces() error {
 	return runAll(
 		"ip link set lo up",
 		"ip link add name bridge0 type bridge forward_delay 0",
-		"ip addr add "+bridgeAddress+"/24 dev bridge0",
+		"ip addr add "+bridgeAddress+"/16 dev bridge0",
 		"ip link set bridge0 up",
 	)
 }
@@ -85,9 +86,12 @@ type tortureNet struct {
 	pid     int // of the process that holds it
 }
 
-// newTortureNet makes the namespace number n and links it to the bridge.
-func newTortureNet(t testing.TB, n int) *tortureNet {
+var tortureNets atomic.Int32
+
+// newTortureNet makes a namespace and links it to the bridge.
+func newTortureNet(t testing.TB) *tortureNet {
 	t.Helper()
+	n := tortureNets.Add(1)
 	holder := exec.Command("sleep", "infinity")
 	holder.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
 	if err := holder.Start(); err != nil {
@@ -101,14 +105,14 @@ func newTortureNet(t testing.TB, n int) *tortureNet {
 			t.Error(err) // it goes with the namespace, sooner or later
 		}
 	})
-	net := &tortureNet{address: fmt.Sprintf("10.77.0.%d", 10+n), pid: holder.Process.Pid}
+	net := &tortureNet{address: fmt.Sprintf("10.77.%d.%d", n/200, 10+n%200), pid: holder.Process.Pid}
 	err := errors.Join(
 		runAll(
 			fmt.Sprintf("ip link add name %s type veth peer name eth0 netns %d", link, net.pid),
 			fmt.Sprintf("ip link set %s master bridge0 up", link),
 		),
 		net.run("ip link set lo up"),
-		net.run("ip addr add "+net.address+"/24 dev eth0"),
+		net.run("ip addr add "+net.address+"/16 dev eth0"),
 		net.run("ip link set eth0 up"),
 		net.run("nft add table ip torture"),
 		net.run("nft add chain ip torture in { type filter hook input priority 0 ; }"),

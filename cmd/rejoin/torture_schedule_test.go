@@ -114,8 +114,8 @@ func (s *schedule) run() *feedtest.Report {
 	}
 	work.Wait()
 	for i, n := range s.world.nodes {
-		if n.ended() {
-			s.found("node %d has ended by itself: %v", i, n.process.err)
+		if p := n.running(); ended(p) {
+			s.found("node %d has ended by itself: %v\n%s", i, p.err, p.log)
 			n.start()
 		}
 		if !n.ready(boundStore * slower()) {

@@ -140,7 +140,7 @@ func (w *tortureWorld) failure(s *schedule, r *feedtest.Report) string {
 		fmt.Fprintln(&b, f)
 	}
 	for i, n := range w.nodes {
-		lines := n.process.log.lines()
+		lines := n.running().log.lines()
 		fmt.Fprintf(&b, "node %d at %s, the end of its log:\n%s\n", i, n.url, strings.Join(lines[max(0, len(lines)-40):], "\n"))
 	}
 	return b.String()

@@ -10,6 +10,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -33,7 +35,6 @@ type tortureWorld struct {
 type tortureNode struct {
 	world   *tortureWorld
 	net     *tortureNet // nil without namespaces
-	process *process
 	address string
 	url     *url.URL
 	store   string
@@ -41,6 +42,9 @@ type tortureNode struct {
 	env     []string
 	// The ways to its servers; nil if it has none.
 	toPostgres, toRedis *tortureProxy
+
+	mu      sync.Mutex
+	process *process // the newest one
 }
 
 const tortureNodes = 3
@@ -65,7 +69,7 @@ func newTortureCluster(t *testing.T) *tortureWorld {
 	files := certificateFiles(t)
 	writeCertificate(t, files)
 	for i := range tortureNodes {
-		n := w.newNode(i)
+		n := w.newNode()
 		at := net.JoinHostPort("127.0.0.1", "0")
 		if n.net != nil {
 			at = net.JoinHostPort(bridgeAddress, "0")
@@ -101,21 +105,21 @@ func newTortureAlone(t *testing.T) *tortureWorld {
 		})
 		w.disk = dir
 	}
-	n := w.newNode(0)
+	n := w.newNode()
 	n.store, n.bus = "sqlite:"+filepath.Join(dir, "rejoin.db"), "memory"
 	w.start()
 	return w
 }
 
 // newNode makes a node that does not run yet.
-func (w *tortureWorld) newNode(i int) *tortureNode {
+func (w *tortureWorld) newNode() *tortureNode {
 	w.t.Helper()
 	n := &tortureNode{world: w, env: []string{
 		"REJOIN_AUTH_MODE=none", "REJOIN_SUBSCRIBE_WRITE_TIMEOUT=3s", "REJOIN_SUBSCRIBE_HEARTBEAT=2s", "REJOIN_DRAIN_WINDOW=500ms",
 	}}
 	n.address = net.JoinHostPort("127.0.0.1", strconv.Itoa(storagetest.FreePort(w.t)))
 	if os.Getenv(insideTorture) != "" {
-		n.net = newTortureNet(w.t, i)
+		n.net = newTortureNet(w.t)
 		n.address = net.JoinHostPort(n.net.address, "8080")
 	}
 	n.url = &url.URL{Scheme: "http", Host: n.address}
@@ -129,13 +133,25 @@ func (w *tortureWorld) start() {
 	}
 	for _, n := range w.nodes {
 		if !n.ready(30 * time.Second) {
-			w.t.Fatalf("a node does not become ready:\n%s", n.process.log)
+			w.t.Fatalf("a node does not become ready:\n%s", n.running().log)
 		}
 	}
 }
 
-// start starts a node that does not run.
+// running returns the node's process, which may have ended.
+func (n *tortureNode) running() *process {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.process
+}
+
+// start starts a node, unless it runs.
 func (n *tortureNode) start() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.process != nil && !ended(n.process) {
+		return
+	}
 	words := []string{tortureBinary(n.world.t), "serve", "--listen", n.address, "--store", n.store, "--bus", n.bus}
 	if n.net != nil {
 		words = append(n.net.enter(), words...)
@@ -145,28 +161,35 @@ func (n *tortureNode) start() {
 	n.process = launch(n.world.t, cmd)
 }
 
-// stop kills a node, or has it end in order.
-func (n *tortureNode) stop(signal syscall.Signal) {
-	_ = syscall.Kill(-n.process.cmd.Process.Pid, signal) // it may have ended
+func ended(p *process) bool {
 	select {
-	case <-n.process.done:
-	case <-time.After(15 * time.Second):
-		n.world.t.Errorf("a node does not end after %v:\n%s", signal, n.process.log)
-		n.process.kill()
-	}
-}
-
-func (n *tortureNode) signal(s syscall.Signal) {
-	_ = syscall.Kill(-n.process.cmd.Process.Pid, s) // it may have ended, which is noticed elsewhere
-}
-
-func (n *tortureNode) ended() bool {
-	select {
-	case <-n.process.done:
+	case <-p.done:
 		return true
 	default:
 		return false
 	}
+}
+
+// stop kills a node, or has it end in order.
+func (n *tortureNode) stop(signal syscall.Signal) {
+	p := n.running()
+	n.signal(signal)
+	select {
+	case <-p.done:
+	case <-time.After(15 * time.Second):
+		n.world.t.Errorf("a node does not end after %v:\n%s", signal, p.log)
+		p.kill()
+	}
+}
+
+func (n *tortureNode) signal(s syscall.Signal) {
+	_ = syscall.Kill(-n.running().cmd.Process.Pid, s) // it may have ended, which is noticed elsewhere
+}
+
+// gaveUp says whether the node has ended because of what it says.
+func (n *tortureNode) gaveUp(words string) bool {
+	p := n.running()
+	return ended(p) && p.cmd.ProcessState.ExitCode() == exitFailed && strings.Contains(p.log.String(), words)
 }
 
 // ready waits until a node is ready for traffic.

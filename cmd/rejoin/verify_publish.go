@@ -11,6 +11,7 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -30,7 +31,8 @@ type prover struct {
 	attempt   time.Duration // how long one attempt may take
 	patience  time.Duration // how long an event is attempted when its outcome stays unknown
 	again     float64       // the part of the events that is sent again although acknowledged
-	giveUp    float64       // the part that is given up when the outcome is unknown
+	twice     float64       // the part that is sent to two at the same time
+	giveUp    float64       // the part that is given up when the first attempt fails
 	counts    *proofCounts
 }
 
@@ -86,41 +88,52 @@ func (p *prover) publish(ctx context.Context, n int) error {
 	gives := p.random.Float64() < p.giveUp
 	// Late enough to be known, an outcome is worth more than a prompt end.
 	for deadline := time.Now().Add(p.patience); ; {
-		outcome, wait, err := p.try(ctx, e)
+		var twin sync.WaitGroup
+		if p.random.Float64() < p.twice {
+			u := p.anywhere()
+			twin.Go(func() { _, _ = p.try(ctx, e, u) }) // what fails for good fails here as well
+		}
+		outcome, err := p.try(ctx, e, p.anywhere())
+		twin.Wait()
 		switch {
 		case err != nil:
 			return err
 		case outcome == feedtest.Acknowledged:
 			p.counts.acknowledged.Add(1)
 			if p.random.Float64() < p.again {
-				_, _, err = p.try(ctx, e)
+				_, err = p.try(ctx, e, p.anywhere())
 			}
 			return err
-		case outcome == feedtest.Unknown && gives, time.Now().After(deadline):
+		case gives, time.Now().After(deadline):
 			return nil
 		}
-		time.Sleep(wait/2 + rand.N(wait)) // also when ctx has ended
+		time.Sleep(proofPause/2 + rand.N(proofPause)) // also when ctx has ended
 	}
 }
 
-// try makes one attempt and writes it down. It returns how long to wait before
-// another, and an error for what no attempt will change.
-func (p *prover) try(ctx context.Context, e proof) (outcome feedtest.Outcome, wait time.Duration, err error) {
+// proofPause is what lies between two attempts, on average.
+const proofPause = 100 * time.Millisecond
+
+func (p *prover) anywhere() *url.URL { return p.urls[p.random.IntN(len(p.urls))] }
+
+// try makes one attempt and writes it down. It returns an error for what no
+// attempt will change.
+func (p *prover) try(ctx context.Context, e proof, at *url.URL) (outcome feedtest.Outcome, err error) {
 	p.counts.attempts.Add(1)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.attempt)
 	defer cancel()
 	entry := feedtest.Attempt{Feed: e.feed, Key: e.key, Sum: feedtest.SumOf(e.kind, e.data)}
-	entry.Outcome, entry.ID, err = p.post(ctx, e)
+	entry.Outcome, entry.ID, err = p.post(ctx, e, at)
 	entry.At = time.Now()
 	p.recording.Attempted(entry)
-	return entry.Outcome, 100 * time.Millisecond, err
+	return entry.Outcome, err
 }
 
-func (p *prover) post(ctx context.Context, e proof) (outcome feedtest.Outcome, id uint64, err error) {
+func (p *prover) post(ctx context.Context, e proof, at *url.URL) (outcome feedtest.Outcome, id uint64, err error) {
 	// Without a connection, nothing was sent.
 	outcome = feedtest.Refused
 	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { outcome = feedtest.Unknown }}
-	to := p.urls[p.random.IntN(len(p.urls))].JoinPath("v1", "feeds", e.feed, "events")
+	to := at.JoinPath("v1", "feeds", e.feed, "events")
 	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, trace), http.MethodPost, to.String(), strings.NewReader(e.data))
 	if err != nil {
 		return outcome, 0, err
