@@ -97,21 +97,28 @@ var redisBlows = []blow{
 	onRedis("full", func(w *tortureWorld, d time.Duration) {
 		redisDo(w.redis[0], "SETRANGE", "ballast", "4000000", "x")
 		redisDo(w.redis[0], "CONFIG", "SET", "maxmemory-policy", "noeviction", "maxmemory", "2mb")
+		if answer := redisDo(w.redis[0], "SET", "more", "x"); !strings.Contains(answer, "OOM") {
+			w.t.Errorf("Redis is not full: %s", answer)
+		}
 		time.Sleep(d)
 		redisDo(w.redis[0], "CONFIG", "SET", "maxmemory", "0")
 		redisDo(w.redis[0], "DEL", "ballast")
 	}),
 	onRedis("evicting", func(w *tortureWorld, d time.Duration) {
 		redisDo(w.redis[0], "CONFIG", "SET", "maxmemory-policy", "allkeys-random")
+		before := redisInfo(w.redis[0], "stats", "evicted_keys")
 		for end := time.Now().Add(d); time.Now().Before(end); {
 			// Less than it has: something goes. Then enough for the streams to come again.
-			used := redisUsed(w.redis[0])
+			used := redisInfo(w.redis[0], "memory", "used_memory")
 			redisDo(w.redis[0], "CONFIG", "SET", "maxmemory", fmt.Sprint(max(1, used-30_000)))
 			time.Sleep(100 * time.Millisecond)
 			redisDo(w.redis[0], "CONFIG", "SET", "maxmemory", "0")
 			time.Sleep(50 * time.Millisecond)
 		}
 		redisDo(w.redis[0], "CONFIG", "SET", "maxmemory-policy", "noeviction")
+		if redisInfo(w.redis[0], "stats", "evicted_keys") == before {
+			w.t.Error("Redis has evicted nothing")
+		}
 	}),
 	onRedis("connections killed", func(w *tortureWorld, d time.Duration) {
 		for end := time.Now().Add(d); time.Now().Before(end); {
@@ -123,8 +130,12 @@ var redisBlows = []blow{
 		old, replica := w.redis[0], w.redis[1]
 		host, port, _ := strings.Cut(old.Addr(), ":")
 		redisDo(replica, "REPLICAOF", host, port)
-		for end := time.Now().Add(3 * time.Second); time.Now().Before(end) && !strings.Contains(redisDo(replica, "INFO", "replication"), "master_link_status:up"); {
+		synced := func() bool { return strings.Contains(redisDo(replica, "INFO", "replication"), "master_link_status:up") }
+		for end := time.Now().Add(5 * time.Second); time.Now().Before(end) && !synced(); {
 			time.Sleep(20 * time.Millisecond) // until it has what there is
+		}
+		if !synced() {
+			w.t.Error("the replica has not come up")
 		}
 		redisDo(replica, "REPLICAOF", "NO", "ONE")
 		time.Sleep(d) // what comes now is the tail
@@ -137,10 +148,11 @@ var redisBlows = []blow{
 	}),
 }
 
-func redisUsed(r *storagetest.Redis) (bytes int) {
-	for line := range strings.Lines(redisDo(r, "INFO", "memory")) {
-		if _, err := fmt.Sscanf(line, "used_memory:%d", &bytes); err == nil {
-			return bytes
+// redisInfo returns a number that Redis tells of itself.
+func redisInfo(r *storagetest.Redis, section, name string) (n int) {
+	for line := range strings.Lines(redisDo(r, "INFO", section)) {
+		if _, err := fmt.Sscanf(line, name+":%d", &n); err == nil {
+			return n
 		}
 	}
 	return 0
@@ -263,9 +275,12 @@ func (w *tortureWorld) netBlows(i int) []blow {
 				}
 			}
 			time.Sleep(d)
-			if err := n.heal(); err != nil {
+			lost, err := n.heal()
+			if err != nil {
 				w.t.Error(err)
 			}
+			w.partitions.Add(1)
+			w.lost.Add(int64(lost))
 		}}
 	}
 	all := []blow{

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -133,8 +134,21 @@ func (n *tortureNet) run(command string) error {
 
 // lose drops the packets that match, on their way in or out of the node.
 func (n *tortureNet) lose(chain, match string) error {
-	return n.run("nft add rule ip torture " + chain + " " + match + " drop")
+	return n.run("nft add rule ip torture " + chain + " " + match + " counter drop")
 }
 
-// heal ends all losses.
-func (n *tortureNet) heal() error { return n.run("nft flush table ip torture") }
+// heal ends all losses, and returns how many packets there were.
+func (n *tortureNet) heal() (lost int, err error) {
+	words := append(n.enter(), "nft", "list", "table", "ip", "torture")
+	out, err := exec.Command(words[0], words[1:]...).Output()
+	if err != nil {
+		return 0, fmt.Errorf("nft list: %w", err)
+	}
+	for _, found := range tortureCounters.FindAllSubmatch(out, -1) {
+		packets, _ := strconv.Atoi(string(found[1])) // it is digits
+		lost += packets
+	}
+	return lost, n.run("nft flush table ip torture")
+}
+
+var tortureCounters = regexp.MustCompile(`counter packets (\d+) `)

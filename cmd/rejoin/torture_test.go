@@ -98,6 +98,12 @@ func runTorture(t *testing.T, seed uint64, leftOut []string) {
 // tortureWorlds runs schedules on one world of each kind.
 func tortureWorlds(t *testing.T, totals *tortureTotals, enough func() bool) {
 	var cluster, alone *tortureWorld
+	defer func() {
+		// One may meet a node that is dead as well; all of them, hardly.
+		if w := cluster; w != nil && w.partitions.Load() > 3 && w.lost.Load() == 0 {
+			t.Errorf("in %d partitions, no packet was lost", w.partitions.Load())
+		}
+	}()
 	for range tortureWorldEnds {
 		if enough() || t.Failed() {
 			return // a world that failed once is not to be trusted

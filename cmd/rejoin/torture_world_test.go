@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -29,6 +30,8 @@ type tortureWorld struct {
 	disk     string                // of SQLite; empty if it cannot be filled
 	ran      int                   // schedules
 	seed     uint64                // of the first
+
+	partitions, lost atomic.Int64 // of networks, and the packets in them
 }
 
 // tortureNode is a node, which may be dead.
