@@ -81,7 +81,9 @@
 //
 // Publish with [Publisher.Publish]. Follow with [Hub.Subscribe] and a loop
 // around [Subscription.Next]; keep the subscription's cursor, and come back
-// with [After]. The examples do both. [NewRetention] trims by rules.
+// with [After]. The examples do both. Who has very many subscribers to serve
+// and can write without waiting reads on a [Lane] instead, which takes no
+// goroutine for each. [NewRetention] trims by rules.
 //
 // Close in the opposite order: the publisher, which finishes what is in
 // progress and tells the bus of it, and the retention, of which either may be
@@ -105,8 +107,10 @@
 // or the bus:
 //
 //	flights.mu > Hub.mu > log.mu
+//	Hub.mu > log.subsMu > Lane.mu
 //
-// log.subsMu, Hub.grownMu, segment.mu, flight.mu, Publisher.mu, teller.mu,
-// signals.mu, doubts.mu and outage.mu are taken alone. Of a log, users and idle
-// belong to Hub.mu, queued to Hub.grownMu, and the ephemeral events to log.mu.
+// A flight calls its waiters under flight.mu, which wake groups: flight.mu >
+// Lane.mu. segment.mu, Publisher.mu, teller.mu, signals.mu, doubts.mu and
+// outage.mu are taken alone. Of a log, users and idle belong to Hub.mu, and the
+// ephemeral events to log.mu.
 package feed

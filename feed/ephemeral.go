@@ -61,7 +61,7 @@ func (e *ephemera) rest(then time.Time) {
 
 // hint returns the oldest ephemeral event that s has not been handed.
 func (l *log) hint(s *Subscription) (d Delivery, ok bool) {
-	if l.ephemera.said.Load() == s.heard {
+	if !s.expectsHint() {
 		return Delivery{}, false
 	}
 	l.mu.Lock()
@@ -69,6 +69,9 @@ func (l *log) hint(s *Subscription) (d Delivery, ok bool) {
 	d, s.heard, ok = l.ephemera.since(s.heard)
 	return d, ok
 }
+
+// expectsHint says whether there are ephemeral events that s has not been handed.
+func (s *Subscription) expectsHint() bool { return s.log.ephemera.said.Load() != s.heard }
 
 // PublishEphemeral sends the draft to the feed's subscribers, on this node and
 // on every other that the bus reaches at this moment, and stores nothing. Its

@@ -3,6 +3,7 @@ package feed
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"time"
 )
 
@@ -16,39 +17,56 @@ type Start struct {
 // one. Each of them has a cursor and gaps of its own; there is no order between
 // feeds.
 //
-// Its methods are for one goroutine, except for Close.
+// Its methods are for one goroutine, except for Wake and Close.
 type Group struct {
-	hub   *Hub
-	subs  []*Subscription
-	ended []bool // closed, and handed out whole
-	left  int    // that have not ended
-	turn  int    // whose turn it is, so that one busy feed cannot hold up the others
-	woken chan struct{}
+	hub    *Hub
+	lane   *Lane
+	reader Reader
+	queued atomic.Bool // to be called by the lane
+	left   int32       // subscriptions that have not ended
+	turn   int32       // whose turn it is, so that one busy feed cannot hold up the others
+	subs   []Subscription
+}
+
+// single is a group of one, in one piece of memory.
+type single struct {
+	Group
+	sub [1]Subscription
 }
 
 // SubscribeAll returns subscriptions to several feeds, or none of them: then
-// the error is as of Subscribe. The feeds are not empty and all different.
+// the error is as of Subscribe. The feeds are not empty and all different. They
+// are read with Next.
 func (h *Hub) SubscribeAll(ctx context.Context, starts []Start) (*Group, error) {
-	g := &Group{
-		hub:   h,
-		subs:  make([]*Subscription, 0, len(starts)),
-		ended: make([]bool, len(starts)),
-		left:  len(starts),
-		woken: make(chan struct{}, 1),
-	}
-	if err := h.introduce(ctx, starts); err != nil {
+	return h.lane.SubscribeAll(ctx, starts, make(tokens, 1))
+}
+
+// SubscribeAll is the hub's, of a group that is read with Poll, by a reader that
+// the lane calls.
+func (l *Lane) SubscribeAll(ctx context.Context, starts []Start, reader Reader) (*Group, error) {
+	g := newGroup(len(starts))
+	g.hub, g.lane, g.reader, g.left = l.hub, l, reader, int32(len(starts))
+	if err := l.hub.introduce(ctx, starts); err != nil {
 		return nil, fmt.Errorf("subscribe: %w", err)
 	}
-	for _, start := range starts {
-		s, err := h.subscribeTo(ctx, start, g.woken)
-		if err != nil {
+	for i, start := range starts {
+		g.subs[i].group = g
+		if err := l.hub.subscribe(ctx, &g.subs[i], start); err != nil {
+			g.subs = g.subs[:i]
 			g.Close()
 			return nil, err
 		}
-		s.stirred.Store(true) // it has not been polled yet
-		g.subs = append(g.subs, s)
 	}
 	return g, nil
+}
+
+func newGroup(size int) *Group {
+	if size == 1 {
+		s := &single{}
+		s.subs = s.sub[:]
+		return &s.Group
+	}
+	return &Group{subs: make([]Subscription, size)}
 }
 
 // introduce has one call of the store say where the feeds are that nobody
@@ -77,15 +95,27 @@ func (h *Hub) introduce(ctx context.Context, starts []Start) error {
 	return h.compare(ctx, unknown)
 }
 
-// Subscriptions returns the subscriptions in the order of their starts. They
-// are read and closed by the group alone.
-func (g *Group) Subscriptions() []*Subscription { return g.subs }
+// Size returns how many subscriptions there are.
+func (g *Group) Size() int { return len(g.subs) }
+
+// At returns one of the subscriptions, which are in the order of their starts.
+// They are read and closed by the group alone.
+func (g *Group) At(index int) *Subscription { return &g.subs[index] }
 
 // Close ends all subscriptions.
 func (g *Group) Close() {
-	for _, s := range g.subs {
-		s.Close()
+	for i := range g.subs {
+		g.subs[i].Close()
 	}
+}
+
+// Wake has the reader called, and Poll asked once more. It does not wait.
+func (g *Group) Wake() {
+	if woken, waits := g.reader.(tokens); waits {
+		woken.Ready()
+		return
+	}
+	g.lane.call(g)
 }
 
 // Next returns what follows the cursor of one of the subscriptions, which is
@@ -93,24 +123,52 @@ func (g *Group) Close() {
 // and was handed out whole it returns one Delivery that says Closed; when all
 // are, ErrClosed. On a tick, the index is -1.
 func (g *Group) Next(ctx context.Context, tick <-chan time.Time) (index int, d Delivery, err error) {
-	for g.hub.ctx.Err() == nil {
-		if index, d, err = g.poll(); index >= 0 || err != nil {
+	for {
+		if index, d, err = g.Poll(); index >= 0 || err != nil {
 			return index, d, err
 		}
-		if ticked, err := g.hub.await(ctx, g.woken, tick); ticked || err != nil {
+		if ticked, err := g.await(ctx, tick); ticked || err != nil {
 			return -1, Delivery{}, err
 		}
 	}
-	return -1, Delivery{}, ErrStopped
 }
 
-// poll returns what there is at this moment, and -1 if there is nothing.
-func (g *Group) poll() (index int, d Delivery, err error) {
+// Wait returns when Poll may have something, or a value comes from tick, which
+// may be nil. It is for groups of [Hub] SubscribeAll; its errors are the context's
+// and ErrStopped.
+func (g *Group) Wait(ctx context.Context, tick <-chan time.Time) error {
+	_, err := g.await(ctx, tick)
+	return err
+}
+
+// await waits for a token, or says why it does not.
+func (g *Group) await(ctx context.Context, tick <-chan time.Time) (ticked bool, err error) {
+	woken, _ := g.reader.(tokens)
+	select {
+	case <-woken:
+		return false, nil
+	case <-tick:
+		return true, nil
+	case <-ctx.Done():
+		return false, ctx.Err()
+	case <-g.hub.ctx.Done():
+		return false, ErrStopped
+	}
+}
+
+// Poll is Next for who does not wait: if there is nothing at this moment, the
+// index is -1, and the reader is called when there is.
+func (g *Group) Poll() (index int, d Delivery, err error) {
+	if g.hub.ctx.Err() != nil {
+		return -1, Delivery{}, ErrStopped
+	}
 	for range g.subs {
-		i := g.turn
-		g.turn = (g.turn + 1) % len(g.subs)
-		s := g.subs[i]
-		if g.ended[i] || !s.stirred.Load() {
+		i := int(g.turn)
+		if g.turn++; int(g.turn) == len(g.subs) {
+			g.turn = 0
+		}
+		s := &g.subs[i]
+		if s.ended || !s.stirred.Load() {
 			continue
 		}
 		if s.closed.Load() {
@@ -119,11 +177,13 @@ func (g *Group) poll() (index int, d Delivery, err error) {
 		d, ok, err := s.poll()
 		switch {
 		case err != nil: // ErrClosed, which is all that poll returns
-			g.ended[i] = true
+			s.ended = true
 			g.left--
 			return i, Delivery{Closed: true}, nil
 		case ok:
-			s.stirred.Store(true) // there may be more
+			if !d.newest || s.expectsHint() {
+				s.stirred.Store(true)
+			}
 			return i, d, nil
 		}
 	}
@@ -131,4 +191,14 @@ func (g *Group) poll() (index int, d Delivery, err error) {
 		return -1, Delivery{}, ErrClosed
 	}
 	return -1, Delivery{}, nil
+}
+
+// Stirred says whether Poll may have something.
+func (g *Group) Stirred() bool {
+	for i := range g.subs {
+		if g.subs[i].stirred.Load() {
+			return true
+		}
+	}
+	return false
 }

@@ -46,7 +46,7 @@ func (r *rig) drain(g *feed.Group) (all []string) {
 		case i < 0:
 			return all
 		}
-		name := g.Subscriptions()[i].Feed()
+		name := g.At(i).Feed()
 		switch {
 		case d.Gap != nil:
 			all = append(all, fmt.Sprintf("%s: gap after %d, resumes %d", name, d.Gap.After, d.Gap.Resumes))

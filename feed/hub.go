@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 )
@@ -60,10 +61,8 @@ type Hub struct {
 	closed bool
 	logs   map[string]*log
 
-	grownMu sync.Mutex
-	grown   []*log        // to be woken
-	wake    chan struct{} // says that grown is not empty
-	missed  chan struct{} // asks for a verification now
+	lane   *Lane         // of subscribers that wait on goroutines of their own
+	missed chan struct{} // asks for a verification now
 
 	pages  flights[pageKey, page]
 	bounds flights[string, Bounds]
@@ -97,14 +96,14 @@ func NewHub(store Store, bus Bus, o HubOptions) *Hub {
 		memory: cmp.Or(o.Memory, 128<<20),
 		logger: cmp.Or(o.Logger, slog.Default()),
 		logs:   make(map[string]*log),
-		wake:   make(chan struct{}, 1),
 		missed: make(chan struct{}, 1),
 		doubts: doubts{more: make(chan struct{}, 1)},
 		pages:  flights[pageKey, page]{keep: time.Second, most: 16},
 	}
+	h.lane = h.NewLane()
 	h.signals = newSignals(bus, rand.Text())
 	h.ctx, h.cancel = context.WithCancel(context.Background())
-	h.work.Go(h.wakeLoop)
+	h.work.Go(h.laneLoop)
 	h.work.Go(h.verifyLoop)
 	h.work.Go(h.tailLoop)
 	h.work.Go(h.doubtLoop)
@@ -121,6 +120,9 @@ func (h *Hub) Close() {
 	h.mu.Lock()
 	h.closed = true
 	h.cancel()
+	for _, l := range h.logs {
+		l.wake() // readers on lanes see nothing else of it
+	}
 	h.mu.Unlock()
 	h.work.Wait()
 }
@@ -169,43 +171,46 @@ func (h *Hub) enter(ctx context.Context) (_ context.Context, leave func(), err e
 // Its errors wrap ErrInvalid for a bad name, ErrStopped for a closed hub, the
 // context's, or the store's: then the same call may succeed later.
 func (h *Hub) Subscribe(ctx context.Context, feed string, from From) (*Subscription, error) {
-	return h.subscribeTo(ctx, Start{feed, from}, make(chan struct{}, 1))
+	g, err := h.SubscribeAll(ctx, []Start{{feed, from}})
+	if err != nil {
+		return nil, err
+	}
+	return g.At(0), nil
 }
 
-// subscribeTo returns a subscription that leaves a token in woken when it has
-// to be polled.
-func (h *Hub) subscribeTo(ctx context.Context, start Start, woken chan struct{}) (*Subscription, error) {
+// subscribe makes s, which is of a group and has nothing yet, a subscription.
+func (h *Hub) subscribe(ctx context.Context, s *Subscription, start Start) error {
 	feed := start.Feed
 	if err := CheckName(feed); err != nil {
-		return nil, err
+		return err
 	}
 	l, err := h.acquire(feed)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer h.work.Done()
-	s, err := h.subscribe(ctx, l, start.From, woken)
-	if err != nil {
+	if err := h.locate(ctx, s, l, start.From); err != nil {
 		h.release(l)
 		if h.ctx.Err() != nil && ctx.Err() == nil {
 			err = ErrStopped
 		}
-		return nil, fmt.Errorf("subscribe to %s: %w", feed, err)
+		return fmt.Errorf("subscribe to %s: %w", feed, err)
 	}
-	return s, nil
+	return nil
 }
 
-func (h *Hub) subscribe(ctx context.Context, l *log, from From, woken chan struct{}) (*Subscription, error) {
+// locate finds where the subscription begins, and attaches it to its log.
+func (h *Hub) locate(ctx context.Context, s *Subscription, l *log, from From) error {
 	b, err := h.boundsFor(ctx, l, from)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var found Cursor
 	if from.kind == fromTime {
 		ctx, cancel := h.until(ctx)
 		defer cancel()
 		if found, err = h.store.Seek(ctx, l.feed, from.time); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	// The bounds may be shared, and older than what was found or the log has.
@@ -213,11 +218,12 @@ func (h *Hub) subscribe(ctx context.Context, l *log, from From, woken chan struc
 	if p, ok := l.proven(); ok {
 		b.First = min(max(b.First, p.first), b.Last+1)
 	}
-	cursor, gap := locate(from, b, found)
-	s := &Subscription{hub: h, log: l, bounds: b, cursor: cursor, gap: gap, woken: woken}
+	s.log, s.bounds = l, b
+	s.cursor, s.gap = locate(from, b, found)
+	s.stirred.Store(true) // it has not been polled yet
 	l.attach(s)
 	h.counts.subscribers.Add(1)
-	return s, nil
+	return nil
 }
 
 // boundsFor returns bounds that are recent enough to decide where from is.
@@ -273,7 +279,7 @@ func (h *Hub) acquire(feed string) (*log, error) {
 	}
 	l := h.logs[feed]
 	if l == nil {
-		l = &log{feed: feed}
+		l = &log{feed: strings.Clone(feed)} // which may be a part of a request
 		h.logs[feed] = l
 	}
 	l.users++
@@ -299,13 +305,7 @@ func (h *Hub) lookup(feed string) (l *log, memory int) {
 // settle sees to what a log's outcome asks for.
 func (h *Hub) settle(l *log, o outcome) {
 	if o.grew {
-		h.grownMu.Lock()
-		if !l.queued {
-			l.queued = true
-			h.grown = append(h.grown, l)
-		}
-		h.grownMu.Unlock()
-		signal(h.wake)
+		l.wake()
 	}
 	if o.hole {
 		h.start(func() { h.fill(l) })

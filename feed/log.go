@@ -21,8 +21,6 @@ type log struct {
 	users int       // subscriptions, and calls of Subscribe
 	idle  time.Time // since when there are no users
 
-	queued bool // to be woken; belongs to the hub's grownMu
-
 	mu       sync.Mutex
 	loaded   bool   // first, base and tail are set
 	first    uint64 // the oldest id that the store keeps, as far as known
@@ -41,8 +39,8 @@ type log struct {
 
 	// Apart from mu, so that waking many subscribers does not hold up those
 	// that already read.
-	subsMu sync.Mutex
-	subs   []*Subscription // in order of arrival, until one leaves
+	subsMu    sync.Mutex
+	audiences []*audience
 }
 
 // outcome says what a log did with what it was told.
@@ -286,7 +284,9 @@ func (l *log) after(c Cursor) (Delivery, view) {
 	if !found {
 		i-- // the segment that begins before c
 	}
-	return l.segments[i].since(c), viewEvents
+	d := l.segments[i].since(c)
+	d.newest = i == len(l.segments)-1 && !l.closed
+	return d, viewEvents
 }
 
 // bounds returns what the log can prove of the feed, not what it only heard of;

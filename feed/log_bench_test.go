@@ -38,18 +38,19 @@ func BenchmarkLogRead(b *testing.B) {
 
 // BenchmarkWake wakes 1,000 subscribers.
 func BenchmarkWake(b *testing.B) {
-	l := loaded(1, 0)
+	l, lane := loaded(1, 0), &Lane{more: make(chan struct{}, 1)}
+	called := 0
 	for range 1000 {
-		l.attach(&Subscription{woken: make(chan struct{}, 1)})
+		l.attach(waiting(lane, func() { called++ }))
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		for _, s := range l.subs {
-			select {
-			case <-s.woken:
-			default:
-			}
-		}
+		called = 0
 		l.wake()
+		for lane.Step() {
+		}
+		if called != 1000 {
+			b.Fatal(called)
+		}
 	}
 }

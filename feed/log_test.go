@@ -285,28 +285,3 @@ func TestLogBounds(t *testing.T) {
 		t.Errorf("trimmed: got %v, complete %t", b, complete)
 	}
 }
-
-func TestLogSubscribers(t *testing.T) {
-	l := loaded(1, 0)
-	var all []*Subscription
-	for range 5 {
-		s := &Subscription{woken: make(chan struct{}, 1)}
-		l.attach(s)
-		all = append(all, s)
-	}
-	for _, i := range []int{4, 0, 2} {
-		l.detach(all[i])
-	}
-	l.wake()
-	l.wake() // does not wait for those who have yet to look
-	for i, s := range all {
-		if woken := len(s.woken) == 1; woken != (i == 1 || i == 3) {
-			t.Errorf("subscriber %d: woken %t", i, woken)
-		}
-	}
-	l.detach(all[1])
-	l.detach(all[3])
-	if len(l.subs) != 0 {
-		t.Errorf("%d subscribers left", len(l.subs))
-	}
-}

@@ -128,7 +128,5 @@ func (h *Hub) subscribersHere(feed string) int {
 	if l == nil {
 		return 0
 	}
-	l.subsMu.Lock()
-	defer l.subsMu.Unlock()
-	return len(l.subs)
+	return l.subscribers()
 }

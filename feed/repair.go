@@ -72,28 +72,6 @@ func (h *Hub) tailLoop() {
 	}
 }
 
-// wakeLoop wakes the subscribers of logs that grew. Logs that grow again in
-// the meantime are woken once for both.
-func (h *Hub) wakeLoop() {
-	for {
-		select {
-		case <-h.wake:
-		case <-h.ctx.Done():
-			return
-		}
-		h.grownMu.Lock()
-		grown := h.grown
-		h.grown = nil
-		for _, l := range grown {
-			l.queued = false
-		}
-		h.grownMu.Unlock()
-		for _, l := range grown {
-			l.wake()
-		}
-	}
-}
-
 // fill reads from the store what a log lacks, until it has all that is known
 // to exist, or nobody needs the log any more.
 func (h *Hub) fill(l *log) {

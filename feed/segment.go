@@ -2,6 +2,7 @@ package feed
 
 import (
 	"iter"
+	"slices"
 	"sync"
 )
 
@@ -137,6 +138,7 @@ type Delivery struct {
 	segment *segment
 	seen    []Event // the events of the segment up to the last of this delivery
 	from    int     // where in seen this delivery begins
+	newest  bool    // there was nothing behind it: who has it will be woken for more
 }
 
 // Events returns the events of the delivery: consecutive, oldest first. They
@@ -150,6 +152,28 @@ func (d Delivery) Encoded(encoding Encoding) []byte {
 		return nil
 	}
 	return d.segment.encode(encoding, d.seen, d.from)
+}
+
+// Cut returns the first n events of the delivery, encoded: as many as have about
+// so many bytes, and at least one, if there is any. The bytes are shared like those
+// of Encoded.
+func (d Delivery) Cut(encoding Encoding, size int) (encoded []byte, n int) {
+	if d.from >= len(d.seen) {
+		return nil, 0
+	}
+	bytes, ends, start := d.segment.encodeEach(encoding, d.seen, d.from)
+	if n = len(ends); ends[n-1]-start > size {
+		n, _ = slices.BinarySearch(ends, start+size)
+		n++
+	}
+	end := ends[n-1]
+	return bytes[start:end:end], n
+}
+
+// After returns the delivery without its first n events.
+func (d Delivery) After(n int) Delivery {
+	d.from += n
+	return d
 }
 
 // Each yields each event of the delivery with its encoded bytes, which are

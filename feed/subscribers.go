@@ -1,30 +1,69 @@
 package feed
 
-// The subscriptions of a log.
+// audience is the subscriptions to a log that are on one lane. A subscription
+// that leaves is replaced by the last one, so that calling them all is a walk
+// along a slice.
+type audience struct {
+	log  *log
+	lane *Lane
+
+	subs   []*Subscription // in order of arrival, until one leaves; under the log's subsMu
+	queued bool            // to be passed through; under the lane's mu
+
+	// Of the lane's Step alone.
+	passing bool // a pass is under way, or to begin
+	again   bool // another one has to follow
+	left    int  // subs that the pass has yet to call: the first ones
+}
 
 func (l *log) attach(s *Subscription) {
 	s.heard = l.ephemera.said.Load()
 	l.subsMu.Lock()
 	defer l.subsMu.Unlock()
-	s.place = len(l.subs)
-	l.subs = append(l.subs, s)
+	a := l.audience(s.group.lane)
+	s.place = len(a.subs)
+	a.subs = append(a.subs, s)
+}
+
+// audience returns the log's audience on the lane. The caller holds subsMu.
+func (l *log) audience(lane *Lane) *audience {
+	for _, a := range l.audiences {
+		if a.lane == lane {
+			return a
+		}
+	}
+	a := &audience{log: l, lane: lane}
+	l.audiences = append(l.audiences, a)
+	return a
 }
 
 func (l *log) detach(s *Subscription) {
 	l.subsMu.Lock()
 	defer l.subsMu.Unlock()
-	last := len(l.subs) - 1
-	l.subs[s.place] = l.subs[last]
-	l.subs[s.place].place = s.place
-	l.subs[last] = nil
-	l.subs = l.subs[:last]
+	a := l.audience(s.group.lane)
+	last := len(a.subs) - 1
+	a.subs[s.place] = a.subs[last]
+	a.subs[s.place].place = s.place
+	a.subs[last] = nil
+	a.subs = a.subs[:last]
 }
 
-// wake tells every subscription that there may be something to read.
+// wake has every subscription looked after: there may be something to read.
 func (l *log) wake() {
 	l.subsMu.Lock()
 	defer l.subsMu.Unlock()
-	for _, s := range l.subs {
-		s.wake()
+	for _, a := range l.audiences {
+		if len(a.subs) > 0 {
+			a.lane.grew(a)
+		}
 	}
+}
+
+func (l *log) subscribers() (n int) {
+	l.subsMu.Lock()
+	defer l.subsMu.Unlock()
+	for _, a := range l.audiences {
+		n += len(a.subs)
+	}
+	return n
 }

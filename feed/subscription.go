@@ -12,21 +12,26 @@ import (
 //
 // Its methods are for one goroutine, except for Close.
 type Subscription struct {
-	hub     *Hub
+	group   *Group
 	log     *log
-	place   int // in log.subs, under its lock
+	place   int // in its audience, under the log's subsMu
 	bounds  Bounds
-	woken   chan struct{} // says that poll may have something new; a group's share one
-	stirred atomic.Bool   // that it is this one of a group that may have
+	stirred atomic.Bool // it may have something new
 	closed  atomic.Bool
+	ended   bool // the feed is closed, and was handed out whole
+	hinted  bool // what was handed out last was an ephemeral event
 
 	cursor  Cursor
 	heard   uint64        // ephemeral events of the log that are behind it
-	hinted  bool          // what was handed out last was one of them
 	gap     *Gap          // found at the start, yet to be handed out
 	reading *flight[page] // what the store was asked for
-	retry   time.Time     // when the store may be asked again after it failed
-	wait    backoff
+	trouble *trouble      // that the store had with it, until it has not
+}
+
+// trouble is a store that fails to answer.
+type trouble struct {
+	wait  backoff
+	until time.Time // when it may be asked again
 }
 
 // Feed returns the name of the feed.
@@ -48,16 +53,18 @@ func (s *Subscription) Gap() *Gap { return s.gap }
 func (s *Subscription) Close() {
 	if s.closed.CompareAndSwap(false, true) {
 		s.log.detach(s)
-		s.hub.release(s.log)
-		s.hub.counts.subscribers.Add(-1)
+		s.hub().release(s.log)
+		s.hub().counts.subscribers.Add(-1)
 		s.wake()
 	}
 }
 
+func (s *Subscription) hub() *Hub { return s.group.hub }
+
 // wake has the reader poll.
 func (s *Subscription) wake() {
 	s.stirred.Store(true)
-	signal(s.woken)
+	s.group.Wake()
 }
 
 // Next returns what follows the cursor and moves the cursor behind it. At the
@@ -69,33 +76,19 @@ func (s *Subscription) wake() {
 // subscription is closed. A store that cannot be read is not an error here:
 // it is asked again until it answers.
 func (s *Subscription) Next(ctx context.Context, tick <-chan time.Time) (Delivery, error) {
-	for !s.closed.Load() && s.hub.ctx.Err() == nil {
+	for !s.closed.Load() && s.hub().ctx.Err() == nil {
 		if d, ok, err := s.poll(); ok || err != nil {
 			return d, err
 		}
-		if ticked, err := s.hub.await(ctx, s.woken, tick); ticked || err != nil {
+		if ticked, err := s.group.await(ctx, tick); ticked || err != nil {
 			return Delivery{}, err
 		}
 	}
 	return Delivery{}, ErrStopped
 }
 
-// await waits for a token in woken, or says why it does not.
-func (h *Hub) await(ctx context.Context, woken <-chan struct{}, tick <-chan time.Time) (ticked bool, err error) {
-	select {
-	case <-woken:
-		return false, nil
-	case <-tick:
-		return true, nil
-	case <-ctx.Done():
-		return false, ctx.Err()
-	case <-h.ctx.Done():
-		return false, ErrStopped
-	}
-}
-
 // poll returns what there is for the subscription at this moment. If there is
-// nothing, it is woken when that may have changed.
+// nothing, or no more, it is woken when that may have changed.
 func (s *Subscription) poll() (d Delivery, ok bool, err error) {
 	s.stirred.Store(false)
 	if s.gap != nil {
@@ -131,7 +124,7 @@ func (s *Subscription) stored() (d Delivery, ok bool, err error) {
 			return Delivery{}, false, nil
 		}
 	}
-	if !s.retry.IsZero() && time.Now().Before(s.retry) {
+	if s.trouble != nil && time.Now().Before(s.trouble.until) {
 		return Delivery{}, false, nil
 	}
 	return s.look()
@@ -144,16 +137,16 @@ func (s *Subscription) look() (Delivery, bool, error) {
 	switch view {
 	case viewEvents:
 		s.cursor += Cursor(len(d.Events()))
-		s.hub.counts.fromLog.Add(uint64(len(d.Events())))
+		s.hub().counts.fromLog.Add(uint64(len(d.Events())))
 		return d, true, nil
 	case viewTrimmed:
 		return s.pass(d.Gap), true, nil
 	case viewClosed:
 		return Delivery{}, false, ErrClosed
 	case viewBehind:
-		s.ask(s.hub.readPage(s.log, s.cursor))
+		s.ask(s.hub().readPage(s.log, s.cursor))
 	case viewAhead:
-		s.ask(s.hub.askBounds(s.log))
+		s.ask(s.hub().askBounds(s.log))
 	}
 	return Delivery{}, false, nil
 }
@@ -168,12 +161,15 @@ func (s *Subscription) ask(call *flight[page]) {
 func (s *Subscription) take(answer *flight[page]) (Delivery, bool) {
 	s.reading = nil
 	if answer.err != nil {
-		wait := s.wait.next()
-		s.retry = time.Now().Add(wait)
+		if s.trouble == nil {
+			s.trouble = &trouble{}
+		}
+		wait := s.trouble.wait.next()
+		s.trouble.until = time.Now().Add(wait)
 		time.AfterFunc(wait, s.wake)
 		return Delivery{}, false
 	}
-	s.wait, s.retry = backoff{}, time.Time{}
+	s.trouble = nil
 	// The page may be from before a trim that the log has heard of.
 	if d, view := s.log.after(s.cursor); view == viewTrimmed {
 		return s.pass(d.Gap), true
@@ -186,13 +182,13 @@ func (s *Subscription) take(answer *flight[page]) (Delivery, bool) {
 	}
 	d := answer.value.segment.since(s.cursor)
 	s.cursor += Cursor(len(d.Events()))
-	s.hub.counts.fromStore.Add(uint64(len(d.Events())))
+	s.hub().counts.fromStore.Add(uint64(len(d.Events())))
 	return d, true
 }
 
 func (s *Subscription) pass(gap *Gap) Delivery {
 	s.gap = nil
-	s.hub.counts.gap(gap.Reason)
+	s.hub().counts.gap(gap.Reason)
 	s.cursor = gap.Cursor()
 	return Delivery{Gap: gap}
 }

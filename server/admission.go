@@ -16,36 +16,53 @@ var (
 	errAddressFull = errors.New("this address has as many subscribers as one may")
 )
 
+// subscriber is who is connected to hear of events: a stream, or a page that
+// waits. It is a pointer.
+type subscriber interface {
+	from() string // the client's address
+	drain()       // has it end soon
+}
+
 // subscribers is who is subscribed, and who may be.
 type subscribers struct {
 	draining  bool
-	streams   map[*stream]struct{}
+	gone      chan struct{} // closed when draining and the last has left
+	all       map[subscriber]struct{}
 	addresses map[string]int // subscribers of each
 }
 
-// admit takes a stream in. Whoever succeeds dismisses it.
-func (s *Server) admit(st *stream) error {
+// admit takes a subscriber in. Whoever succeeds dismisses it.
+func (s *Server) admit(one subscriber) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.subscribers.draining:
 		return errDraining
-	case s.options.Subscribers > 0 && len(s.subscribers.streams) >= s.options.Subscribers:
+	case s.options.Subscribers > 0 && len(s.subscribers.all) >= s.options.Subscribers:
 		return errFull
-	case s.options.SubscribersPerAddress > 0 && s.subscribers.addresses[st.address] >= s.options.SubscribersPerAddress:
+	case s.options.SubscribersPerAddress > 0 && s.subscribers.addresses[one.from()] >= s.options.SubscribersPerAddress:
 		return errAddressFull
 	}
-	s.subscribers.streams[st] = struct{}{}
-	s.subscribers.addresses[st.address]++
+	s.subscribers.all[one] = struct{}{}
+	s.subscribers.addresses[one.from()]++
 	return nil
 }
 
-func (s *Server) dismiss(st *stream) {
+func (s *Server) dismiss(one subscriber) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.subscribers.streams, st)
-	if s.subscribers.addresses[st.address]--; s.subscribers.addresses[st.address] == 0 {
-		delete(s.subscribers.addresses, st.address)
+	delete(s.subscribers.all, one)
+	from := one.from()
+	if s.subscribers.addresses[from]--; s.subscribers.addresses[from] == 0 {
+		delete(s.subscribers.addresses, from)
+	}
+	s.checkGone()
+}
+
+// checkGone says when the last subscriber has left. The caller holds mu.
+func (s *Server) checkGone() {
+	if s.subscribers.draining && len(s.subscribers.all) == 0 {
+		close(s.subscribers.gone)
 	}
 }
 
@@ -55,15 +72,18 @@ func (s *Server) isDraining() bool {
 	return s.subscribers.draining
 }
 
-func (s *Server) stopAdmitting() []*stream {
+func (s *Server) stopAdmitting() []subscriber {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.subscribers.draining = true
-	streams := make([]*stream, 0, len(s.subscribers.streams))
-	for st := range s.subscribers.streams {
-		streams = append(streams, st)
+	if !s.subscribers.draining {
+		s.subscribers.draining = true
+		s.checkGone()
 	}
-	return streams
+	all := make([]subscriber, 0, len(s.subscribers.all))
+	for one := range s.subscribers.all {
+		all = append(all, one)
+	}
+	return all
 }
 
 // addressOf returns the address that a request came from. What a proxy says of

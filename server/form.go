@@ -27,6 +27,7 @@ type form interface {
 	appendID(dst []byte, cursor []byte) []byte
 	appendControl(dst []byte, c control) []byte
 	keepAlive() []byte
+	keepAliveChunk() []byte
 }
 
 // eventStream is the form of Server-Sent Events.
@@ -52,7 +53,12 @@ func (eventStream) appendControl(dst []byte, c control) []byte {
 
 func (eventStream) keepAlive() []byte { return keepAliveComment }
 
-var keepAliveComment = []byte(sse.KeepAlive)
+func (eventStream) keepAliveChunk() []byte { return keepAliveCommentChunk }
+
+var (
+	keepAliveComment      = []byte(sse.KeepAlive)
+	keepAliveCommentChunk = appendChunk(nil, keepAliveComment)
+)
 
 // lineStream is the form of lines of JSON, an envelope or a control event each.
 type lineStream struct{}
@@ -74,7 +80,12 @@ func (lineStream) appendControl(dst []byte, c control) []byte {
 
 func (lineStream) keepAlive() []byte { return emptyLine }
 
-var emptyLine = []byte("\n")
+func (lineStream) keepAliveChunk() []byte { return emptyLineChunk }
+
+var (
+	emptyLine      = []byte("\n")
+	emptyLineChunk = appendChunk(nil, emptyLine)
+)
 
 // envelopeLines is the encoding of events as lines of JSON.
 type envelopeLines struct{}

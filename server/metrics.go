@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -59,14 +60,43 @@ func NewAppends() *Appends {
 	}
 }
 
-// newDeliveries returns the histogram of how late events are.
-func newDeliveries() prometheus.Histogram {
-	return prometheus.NewHistogram(prometheus.HistogramOpts{
-		Name: "rejoin_delivery_seconds",
-		Help: "Time from an event's commit until it was written to a subscriber that was there before, of the oldest event of each write. Commits have whole milliseconds.",
-		// From one node to the bounds on what a fault may cost, and beyond.
-		Buckets: []float64{.001, .002, .005, .01, .025, .05, .1, .25, .5, 1, 2, 5, 10, 30},
-	})
+// deliveries is the histogram of how late events are. It takes one value for each
+// write to each subscriber, which has to cost next to nothing.
+type deliveries struct {
+	counts [len(deliveryBuckets) + 1]atomic.Uint64 // the last is of what is later than all
+	sum    atomic.Int64                            // milliseconds
+}
+
+// deliveryBuckets are the upper bounds in milliseconds, from one node to the
+// bounds on what a fault may cost, and beyond.
+var deliveryBuckets = [...]int64{1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2000, 5000, 10_000, 30_000}
+
+// observe notes a delivery that was so many milliseconds late. Clocks of nodes
+// differ: it may seem to come before its event.
+func (d *deliveries) observe(late int64) {
+	late = max(late, 0)
+	i := 0
+	for i < len(deliveryBuckets) && late > deliveryBuckets[i] {
+		i++
+	}
+	d.counts[i].Add(1)
+	d.sum.Add(late)
+}
+
+var deliveriesDesc = describe("delivery_seconds", "Time from an event's commit until it was written to a subscriber that was there before, of the oldest event of each write. Commits have whole milliseconds.")
+
+// Describe implements [prometheus.Collector].
+func (d *deliveries) Describe(to chan<- *prometheus.Desc) { to <- deliveriesDesc }
+
+// Collect implements [prometheus.Collector].
+func (d *deliveries) Collect(to chan<- prometheus.Metric) {
+	buckets, count := make(map[float64]uint64, len(deliveryBuckets)), uint64(0)
+	for i, bound := range deliveryBuckets {
+		count += d.counts[i].Load()
+		buckets[float64(bound)/1000] = count
+	}
+	count += d.counts[len(deliveryBuckets)].Load()
+	to <- prometheus.MustNewConstHistogram(deliveriesDesc, count, float64(d.sum.Load())/1000, buckets)
 }
 
 // Observe is for feed.PublisherOptions.

@@ -72,8 +72,8 @@ func (s *Server) mayWait(r *http.Request, wait time.Duration) (waiting context.C
 		until = expires
 	}
 	waiting, cancel := context.WithDeadline(r.Context(), until)
-	st := &stream{address: addressOf(r), end: func(error) { cancel() }}
-	if err = s.admit(st); err != nil {
+	one := &pageWaiter{addressOf(r), cancel}
+	if err = s.admit(one); err != nil {
 		cancel()
 		if errors.Is(err, errDraining) {
 			err = nil
@@ -81,10 +81,19 @@ func (s *Server) mayWait(r *http.Request, wait time.Duration) (waiting context.C
 		return waiting, cancel, err
 	}
 	return waiting, func() {
-		s.dismiss(st)
+		s.dismiss(one)
 		cancel()
 	}, nil
 }
+
+// pageWaiter is a subscriber that waits for a page.
+type pageWaiter struct {
+	address string
+	cancel  context.CancelFunc
+}
+
+func (p *pageWaiter) from() string { return p.address }
+func (p *pageWaiter) drain()       { p.cancel() }
 
 // history reads what q asks for. If q says so, it waits until that is more than
 // nothing, or waiting ends.

@@ -11,10 +11,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/server/auth"
+	"github.com/rejoin/rejoin/server/engine"
 )
 
 // Options tunes a server. The zero value is good.
@@ -62,15 +61,20 @@ type Server struct {
 	options   Options
 	logger    *slog.Logger
 	routes    http.Handler
+	started   time.Time
+
+	engineOnce sync.Once
+	engine     *engine.Engine // nil where there is none, or no need of one yet
 
 	sameOrigin  *http.CrossOriginProtection
 	shed        atomic.Uint64 // subscribers that were turned away
-	deliveries  prometheus.Histogram
+	deliveries  *deliveries
 	mu          sync.Mutex
 	subscribers subscribers
 }
 
-// New returns a server that publishes to publisher and subscribes to hub.
+// New returns a server that publishes to publisher and subscribes to hub. Drain
+// and Close end it.
 func New(hub *feed.Hub, publisher *feed.Publisher, o Options) *Server {
 	o.Heartbeat = cmp.Or(o.Heartbeat, 15*time.Second)
 	o.Retry = cmp.Or(o.Retry, 2*time.Second)
@@ -85,11 +89,13 @@ func New(hub *feed.Hub, publisher *feed.Publisher, o Options) *Server {
 		options:    o,
 		logger:     cmp.Or(o.Logger, slog.Default()),
 		sameOrigin: trusting(o.Origins),
-		deliveries: newDeliveries(),
+		deliveries: &deliveries{},
 		subscribers: subscribers{
-			streams:   make(map[*stream]struct{}),
+			all:       make(map[subscriber]struct{}),
 			addresses: make(map[string]int),
+			gone:      make(chan struct{}),
 		},
+		started: time.Now(),
 	}
 	s.routes = s.router()
 	return s
@@ -100,19 +106,35 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.routes.Se
 
 // Drain makes the server not ready, takes no more subscribers, and breaks off
 // its streams one after another over the window, so that their clients do not
-// all arrive elsewhere at once. It returns when the last stream was told to
-// end; when ctx ends, it ends the remaining ones at once.
+// all arrive elsewhere at once. When ctx ends, it breaks the remaining ones off
+// at once. It returns when the last stream has ended, or ctx.
 func (s *Server) Drain(ctx context.Context, window time.Duration) {
-	streams := s.stopAdmitting()
-	pause := time.NewTicker(max(window/time.Duration(max(len(streams), 1)), time.Nanosecond))
+	all := s.stopAdmitting()
+	pause := time.NewTicker(max(window/time.Duration(max(len(all), 1)), time.Nanosecond))
 	defer pause.Stop()
-	for i, st := range streams {
+	for i, one := range all {
 		if i > 0 {
 			select {
 			case <-pause.C:
 			case <-ctx.Done():
 			}
 		}
-		st.end(errDraining)
+		one.drain()
+	}
+	select {
+	case <-s.subscribers.gone:
+	case <-ctx.Done():
 	}
 }
+
+// Close ends what Drain has left, and returns when everything that the server
+// started has ended. It comes after the Close of the hub.
+func (s *Server) Close() {
+	s.engineOnce.Do(func() {})
+	if s.engine != nil {
+		s.engine.Close()
+	}
+}
+
+// now is the clock of the streams.
+func (s *Server) now() time.Duration { return time.Since(s.started) }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
@@ -16,6 +17,9 @@ import (
 	"github.com/rejoin/rejoin/server"
 	"github.com/rejoin/rejoin/storage/memory"
 )
+
+// netHTTP has net/http carry all streams, as it does those over HTTP/2.
+var netHTTP = flag.Bool("net-http", false, "have net/http carry all streams")
 
 // node is a whole Rejoin but for its configuration: a real store, a real bus,
 // real connections.
@@ -46,13 +50,18 @@ func startOn(t *testing.T, store feed.Store, o server.Options) *node {
 	hub := feed.NewHub(store, bus, feed.HubOptions{})
 	publisher := feed.NewPublisher(store, hub, bus, feed.PublisherOptions{})
 	n := &node{Server: server.New(hub, publisher, o), t: t, store: store, hub: hub, publisher: publisher}
-	http1 := httptest.NewServer(n.Server)
+	http1 := httptest.NewUnstartedServer(n.Server)
+	if !*netHTTP {
+		http1.Config.ConnContext = server.WithConn
+	}
+	http1.Start()
 	n.url = http1.URL
 	t.Cleanup(func() {
 		n.Drain(context.Background(), 0)
 		http1.Close()
 		publisher.Close()
 		hub.Close()
+		n.Close()
 		if err := bus.Close(); err != nil {
 			t.Error(err)
 		}

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"iter"
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
@@ -11,49 +10,108 @@ import (
 // subscriptions deliver into bytes, and keeps account of where that leaves the
 // client.
 type session struct {
-	request  subscribeRequest
+	form     form
 	encoding feed.Encoding
+	types    filter
+	control  controls
+	many     bool
+	live     bool // the history is through
+	chunked  bool // the bytes are chunks: whoever carries them adds no framing
 	retry    time.Duration
 
-	subs   []*feed.Subscription
-	at     []feed.Cursor // where each feed stands
-	hidden []bool        // that has moved since a cursor was last shown
-	live   bool          // the history is through
+	group  *feed.Group
+	places []place // of the subscriptions, in their order
+	rest   *rest
 }
 
-func newSession(request subscribeRequest, retry time.Duration, subs []*feed.Subscription) *session {
-	s := &session{
-		request:  request,
+// place is where a feed stands.
+type place struct {
+	at     feed.Cursor
+	hidden bool // it has moved since a cursor was last shown
+}
+
+// rest is what is left of a delivery of one of the subscriptions.
+type rest struct {
+	of       int
+	delivery feed.Delivery
+}
+
+func newSession(request subscribeRequest, retry time.Duration, group *feed.Group) session {
+	s := session{
+		form:     request.form,
 		encoding: request.types.over(request.form.events(request)),
+		types:    request.types,
+		control:  request.control,
+		many:     request.many,
 		retry:    retry,
-		subs:     subs,
-		at:       make([]feed.Cursor, len(subs)),
-		hidden:   make([]bool, len(subs)),
+		group:    group,
+		places:   make([]place, group.Size()),
 	}
-	for i, sub := range subs {
-		s.at[i] = sub.Cursor()
+	for i := range s.places {
+		s.places[i].at = group.At(i).Cursor()
 	}
 	return s
 }
 
+// chunk has the session make chunks from here on.
+func (s *session) chunk() {
+	s.chunked = true
+	if !s.many {
+		s.encoding = chunked{s.encoding} // of many feeds, pieces become chunks
+	}
+}
+
+// frame returns bytes that are this session's own as they are to be written.
+func (s *session) frame(b []byte) []byte {
+	if !s.chunked || len(b) == 0 {
+		return b
+	}
+	return appendChunk(make([]byte, 0, chunkHead+len(b)+2), b)
+}
+
+// end returns what ends the stream cleanly, if net/http does not see to it.
+func (s *session) end(b []byte) []byte {
+	if !s.chunked {
+		return b
+	}
+	return append(b, lastChunk...)
+}
+
+// hides says whether a feed has moved since a cursor was last shown.
+func (s *session) hides() bool {
+	for i := range s.places {
+		if s.places[i].hidden {
+			return true
+		}
+	}
+	return false
+}
+
+// shown notes that the client has been shown where all feeds stand.
+func (s *session) shown() {
+	for i := range s.places {
+		s.places[i].hidden = false
+	}
+}
+
 // appendCursor appends the cursor of the whole subscription.
 func (s *session) appendCursor(dst []byte) []byte {
-	if !s.request.many {
-		return s.at[0].Append(dst)
+	if !s.many {
+		return s.places[0].at.Append(dst)
 	}
-	for i, sub := range s.subs {
+	for i := range s.places {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		dst = append(append(dst, sub.Feed()...), '=')
-		dst = s.at[i].Append(dst)
+		dst = append(append(dst, s.group.At(i).Feed()...), '=')
+		dst = s.places[i].at.Append(dst)
 	}
 	return dst
 }
 
 // showCursor returns the cursor for a block that shows it to the client.
 func (s *session) showCursor() string {
-	clear(s.hidden)
+	s.shown()
 	return string(s.appendCursor(nil))
 }
 
@@ -68,166 +126,163 @@ type opened struct {
 // open greets the client: it says where the stream starts, and when to come
 // back, to no two clients the same.
 func (s *session) open() []byte {
-	all := make([]opened, len(s.subs))
-	for i, sub := range s.subs {
+	all := make([]opened, len(s.places))
+	for i := range all {
+		sub := s.group.At(i)
 		b := sub.Bounds()
-		all[i] = opened{sub.Feed(), s.at[i].String(), b.First, b.Last}
+		all[i] = opened{sub.Feed(), s.places[i].at.String(), b.First, b.Last}
 	}
 	c := control{kind: "feed.open", cursor: s.showCursor(), retry: jitter(s.retry, 0.5)}
-	if s.request.many {
+	if s.many {
 		c.data = struct {
 			Feeds []opened `json:"feeds"`
 		}{all}
 	} else {
 		c.feed, c.data = all[0].Feed, all[0]
 	}
-	return s.appendLive(s.request.form.appendControl(nil, c))
+	return s.frame(s.appendLive(s.form.appendControl(nil, c)))
 }
 
-// deliver turns a delivery of one of the subscriptions into bytes, of whole
-// blocks, in pieces that are written one by one: where each ends the session can
-// end as well. They may be shared, and are not to be changed.
-func (s *session) deliver(i int, d feed.Delivery) iter.Seq[[]byte] {
-	if s.request.many && len(d.Events()) > 0 && !d.Ephemeral {
-		return s.eventsOfMany(i, d)
-	}
-	return func(yield func([]byte) bool) { yield(s.atOnce(i, d)) }
-}
+// pieceBytes is about how large a piece becomes. A reader has the time for one
+// write to take it.
+const pieceBytes = 32 << 10
 
-func (s *session) atOnce(i int, d feed.Delivery) []byte {
+// deliver turns the beginning of a delivery of one of the subscriptions into a
+// piece: bytes of whole blocks, which may be shared, and are not to be changed.
+// What remains of the delivery is rest. The events are those that the piece is
+// of, of which the client may be shown none.
+func (s *session) deliver(i int, d feed.Delivery) (piece []byte, events []feed.Event) {
+	events = d.Events()
 	switch {
 	case d.Gap != nil:
-		return s.appendLive(s.gap(i, *d.Gap))
+		return s.frame(s.appendLive(s.gap(i, *d.Gap))), nil
 	case d.Closed:
-		return s.closed(i)
+		return s.frame(s.closed(i)), nil
 	case d.Ephemeral:
-		return s.ephemeral(d)
+		return s.ephemeral(d), nil
+	case s.many:
+		return s.eventsOfMany(i, d)
 	}
-	events := d.Events()
-	newest := &events[len(events)-1]
-	s.at[i] = feed.Cursor(newest.ID)
-	s.hidden[i] = !s.request.types.shows(newest)
-	encoded := d.Encoded(s.encoding)
-	if s.live || !s.request.control.live {
-		return encoded
+	encoded, n := d.Cut(s.encoding, pieceBytes)
+	events = events[:n]
+	newest := &events[n-1]
+	s.places[i] = place{at: feed.Cursor(newest.ID), hidden: !s.types.shows(newest)}
+	s.keep(i, d, n)
+	if s.live || !s.control.live {
+		return encoded, events
 	}
-	return s.appendLive(append([]byte(nil), encoded...))
+	live := s.frame(s.appendLive(nil))
+	return append(append([]byte(nil), encoded...), live...), events
 }
 
-// committed returns when the oldest event of the delivery was, if that is after
-// the stream began: history is not late, however old.
-func (s *session) committed(i int, d feed.Delivery) (at time.Time, ok bool) {
-	events := d.Events()
-	if len(events) == 0 || d.Ephemeral || events[0].ID <= s.subs[i].Bounds().Last {
-		return time.Time{}, false
+// keep keeps the delivery without its first n events.
+func (s *session) keep(i int, d feed.Delivery, n int) {
+	s.rest = nil
+	if n < len(d.Events()) {
+		s.rest = &rest{i, d.After(n)}
 	}
-	return events[0].Time, true
 }
-
-// pieceBytes is how large a piece of a delivery becomes, but for its last event.
-// A reader has the time for one write to take it.
-const pieceBytes = 32 << 10
 
 // eventsOfMany puts the cursor of the whole subscription behind each event. That
 // makes much of small events.
-func (s *session) eventsOfMany(i int, d feed.Delivery) iter.Seq[[]byte] {
-	return func(yield func([]byte) bool) {
-		var cursor, out []byte
-		for e, encoded := range d.Each(s.encoding) {
-			if len(out) >= pieceBytes {
-				if !yield(out) {
-					return
-				}
-				out = out[:0]
-			}
-			s.at[i] = feed.Cursor(e.ID)
-			if len(encoded) == 0 {
-				s.hidden[i] = true
-				continue
-			}
-			clear(s.hidden)
-			cursor = s.appendCursor(cursor[:0])
-			out = s.request.form.appendID(append(out, encoded...), cursor)
+func (s *session) eventsOfMany(i int, d feed.Delivery) (piece []byte, events []feed.Event) {
+	var cursor, out []byte
+	n := 0
+	for e, encoded := range d.Each(s.encoding) {
+		if len(out) >= pieceBytes {
+			break
 		}
-		yield(s.appendLive(out))
+		n++
+		s.places[i].at = feed.Cursor(e.ID)
+		if len(encoded) == 0 {
+			s.places[i].hidden = true
+			continue
+		}
+		s.shown()
+		cursor = s.appendCursor(cursor[:0])
+		out = s.form.appendID(append(out, encoded...), cursor)
 	}
+	s.keep(i, d, n)
+	return s.frame(s.appendLive(out)), d.Events()[:n]
 }
 
 func (s *session) ephemeral(d feed.Delivery) []byte {
 	encoded := d.Encoded(s.encoding)
-	if len(encoded) == 0 || !s.request.many {
+	if len(encoded) == 0 || !s.many {
 		return encoded
 	}
-	return s.request.form.appendID(append([]byte(nil), encoded...), nil)
+	return s.frame(s.form.appendID(append([]byte(nil), encoded...), nil))
 }
 
 func (s *session) gap(i int, g feed.Gap) []byte {
-	s.at[i] = g.Cursor()
-	return s.request.form.appendControl(nil, control{kind: "feed.gap", feed: s.subs[i].Feed(), cursor: s.showCursor(), data: struct {
+	s.places[i].at = g.Cursor()
+	return s.form.appendControl(nil, control{kind: "feed.gap", feed: s.group.At(i).Feed(), cursor: s.showCursor(), data: struct {
 		Feed    string         `json:"feed"`
 		After   string         `json:"after"`
 		Resumes uint64         `json:"resumes"`
 		Reason  feed.GapReason `json:"reason"`
-	}{s.subs[i].Feed(), g.After.String(), g.Resumes, g.Reason}})
+	}{s.group.At(i).Feed(), g.After.String(), g.Resumes, g.Reason}})
 }
 
 func (s *session) closed(i int) []byte {
-	return s.request.form.appendControl(nil, control{kind: "feed.closed", feed: s.subs[i].Feed(), cursor: s.showCursor(), data: struct {
+	return s.form.appendControl(nil, control{kind: "feed.closed", feed: s.group.At(i).Feed(), cursor: s.showCursor(), data: struct {
 		Feed string `json:"feed"`
 		Last uint64 `json:"last"`
-	}{s.subs[i].Feed(), uint64(s.at[i])}})
+	}{s.group.At(i).Feed(), uint64(s.places[i].at)}})
 }
 
 // appendLive says that the history is through, once, if the client wants to
 // know.
 func (s *session) appendLive(dst []byte) []byte {
-	if s.live || !s.request.control.live {
+	if s.live || !s.control.live {
 		return dst
 	}
-	for i, sub := range s.subs {
-		if sub.Gap() != nil || uint64(s.at[i]) < sub.Bounds().Last {
+	for i := range s.places {
+		if sub := s.group.At(i); sub.Gap() != nil || uint64(s.places[i].at) < sub.Bounds().Last {
 			return dst
 		}
 	}
 	s.live = true
 	c := control{kind: "feed.live"}
-	if !s.request.many {
-		c.feed = s.subs[0].Feed()
+	if !s.many {
+		c.feed = s.group.At(0).Feed()
 	}
 	c.data = struct {
 		Feed   string `json:"feed,omitempty"`
 		Cursor string `json:"cursor"`
 	}{c.feed, string(s.appendCursor(nil))}
-	return s.request.form.appendControl(dst, c)
+	return s.form.appendControl(dst, c)
 }
 
 // tick keeps the connection alive. The client learns of a cursor that has moved
 // without an event shown.
 func (s *session) tick() []byte {
 	out := s.cursors(false)
-	if s.request.control.heartbeat {
-		return s.request.form.appendControl(out, heartbeat)
+	switch {
+	case s.control.heartbeat:
+		out = s.form.appendControl(out, heartbeat)
+	case out == nil && s.chunked:
+		return s.form.keepAliveChunk()
+	case out == nil:
+		return s.form.keepAlive()
 	}
-	if out == nil {
-		return s.request.form.keepAlive()
-	}
-	return out
+	return s.frame(out)
 }
 
 var heartbeat = control{kind: "feed.heartbeat", data: struct{}{}}
 
 // farewell tells the client where it stands and when to come back.
 func (s *session) farewell() []byte {
-	s.hidden[0] = true
-	return s.cursors(true)
+	s.places[0].hidden = true
+	return s.frame(s.cursors(true))
 }
 
 // cursors shows where each feed stands whose cursor has moved unseen. The last
 // of the blocks says when to come back, if it is the end.
 func (s *session) cursors(end bool) (out []byte) {
 	last := -1
-	for i, hidden := range s.hidden {
-		if hidden {
+	for i := range s.places {
+		if s.places[i].hidden {
 			last = i
 		}
 	}
@@ -235,25 +290,28 @@ func (s *session) cursors(end bool) (out []byte) {
 		return nil
 	}
 	cursor := string(s.appendCursor(nil))
-	for i, sub := range s.subs {
-		if !s.hidden[i] {
+	for i := range s.places {
+		if !s.places[i].hidden {
 			continue
 		}
-		c := control{kind: "feed.cursor", feed: sub.Feed(), cursor: cursor, data: struct {
+		feed := s.group.At(i).Feed()
+		c := control{kind: "feed.cursor", feed: feed, cursor: cursor, data: struct {
 			Feed   string `json:"feed"`
 			Cursor string `json:"cursor"`
-		}{sub.Feed(), s.at[i].String()}}
+		}{feed, s.places[i].at.String()}}
 		if end && i == last {
 			c.retry = jitter(s.retry, 0.5)
 		}
-		out = s.request.form.appendControl(out, c)
+		out = s.form.appendControl(out, c)
 	}
-	clear(s.hidden)
+	s.shown()
 	return out
 }
 
 // expired says that the token's time is up, behind the cursor.
-func (s *session) expired() []byte { return s.request.form.appendControl(s.cursors(false), expired) }
+func (s *session) expired() []byte {
+	return s.end(s.frame(s.form.appendControl(s.cursors(false), expired)))
+}
 
 var expired = control{kind: "feed.expired", data: struct {
 	Reason string `json:"reason"`

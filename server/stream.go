@@ -3,13 +3,13 @@ package server
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/http"
-	"slices"
+	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/server/engine"
 )
 
 // Why the server itself ends a stream. That it is draining is errDraining.
@@ -19,91 +19,206 @@ var (
 	errGap     = errors.New("a gap, which the client wants no stream across")
 )
 
-// storeRetry is the time between two tries to open a stream while the store is
-// away.
-const storeRetry = 250 * time.Millisecond
-
-// stream is one response that carries events.
+// stream is one response that carries events: what it says and when, whatever
+// writes it. A socket of the engine does, or a response.
 type stream struct {
-	request   subscribeRequest
+	session
+	server    *Server
 	address   string // of the client
-	writer    http.ResponseWriter
-	control   *http.ResponseController
-	http2     bool
-	timeout   time.Duration // for one write
-	retry     time.Duration
-	heartbeat *time.Ticker
-	latency   prometheus.Observer
-	end       context.CancelCauseFunc // ends the stream, for a reason
+	gapFails  bool
+	heartbeat time.Duration
+	due       time.Duration // when a keep-alive is
+	ends      time.Duration // when the stream does, in any case; 0: never
+	because   error         // why it ends then
+	oldest    int64         // when the oldest event of the piece was committed, in Unix milliseconds; 0: not of interest
+
+	subscribed atomic.Pointer[feed.Group]
+	draining   atomic.Bool
+}
+
+// newStream returns a stream that has yet to subscribe.
+func (s *Server) newStream(r *http.Request, request subscribeRequest) *stream {
+	st := &stream{
+		server:    s,
+		address:   addressOf(r),
+		gapFails:  request.gapFails,
+		heartbeat: request.heartbeat,
+	}
+	now := s.now()
+	st.due = now + st.heartbeat
+	if s.options.MaxAge > 0 {
+		st.ends, st.because = now+jitter(s.options.MaxAge, 0.2), errMaxAge
+	}
+	if expires := grantOf(r.Context()).Expires(); !expires.IsZero() {
+		if at := max(now+time.Until(expires), 1); st.ends == 0 || at < st.ends {
+			st.ends, st.because = at, errExpired
+		}
+	}
+	return st
+}
+
+// subscribe has the stream say what the group has, from here on.
+func (st *stream) subscribe(request subscribeRequest, group *feed.Group) {
+	st.session = newSession(request, st.server.options.Retry, group)
+	st.subscribed.Store(group)
+}
+
+func (st *stream) from() string { return st.address }
+
+// drain ends the stream.
+func (st *stream) drain() {
+	st.draining.Store(true)
+	if group := st.subscribed.Load(); group != nil {
+		group.Wake()
+	}
+}
+
+// Over implements [engine.Stream].
+func (st *stream) Over(now time.Duration) error {
+	switch {
+	case st.draining.Load():
+		return errDraining
+	case st.ends != 0 && now >= st.ends:
+		return st.because
+	}
+	return nil
+}
+
+// Due implements [engine.Stream].
+func (st *stream) Due() time.Duration {
+	if st.ends != 0 {
+		return min(st.due, st.ends)
+	}
+	return st.due
+}
+
+// Next implements [engine.Stream].
+func (st *stream) Next(now time.Duration) (piece []byte, err error) {
+	if err := st.Over(now); err != nil {
+		return st.last(err), err
+	}
+	for {
+		i, d, err := st.delivery()
+		switch {
+		case err != nil:
+			return st.last(err), err
+		case i < 0:
+			return st.keepAlive(now), nil
+		case d.Gap != nil && st.gapFails:
+			return nil, errGap // which a return with the same cursor is told
+		}
+		piece, events := st.deliver(i, d)
+		if len(piece) == 0 {
+			continue // the client is not shown any of it
+		}
+		if !st.hides() {
+			st.due = now + st.heartbeat
+		}
+		// History is not late, however old.
+		if len(events) > 0 && events[0].ID > st.group.At(i).Bounds().Last {
+			st.oldest = events[0].Time.UnixMilli()
+		}
+		return piece, nil
+	}
+}
+
+func (st *stream) delivery() (i int, d feed.Delivery, err error) {
+	if st.rest != nil {
+		return st.rest.of, st.rest.delivery, nil
+	}
+	return st.group.Poll()
+}
+
+// keepAlive returns what keeps the connection alive, if it is time.
+func (st *stream) keepAlive(now time.Duration) []byte {
+	if now < st.due {
+		return nil
+	}
+	st.due = now + st.heartbeat
+	return st.tick()
+}
+
+// last returns what the client has to know when it is the server that ends the
+// stream.
+func (st *stream) last(why error) []byte {
+	switch {
+	case errors.Is(why, errExpired):
+		return st.expired()
+	case errors.Is(why, errDraining), errors.Is(why, errMaxAge), errors.Is(why, feed.ErrStopped):
+		return st.farewell()
+	case errors.Is(why, feed.ErrClosed):
+		return st.end(nil)
+	}
+	return nil
+}
+
+// clean says whether a stream that ended for that reason has said all there is.
+// Any other breaks off without the last chunk: some clients never come back
+// after a response that ended cleanly.
+func clean(why error) bool { return errors.Is(why, feed.ErrClosed) || errors.Is(why, errExpired) }
+
+// Written implements [engine.Stream].
+func (st *stream) Written() {
+	if st.oldest != 0 {
+		st.server.deliveries.observe(time.Now().UnixMilli() - st.oldest)
+		st.oldest = 0
+	}
+}
+
+// Closed implements [engine.Stream].
+func (st *stream) Closed(why error) {
+	st.server.dismiss(st)
+	if st.group != nil {
+		st.group.Close()
+	}
+	if st.server.logger.Enabled(context.Background(), slog.LevelDebug) {
+		var feeds []string
+		for i := range st.places {
+			feeds = append(feeds, st.group.At(i).Feed())
+		}
+		st.server.logger.Debug("stream ended", "feeds", feeds, "from", st.address, "reason", why)
+	}
 }
 
 // stream sends events until the client leaves, or the server ends it.
-//
-// Unless all has been said, the connection is broken off without the last
-// chunk: some clients never come back after a response that ended cleanly.
 func (s *Server) stream(w http.ResponseWriter, r *http.Request, request subscribeRequest) {
-	ctx, end := context.WithCancelCause(r.Context())
-	defer end(nil)
-	st := &stream{
-		request: request,
-		address: addressOf(r),
-		writer:  w,
-		control: http.NewResponseController(w),
-		http2:   r.ProtoMajor > 1,
-		timeout: s.options.WriteTimeout,
-		retry:   s.options.Retry,
-		latency: s.deliveries,
-		end:     end,
-	}
+	st := s.newStream(r, request)
 	if err := s.admit(st); err != nil {
 		s.turnAway(w, r, err)
 		return
 	}
-	defer s.dismiss(st)
-	asked := time.Now()
-	group, err := s.begin(r.Context(), request)
-	if err != nil && !(errors.Is(err, feed.ErrUnavailable) && accepts(r, "text/event-stream")) {
+	subscribe, socket := s.hub.SubscribeAll, s.socketFor(r)
+	if socket != nil {
+		subscribe = func(ctx context.Context, starts []feed.Start) (*feed.Group, error) {
+			return socket.Lane().SubscribeAll(ctx, starts, socket)
+		}
+	}
+	response := newResponse(w, r, s.options.WriteTimeout)
+	err := s.begin(r.Context(), st, request, subscribe)
+	switch {
+	case errors.Is(err, feed.ErrUnavailable) && accepts(r, "text/event-stream"):
+		writeStreamHead(w, request.form)
+		err = response.awaitStore(r.Context(), st, request, subscribe)
+	case err != nil:
+		st.Closed(err)
 		s.refuseStream(w, r, err)
 		return
-	}
-	writeStreamHead(w, request.form)
-	defer st.limit(s.options.MaxAge, grantOf(ctx).Expires())()
-	err = st.flush()
-	st.rest()
-	if err == nil && group == nil {
-		group, err = st.awaitStore(ctx, s, asked)
-	}
-	if group != nil {
-		defer group.Close()
+	default:
+		writeStreamHead(w, request.form)
 	}
 	if err == nil {
-		err = st.run(ctx, group)
+		err = response.write(st.open())
 	}
-	s.logger.DebugContext(r.Context(), "stream ended", "path", r.URL.Path, "from", r.RemoteAddr, "reason", err)
-	if !errors.Is(err, feed.ErrClosed) && !errors.Is(err, errExpired) {
+	if err == nil && socket != nil {
+		s.take(w, socket, st)
+		return
+	}
+	if err == nil {
+		err = response.carry(r.Context(), st)
+	}
+	st.Closed(err)
+	if !clean(err) {
 		panic(http.ErrAbortHandler)
-	}
-}
-
-// limit starts the stream's clocks: of its keep-alives, of its age, if that has
-// a limit, and of the client's token, if that expires.
-func (st *stream) limit(maxAge time.Duration, expires time.Time) (stop func()) {
-	st.heartbeat = time.NewTicker(st.request.heartbeat)
-	stops := []func(){st.heartbeat.Stop}
-	after := func(d time.Duration, cause error) {
-		timer := time.AfterFunc(d, func() { st.end(cause) })
-		stops = append(stops, func() { timer.Stop() })
-	}
-	if maxAge > 0 {
-		after(jitter(maxAge, 0.2), errMaxAge)
-	}
-	if !expires.IsZero() {
-		after(time.Until(expires), errExpired)
-	}
-	return func() {
-		for _, stop := range stops {
-			stop()
-		}
 	}
 }
 
@@ -121,117 +236,4 @@ func (s *Server) refuseStream(w http.ResponseWriter, r *http.Request, err error)
 	shed(w, r, status, "")
 }
 
-// awaitStore subscribes as soon as the store can.
-func (st *stream) awaitStore(ctx context.Context, s *Server, asked time.Time) (*feed.Group, error) {
-	for i, start := range st.request.starts {
-		if start.From == (feed.From{}) {
-			// "Now" is before the head went out: what is published from then on
-			// must not be missed, and the store may be back for other nodes
-			// first. Stores keep whole milliseconds.
-			st.request.starts[i].From = feed.FromTime(asked.Truncate(time.Millisecond))
-		}
-	}
-	again := time.NewTicker(storeRetry)
-	defer again.Stop()
-	for {
-		select {
-		case <-again.C:
-			group, err := s.hub.SubscribeAll(ctx, st.request.starts)
-			if err == nil || !errors.Is(err, feed.ErrUnavailable) {
-				return group, err
-			}
-		case <-st.heartbeat.C:
-			if err := st.write(st.request.form.keepAlive()); err != nil {
-				return nil, err
-			}
-		case <-ctx.Done():
-			cause := context.Cause(ctx)
-			if errors.Is(cause, errExpired) {
-				return nil, errors.Join(cause, st.write(st.request.form.appendControl(nil, expired)))
-			}
-			return nil, cause
-		}
-	}
-}
-
-// run is the stream itself: it greets, sends what the subscriptions deliver,
-// and keeps the connection alive in between. It returns why it ended.
-func (st *stream) run(ctx context.Context, group *feed.Group) error {
-	session := newSession(st.request, st.retry, group.Subscriptions())
-	if err := st.write(session.open()); err != nil {
-		return err
-	}
-	for {
-		i, d, err := group.Next(ctx, st.heartbeat.C)
-		switch {
-		case err != nil:
-			return st.last(ctx, session, err)
-		case i < 0:
-			err = st.write(session.tick())
-		case d.Gap != nil && st.request.gapFails:
-			return errGap // which a return with the same cursor is told
-		default:
-			err = st.deliver(ctx, session, i, d)
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
-
-// last sends what the client has to know when it is the server that ends the
-// stream.
-func (st *stream) last(ctx context.Context, session *session, err error) error {
-	cause := context.Cause(ctx)
-	switch {
-	case errors.Is(cause, errExpired):
-		return errors.Join(cause, st.write(session.expired()))
-	case errors.Is(cause, errDraining), errors.Is(cause, errMaxAge), errors.Is(err, feed.ErrStopped):
-		return errors.Join(cause, st.write(session.farewell()))
-	}
-	return err
-}
-
-// deliver writes what the client is shown of a delivery, if anything. After that
-// no keep-alive is due for a while, unless one has to show where a cursor is.
-func (st *stream) deliver(ctx context.Context, session *session, i int, d feed.Delivery) error {
-	shown := false
-	for blocks := range session.deliver(i, d) {
-		if len(blocks) == 0 {
-			continue
-		}
-		if shown = true; !slices.Contains(session.hidden, true) {
-			st.heartbeat.Reset(st.request.heartbeat)
-		}
-		if err := st.write(blocks); err != nil {
-			return err
-		}
-		if ctx.Err() != nil {
-			return st.last(ctx, session, ctx.Err())
-		}
-	}
-	if at, live := session.committed(i, d); live && shown {
-		st.latency.Observe(max(0, time.Since(at).Seconds())) // clocks of nodes differ
-	}
-	return nil
-}
-
-func (st *stream) write(b []byte) error {
-	_ = st.control.SetWriteDeadline(time.Now().Add(st.timeout))
-	if _, err := st.writer.Write(b); err != nil {
-		return err
-	}
-	err := st.flush()
-	st.rest()
-	return err
-}
-
-// rest is for the time in which nothing is being written: over HTTP/2, a
-// deadline would end the stream all the same.
-func (st *stream) rest() {
-	if st.http2 {
-		_ = st.control.SetWriteDeadline(time.Time{})
-	}
-}
-
-func (st *stream) flush() error { return st.control.Flush() }
+var _ engine.Stream = (*stream)(nil)

@@ -85,28 +85,31 @@ func preference(r *http.Request, mediaType string) (weight float64) {
 	return weight
 }
 
-// begin subscribes, unless there is nothing to stream to this client.
-func (s *Server) begin(ctx context.Context, request subscribeRequest) (*feed.Group, error) {
-	group, err := s.hub.SubscribeAll(ctx, request.starts)
+type subscribeFunc func(context.Context, []feed.Start) (*feed.Group, error)
+
+// begin has the stream subscribe, unless there is nothing to stream to this client.
+func (s *Server) begin(ctx context.Context, st *stream, request subscribeRequest, subscribe subscribeFunc) error {
+	group, err := subscribe(ctx, request.starts)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	subs := group.Subscriptions()
 	if request.gapFails {
-		err = checkGaps(subs)
+		err = checkGaps(group)
 	}
-	if err == nil && request.done(subs) {
+	if err == nil && request.done(group) {
 		err = errDelivered
 	}
 	if err != nil {
 		group.Close()
-		return nil, err
+		return err
 	}
-	return group, nil
+	st.subscribe(request, group)
+	return nil
 }
 
-func checkGaps(subs []*feed.Subscription) error {
-	for _, sub := range subs {
+func checkGaps(group *feed.Group) error {
+	for i := range group.Size() {
+		sub := group.At(i)
 		if sub.Gap() == nil {
 			continue
 		}

@@ -27,8 +27,9 @@ type subscribeRequest struct {
 type controls struct{ live, heartbeat bool }
 
 // done says whether the client has all there will ever be.
-func (r subscribeRequest) done(subs []*feed.Subscription) bool {
-	for i, sub := range subs {
+func (r subscribeRequest) done(group *feed.Group) bool {
+	for i := range group.Size() {
+		sub := group.At(i)
 		_, resumed := r.starts[i].From.Cursor()
 		if b := sub.Bounds(); !resumed || !b.Closed || uint64(sub.Cursor()) != b.Last {
 			return false

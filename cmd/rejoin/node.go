@@ -98,6 +98,9 @@ func (n *node) close() error {
 	}
 	n.publisher.Close()
 	n.hub.Close()
+	if n.server != nil {
+		n.server.Close()
+	}
 	var errs []error
 	if err := n.bus.Close(); err != nil {
 		errs = append(errs, fmt.Errorf("close bus: %w", err))

@@ -187,6 +187,7 @@ func newHTTPServer(handler http.Handler, logger *slog.Logger) *http.Server {
 		DisableGeneralOptionsHandler: true,
 
 		Handler:           handler,
+		ConnContext:       server.WithConn,
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       120 * time.Second,
 		MaxHeaderBytes:    64 << 10,

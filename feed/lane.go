@@ -1,0 +1,150 @@
+package feed
+
+import "sync"
+
+// Reader reads a group that is on a [Lane].
+type Reader interface {
+	// Ready says that Poll of the group may have something. It is called by
+	// the lane's Step alone, so never twice at one time, also without need, and
+	// from before SubscribeAll has returned until some time after the group was
+	// closed. It does not block.
+	Ready()
+}
+
+// stepReaders is how many readers of one feed a step calls: those of other
+// feeds wait no longer than that for a feed that has very many.
+const stepReaders = 64
+
+// Lane is a place where the readers of many groups are called, one after the
+// other, by whoever calls Step. It takes the place of a goroutine for each: a
+// subscriber that waits costs nothing but its memory, and an event that reaches
+// thousands wakes one goroutine.
+//
+// Step is for one goroutine; all else may be called by any.
+type Lane struct {
+	hub  *Hub
+	more chan struct{}
+
+	mu    sync.Mutex
+	grown []*audience // with something new in their log
+	ready []*Group    // with something new of their own
+
+	// Of Step alone.
+	passes []*audience
+	queue  []*Group
+	chunk  [stepReaders]*Subscription
+}
+
+// NewLane returns a lane for groups of the hub, which somebody has to step
+// through whenever C says so, for as long as there are any.
+func (h *Hub) NewLane() *Lane { return &Lane{hub: h, more: make(chan struct{}, 1)} }
+
+// C gets a token when there is something to step through.
+func (l *Lane) C() <-chan struct{} { return l.more }
+
+// Step calls readers that may have something to read, some of each feed, and
+// reports whether there are more of them.
+func (l *Lane) Step() (more bool) {
+	l.mu.Lock()
+	for i, a := range l.grown {
+		a.queued = false
+		if a.again = true; !a.passing {
+			a.passing = true
+			l.passes = append(l.passes, a)
+		}
+		l.grown[i] = nil
+	}
+	l.grown = l.grown[:0]
+	l.queue = append(l.queue, l.ready...)
+	clear(l.ready)
+	l.ready = l.ready[:0]
+	l.mu.Unlock()
+
+	going := l.passes[:0]
+	for _, a := range l.passes {
+		if l.pass(a) {
+			going = append(going, a)
+		}
+	}
+	clear(l.passes[len(going):])
+	l.passes = going
+
+	n := min(len(l.queue), stepReaders)
+	for _, g := range l.queue[:n] {
+		g.queued.Store(false)
+		g.reader.Ready()
+	}
+	clear(l.queue[:n])
+	if l.queue = l.queue[n:]; len(l.queue) == 0 {
+		l.queue = nil
+	}
+	return len(l.passes)+len(l.queue) > 0
+}
+
+// pass calls the next readers of a log, from the last to the first, and reports
+// whether there are more. What a log gets while a pass is under way is read by
+// those that are yet to come, and by the others in another pass.
+func (l *Lane) pass(a *audience) (more bool) {
+	a.log.subsMu.Lock()
+	if a.left == 0 {
+		a.left, a.again = len(a.subs), false
+	}
+	// Readers may have left. Each that did was replaced by the last one, which
+	// has been called, or by nobody.
+	a.left = min(a.left, len(a.subs))
+	n := min(a.left, stepReaders)
+	copy(l.chunk[:n], a.subs[a.left-n:a.left])
+	a.left -= n
+	a.log.subsMu.Unlock()
+
+	for i := n - 1; i >= 0; i-- {
+		s := l.chunk[i]
+		s.stirred.Store(true)
+		s.group.reader.Ready()
+		l.chunk[i] = nil
+	}
+	a.passing = a.left > 0 || a.again
+	return a.passing
+}
+
+// grew has the readers of a log called. The caller holds the log's subsMu.
+func (l *Lane) grew(a *audience) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !a.queued {
+		a.queued = true
+		l.grown = append(l.grown, a)
+		signal(l.more)
+	}
+}
+
+// call has the reader of one group called.
+func (l *Lane) call(g *Group) {
+	if g.queued.Swap(true) {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ready = append(l.ready, g)
+	signal(l.more)
+}
+
+// laneLoop steps through the lane of those that wait on goroutines of their own.
+func (h *Hub) laneLoop() {
+	for {
+		if h.lane.Step() {
+			continue
+		}
+		select {
+		case <-h.lane.more:
+		case <-h.ctx.Done():
+			return
+		}
+	}
+}
+
+// tokens is the reader of a group whose owner waits on a goroutine of its own.
+type tokens chan struct{}
+
+// Ready implements [Reader].
+func (t tokens) Ready() { signal(t) }

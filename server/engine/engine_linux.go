@@ -1,0 +1,102 @@
+//go:build !386 && !s390x
+
+package engine
+
+import (
+	"fmt"
+	"net"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/rejoin/rejoin/feed"
+)
+
+// Engine carries streams on sockets.
+type Engine struct {
+	options Options
+	poller  *poller
+	lanes   []*lane
+	turn    atomic.Uint32 // the lane of the next socket
+	work    sync.WaitGroup
+	stop    chan struct{}
+}
+
+// New returns an engine for streams of groups of the hub, and starts it. The hub
+// is closed before the engine is.
+func New(hub *feed.Hub, o Options) (*Engine, error) {
+	p, err := newPoller()
+	if err != nil {
+		return nil, fmt.Errorf("start engine: %w", err)
+	}
+	e := &Engine{options: o, poller: p, stop: make(chan struct{})}
+	for range runtime.NumCPU() {
+		e.lanes = append(e.lanes, newLane(hub, o))
+	}
+	e.work.Go(p.loop)
+	for _, l := range e.lanes {
+		e.work.Go(func() { l.loop(e.stop) })
+	}
+	return e, nil
+}
+
+// Close closes the sockets that are left, and returns when everything that the
+// engine started has ended.
+func (e *Engine) Close() {
+	e.poller.closeAll()
+	close(e.stop)
+	e.work.Wait()
+}
+
+// NewSocket returns a socket without a connection. It is the reader of the group
+// that its stream is of, on its Lane.
+func (e *Engine) NewSocket() *Socket {
+	n := e.turn.Add(1)
+	return &Socket{engine: e, lane: e.lanes[int(n)%len(e.lanes)]}
+}
+
+// Take makes the socket carry the stream from here on, on conn, a TCP connection
+// that nobody uses any more, whatever comes of it. After an error, Closed of the
+// stream is not called.
+func (s *Socket) Take(conn net.Conn, group *feed.Group, stream Stream) error {
+	defer conn.Close()
+	fd, err := duplicate(conn)
+	if err != nil {
+		return fmt.Errorf("take connection: %w", err)
+	}
+	s.fd, s.group, s.stream = fd, group, stream
+	// From here on, the lane may look at it.
+	s.lane.sockets.Add(1)
+	if err := s.engine.poller.add(s); err != nil {
+		s.lane.sockets.Add(-1)
+		_ = syscall.Close(fd)
+		return fmt.Errorf("take connection: %w", err)
+	}
+	s.marks.Or(taken)
+	group.Wake()
+	return nil
+}
+
+// duplicate returns a descriptor of the connection that the runtime does not know:
+// what the runtime keeps for one costs more memory than all the rest.
+func duplicate(conn net.Conn) (fd int, err error) {
+	c, ok := conn.(syscall.Conn)
+	if !ok {
+		return 0, fmt.Errorf("a %T is no socket", conn)
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	failed := raw.Control(func(of uintptr) {
+		n, _, errno := syscall.Syscall(syscall.SYS_FCNTL, of, syscall.F_DUPFD_CLOEXEC, 0)
+		if fd = int(n); errno != 0 {
+			err = errno
+		}
+	})
+	if failed != nil {
+		return 0, failed
+	}
+	return fd, err
+}

@@ -1,0 +1,34 @@
+//go:build !linux || 386 || s390x
+
+package engine
+
+import (
+	"errors"
+	"net"
+
+	"github.com/rejoin/rejoin/feed"
+)
+
+// Engine carries streams on sockets, elsewhere.
+type Engine struct{}
+
+// New returns an error that wraps [errors.ErrUnsupported].
+func New(*feed.Hub, Options) (*Engine, error) { return nil, errors.ErrUnsupported }
+
+// Close does nothing.
+func (*Engine) Close() {}
+
+// NewSocket is not called: there is no engine.
+func (*Engine) NewSocket() *Socket { return nil }
+
+// Socket carries one stream, elsewhere.
+type Socket struct{}
+
+// Lane is not called.
+func (*Socket) Lane() *feed.Lane { return nil }
+
+// Ready implements [feed.Reader].
+func (*Socket) Ready() {}
+
+// Take is not called.
+func (*Socket) Take(net.Conn, *feed.Group, Stream) error { return errors.ErrUnsupported }

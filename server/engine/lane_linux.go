@@ -1,0 +1,73 @@
+//go:build !386 && !s390x
+
+package engine
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/rejoin/rejoin/feed"
+)
+
+// lane is a goroutine that writes to many sockets.
+type lane struct {
+	feed    *feed.Lane
+	clock   func() time.Duration
+	sockets atomic.Int64
+	wheel   wheel
+	ring    *ring // nil where the kernel takes no batches
+	now     time.Duration
+}
+
+func newLane(hub *feed.Hub, o Options) *lane {
+	l := &lane{feed: hub.NewLane(), clock: o.Now, now: o.Now()}
+	l.wheel.now = l.now
+	if !o.Plain {
+		l.ring = newRing()
+	}
+	return l
+}
+
+// loop runs the lane until it is to stop and has no socket left.
+func (l *lane) loop(stop <-chan struct{}) {
+	tick := time.NewTicker(wheelTurn)
+	defer tick.Stop()
+	if l.ring != nil {
+		defer l.ring.close()
+	}
+	for stopping := false; !stopping || l.sockets.Load() > 0; {
+		l.now = l.clock()
+		more := l.feed.Step()
+		l.wheel.advance(l.now, (*Socket).Ready)
+		if more {
+			continue
+		}
+		l.submit()
+		var ticks <-chan time.Time
+		if l.sockets.Load() > 0 {
+			ticks = tick.C
+		}
+		select {
+		case <-l.feed.C():
+		case <-ticks:
+		case <-stop:
+			stopping, stop = true, nil
+		}
+	}
+}
+
+// stage adds a write to the batch.
+func (l *lane) stage(s *Socket, b []byte) {
+	if l.ring.full() {
+		l.submit()
+	}
+	s.staged = true
+	l.ring.add(s, b)
+}
+
+// submit writes the batch.
+func (l *lane) submit() {
+	if l.ring != nil {
+		l.ring.submit()
+	}
+}

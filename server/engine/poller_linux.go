@@ -1,0 +1,146 @@
+//go:build !386 && !s390x
+
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+)
+
+// key names a socket to the poller: a place, and how often it was given away. A
+// descriptor would be the name of somebody else soon after it is closed, while
+// what was said of the one before is still on its way.
+type key struct{ place, use uint32 }
+
+// poller says which sockets have room again, and which clients have left.
+type poller struct {
+	file *os.File
+	conn syscall.RawConn
+
+	mu     sync.Mutex
+	closed bool
+	places []place
+	free   []uint32 // places without a socket
+}
+
+type place struct {
+	socket *Socket
+	use    uint32
+}
+
+const edges = syscall.EPOLLOUT | syscall.EPOLLRDHUP | 1<<31 // EPOLLET
+
+func newPoller() (*poller, error) {
+	fd, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("epoll_create1", err)
+	}
+	// So that the runtime waits for it as for any other descriptor, and no
+	// thread does.
+	if err := syscall.SetNonblock(fd, true); err != nil {
+		return nil, errors.Join(os.NewSyscallError("fcntl", err), syscall.Close(fd))
+	}
+	p := &poller{file: os.NewFile(uintptr(fd), "epoll")}
+	if p.conn, err = p.file.SyscallConn(); err != nil {
+		return nil, errors.Join(err, p.file.Close())
+	}
+	return p, nil
+}
+
+// add has the poller watch a socket.
+func (p *poller) add(s *Socket) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return ErrStopped
+	}
+	var n uint32
+	if last := len(p.free) - 1; last >= 0 {
+		n, p.free = p.free[last], p.free[:last]
+	} else {
+		n = uint32(len(p.places))
+		p.places = append(p.places, place{})
+	}
+	s.key = key{n, p.places[n].use}
+	event := syscall.EpollEvent{Events: edges & 0xffffffff, Fd: int32(s.key.place), Pad: int32(s.key.use)}
+	var failed error
+	err := p.conn.Control(func(fd uintptr) { failed = syscall.EpollCtl(int(fd), syscall.EPOLL_CTL_ADD, s.fd, &event) })
+	if err = errors.Join(err, os.NewSyscallError("epoll_ctl", failed)); err != nil {
+		p.free = append(p.free, n)
+		return err
+	}
+	p.places[n].socket = s
+	return nil
+}
+
+// remove forgets a socket, which is about to be closed: then the kernel does, too.
+func (p *poller) remove(k key) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.places[k.place].socket = nil
+	p.places[k.place].use++
+	p.free = append(p.free, k.place)
+}
+
+// closeAll takes no more sockets, and ends those there are.
+func (p *poller) closeAll() {
+	p.mu.Lock()
+	p.closed = true
+	for i := range p.places {
+		if s := p.places[i].socket; s != nil {
+			s.tell(stopped)
+		}
+	}
+	p.mu.Unlock()
+	_ = p.file.Close()
+}
+
+// tell has the lane look at the socket.
+func (s *Socket) tell(mark uint32) {
+	group := s.group
+	s.marks.Or(mark)
+	group.Wake()
+}
+
+// loop tells sockets what happens to them, until closeAll is called.
+func (p *poller) loop() {
+	events := make([]syscall.EpollEvent, 256)
+	err := p.conn.Read(func(fd uintptr) (done bool) {
+		for {
+			n, err := syscall.EpollWait(int(fd), events, 0)
+			if err != nil && err != syscall.EINTR {
+				panic(fmt.Errorf("epoll_wait: %w", err))
+			}
+			if n == 0 {
+				return false
+			}
+			p.tell(events[:max(n, 0)])
+		}
+	})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.closed {
+		panic(fmt.Errorf("wait for sockets: %w", err))
+	}
+}
+
+func (p *poller) tell(events []syscall.EpollEvent) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := range events {
+		e := &events[i]
+		at := &p.places[uint32(e.Fd)]
+		if at.socket == nil || at.use != uint32(e.Pad) {
+			continue // it was closed in the meantime
+		}
+		switch {
+		case e.Events&(syscall.EPOLLRDHUP|syscall.EPOLLHUP|syscall.EPOLLERR) != 0:
+			at.socket.tell(left)
+		case at.socket.marks.Or(writable)&waiting != 0:
+			at.socket.group.Wake()
+		}
+	}
+}

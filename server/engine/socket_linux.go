@@ -1,0 +1,229 @@
+//go:build !386 && !s390x
+
+package engine
+
+import (
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"github.com/rejoin/rejoin/feed"
+)
+
+// Socket carries one stream.
+type Socket struct {
+	engine *Engine
+	lane   *lane
+	group  *feed.Group
+	stream Stream
+	fd     int
+	key    key           // with the poller
+	marks  atomic.Uint32 // what others have to say to the lane
+
+	// Of the lane alone.
+	closed bool
+	staged bool     // there is a write of it in the lane's batch
+	last   error    // why the stream ends once rest is written
+	full   *backlog // what the kernel had no room for
+	turn   uint32   // of the wheel at which it is looked after
+}
+
+const (
+	taken    uint32 = 1 << iota // there is a stream to carry
+	waiting                     // the socket is full, and wants to know of room
+	writable                    // there is room since that was last unset
+	left                        // the client has left
+	stopped                     // the engine is being closed
+)
+
+// backlog is what is left to write to a socket that is full. It is a part of the
+// log's own bytes.
+type backlog struct {
+	rest    []byte
+	unread  int           // bytes that the kernel held …
+	changed time.Duration // … when that last became less
+}
+
+// Lane returns the lane on which the group of the stream has to be.
+func (s *Socket) Lane() *feed.Lane { return s.lane.feed }
+
+// Ready implements [feed.Reader]: it writes what there is to write.
+func (s *Socket) Ready() {
+	if s.staged {
+		s.lane.submit()
+	}
+	marks := s.marks.Load()
+	if s.closed || marks&taken == 0 {
+		return
+	}
+	switch {
+	case marks&left != 0:
+		s.close(ErrLeft)
+		return
+	case marks&stopped != 0:
+		s.close(ErrStopped)
+		return
+	}
+	if s.full != nil && !s.goOn(marks) {
+		return
+	}
+	s.pump()
+	if !s.closed {
+		s.lane.wheel.schedule(s, s.due())
+	}
+}
+
+// pump writes what the stream has, until it has nothing or the socket is full.
+func (s *Socket) pump() {
+	for {
+		piece, err := s.stream.Next(s.lane.now)
+		if len(piece) > 0 {
+			if err == nil && s.lane.ring != nil && !s.group.Stirred() {
+				s.lane.stage(s, piece) // it is likely all for now
+				return
+			}
+			s.last = err
+			if !s.write(piece) {
+				return
+			}
+		}
+		if err != nil {
+			s.close(err)
+			return
+		}
+		if len(piece) == 0 {
+			return
+		}
+	}
+}
+
+// write writes all of b, or else keeps the rest for later or closes the socket.
+func (s *Socket) write(b []byte) (all bool) {
+	n, err := send(s.fd, b)
+	return s.wrote(b, n, err)
+}
+
+// wrote is told what became of a write of b.
+func (s *Socket) wrote(b []byte, n int, err error) (all bool) {
+	switch {
+	case err != nil && err != syscall.EAGAIN:
+		s.close(err)
+		return false
+	case n < len(b):
+		s.keep(b[n:])
+		return false
+	}
+	s.stream.Written()
+	return true
+}
+
+// keep keeps what the kernel had no room for. The poller says when it has.
+func (s *Socket) keep(rest []byte) {
+	s.full = &backlog{rest: rest, unread: unread(s.fd), changed: s.lane.now}
+	s.lane.wheel.schedule(s, s.due())
+	if s.marks.Or(waiting)&writable != 0 {
+		s.group.Wake() // nobody was told of that room: it may be the room for this
+	}
+}
+
+// goOn writes what was kept, and reports whether that was all. A client that has
+// read nothing for too long is given up.
+func (s *Socket) goOn(marks uint32) (all bool) {
+	if err := s.stream.Over(s.lane.now); err != nil {
+		s.close(err)
+		return false
+	}
+	if marks&writable == 0 {
+		return s.watch()
+	}
+	s.marks.And(^writable)
+	n, err := send(s.fd, s.full.rest)
+	if err != nil && err != syscall.EAGAIN {
+		s.close(err)
+		return false
+	}
+	if s.full.rest = s.full.rest[n:]; len(s.full.rest) > 0 {
+		return s.watch()
+	}
+	s.full = nil
+	s.marks.And(^waiting)
+	s.stream.Written()
+	if s.last != nil {
+		s.close(s.last)
+		return false
+	}
+	return true
+}
+
+// watch gives a full socket up when its client has read nothing within the
+// timeout. A client that reads little may take longer than that to make so much
+// room that the poller speaks of it.
+func (s *Socket) watch() (all bool) {
+	now := s.lane.now
+	if n := unread(s.fd); n != s.full.unread {
+		s.full.unread, s.full.changed = n, now
+	}
+	if now-s.full.changed >= s.engine.options.WriteTimeout {
+		s.close(ErrStalled)
+		return false
+	}
+	s.lane.wheel.schedule(s, s.due())
+	return false
+}
+
+// due returns when the socket has to be looked after.
+func (s *Socket) due() time.Duration {
+	if s.full == nil {
+		return s.stream.Due()
+	}
+	timeout := s.engine.options.WriteTimeout
+	return min(s.full.changed+timeout, s.lane.now+max(timeout/4, wheelTurn))
+}
+
+func (s *Socket) close(why error) {
+	s.closed = true
+	s.engine.poller.remove(s.key)
+	s.drain()
+	_ = syscall.Close(s.fd)
+	stream := s.stream
+	s.full, s.stream, s.group = nil, nil, nil
+	s.lane.sockets.Add(-1)
+	stream.Closed(why)
+}
+
+// drain reads what the client has sent and nobody has asked for. A close over
+// unread bytes would have the kernel take back what is still on its way.
+func (s *Socket) drain() {
+	var b [512]byte
+	for range 128 {
+		n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, uintptr(s.fd), uintptr(unsafe.Pointer(&b)), uintptr(len(b)), syscall.MSG_DONTWAIT, 0, 0)
+		if errno != 0 || n == 0 {
+			return
+		}
+	}
+}
+
+// send writes what the socket has room for. The call does not block, so the
+// runtime need not know of it.
+func send(fd int, b []byte) (n int, err error) {
+	for {
+		r, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)),
+			syscall.MSG_DONTWAIT|syscall.MSG_NOSIGNAL, 0, 0)
+		switch errno {
+		case 0:
+			return int(r), nil
+		case syscall.EINTR:
+		default:
+			return 0, errno
+		}
+	}
+}
+
+// unread returns how many bytes the kernel holds that the client's side has not
+// acknowledged.
+func unread(fd int) int {
+	var n int32
+	_, _, _ = syscall.RawSyscall(syscall.SYS_IOCTL, uintptr(fd), syscall.TIOCOUTQ, uintptr(unsafe.Pointer(&n)))
+	return int(n)
+}

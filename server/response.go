@@ -1,0 +1,115 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/rejoin/rejoin/feed"
+)
+
+// storeRetry is the time between two tries to open a stream while the store is
+// away.
+const storeRetry = 250 * time.Millisecond
+
+// response carries a stream as net/http does, on the goroutine of its request:
+// over HTTP/2, TLS and HTTP/1.0, where a socket of the engine cannot, and until
+// one does.
+type response struct {
+	writer  http.ResponseWriter
+	control *http.ResponseController
+	http2   bool
+	timeout time.Duration // for one write
+}
+
+func newResponse(w http.ResponseWriter, r *http.Request, timeout time.Duration) response {
+	return response{w, http.NewResponseController(w), r.ProtoMajor > 1, timeout}
+}
+
+// awaitStore has the stream subscribe as soon as the store can.
+func (r response) awaitStore(ctx context.Context, st *stream, request subscribeRequest, subscribe subscribeFunc) error {
+	for i, start := range request.starts {
+		if start.From == (feed.From{}) {
+			// "Now" is before the head went out: what is published from then on
+			// must not be missed, and the store may be back for other nodes
+			// first. Stores keep whole milliseconds.
+			request.starts[i].From = feed.FromTime(time.Now().Truncate(time.Millisecond))
+		}
+	}
+	if err := r.flush(); err != nil {
+		return err
+	}
+	again := time.NewTicker(storeRetry)
+	defer again.Stop()
+	for {
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		now := st.server.now()
+		if err := st.Over(now); err != nil {
+			if errors.Is(err, errExpired) {
+				err = errors.Join(err, r.write(request.form.appendControl(nil, expired)))
+			}
+			return err
+		}
+		group, err := subscribe(ctx, request.starts)
+		if err == nil {
+			st.subscribe(request, group)
+		}
+		if err == nil || !errors.Is(err, feed.ErrUnavailable) {
+			return err
+		}
+		if now >= st.due {
+			st.due = now + st.heartbeat
+			if err := r.write(request.form.keepAlive()); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// carry writes what the stream has to say. It returns why the stream ended.
+func (r response) carry(ctx context.Context, st *stream) error {
+	due := time.NewTimer(time.Hour)
+	defer due.Stop()
+	for {
+		piece, err := st.Next(st.server.now())
+		if len(piece) > 0 {
+			if err := errors.Join(r.write(piece), ctx.Err()); err != nil {
+				return err
+			}
+			st.Written()
+		}
+		if err != nil {
+			return err
+		}
+		if len(piece) > 0 {
+			continue
+		}
+		due.Reset(st.Due() - st.server.now())
+		if err := st.group.Wait(ctx, due.C); err != nil && !errors.Is(err, feed.ErrStopped) {
+			return err
+		}
+	}
+}
+
+func (r response) write(b []byte) error {
+	_ = r.control.SetWriteDeadline(time.Now().Add(r.timeout))
+	if _, err := r.writer.Write(b); err != nil {
+		return err
+	}
+	return r.flush()
+}
+
+// flush sends what was written. Over HTTP/2, a deadline would end the stream even
+// while nothing is being written.
+func (r response) flush() error {
+	err := r.control.Flush()
+	if r.http2 {
+		_ = r.control.SetWriteDeadline(time.Time{})
+	}
+	return err
+}
