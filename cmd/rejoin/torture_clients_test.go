@@ -25,20 +25,38 @@ func (s *schedule) startPublishers() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var work sync.WaitGroup
 	for i := range torturePublishers {
-		client := tortureClient(i % 2)
-		p := &prover{
-			recording: s.recording, name: fmt.Sprintf("publisher-%d", i), feeds: s.feeds, urls: s.urls(), client: client,
-			random: rand.New(rand.NewPCG(s.seed, 100+uint64(i))), pause: 35 * time.Millisecond * slower(),
-			attempt: 1200 * time.Millisecond, patience: tortureArrives * slower(), again: 0.1, twice: 0.1, giveUp: 0.1, counts: &s.counts,
-		}
+		p := s.prover(i, s.feeds)
 		work.Go(func() {
-			defer client.CloseIdleConnections()
+			defer p.client.CloseIdleConnections()
 			if err := p.run(ctx); err != nil {
 				s.found("%s: %v", p.name, err)
 			}
 		})
 	}
+	// What is lost on the way with nothing behind it shows in no id.
+	for i, name := range s.quiet {
+		p := s.prover(torturePublishers+i, []string{name})
+		at := tortureHealth + time.Duration(s.random.Int64N(int64(tortureOverlay+tortureLongest)))
+		work.Go(func() {
+			defer p.client.CloseIdleConnections()
+			if sleep(ctx, at) != nil {
+				return // it is over sooner than it could have been
+			}
+			if err := p.publish(ctx, 1); err != nil {
+				s.found("%s: %v", p.name, err)
+			}
+		})
+	}
 	return func() { cancel(); work.Wait() }
+}
+
+// prover makes the publisher number i.
+func (s *schedule) prover(i int, feeds []string) *prover {
+	return &prover{
+		recording: s.recording, name: fmt.Sprintf("publisher-%d", i), feeds: feeds, urls: s.urls(), client: tortureClient(i % 2),
+		random: rand.New(rand.NewPCG(s.seed, 100+uint64(i))), pause: 35 * time.Millisecond * slower(),
+		attempt: 1200 * time.Millisecond, patience: tortureArrives * slower(), again: 0.1, twice: 0.1, giveUp: 0.1, counts: &s.counts,
+	}
 }
 
 // kinds of subscribers, with how many there are of each.
@@ -47,10 +65,12 @@ var tortureKinds = []struct {
 	count  int
 	client int
 	many   bool // all feeds over one connection
+	quiet  bool // all those feeds in which little happens, instead
 	slow   bool
 	habits habits
 }{
-	{name: "steady", count: 12},
+	{name: "steady", count: 8},
+	{name: "on quiet feeds", count: 4, many: true, quiet: true},
 	{name: "steady, in envelopes", count: 2, habits: habits{envelope: true}},
 	{name: "steady, HTTP/2", count: 6, client: clientHTTP2},
 	{name: "slow", count: 6, client: clientNarrow, slow: true, habits: habits{pause: 12 * time.Millisecond}},
@@ -72,7 +92,9 @@ func (s *schedule) startWitnesses() (stop func()) {
 	for _, kind := range tortureKinds {
 		for i := range kind.count {
 			names := s.feeds
-			if !kind.many {
+			if kind.quiet {
+				names = s.quiet
+			} else if !kind.many {
 				names = s.feeds[len(s.witnesses)%len(s.feeds):][:1]
 			}
 			at, err := newPlaces(names)
@@ -81,8 +103,11 @@ func (s *schedule) startWitnesses() (stop func()) {
 			}
 			w := &witness{
 				log: s.recording.Client(fmt.Sprintf("subscriber %d, %s", i, kind.name), kind.slow), at: at, urls: s.urlsFor(kind.client),
-				client: tortureClient(kind.client), random: rand.New(rand.NewPCG(s.seed, 200+uint64(len(s.witnesses)))),
+				client: tortureClient(kind.client), random: rand.New(rand.NewPCG(s.seed, 1000+uint64(len(s.witnesses)))),
 				habits: kind.habits, strict: true, silence: 7 * time.Second, counts: &s.counts,
+			}
+			if kind.quiet {
+				w.log.Apart()
 			}
 			s.witnesses = append(s.witnesses, w)
 			work.Go(func() {

@@ -21,6 +21,7 @@ type schedule struct {
 	blows  []laidBlow
 	trims  []laidTrim
 	feeds  []string
+	quiet  []string // feeds that get one event, when things are broken
 
 	recording *feedtest.Recording
 	witnesses []*witness
@@ -47,6 +48,7 @@ type laidTrim struct {
 
 const (
 	tortureFeeds   = 4
+	tortureQuiet   = 12
 	tortureHealth  = 700 * time.Millisecond // before the first fault
 	tortureOverlay = 1500 * time.Millisecond
 	tortureSettles = time.Second // of publishing, after the last
@@ -62,6 +64,9 @@ func (w *tortureWorld) draw(seed uint64) *schedule {
 	s := &schedule{seed: seed, world: w, random: random, recording: feedtest.NewRecording()}
 	for i := range tortureFeeds {
 		s.feeds = append(s.feeds, fmt.Sprintf("t%d.%d", seed, i))
+	}
+	for i := range tortureQuiet {
+		s.quiet = append(s.quiet, fmt.Sprintf("t%d.quiet%d", seed, i))
 	}
 	families := w.blows()
 	taken := make(map[string]bool)
@@ -158,7 +163,7 @@ func (s *schedule) strike(b laidBlow, start time.Time) {
 // collect reads what the store holds and waits until everybody has it.
 func (s *schedule) collect() {
 	v := &verification{
-		urls: s.urls(), client: tortureClient(clientHTTP1), names: s.feeds, witnesses: s.witnesses,
+		urls: s.urls(), client: tortureClient(clientHTTP1), names: slices.Concat(s.feeds, s.quiet), witnesses: s.witnesses,
 		recording: s.recording, patience: tortureArrives * slower(),
 	}
 	defer v.client.CloseIdleConnections()

@@ -14,6 +14,7 @@ type DeliveryLog struct {
 	name    string
 	slow    bool
 	left    bool
+	apart   bool
 	run     *Recording
 	mu      sync.Mutex
 	feeds   []string
@@ -152,6 +153,14 @@ func (l *DeliveryLog) Leave() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.left = true
+}
+
+// Apart says that the client's delays are judged apart from those of others: what
+// is slow on feeds where little happens must not hide behind what happens a lot.
+func (l *DeliveryLog) Apart() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.apart = true
 }
 
 // Reached returns the id that the client has got to in a feed.

@@ -75,6 +75,7 @@ type Report struct {
 // FaultDelays are the delays of deliveries that the same faults overlap.
 type FaultDelays struct {
 	Names []string // sorted
+	Apart bool     // see [DeliveryLog.Apart]
 	Bound time.Duration
 	Delays
 }
@@ -122,8 +123,8 @@ func (j *judge) find(f Finding) {
 }
 
 // delay enters how long after its acknowledgement, both in µs, an event was
-// delivered.
-func (j *judge) delay(acked, at int64) {
+// delivered, to one of those whose delays are judged apart or not.
+func (j *judge) delay(acked, at int64, apart bool) {
 	base, bound := acked, time.Duration(0)
 	var names []string
 	for _, f := range j.faults {
@@ -144,9 +145,12 @@ func (j *judge) delay(acked, at int64) {
 	slices.Sort(names)
 	names = slices.Compact(names)
 	key := strings.Join(names, " + ")
+	if apart {
+		key += ", to clients apart"
+	}
 	d := j.delays[key]
 	if d == nil {
-		d = &FaultDelays{Names: names, Bound: bound}
+		d = &FaultDelays{Names: names, Apart: apart, Bound: bound}
 		j.delays[key] = d
 	}
 	d.Bound = max(d.Bound, bound)

@@ -216,7 +216,7 @@ func (c *clientJudge) delayed(r *reader, e entry) {
 	case acked.at < r.since:
 		c.report.Replays++
 	default:
-		c.delay(acked.at, e.at)
+		c.delay(acked.at, e.at, c.log.apart)
 	}
 }
 

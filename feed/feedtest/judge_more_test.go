@@ -76,6 +76,37 @@ func TestJudgeDelays(t *testing.T) {
 	}
 }
 
+// TestJudgeDelaysApart: one late delivery among many is no finding, unless it is
+// judged apart.
+func TestJudgeDelaysApart(t *testing.T) {
+	for _, apart := range []bool{false, true} {
+		s := soundScript()
+		s.faults = []Fault{{Name: "paused", Bound: 50 * time.Millisecond}}
+		var log *DeliveryLog
+		r := s.play()
+		for i := range 300 { // on time, and many
+			log = r.Client(fmt.Sprint("other ", i), false)
+			for _, step := range connection(0, 0, 60, "b") {
+				step.play(log, r.began.Add(step.at))
+			}
+		}
+		log = r.Client("late", false)
+		if apart {
+			log.Apart()
+		}
+		for _, step := range connection(0, 0, 60, "b") {
+			if step.id >= 19 {
+				step.at = max(step.at, 300*time.Millisecond)
+			}
+			step.play(log, r.began.Add(step.at))
+		}
+		report := r.Judge()
+		if late := report.Violations == 1 && report.Findings[0].Kind == Late; late != apart {
+			t.Errorf("apart %t: found %v", apart, report.Findings)
+		}
+	}
+}
+
 func TestDelays(t *testing.T) {
 	var all, half Delays
 	for i := 1; i <= 10_000; i++ {
