@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -31,8 +33,8 @@ type blow struct {
 	lay func(w *tortureWorld, d time.Duration, random *rand.Rand)
 }
 
-// blows returns all that can be done to the world, by family: each is as likely
-// to be struck as the others.
+// blows returns all that can be done to the world and is wanted, by family: each
+// is as likely to be struck as the others.
 func (w *tortureWorld) blows() [][]blow {
 	families := [][]blow{}
 	if w.postgres != nil {
@@ -52,12 +54,16 @@ func (w *tortureWorld) blows() [][]blow {
 	if w.disk != "" {
 		families = append(families, []blow{{name: "disk full", target: "disk", bound: boundStore, stops: true, lay: fillDisk}})
 	}
-	for _, family := range [][]blow{nodes, links, nets} {
+	families = append(families, nodes, links, nets)
+	only := regexp.MustCompile(*tortureFaults)
+	var all [][]blow
+	for _, family := range families {
+		family = slices.DeleteFunc(slices.Clone(family), func(b blow) bool { return !only.MatchString(b.name) })
 		if len(family) > 0 {
-			families = append(families, family)
+			all = append(all, family)
 		}
 	}
-	return families
+	return all
 }
 
 // redisDo runs a command in a Redis, which may be in no state to answer.

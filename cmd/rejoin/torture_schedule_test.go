@@ -70,7 +70,7 @@ func (w *tortureWorld) draw(seed uint64) *schedule {
 	}
 	families := w.blows()
 	taken := make(map[string]bool)
-	for count := 1 + random.IntN(3); count > 0; count-- {
+	for count := 1 + random.IntN(3); count > 0 && len(families) > 0; count-- {
 		family := families[random.IntN(len(families))]
 		b := laidBlow{
 			blow: family[random.IntN(len(family))], seed: random.Uint64(),

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ var (
 	tortureSchedules = flag.Int("torture-schedules", 0, "how many schedules the torture runs; 0: as many as there is time for")
 	tortureSeed      = flag.Uint64("torture-seed", 0, "the seed of the torture's first schedule, others count up from there; 0: from the clock")
 	tortureFor       = flag.Duration("torture-for", 12*time.Second, "for how long the torture begins schedules, if it is not told how many")
+	tortureFaults    = flag.String("torture-faults", "", "a regular expression: the torture lays only faults whose names it matches")
 	tortureOut       = flag.String("torture-out", "", "a file to which the torture appends its totals, as a line of JSON")
 )
 
@@ -48,6 +50,9 @@ func TestTorture(t *testing.T) {
 	if seed == 0 {
 		seed = uint64(time.Now().UnixMilli())
 	}
+	if _, err := regexp.Compile(*tortureFaults); err != nil {
+		t.Fatal(err)
+	}
 	runTorture(t, seed, leftOut)
 }
 
@@ -56,7 +61,7 @@ func tortureArgs() (args []string) {
 	if testing.Verbose() {
 		args = append(args, "-test.v")
 	}
-	for _, name := range []string{"test.timeout", "torture-schedules", "torture-seed", "torture-for", "torture-out"} {
+	for _, name := range []string{"test.timeout", "torture-schedules", "torture-seed", "torture-for", "torture-faults", "torture-out"} {
 		args = append(args, fmt.Sprintf("-%s=%v", name, flag.Lookup(name).Value))
 	}
 	return args
@@ -134,9 +139,10 @@ func tortureWorlds(t *testing.T, totals *tortureTotals, enough func() bool) {
 func (w *tortureWorld) failure(s *schedule, r *feedtest.Report) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d violations in the schedule of seed %d. Again:\n", r.Violations, s.seed)
-	fmt.Fprintf(&b, "\tgo test ./cmd/rejoin -run 'Torture$' -args -torture-schedules=1 -torture-seed=%d\n", s.seed)
+	again := "\tgo test ./cmd/rejoin -run 'Torture$' -args -torture-faults='" + *tortureFaults + "' -torture-schedules=%d -torture-seed=%d\n"
+	fmt.Fprintf(&b, again, 1, s.seed)
 	if w.ran > 1 {
-		fmt.Fprintf(&b, "or with those before it in its world:\n\tgo test ./cmd/rejoin -run 'Torture$' -args -torture-schedules=%d -torture-seed=%d\n", s.seed-w.seed+1, w.seed)
+		fmt.Fprintf(&b, "or with those before it in its world:\n"+again, s.seed-w.seed+1, w.seed)
 	}
 	fmt.Fprintf(&b, "the schedule, from %v after its beginning:\n%s\n", tortureHealth, s)
 	for _, f := range s.faults {
