@@ -5,13 +5,15 @@ FUZZTIME ?= 30s
 TORTURE_FOR ?= 10m
 TORTURE_SEED ?= 0
 BENCHTIME ?= 1s
+ROUNDS ?= 3
+ONLY ?=
 VERSION ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test check race bench fuzz torture
+.PHONY: help run build test check race bench microbench fuzz torture
 
 help: ## List what there is to make
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "make %-7s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "make %-10s %s\n", $$1, $$2 }'
 
 run: ## Serve on http://127.0.0.1:8080, with the store in ./rejoin.db
 	$(GO) run ./cmd/rejoin serve
@@ -35,12 +37,16 @@ check: ## Judge the source: gofmt, vet, staticcheck, go mod tidy
 race: ## Run the tests of feed, server and storage five times over, to meet rare interleavings
 	$(GO) test -race -count 5 -timeout 30m ./feed/... ./server/... ./storage/...
 
+bench: ## Measure the server, beside nchan if that is installed; ROUNDS=1 and ONLY=idle make it short
+	bash .ci/parts
+	$(GO) test -run '^$$' -bench '^BenchmarkCompare$$' -benchtime 1x -timeout 60m ./cmd/rejoin -compare-rounds $(ROUNDS) -compare-only '$(ONLY)'
+
 # The command under test runs on the first core, so what drives it is kept off
 # that one, where there is another.
-bench: ## Run the benchmarks for BENCHTIME each
+microbench: ## Run the Go benchmarks for BENCHTIME each
 	bash .ci/parts
 	$$(if [ "$$(nproc)" -gt 1 ]; then echo taskset -c 1-$$(($$(nproc) - 1)); fi) \
-		$(GO) test -p 1 -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -timeout 30m ./...
+		$(GO) test -p 1 -run '^$$' -bench . -skip '^BenchmarkCompare$$' -benchmem -benchtime $(BENCHTIME) -timeout 30m ./...
 
 fuzz: ## Run every fuzz target for FUZZTIME
 	@set -e; for package in $$($(GO) list ./...); do \

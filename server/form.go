@@ -20,7 +20,7 @@ type control struct {
 
 // form is how a stream looks on the wire.
 type form interface {
-	contentType() string
+	contentType() []string // the field's values, not to be changed
 	// events returns the encoding of a feed's events. Of a stream of many
 	// feeds, appendID has to follow each of them that has an id.
 	events(r subscribeRequest) feed.Encoding
@@ -33,7 +33,9 @@ type form interface {
 // eventStream is the form of Server-Sent Events.
 type eventStream struct{}
 
-func (eventStream) contentType() string { return "text/event-stream; charset=utf-8" }
+func (eventStream) contentType() []string { return eventStreamType }
+
+var eventStreamType = []string{"text/event-stream; charset=utf-8"}
 
 func (eventStream) events(r subscribeRequest) feed.Encoding {
 	switch {
@@ -63,7 +65,9 @@ var (
 // lineStream is the form of lines of JSON, an envelope or a control event each.
 type lineStream struct{}
 
-func (lineStream) contentType() string { return "application/x-ndjson; charset=utf-8" }
+func (lineStream) contentType() []string { return lineStreamType }
+
+var lineStreamType = []string{"application/x-ndjson; charset=utf-8"}
 
 func (lineStream) events(subscribeRequest) feed.Encoding { return envelopeLines{} }
 

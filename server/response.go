@@ -14,8 +14,8 @@ import (
 const storeRetry = 250 * time.Millisecond
 
 // response carries a stream as net/http does, on the goroutine of its request:
-// over HTTP/2, TLS and HTTP/1.0, where a socket of the engine cannot, and until
-// one does.
+// over HTTP/2, TLS and HTTP/1.0, where a socket of the engine cannot, and where
+// the store is away.
 type response struct {
 	writer  http.ResponseWriter
 	control *http.ResponseController
@@ -73,6 +73,7 @@ func (r response) awaitStore(ctx context.Context, st *stream, request subscribeR
 
 // carry writes what the stream has to say. It returns why the stream ended.
 func (r response) carry(ctx context.Context, st *stream) error {
+	st.greeting = st.open()
 	due := time.NewTimer(time.Hour)
 	defer due.Stop()
 	for {

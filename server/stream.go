@@ -30,6 +30,7 @@ type stream struct {
 	due       time.Duration // when a keep-alive is
 	ends      time.Duration // when the stream does, in any case; 0: never
 	because   error         // why it ends then
+	greeting  []byte        // what Next returns first
 	oldest    int64         // when the oldest event of the piece was committed, in Unix milliseconds; 0: not of interest
 
 	subscribed atomic.Pointer[feed.Group]
@@ -94,6 +95,9 @@ func (st *stream) Due() time.Duration {
 
 // Next implements [engine.Stream].
 func (st *stream) Next(now time.Duration) (piece []byte, err error) {
+	if piece, st.greeting = st.greeting, nil; piece != nil {
+		return piece, nil
+	}
 	if err := st.Over(now); err != nil {
 		return st.last(err), err
 	}
@@ -203,15 +207,12 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, request subscrib
 		st.Closed(err)
 		s.refuseStream(w, r, err)
 		return
-	default:
-		writeStreamHead(w, request.form)
-	}
-	if err == nil {
-		err = response.write(st.open())
-	}
-	if err == nil && socket != nil {
+	case socket != nil:
+		setStreamHead(w.Header(), request.form)
 		s.take(w, socket, st)
 		return
+	default:
+		writeStreamHead(w, request.form)
 	}
 	if err == nil {
 		err = response.carry(r.Context(), st)

@@ -125,13 +125,23 @@ func checkGaps(group *feed.Group) error {
 var errDelivered = errors.New("closed, and delivered")
 
 func writeStreamHead(w http.ResponseWriter, f form) {
-	h := w.Header()
-	h.Set("Content-Type", f.contentType())
-	h.Set("Cache-Control", "no-store, no-transform")
-	h.Set("X-Accel-Buffering", "no") // nginx would hold back even the head
-	h.Set("X-Content-Type-Options", "nosniff")
+	setStreamHead(w.Header(), f)
 	w.WriteHeader(http.StatusOK)
 }
+
+func setStreamHead(h http.Header, f form) {
+	h["Content-Type"] = f.contentType()
+	h["Cache-Control"] = noStore
+	h["X-Accel-Buffering"] = noBuffering // nginx would hold back even the head
+	h["X-Content-Type-Options"] = noSniffing
+}
+
+// What every stream has in its head, of which net/http changes nothing.
+var (
+	noStore     = []string{"no-store, no-transform"}
+	noBuffering = []string{"no"}
+	noSniffing  = []string{"nosniff"}
+)
 
 // jitter returns d, give or take up to share of it.
 func jitter(d time.Duration, share float64) time.Duration {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"strings"
+	"time"
 
 	"github.com/rejoin/rejoin/server/engine"
 )
@@ -21,9 +23,10 @@ func WithConn(ctx context.Context, conn net.Conn) context.Context {
 	return ctx
 }
 
-// socketFor returns a socket to carry the answer to r, or nil if net/http has to.
+// socketFor returns a socket to carry the answer to r, or nil if net/http has to,
+// which knows what to do about the body of a request that needs none.
 func (s *Server) socketFor(r *http.Request) *engine.Socket {
-	if !r.ProtoAtLeast(1, 1) || r.ProtoMajor != 1 || r.Context().Value(connKey{}) == nil {
+	if !r.ProtoAtLeast(1, 1) || r.ProtoMajor != 1 || r.ContentLength != 0 || r.Context().Value(connKey{}) == nil {
 		return nil
 	}
 	s.engineOnce.Do(s.startEngine)
@@ -43,9 +46,11 @@ func (s *Server) startEngine() {
 	}
 }
 
-// take has the socket carry the stream, of which the client has the beginning.
+// take has the socket carry the stream, from the head of the response on: nobody
+// has written anything yet.
 func (s *Server) take(w http.ResponseWriter, socket *engine.Socket, st *stream) {
 	st.chunk()
+	st.greeting = append(appendHead(nil, w.Header()), st.open()...)
 	conn, _, err := http.NewResponseController(w).Hijack()
 	if err == nil {
 		err = socket.Take(conn, st.group, st)
@@ -55,3 +60,21 @@ func (s *Server) take(w http.ResponseWriter, socket *engine.Socket, st *stream) 
 		panic(http.ErrAbortHandler)
 	}
 }
+
+// appendHead appends the head of a response in chunks, as net/http would write it.
+func appendHead(dst []byte, header http.Header) []byte {
+	dst = append(dst, "HTTP/1.1 200 OK\r\n"...)
+	for name, values := range header {
+		for _, value := range values {
+			dst = append(append(dst, name...), ": "...)
+			dst = append(append(dst, lineBreaks.Replace(value)...), "\r\n"...)
+		}
+	}
+	dst = append(dst, "Date: "...)
+	dst = time.Now().UTC().AppendFormat(dst, http.TimeFormat)
+	// Nobody would read another request from this connection.
+	return append(dst, "\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"...)
+}
+
+// lineBreaks keeps the value of a field in its line, as net/http does.
+var lineBreaks = strings.NewReplacer("\r", " ", "\n", " ")

@@ -2,288 +2,337 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
-	"net"
+	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
-	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// These benchmarks measure the command as users run it, in a process of its
-// own on the first core. Run them on another one: make bench does.
-
-// payload is the data of a benchmark's event: 120 bytes.
-var payload = strings.Repeat("0123456789", 12)
-
-// serveBenchmark starts a server on the first core.
-func serveBenchmark(b *testing.B, env ...string) *process {
-	b.Helper()
-	binary := built(b, true)
-	taskset, err := exec.LookPath("taskset")
-	if err != nil {
-		b.Fatalf("the benchmarks pin the server to a core: apt-get install util-linux (%v)", err)
-	}
-	cmd := exec.Command(taskset, "-c", "0", binary, "serve", "--listen", "127.0.0.1:0", "--store", "sqlite:"+filepath.Join(b.TempDir(), "bench.db"))
-	cmd.Env = append(cmd.Environ(), append(env, "REJOIN_LOG_FORMAT=json")...)
-	p := launch(b, cmd)
-	p.url = p.listening()
-	return p
+// benchOutcome is how rejoin bench ended.
+type benchOutcome struct {
+	code           int
+	stdout, stderr string
 }
 
-// cpu returns the CPU time that the process has used.
-func (p *process) cpu() time.Duration {
-	p.t.Helper()
-	// The process CPU clock of a process id, see clock_getcpuclockid(3).
-	clock := int32(^p.cmd.Process.Pid<<3 | 2)
-	var now unix.Timespec
-	if err := unix.ClockGettime(clock, &now); err != nil {
-		p.t.Fatal(err)
+// startBench starts rejoin bench in a process of its own. The function that it
+// returns waits for its end.
+func startBench(t *testing.T, env []string, args ...string) (*exec.Cmd, func() benchOutcome) {
+	t.Helper()
+	cmd := exec.Command(built(t, false), append([]string{"bench"}, args...)...)
+	// A process with the race detector would wait a second at its end.
+	cmd.Env = append(append(os.Environ(), "GORACE=atexit_sleep_ms=10"), env...)
+	var stdout bytes.Buffer
+	cmd.Stdout = &stdout
+	p := launch(t, cmd)
+	return cmd, func() benchOutcome {
+		t.Helper()
+		select {
+		case <-p.done:
+		case <-time.After(30 * time.Second):
+			t.Fatalf("rejoin bench does not end:\n%s", p.log)
+		}
+		return benchOutcome{cmd.ProcessState.ExitCode(), stdout.String(), p.log.String()}
 	}
-	return time.Duration(now.Nano())
 }
 
-// BenchmarkPublish measures durable publishes: each answered after its commit.
-func BenchmarkPublish(b *testing.B) {
-	for _, clients := range []int{1, 64} {
-		b.Run(fmt.Sprintf("clients=%d", clients), func(b *testing.B) {
-			p := serveBenchmark(b)
-			var left atomic.Int64
-			left.Store(int64(b.N))
-			var work sync.WaitGroup
-			before := p.cpu()
-			b.ResetTimer()
-			for range clients {
-				work.Go(func() {
-					publisher := dialPublisher(b, p.url)
-					for left.Add(-1) >= 0 {
-						if err := publisher.publish(payload); err != nil {
-							b.Error(err)
-							return
-						}
+// runBench runs rejoin bench to its end.
+func runBench(t *testing.T, args ...string) benchOutcome {
+	t.Helper()
+	_, wait := startBench(t, nil, args...)
+	return wait()
+}
+
+// figures reads what --json printed.
+func (o benchOutcome) figures(t *testing.T) map[string]any {
+	t.Helper()
+	var figures map[string]any
+	if err := json.Unmarshal([]byte(o.stdout), &figures); err != nil {
+		t.Fatalf("%v: %q, %q", err, o.stdout, o.stderr)
+	}
+	return figures
+}
+
+// TestBench runs every mode against a real server, and looks at the figures that
+// can be known.
+func TestBench(t *testing.T) {
+	p := serve(t, built(t, false), filepath.Join(t.TempDir(), "rejoin.db"))
+	pid := fmt.Sprint(p.cmd.Process.Pid)
+	clean := map[string]float64{"lost": 0, "repeated": 0, "reordered": 0, "strays": 0, "streams_ended": 0, "publishes_failed": 0}
+	for _, test := range []struct {
+		name    string
+		args    string
+		want    map[string]float64
+		present string // figures that depend on the machine
+	}{
+		{
+			"fanout", "fanout --subscribers 20 --feeds 4 --publishers 3 --rate 200 --duration 500ms --warmup 100ms",
+			map[string]float64{"publishes": 100, "deliveries": 500, "expected": 500, "subscribers": 20, "feeds": 4, "publishers": 3},
+			"deliveries_per_second latency_ms publishes_per_second publish_ms open_seconds cpu_us_per_open server_cpu_seconds deliveries_per_cpu_second generator_cpu_seconds",
+		},
+		{
+			"fanout as fast as it goes, in batches, many publishers a feed", "fanout --subscribers 10 --publishers 8 --rate 0 --batch 7 --duration 300ms --warmup 0s --size 1000",
+			map[string]float64{"batch": 7},
+			"deliveries deliveries_per_second latency_ms",
+		},
+		{
+			"publish", "publish --publishers 8 --feeds 3 --duration 300ms --warmup 50ms",
+			map[string]float64{"publishers": 8, "deliveries": 0},
+			"publishes publishes_per_second publish_ms publishes_per_cpu_second",
+		},
+		{
+			"publish batches", "publish --publishers 2 --rate 20 --batch 1000 --duration 500ms --warmup 0s",
+			map[string]float64{"publishes": 10},
+			"events_per_second events_per_cpu_second",
+		},
+		{
+			"resume", "resume --subscribers 30 --feeds 3 --backlog 50 --batch 16",
+			map[string]float64{"deliveries": 1500, "expected": 1500, "backlog": 50},
+			"catch_up_ms cpu_us_per_resume",
+		},
+		{
+			"idle", "idle --subscribers 30 --feeds 2 --hold 100ms",
+			map[string]float64{"deliveries": 30, "publishes": 2},
+			"bytes_per_subscriber cpu_us_per_open",
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			o := runBench(t, append(strings.Fields(test.args), "--url", p.url, "--pid", pid, "--json")...)
+			if o.code != exitOK || o.stderr != "" {
+				t.Fatalf("exit %d, %q", o.code, o.stderr)
+			}
+			figures := o.figures(t)
+			for _, want := range []map[string]float64{clean, test.want} {
+				for name, n := range want {
+					if figures[name] != n {
+						t.Errorf("%s is %v, want %v", name, figures[name], n)
 					}
-				})
-			}
-			work.Wait()
-			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "publishes/s")
-			b.ReportMetric(float64(b.N)/(p.cpu()-before).Seconds(), "publishes/cpu-s")
-		})
-	}
-}
-
-// BenchmarkFanout measures what a delivery costs the server: each event goes
-// to 1,000 subscribers, and the next one is published when all have it, so
-// that no two of them travel in one write.
-func BenchmarkFanout(b *testing.B) {
-	const subscribers = 1000
-	p := serveBenchmark(b)
-	crowd := newCrowd(b, p.url, oneFeed+"?from=now", subscribers)
-	publisher := dialPublisher(b, p.url)
-	before := p.cpu()
-	b.ResetTimer()
-	for i := range b.N {
-		if err := publisher.publish(payload); err != nil {
-			b.Fatal(err)
-		}
-		crowd.await(int64(subscribers) * int64(i+1))
-	}
-	deliveries := float64(b.N) * subscribers
-	b.ReportMetric(deliveries/(p.cpu()-before).Seconds(), "deliveries/cpu-s")
-	b.ReportMetric(deliveries/b.Elapsed().Seconds(), "deliveries/s")
-}
-
-// BenchmarkIdle measures the memory of a subscriber to which nothing happens.
-func BenchmarkIdle(b *testing.B) {
-	const subscribers = 9000
-	for range b.N {
-		p := serveBenchmark(b)
-		before := p.rss()
-		cpu := p.cpu()
-		crowd := newCrowd(b, p.url, oneFeed+"?from=now", subscribers)
-		b.ReportMetric(float64((p.cpu()-cpu).Microseconds())/subscribers, "cpu-µs/subscriber")
-		b.ReportMetric(float64(p.rss()-before)/subscribers, "bytes/subscriber")
-		crowd.close()
-		p.kill()
-	}
-}
-
-// BenchmarkManyFeeds measures what following several feeds over one connection
-// costs more than following one: the memory of a subscriber, and the CPU of a
-// delivery of one of the feeds. The others are silent.
-func BenchmarkManyFeeds(b *testing.B) {
-	const subscribers = 2000
-	for _, feeds := range []int{1, 20} {
-		b.Run(fmt.Sprintf("feeds=%d", feeds), func(b *testing.B) {
-			path := "/v1/events?feed=bench"
-			for i := 1; i < feeds; i++ {
-				path += fmt.Sprintf(",other-%d", i)
-			}
-			p := serveBenchmark(b)
-			before := p.rss()
-			crowd := newCrowd(b, p.url, path, subscribers)
-			memory := p.rss() - before
-			publisher := dialPublisher(b, p.url)
-			cpu := p.cpu()
-			b.ResetTimer()
-			for i := range b.N {
-				if err := publisher.publish(payload); err != nil {
-					b.Fatal(err)
 				}
-				crowd.await(int64(subscribers) * int64(i+1))
 			}
-			b.ReportMetric(float64((p.cpu()-cpu).Nanoseconds())/float64(b.N)/subscribers, "cpu-ns/delivery")
-			b.ReportMetric(float64(memory)/subscribers, "bytes/subscriber")
-		})
-	}
-}
-
-// BenchmarkReplay measures reading history that is in the store alone: one
-// subscriber reads 100,000 events from the start.
-func BenchmarkReplay(b *testing.B) {
-	const history = 100_000
-	p := serveBenchmark(b)
-	var work sync.WaitGroup
-	for range 64 {
-		work.Go(func() {
-			publisher := dialPublisher(b, p.url)
-			for range history / 64 {
-				if err := publisher.publish(payload); err != nil {
-					b.Error(err)
-					return
+			for name := range strings.FieldsSeq(test.present) {
+				if figures[name] == nil || figures[name] == 0.0 {
+					t.Errorf("%s is missing", name)
+				}
+			}
+			for _, name := range []string{"latency_ms", "publish_ms", "catch_up_ms"} {
+				times, ok := figures[name].(map[string]any)
+				if ok && !(0 < times["p50"].(float64) && times["p50"].(float64) <= times["p99"].(float64) && times["p99"].(float64) <= times["max"].(float64)) {
+					t.Errorf("%s is %v", name, times)
 				}
 			}
 		})
 	}
-	work.Wait()
-	const events = history / 64 * 64
-	before := p.cpu()
-	b.ResetTimer()
-	for range b.N {
-		crowd := newCrowd(b, p.url, oneFeed+"?from=start", 1)
-		crowd.await(events)
-		crowd.close()
-	}
-	b.ReportMetric(events*float64(b.N)/b.Elapsed().Seconds(), "events/s")
-	b.ReportMetric(events*float64(b.N)/(p.cpu()-before).Seconds(), "events/cpu-s")
 }
 
-// publisher is a connection that publishes to the feed bench, with as little
-// work on this side as possible.
-type publisher struct {
-	conn net.Conn
-	buf  []byte
-}
-
-func dialPublisher(b *testing.B, url string) *publisher {
-	b.Helper()
-	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
-	if err != nil {
-		b.Fatal(err)
+func TestBenchTable(t *testing.T) {
+	p := serve(t, built(t, false), filepath.Join(t.TempDir(), "rejoin.db"))
+	o := runBench(t, "fanout", "--url", p.url+"/", "--subscribers", "2", "--rate", "100", "--duration", "100ms", "--warmup", "0s")
+	if o.code != exitOK || o.stderr != "" {
+		t.Fatalf("exit %d, %q", o.code, o.stderr)
 	}
-	b.Cleanup(func() { conn.Close() })
-	return &publisher{conn, make([]byte, 4096)}
-}
-
-func (p *publisher) publish(data string) error {
-	if _, err := fmt.Fprintf(p.conn, "POST /v1/feeds/bench/events HTTP/1.1\r\nHost: rejoin\r\nContent-Length: %d\r\n\r\n%s", len(data), data); err != nil {
-		return err
-	}
-	n, err := p.conn.Read(p.buf)
-	if err != nil {
-		return err
-	}
-	if !bytes.HasPrefix(p.buf[:n], []byte("HTTP/1.1 201 ")) {
-		return fmt.Errorf("publish: %q", p.buf[:n])
-	}
-	return nil
-}
-
-// crowd is many subscribers of the feed bench that count what they get.
-type crowd struct {
-	b       *testing.B
-	conns   []net.Conn
-	reading sync.WaitGroup
-	events  atomic.Int64
-	wanted  atomic.Int64
-	reached chan struct{}
-}
-
-const oneFeed = "/v1/feeds/bench/events"
-
-// newCrowd returns when all subscribers have been greeted.
-func newCrowd(b *testing.B, url, path string, subscribers int) *crowd {
-	b.Helper()
-	c := &crowd{b: b, reached: make(chan struct{}, 1)}
-	var greeted sync.WaitGroup
-	for i := range subscribers {
-		// One address has too few ports for more than some ten thousand.
-		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(1+i%16))}}
-		conn, err := dialer.Dial("tcp", strings.TrimPrefix(url, "http://"))
-		if err != nil {
-			b.Fatal(err)
+	for _, want := range []string{"fanout on rejoin: 2 subscribers, 1 feed, 1 publisher, 100 publishes/s, 120 bytes, ", "\n  deliveries/s ", "\n  latency, p50 / p99 / max ", "\n  lost / repeated / reordered   0 / 0 / 0\n"} {
+		if !strings.Contains(o.stdout, want) {
+			t.Errorf("%q is missing in:\n%s", want, o.stdout)
 		}
-		c.conns = append(c.conns, conn)
-		greeted.Add(1)
-		c.reading.Go(func() { c.read(conn, path, greeted.Done) })
 	}
-	greeted.Wait()
-	b.Cleanup(c.close)
-	return c
+	if strings.Contains(o.stdout, "server CPU") {
+		t.Errorf("it knows the server's CPU without --pid:\n%s", o.stdout)
+	}
 }
 
-// read counts the ids in the stream; the first is that of feed.open.
-func (c *crowd) read(conn net.Conn, path string, greeted func()) {
-	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: rejoin\r\n\r\n", path); err != nil {
-		c.b.Error(err)
+// TestBenchShowsProgress: at a terminal, and only there, a line a second.
+func TestBenchShowsProgress(t *testing.T) {
+	p := serve(t, built(t, false), filepath.Join(t.TempDir(), "rejoin.db"))
+	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
 	}
-	buf := make([]byte, 32<<10)
-	pattern, kept, open := []byte("\nid: "), 0, false
-	for {
-		n, err := conn.Read(buf[kept:])
+	defer terminal.Close()
+	if err := unix.IoctlSetPointerInt(int(terminal.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	number, err := unix.IoctlGetInt(int(terminal.Fd()), unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	screen, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(built(t, false), "bench", "fanout", "--url", p.url, "--subscribers", "2", "--duration", "1200ms", "--warmup", "0s")
+	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=10")
+	cmd.Stderr = screen
+	if err := cmd.Run(); err != nil {
+		t.Fatal(err)
+	}
+	screen.Close()
+	buf := make([]byte, 4096)
+	n, err := terminal.Read(buf)
+	if shown := string(buf[:n]); err != nil || !strings.Contains(shown, "published/s") || !strings.Contains(shown, "0 repeated") {
+		t.Errorf("at a terminal it shows %q, %v", shown, err)
+	}
+}
+
+// TestBenchTLSAndToken: a server far away asks for both.
+func TestBenchTLSAndToken(t *testing.T) {
+	files := certificateFiles(t)
+	writeCertificate(t, files)
+	p := serve(t, built(t, false), filepath.Join(t.TempDir(), "rejoin.db"),
+		"REJOIN_AUTH_MODE=jwt", "REJOIN_AUTH_JWT_KEY="+tokenSecret, "REJOIN_TLS_CERT="+files.Cert, "REJOIN_TLS_KEY="+files.Key)
+	token := makeTokenWith(t, built(t, false), "--subscribe", "load:*", "--publish", "load:*")
+	env := []string{"SSL_CERT_FILE=" + files.Cert, "REJOIN_TOKEN=" + token}
+	args := []string{"fanout", "--url", p.url, "--subscribers", "5", "--rate", "100", "--duration", "200ms", "--warmup", "0s", "--json"}
+	_, wait := startBench(t, env, append(args, "--prefix", "load")...)
+	if o := wait(); o.code != exitOK || o.figures(t)["deliveries"] != 100.0 {
+		t.Errorf("exit %d, %q, %q", o.code, o.stdout, o.stderr)
+	}
+	_, wait = startBench(t, env, append(args, "--prefix", "other")...)
+	if o := wait(); o.code != exitFailed || o.stdout != "" || !strings.Contains(o.stderr, "open subscriber 1 of 5: the server answers 403 Forbidden") {
+		t.Errorf("a feed that the token does not allow: exit %d, %q, %q", o.code, o.stdout, o.stderr)
+	}
+	_, wait = startBench(t, env[1:], append(args, "--prefix", "load")...)
+	if o := wait(); o.code != exitFailed || !strings.Contains(o.stderr, "certificate") {
+		t.Errorf("a certificate that nobody vouches for: exit %d, %q", o.code, o.stderr)
+	}
+}
+
+func TestBenchWithoutServer(t *testing.T) {
+	for _, mode := range []string{"fanout", "publish", "resume", "idle"} {
+		o := runBench(t, mode, "--url", "http://127.0.0.1:1", "--json")
+		if o.code != exitFailed || o.stdout != "" || !strings.Contains(o.stderr, "connection refused") || strings.Count(o.stderr, "\n") != 1 {
+			t.Errorf("%s: exit %d, %q, %q", mode, o.code, o.stdout, o.stderr)
+		}
+	}
+}
+
+// awaitBench waits until a run has published to its feed.
+func awaitBench(t *testing.T, url string) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		resp, err := http.Get(url + "/v1/feeds?prefix=bench:")
 		if err != nil {
-			if !open {
-				greeted()
-			}
+			t.Fatal(err)
+		}
+		var list struct{ Feeds []struct{ Last uint64 } }
+		err = json.NewDecoder(resp.Body).Decode(&list)
+		resp.Body.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(list.Feeds) > 0 && list.Feeds[0].Last > 5 {
 			return
 		}
-		seen := buf[:kept+n]
-		ids := bytes.Count(seen, pattern)
-		kept = copy(buf, seen[max(0, len(seen)-len(pattern)+1):])
-		if ids > 0 && !open {
-			open = true
-			ids--
-			greeted()
-		}
-		if ids > 0 && c.events.Add(int64(ids)) >= c.wanted.Load() {
-			select {
-			case c.reached <- struct{}{}:
-			default:
-			}
+	}
+	t.Fatal("nothing is published")
+}
+
+// TestBenchServerGoesAway: what was measured is printed, and what happened is
+// said.
+func TestBenchServerGoesAway(t *testing.T) {
+	p := serve(t, built(t, false), filepath.Join(t.TempDir(), "rejoin.db"))
+	_, wait := startBench(t, nil, "fanout", "--url", p.url, "--subscribers", "20", "--warmup", "0s", "--duration", "1m", "--json")
+	awaitBench(t, p.url)
+	p.kill()
+	o := wait()
+	figures := o.figures(t)
+	if o.code != exitFailed || figures["streams_ended"] != 20.0 || figures["publishes_failed"] == 0.0 || figures["deliveries"] == 0.0 {
+		t.Errorf("exit %d, %s", o.code, o.stdout)
+	}
+	for _, want := range []string{"connection refused", "20 times: a stream ended early", "a publish failed"} {
+		if !strings.Contains(o.stderr, want) {
+			t.Errorf("it does not say %q: %s", want, o.stderr)
 		}
 	}
 }
 
-// await returns when the crowd has got n events in all.
-func (c *crowd) await(n int64) {
-	c.wanted.Store(n)
-	timeout := time.After(time.Minute)
-	for c.events.Load() < n {
-		select {
-		case <-c.reached:
-		case <-timeout:
-			c.b.Fatalf("%d of %d events arrived", c.events.Load(), n)
+// TestBenchInterrupted: what was measured so far is worth something.
+func TestBenchInterrupted(t *testing.T) {
+	p := serve(t, built(t, false), filepath.Join(t.TempDir(), "rejoin.db"))
+	cmd, wait := startBench(t, nil, "fanout", "--url", p.url, "--subscribers", "5", "--warmup", "0s", "--duration", "1m")
+	awaitBench(t, p.url)
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if o := wait(); o.code != exitOK || !strings.Contains(o.stdout, "warning: interrupted") || !strings.Contains(o.stdout, "0 / 0 / 0") {
+		t.Errorf("exit %d, %q, %q", o.code, o.stdout, o.stderr)
+	}
+}
+
+func TestBenchInterruptedEarly(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, mode := range benchModes {
+		var stdout, stderr bytes.Buffer
+		code := run(ctx, []string{"bench", mode.name, "--url", "http://127.0.0.1:1"}, nil, &stdout, &stderr)
+		if code != exitFailed || stdout.Len() > 0 || !strings.Contains(stderr.String(), "interrupted before anything was measured") {
+			t.Errorf("%s: exit %d, %q, %q", mode.name, code, stdout.String(), stderr.String())
 		}
 	}
 }
 
-func (c *crowd) close() {
-	for _, conn := range c.conns {
-		conn.Close()
+func TestBenchUsage(t *testing.T) {
+	for args, want := range map[string]string{
+		"bench fanuot":                               `unknown command "fanuot"`,
+		"bench fanout here":                          "unknown command",
+		"bench fanout --url ftp://x":                 "--url ",
+		"bench fanout --server apache":               "--server: ",
+		"bench fanout --subscribers 0":               "--subscribers: ",
+		"bench fanout --feeds 3 --subscribers 2":     "--feeds: ",
+		"bench fanout --rate -1":                     "--rate: ",
+		"bench fanout --duration 0s":                 "--duration: ",
+		"bench fanout --warmup -1s":                  "--warmup: ",
+		"bench fanout --size 10":                     "--size: ",
+		"bench fanout --prefix a/b":                  "--prefix: ",
+		"bench fanout --pid 1,99999999":              "--pid: there is no process 99999999",
+		"bench publish --batch 1001":                 "--batch: ",
+		"bench publish --server nchan --batch 2":     "--batch: nchan has no batches",
+		"bench fanout --server nchan --publishers 2": "--publishers: ",
+		"bench resume --backlog 0":                   "--backlog: ",
+		"bench idle --hold -1s":                      "--hold: ",
+		"bench idle --drain 0s":                      "--drain: ",
+		"bench publish --subscribers 3":              "unknown flag: --subscribers",
+	} {
+		var stdout, stderr bytes.Buffer
+		code := run(t.Context(), strings.Fields(args), nil, &stdout, &stderr)
+		if code != exitUsage || stdout.Len() > 0 || !strings.Contains(stderr.String(), want) {
+			t.Errorf("%s: exit %d, %q, %q", args, code, stdout.String(), stderr.String())
+		}
 	}
-	c.reading.Wait()
+}
+
+func TestBenchHelp(t *testing.T) {
+	var stdout bytes.Buffer
+	if code := run(t.Context(), []string{"bench"}, nil, &stdout, &stdout); code != exitOK {
+		t.Errorf("exit %d", code)
+	}
+	for _, mode := range benchModes {
+		if !strings.Contains(stdout.String(), mode.short) {
+			t.Errorf("the help does not tell of %s:\n%s", mode.name, stdout.String())
+		}
+	}
+}
+
+// TestBenchProcesses: children count, and what they use is read.
+func TestBenchProcesses(t *testing.T) {
+	shell := launch(t, exec.Command("sh", "-c", "sleep 60 & wait"))
+	var all []int
+	for deadline := time.Now().Add(10 * time.Second); len(all) < 2 && time.Now().Before(deadline); {
+		all = withChildren([]int{shell.cmd.Process.Pid})
+	}
+	if len(all) != 2 || memoryOf(all) <= memoryOf(all[1:]) || cpuOf(all) <= 0 {
+		t.Errorf("%v use %d bytes and %v", all, memoryOf(all), cpuOf(all))
+	}
+	if err := errors.Join(checkProcesses(all), checkProcesses([]int{os.Getpid()})); err != nil {
+		t.Error(err)
+	}
 }

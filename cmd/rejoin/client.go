@@ -20,7 +20,7 @@ import (
 
 const defaultURL = "http://127.0.0.1:8080"
 
-// tokenVariable is where publish and tail have their token from: unlike a flag,
+// tokenVariable is where publish, tail and bench have their token from: unlike a flag,
 // the environment is not shown to everyone on the machine.
 const tokenVariable = "REJOIN_TOKEN"
 

@@ -29,10 +29,17 @@ func TestGiveUpAfter(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var got int
-	var failed error
-	err = raw.Control(func(fd uintptr) { got, failed = syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpUserTimeout) })
-	if err != nil || failed != nil || got != 12_000 {
-		t.Errorf("TCP_USER_TIMEOUT is %d ms: %v, %v", got, err, failed)
+	for _, option := range []struct{ level, name, want int }{
+		{syscall.IPPROTO_TCP, tcpUserTimeout, 12_000},
+		{syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 1},
+		{syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE, 15},
+		{syscall.IPPROTO_TCP, syscall.TCP_KEEPINTVL, 15},
+	} {
+		var got int
+		var failed error
+		err = raw.Control(func(fd uintptr) { got, failed = syscall.GetsockoptInt(int(fd), option.level, option.name) })
+		if err != nil || failed != nil || got != option.want {
+			t.Errorf("option %d of %d is %d, want %d: %v, %v", option.name, option.level, got, option.want, err, failed)
+		}
 	}
 }

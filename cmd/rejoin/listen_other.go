@@ -7,5 +7,8 @@ import (
 	"time"
 )
 
+// acceptedKeepAlive is Go's own default.
+const acceptedKeepAlive = 0
+
 // giveUpAfter leaves it to the kernel: only Linux has the option.
 func giveUpAfter(time.Duration) func(network, address string, c syscall.RawConn) error { return nil }

@@ -60,6 +60,7 @@ func newRootCommand() *cobra.Command {
 		newVerifyCommand(),
 		newTokenCommand(),
 		newHealthCommand(),
+		newBenchCommand(),
 		newVersionCommand(),
 	)
 	return root

@@ -1,0 +1,227 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rejoin/rejoin/feed"
+)
+
+// benchOptions is what the command line says.
+type benchOptions struct {
+	url    *url.URL
+	token  string
+	peer   benchPeer
+	prefix string // of the names of the feeds
+	size   int    // bytes of data an event
+	drain  time.Duration
+	pids   []int
+	json   bool
+
+	subscribers, feedCount, publishers int
+	batch                              int     // events a publish
+	rate                               float64 // publishes a second; 0 is as fast as they go
+	duration, warmup, hold             time.Duration
+	backlog                            int
+}
+
+// benchMode is one thing to measure.
+type benchMode struct {
+	name, short, long string
+	flags             func(*cobra.Command, *benchOptions)
+	run               func(*benchRun, context.Context) error
+}
+
+var benchModes = []benchMode{
+	{
+		name:  "fanout",
+		short: "Measure deliveries: publish at a rate, or as fast as it goes, to many subscribers",
+		long: `Fanout opens the subscribers, spread evenly over the feeds, publishes at --rate
+for --duration after a warm-up, and waits until all of it has arrived. The
+publishes go to the feeds in turn. While a server keeps up, the figure to look
+at is what a delivery costs it, with --pid; one that does not keep up sends
+several events in one write, and what it costs says less.`,
+		run: (*benchRun).fanout,
+		flags: func(cmd *cobra.Command, o *benchOptions) {
+			subscribersFlag(cmd, o, 1000)
+			publishersFlag(cmd, o, 1)
+			batchFlag(cmd, o)
+			paceFlags(cmd, o, 50)
+		},
+	},
+	{
+		name:  "publish",
+		short: "Measure publishing, without subscribers",
+		long: `Publish has each publisher send its next request when the last one is answered,
+or at --rate in all. With --batch, a request carries several events, which are
+stored together or not at all.`,
+		run: (*benchRun).publish,
+		flags: func(cmd *cobra.Command, o *benchOptions) {
+			publishersFlag(cmd, o, 64)
+			batchFlag(cmd, o)
+			paceFlags(cmd, o, 0)
+		},
+	},
+	{
+		name:  "resume",
+		short: "Measure the return of many subscribers at once, each with an old cursor",
+		long: `Resume publishes --backlog events to each feed, and a few before them, then opens
+all subscribers with the cursor that has the backlog behind it, and waits until
+each has caught up.`,
+		run: (*benchRun).resume,
+		flags: func(cmd *cobra.Command, o *benchOptions) {
+			subscribersFlag(cmd, o, 1000)
+			publishersFlag(cmd, o, 16)
+			batchFlag(cmd, o)
+			cmd.Flags().IntVar(&o.backlog, "backlog", 100, "how many events each subscriber has missed")
+		},
+	},
+	{
+		name:  "idle",
+		short: "Measure what an idle subscriber costs: the CPU to open it, and memory",
+		long: `Idle opens the subscribers, lets nothing happen for --hold, reads how much the
+server's memory has grown, and publishes one event to each feed to see that every
+subscriber is alive. Without --pid it shows no more than that.`,
+		run: (*benchRun).idle,
+		flags: func(cmd *cobra.Command, o *benchOptions) {
+			subscribersFlag(cmd, o, 1000)
+			publishersFlag(cmd, o, 16)
+			cmd.Flags().DurationVar(&o.hold, "hold", 3*time.Second, "how long nothing happens")
+		},
+	},
+}
+
+func subscribersFlag(cmd *cobra.Command, o *benchOptions, n int) {
+	cmd.Flags().IntVar(&o.subscribers, "subscribers", n, "how many subscribers, each with a connection of its own")
+}
+
+func publishersFlag(cmd *cobra.Command, o *benchOptions, n int) {
+	cmd.Flags().IntVar(&o.publishers, "publishers", n, "how many publishers, each with a connection of its own on which it waits for every answer")
+}
+
+func batchFlag(cmd *cobra.Command, o *benchOptions) {
+	cmd.Flags().IntVar(&o.batch, "batch", 1, "events a publish")
+}
+
+func paceFlags(cmd *cobra.Command, o *benchOptions, rate float64) {
+	cmd.Flags().Float64Var(&o.rate, "rate", rate, "publishes a second, by all publishers together; 0 is as fast as they go")
+	cmd.Flags().DurationVar(&o.duration, "duration", 10*time.Second, "how long to publish")
+	cmd.Flags().DurationVar(&o.warmup, "warmup", time.Second, "how long to publish before, without counting")
+}
+
+func newBenchCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "bench MODE",
+		Short: "Measure a server, and check every delivery meanwhile",
+		Long: `Bench measures a server with many subscribers and publishers, and checks while it
+does so that every event reaches every subscriber: once, in order. Lost is what
+the server accepted and a subscriber did not get before nothing had come for
+--drain. Anything lost, repeated or out of order, and any publish or stream that
+failed, makes the exit code 1.
+
+The latency of a delivery is from the moment at which its publish was due, not
+from when it could be sent, until it was read: a server that falls behind cannot
+hide it. With --pid, for a server on this machine, bench reads what CPU time and
+memory the process uses, with its children; on a busy machine deliveries and
+publishes per second of the server's CPU are steadier than any other figure.
+Keep the two on cores of their own: bench says when it was itself the limit.
+
+The feeds are new ones, called PREFIX:RUN:NUMBER, and they stay: measure a server
+whose store can be thrown away. A server that asks for a token gets the one in
+REJOIN_TOKEN, which has to allow both publishing to and reading PREFIX:*.
+
+To compare, --server nchan measures an nginx with nchan, whose locations are /sub/
+and /pub/.`,
+		Example: `  taskset -c 0 rejoin serve --store sqlite:bench.db &
+  taskset -c 1 rejoin bench fanout --subscribers 10000 --rate 2 --pid $!
+  taskset -c 1 rejoin bench publish --publishers 64 --batch 100 --pid $!
+  rejoin bench resume --url https://events.example.com --subscribers 500 --json`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	for _, mode := range benchModes {
+		cmd.AddCommand(newBenchMode(mode))
+	}
+	return cmd
+}
+
+func newBenchMode(mode benchMode) *cobra.Command {
+	o := &benchOptions{batch: 1}
+	var server, peer string
+	cmd := &cobra.Command{
+		Use:   mode.name,
+		Short: mode.short,
+		Long:  mode.long,
+		Args:  usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if o.url, err = serverURL(server); err != nil {
+				return err
+			}
+			if o.peer, err = benchPeerCalled(peer); err != nil {
+				return err
+			}
+			if err := o.check(cmd); err != nil {
+				return usageError{err}
+			}
+			o.token = os.Getenv(tokenVariable)
+			return bench(cmd.Context(), mode, *o, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&server, "url", defaultURL, "the server")
+	flags.StringVar(&peer, "server", "rejoin", "what kind of server it is: rejoin or nchan")
+	flags.IntVar(&o.feedCount, "feeds", 1, "how many feeds")
+	flags.StringVar(&o.prefix, "prefix", "bench", "what the names of the feeds begin with")
+	flags.IntVar(&o.size, "size", 120, "bytes of data an event")
+	flags.DurationVar(&o.drain, "drain", 5*time.Second, "how long nothing may arrive until what is missing counts as lost")
+	flags.IntSliceVar(&o.pids, "pid", nil, "the server's process, on this machine, to measure with its children; several with commas between them")
+	flags.BoolVar(&o.json, "json", false, "print the figures as JSON")
+	mode.flags(cmd, o)
+	return cmd
+}
+
+// check returns what is wrong with the command line.
+func (o *benchOptions) check(cmd *cobra.Command) error {
+	for _, count := range []struct {
+		flag string
+		n    int
+		most int
+	}{
+		{"subscribers", o.subscribers, 1_000_000},
+		{"feeds", o.feedCount, 1_000_000},
+		{"publishers", o.publishers, 10_000},
+		{"batch", o.batch, 1000},
+		{"backlog", o.backlog, 10_000_000},
+	} {
+		if cmd.Flags().Lookup(count.flag) != nil && (count.n < 1 || count.n > count.most) {
+			return fmt.Errorf("--%s: %d is not from 1 to %d", count.flag, count.n, count.most)
+		}
+	}
+	for flag, d := range map[string]time.Duration{"duration": o.duration, "drain": o.drain, "warmup": o.warmup + 1, "hold": o.hold + 1} {
+		if cmd.Flags().Lookup(flag) != nil && d <= 0 {
+			return fmt.Errorf("--%s: it has to be longer", flag)
+		}
+	}
+	switch {
+	case o.size < benchSmallest || o.size > feed.DefaultEventBytes:
+		return fmt.Errorf("--size: %d is not from %d, which the marks in the data take, to %d", o.size, benchSmallest, feed.DefaultEventBytes)
+	case o.rate < 0 || o.rate > 1e6:
+		return errors.New("--rate: it is from 0 to 1000000")
+	case o.batch > 1 && !o.peer.batches:
+		return fmt.Errorf("--batch: %s has no batches", o.peer.name)
+	case o.subscribers > 0 && o.subscribers < o.feedCount:
+		return fmt.Errorf("--feeds: %d feeds for %d subscribers leave some without any", o.feedCount, o.subscribers)
+	case o.subscribers > 0 && !o.peer.dense && o.publishers > o.feedCount && cmd.Flags().Lookup("rate") != nil:
+		return fmt.Errorf("--publishers: with %s at most as many as --feeds, or else the order cannot be checked", o.peer.name)
+	}
+	if err := feed.CheckName(o.prefix + ":run:1"); err != nil {
+		return fmt.Errorf("--prefix: %w", err)
+	}
+	return checkProcesses(o.pids)
+}

@@ -1,0 +1,239 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http/httputil"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// benchFeed is a feed, as far as it has come.
+type benchFeed struct {
+	index    int
+	name     string
+	head     []byte // of a request that publishes to it, up to the length
+	streams  int64  // how many subscribers it has
+	number   atomic.Uint64
+	accepted atomic.Int64  // events
+	last     atomic.Uint64 // the highest id that a publish was answered with
+}
+
+// benchPlan is what the publishers are to do.
+type benchPlan struct {
+	rate     float64       // publishes a second in all; 0 is as fast as they go
+	duration time.Duration // how long
+	each     int           // or how many events in each feed
+}
+
+// benchPublisher publishes on a connection of its own, one request after
+// another.
+type benchPublisher struct {
+	run    *benchRun
+	index  int
+	feeds  []*benchFeed // in turn
+	conn   net.Conn
+	reader *bufio.Reader
+	body   []byte
+	out    []byte
+	answer bytes.Buffer
+}
+
+// publishersOf makes n of them. Each feed has one publisher, so that its numbers
+// are published one after another, unless there are more publishers than feeds.
+func (r *benchRun) publishersOf(n int) []*benchPublisher {
+	all := make([]*benchPublisher, n)
+	for i := range all {
+		all[i] = &benchPublisher{run: r, index: i}
+		for f := i % len(r.feeds); f < len(r.feeds); f += n {
+			all[i].feeds = append(all[i].feeds, r.feeds[f])
+		}
+	}
+	return all
+}
+
+// drive has the publishers carry out the plan. It returns an error if one of
+// them could not go on.
+func (r *benchRun) drive(parent context.Context, publishers []*benchPublisher, plan benchPlan) error {
+	ctx, cancel := context.WithCancelCause(parent)
+	defer cancel(nil)
+	var working sync.WaitGroup
+	begin := r.now()
+	for _, p := range publishers {
+		working.Go(func() {
+			if err := p.work(ctx, plan, begin, len(publishers)); err != nil {
+				cancel(fmt.Errorf("publish: %w", err))
+			}
+		})
+	}
+	working.Wait()
+	if parent.Err() != nil {
+		return nil // what was measured so far counts
+	}
+	return context.Cause(ctx)
+}
+
+// work publishes what falls to this one of all publishers.
+func (p *benchPublisher) work(ctx context.Context, plan benchPlan, begin time.Duration, publishers int) error {
+	timer, err := newBenchTimer()
+	if err != nil {
+		return err
+	}
+	defer timer.close()
+	for i := 0; ctx.Err() == nil; i++ {
+		f := p.feeds[i%len(p.feeds)]
+		n, due := p.run.batch, p.run.now()
+		if plan.each > 0 {
+			n = min(n, plan.each-i/len(p.feeds)*p.run.batch)
+		}
+		if plan.rate > 0 {
+			due = begin + time.Duration(float64(p.index+i*publishers)/plan.rate*1e9)
+		}
+		if n <= 0 || plan.each == 0 && due >= begin+plan.duration {
+			return nil
+		}
+		if err := timer.sleep(ctx, due-p.run.now()); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		if err := p.publish(ctx, f, n, due); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// publish publishes n events. A failure that may pass is counted; an error is
+// for one that will not.
+func (p *benchPublisher) publish(ctx context.Context, f *benchFeed, n int, due time.Duration) error {
+	// An answer that is under way is waited for, whatever ctx says.
+	p.fill(f, n, due)
+	err := p.exchange(context.WithoutCancel(ctx))
+	r := p.run
+	if err == nil {
+		meter := r.meter.Load()
+		meter.published.Add(1)
+		meter.events.Add(int64(n))
+		meter.expected.Add(int64(n) * f.streams)
+		meter.answer.add(r.now() - due)
+		f.accepted.Add(int64(n))
+		f.saw(p.lastID())
+		return nil
+	}
+	note(&r.faults.failed, &r.faults.firstFailure, fmt.Errorf("a publish failed: %w", err))
+	refused, ok := errors.AsType[benchRefused](err)
+	if ok && refused.permanent() {
+		return err
+	}
+	if !ok {
+		p.close()
+	}
+	if p.conn == nil {
+		if err := p.dial(ctx); err != nil {
+			return err
+		}
+	}
+	_ = sleep(ctx, 50*time.Millisecond) // the caller looks at ctx itself
+	return nil
+}
+
+func (p *benchPublisher) dial(ctx context.Context) error {
+	conn, err := p.run.target.dial(ctx, p.index)
+	if err != nil {
+		return err
+	}
+	p.conn, p.reader = conn, bufio.NewReaderSize(conn, 4<<10)
+	return nil
+}
+
+func (p *benchPublisher) close() {
+	if p.conn != nil {
+		p.conn.Close()
+		p.conn = nil
+	}
+}
+
+// fill makes the request.
+func (p *benchPublisher) fill(f *benchFeed, n int, due time.Duration) {
+	p.body = p.body[:0]
+	kind := "text/plain"
+	for range n {
+		e := benchEvent{feed: f.index, number: f.number.Add(1), due: due}
+		if n == 1 {
+			p.body = e.appendData(p.body, p.run.mark, p.run.size)
+			break
+		}
+		kind = "application/x-ndjson"
+		p.body = append(p.body, `{"data":"`...)
+		p.body = append(e.appendData(p.body, p.run.mark, p.run.size), "\"}\n"...)
+	}
+	p.out = append(p.out[:0], f.head...)
+	p.out = fmt.Appendf(p.out, "Content-Type: %s\r\nContent-Length: %d\r\n\r\n", kind, len(p.body))
+	p.out = append(p.out, p.body...)
+}
+
+// exchange sends the request and reads the answer.
+func (p *benchPublisher) exchange(ctx context.Context) error {
+	if p.conn == nil {
+		if err := p.dial(ctx); err != nil {
+			return err
+		}
+	}
+	if err := p.conn.SetDeadline(time.Now().Add(answerPatience)); err != nil {
+		return err
+	}
+	if _, err := p.conn.Write(p.out); err != nil {
+		return err
+	}
+	head, err := readBenchHead(p.reader)
+	if err != nil {
+		return err
+	}
+	p.answer.Reset()
+	switch {
+	case head.chunked:
+		_, err = p.answer.ReadFrom(httputil.NewChunkedReader(p.reader))
+		if err == nil {
+			_, err = p.reader.Discard(2) // the end of the empty trailer
+		}
+	case head.length >= 0:
+		_, err = io.CopyN(&p.answer, p.reader, int64(head.length))
+	case head.status != 204:
+		_, err = p.answer.ReadFrom(p.reader)
+		head.closing = true
+	}
+	if head.closing || err != nil {
+		p.close()
+	}
+	if err == nil && head.status/100 != 2 {
+		err = benchRefused(head.status)
+	}
+	return err
+}
+
+// lastID returns the id of the last event in the answer, or 0.
+func (p *benchPublisher) lastID() uint64 {
+	key := []byte(`"id":`)
+	at := bytes.LastIndex(p.answer.Bytes(), key)
+	if !p.run.peer.dense || at < 0 {
+		return 0
+	}
+	id, _ := leadingNumber(p.answer.Bytes()[at+len(key):])
+	return id
+}
+
+func (f *benchFeed) saw(id uint64) {
+	for last := f.last.Load(); id > last; last = f.last.Load() {
+		if f.last.CompareAndSwap(last, id) {
+			return
+		}
+	}
+}
