@@ -55,7 +55,9 @@ func (s *schedule) prover(i int, feeds []string) *prover {
 	return &prover{
 		recording: s.recording, name: fmt.Sprintf("publisher-%d", i), feeds: feeds, urls: s.urls(), client: tortureClient(i % 2),
 		random: rand.New(rand.NewPCG(s.seed, 100+uint64(i))), pause: 35 * time.Millisecond * slower(),
-		attempt: 1200 * time.Millisecond, patience: tortureArrives * slower(), again: 0.1, twice: 0.1, giveUp: 0.1, counts: &s.counts,
+		// Some wait for the answer, some ask another node before it comes.
+		attempt: time.Duration(800+1600*(i%3)) * time.Millisecond, patience: tortureArrives * slower(),
+		again: 0.1, twice: 0.1, giveUp: 0.3, counts: &s.counts,
 	}
 }
 

@@ -64,7 +64,9 @@ func tortureBinary(t testing.TB) string {
 func newTortureCluster(t *testing.T) *tortureWorld {
 	t.Helper()
 	w := &tortureWorld{t: t, postgres: storagetest.StartPostgres(t)}
-	w.redis = []*storagetest.Redis{storagetest.StartRedis(t), storagetest.StartRedis(t)}
+	for range 2 {
+		w.redis = append(w.redis, storagetest.StartRedis(t, "--repl-diskless-sync-delay", "0"))
+	}
 	store, err := url.Parse(w.postgres.NewDatabase(t))
 	if err != nil {
 		t.Fatal(err)
