@@ -57,7 +57,7 @@ func (s *schedule) prover(i int, feeds []string) *prover {
 		random: rand.New(rand.NewPCG(s.seed, 100+uint64(i))), pause: 35 * time.Millisecond * slower(),
 		// Some wait for the answer, some ask another node before it comes.
 		attempt: time.Duration(800+1600*(i%3)) * time.Millisecond, patience: tortureArrives * slower(),
-		again: 0.1, twice: 0.1, giveUp: 0.3, counts: &s.counts,
+		large: 0.15, again: 0.1, twice: 0.1, giveUp: 0.3, counts: &s.counts,
 	}
 }
 
@@ -75,8 +75,8 @@ var tortureKinds = []struct {
 	{name: "on quiet feeds", count: 4, many: true, quiet: true},
 	{name: "steady, in envelopes", count: 2, habits: habits{envelope: true}},
 	{name: "steady, HTTP/2", count: 6, client: clientHTTP2},
-	{name: "slow", count: 6, client: clientNarrow, slow: true, habits: habits{pause: 12 * time.Millisecond}},
-	{name: "slow, HTTP/2", count: 2, client: clientHTTP2, slow: true, habits: habits{pause: 12 * time.Millisecond}},
+	{name: "slow", count: 6, client: clientNarrow, slow: true, habits: habits{pause: 150 * time.Millisecond}},
+	{name: "slow, HTTP/2", count: 2, client: clientHTTP2, slow: true, habits: habits{pause: 100 * time.Millisecond}},
 	{name: "stalling", count: 6, client: clientNarrow, slow: true, habits: habits{stall: 3500 * time.Millisecond}},
 	{name: "reconnecting", count: 8, habits: habits{cut: 500 * time.Millisecond, wait: 200 * time.Millisecond}},
 	{name: "reconnecting, HTTP/2", count: 2, client: clientHTTP2, habits: habits{cut: 500 * time.Millisecond, wait: 200 * time.Millisecond}},

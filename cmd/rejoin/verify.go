@@ -155,7 +155,7 @@ func (v *verification) provers() (all []*prover) {
 		all = append(all, &prover{
 			recording: v.recording, name: fmt.Sprintf("publisher-%d", i+1), feeds: v.names, urls: v.urls, client: client,
 			random: newRandom(), pause: time.Second * time.Duration(count) / time.Duration(v.rate),
-			attempt: 10 * time.Second, patience: v.patience, again: 0.05, twice: 0.05, counts: &v.counts,
+			attempt: 10 * time.Second, patience: v.patience, large: 0.02, again: 0.05, twice: 0.05, counts: &v.counts,
 		})
 	}
 	return all

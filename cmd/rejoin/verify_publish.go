@@ -30,6 +30,7 @@ type prover struct {
 	pause     time.Duration // between two events, on average
 	attempt   time.Duration // how long one attempt may take
 	patience  time.Duration // how long an event is attempted when its outcome stays unknown
+	large     float64       // the part of the events that has tens of kilobytes
 	again     float64       // the part of the events that is sent again although acknowledged
 	twice     float64       // the part that is sent to two at the same time
 	giveUp    float64       // the part that is given up when the first attempt fails
@@ -65,8 +66,8 @@ type proof struct {
 func (p *prover) next(n int) proof {
 	e := proof{feed: p.feeds[p.random.IntN(len(p.feeds))], key: fmt.Sprintf("%s-%d", p.name, n), media: "text/plain"}
 	padding := p.random.IntN(200)
-	if p.random.IntN(50) == 0 {
-		padding = p.random.IntN(20_000)
+	if p.random.Float64() < p.large {
+		padding = p.random.IntN(40_000)
 	}
 	filler := strings.Repeat("·x", padding/3)
 	switch p.random.IntN(4) {
