@@ -323,7 +323,8 @@ func fillDisk(w *tortureWorld, d time.Duration, _ *rand.Rand) {
 		w.t.Error(err)
 	}
 	for _, n := range w.nodes {
-		if n.gaveUp("the disk is full") { // it was started in the middle of this
+		// It was started in the middle of this.
+		if n.gaveUp("the disk is full") || n.gaveUp("no space left on device") {
 			n.start()
 		}
 	}
