@@ -265,6 +265,16 @@ func linkBlows(i int, server string) []blow {
 			}
 		}),
 		on("without replies", mood(proxySwallows)),
+		// In short bursts, many a command is on its way at the beginning of one,
+		// and its sender hears of the loss at once.
+		on("losing replies", func(p *tortureProxy, d time.Duration, random *rand.Rand) {
+			for end := time.Now().Add(d); time.Now().Before(end); {
+				p.mood.Store(proxySwallows)
+				time.Sleep(time.Duration(random.Int64N(int64(20 * time.Millisecond))))
+				p.calm()
+				time.Sleep(time.Duration(random.Int64N(int64(100 * time.Millisecond))))
+			}
+		}),
 		on("hanging", mood(proxyHangs)),
 		on("refused", mood(proxyRefuses)),
 	}
