@@ -2,13 +2,15 @@
 
 GO ?= go
 FUZZTIME ?= 30s
+TORTURE_FOR ?= 10m
+TORTURE_SEED ?= 0
 BENCHTIME ?= 1s
 ROUNDS ?= 3
 ONLY ?=
 VERSION ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test check race bench microbench fuzz
+.PHONY: help run build test check race bench microbench fuzz torture
 
 help: ## List what there is to make
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "make %-10s %s\n", $$1, $$2 }'
@@ -57,3 +59,9 @@ fuzz: ## Run every fuzz target for FUZZTIME
 			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package"; \
 		done; \
 	done
+
+torture: ## Try to refute the promise for TORTURE_FOR; totals are appended to bin/torture.json
+	bash .ci/parts
+	@mkdir -p bin
+	$(GO) test -v -timeout 0 -run '^TestTorture$$' ./cmd/rejoin -args \
+		-torture-for=$(TORTURE_FOR) -torture-seed=$(TORTURE_SEED) -torture-out=$(CURDIR)/bin/torture.json

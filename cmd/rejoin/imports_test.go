@@ -25,7 +25,7 @@ type room struct {
 	dir      string
 	ours     []string // directories of this module
 	theirs   []string // other modules, or packages of them
-	testOnly bool     // may be imported by tests and by rejoin bench only
+	testOnly bool     // may be imported by tests, rejoin bench and rejoin verify only
 }
 
 // rooms is the plan of the house; the first that fits a package counts.
@@ -92,8 +92,9 @@ func (r room) allows(s source, imported string) bool {
 	}
 	for _, other := range rooms {
 		if other.testOnly && within(dir, other.dir) && !within(s.name, other.dir) {
-			bench := path.Dir(s.name) == "cmd/rejoin" && strings.HasPrefix(path.Base(s.name), "bench")
-			return bench
+			file := path.Base(s.name)
+			judges := strings.HasPrefix(file, "bench") || strings.HasPrefix(file, "verify")
+			return path.Dir(s.name) == "cmd/rejoin" && judges
 		}
 	}
 	return slices.ContainsFunc(r.ours, func(allowed string) bool { return within(dir, allowed) })
@@ -142,6 +143,8 @@ func TestViolationsAreFound(t *testing.T) {
 		{source{name: "cmd/rejoin/serve.go", imports: []string{"os", "net/http", viper, prometheus, module + "/storage/sqlite", module + "/web"}}, nil},
 		{source{name: "cmd/rejoin/load.go", environment: []string{"Environ"}}, nil},
 		{source{name: "cmd/rejoin/bench.go", imports: []string{module + "/feed/feedtest"}}, nil},
+		{source{name: "cmd/rejoin/verify.go", imports: []string{module + "/feed/feedtest"}}, nil},
+		{source{name: "server/verify.go", imports: []string{module + "/feed/feedtest"}}, []string{"imports " + module + "/feed/feedtest"}},
 		{source{name: "cmd/rejoin/serve.go", imports: []string{module + "/feed/feedtest"}}, []string{"imports " + module + "/feed/feedtest"}},
 		{source{name: "cmd/rejoin/serve.go", imports: []string{sqlite3}}, []string{"imports " + sqlite3}},
 		{source{name: "server/server.go", imports: []string{"github.com/go-chi/chi/v5/middleware", module + "/feed", module + "/server/sse"}}, nil},

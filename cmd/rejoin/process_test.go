@@ -108,7 +108,13 @@ func serve(t testing.TB, binary, db string, env ...string) *process {
 // serveNode does the same with any store and bus.
 func serveNode(t testing.TB, binary, store, bus string, env ...string) *process {
 	t.Helper()
-	cmd := exec.Command(binary, "serve", "--listen", "127.0.0.1:0", "--store", store, "--bus", bus)
+	return serveAt(t, binary, "127.0.0.1:0", store, bus, env...)
+}
+
+// serveAt does the same on an address that is known before.
+func serveAt(t testing.TB, binary, address, store, bus string, env ...string) *process {
+	t.Helper()
+	cmd := exec.Command(binary, "serve", "--listen", address, "--store", store, "--bus", bus)
 	cmd.Env = append(os.Environ(), "REJOIN_LOG_FORMAT=json")
 	cmd.Env = append(cmd.Env, env...)
 	p := launch(t, cmd)

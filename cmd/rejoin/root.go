@@ -57,6 +57,7 @@ func newRootCommand() *cobra.Command {
 		newServeCommand(),
 		newPublishCommand(),
 		newTailCommand(),
+		newVerifyCommand(),
 		newTokenCommand(),
 		newHealthCommand(),
 		newBenchCommand(),

@@ -1,0 +1,251 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rejoin/rejoin/storage/storagetest"
+)
+
+// tortureWorld is what the torture breaks: nodes over Postgres and Redis, or one
+// node over SQLite.
+type tortureWorld struct {
+	t        *testing.T
+	nodes    []*tortureNode
+	postgres *storagetest.Postgres // nil for SQLite
+	redis    []*storagetest.Redis  // the first is the one that counts
+	disk     string                // of SQLite; empty if it cannot be filled
+	ran      int                   // schedules
+	seed     uint64                // of the first
+
+	partitions, lost atomic.Int64 // of networks, and the packets in them
+}
+
+// tortureNode is a node, which may be dead.
+type tortureNode struct {
+	world   *tortureWorld
+	net     *tortureNet // nil without namespaces
+	address string
+	url     *url.URL
+	store   string
+	bus     string
+	env     []string
+	// The ways to its servers; nil if it has none.
+	toPostgres, toRedis *tortureProxy
+
+	mu      sync.Mutex
+	process *process // the newest one
+}
+
+const tortureNodes = 3
+
+// tortureBinary returns the command, which the process outside has built.
+func tortureBinary(t testing.TB) string {
+	if path := os.Getenv(insideTorture); path != "" {
+		return path
+	}
+	return built(t, false)
+}
+
+// newTortureCluster starts three nodes, the last of them with TLS.
+func newTortureCluster(t *testing.T) *tortureWorld {
+	t.Helper()
+	w := &tortureWorld{t: t, postgres: storagetest.StartPostgres(t)}
+	for range 2 {
+		w.redis = append(w.redis, storagetest.StartRedis(t, "--repl-diskless-sync-delay", "0"))
+	}
+	store, err := url.Parse(w.postgres.NewDatabase(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := certificateFiles(t)
+	writeCertificate(t, files)
+	for i := range tortureNodes {
+		n := w.newNode()
+		at := net.JoinHostPort("127.0.0.1", "0")
+		if n.net != nil {
+			at = net.JoinHostPort(bridgeAddress, "0")
+		}
+		n.toPostgres = newTortureProxy(t, at, w.postgres.Addr())
+		n.toRedis = newTortureProxy(t, at, w.redis[0].Addr())
+		through := *store
+		through.Host = n.toPostgres.addr()
+		n.store, n.bus = through.String(), "redis://"+n.toRedis.addr()+"/0"
+		if i == tortureNodes-1 {
+			n.env = append(n.env, "REJOIN_TLS_CERT="+files.Cert, "REJOIN_TLS_KEY="+files.Key)
+			n.url.Scheme = "https"
+		}
+	}
+	w.start()
+	return w
+}
+
+// newTortureAlone starts one node with a store of its own, on a small disk where
+// such a one can be made.
+func newTortureAlone(t *testing.T) *tortureWorld {
+	t.Helper()
+	w := &tortureWorld{t: t}
+	dir := t.TempDir()
+	if os.Getenv(insideTorture) != "" {
+		if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64m"); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := syscall.Unmount(dir, 0); err != nil {
+				t.Error(err)
+			}
+		})
+		w.disk = dir
+	}
+	n := w.newNode()
+	n.store, n.bus = "sqlite:"+filepath.Join(dir, "rejoin.db"), "memory"
+	w.start()
+	return w
+}
+
+// newNode makes a node that does not run yet.
+func (w *tortureWorld) newNode() *tortureNode {
+	w.t.Helper()
+	n := &tortureNode{world: w, env: []string{
+		"REJOIN_AUTH_MODE=none", "REJOIN_SUBSCRIBE_WRITE_TIMEOUT=3s", "REJOIN_SUBSCRIBE_HEARTBEAT=2s", "REJOIN_DRAIN_WINDOW=500ms",
+	}}
+	n.address = net.JoinHostPort("127.0.0.1", strconv.Itoa(storagetest.FreePort(w.t)))
+	if os.Getenv(insideTorture) != "" {
+		n.net = newTortureNet(w.t)
+		n.address = net.JoinHostPort(n.net.address, "8080")
+	}
+	n.url = &url.URL{Scheme: "http", Host: n.address}
+	w.nodes = append(w.nodes, n)
+	return n
+}
+
+func (w *tortureWorld) start() {
+	for _, n := range w.nodes {
+		n.start()
+	}
+	for _, n := range w.nodes {
+		if !n.ready(30 * time.Second) {
+			w.t.Fatalf("a node does not become ready:\n%s", n.running().log)
+		}
+	}
+}
+
+// running returns the node's process, which may have ended.
+func (n *tortureNode) running() *process {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.process
+}
+
+// start starts a node, unless it runs.
+func (n *tortureNode) start() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.process != nil && !ended(n.process) {
+		return
+	}
+	words := []string{tortureBinary(n.world.t), "serve", "--listen", n.address, "--store", n.store, "--bus", n.bus}
+	if n.net != nil {
+		words = append(n.net.enter(), words...)
+	}
+	cmd := exec.Command(words[0], words[1:]...)
+	cmd.Env = append(os.Environ(), append(n.env, "REJOIN_LOG_FORMAT=json")...)
+	n.process = launch(n.world.t, cmd)
+}
+
+func ended(p *process) bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// stop kills a node, or has it end in order.
+func (n *tortureNode) stop(signal syscall.Signal) {
+	p := n.running()
+	n.signal(signal)
+	select {
+	case <-p.done:
+	case <-time.After(15 * time.Second):
+		n.world.t.Errorf("a node does not end after %v:\n%s", signal, p.log)
+		p.kill()
+	}
+}
+
+func (n *tortureNode) signal(s syscall.Signal) {
+	_ = syscall.Kill(-n.running().cmd.Process.Pid, s) // it may have ended, which is noticed elsewhere
+}
+
+// gaveUp says whether the node has ended because of what it says.
+func (n *tortureNode) gaveUp(words string) bool {
+	p := n.running()
+	return ended(p) && p.cmd.ProcessState.ExitCode() == exitFailed && strings.Contains(p.log.String(), words)
+}
+
+// ready waits until a node is ready for traffic.
+func (n *tortureNode) ready(within time.Duration) bool {
+	client := tortureClient(clientHTTP1)
+	defer client.CloseIdleConnections()
+	client.Timeout = time.Second
+	for deadline := time.Now().Add(within); time.Now().Before(deadline); {
+		resp, err := client.Get(n.url.JoinPath("readyz").String())
+		if err == nil {
+			resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return true
+			}
+		}
+		time.Sleep(20 * time.Millisecond) // until it has found its servers
+	}
+	return false
+}
+
+// What a client of the torture speaks.
+const (
+	clientHTTP1 = iota
+	clientHTTP2
+	clientNarrow // HTTP/1.1, with room for little in the system's buffers
+)
+
+// tortureClient returns a client with connections of its own.
+func tortureClient(kind int) *http.Client {
+	dialer := &net.Dialer{Timeout: 2 * time.Second}
+	if kind == clientNarrow {
+		dialer.Control = func(_, _ string, c syscall.RawConn) error {
+			var err error
+			return firstError(c.Control(func(fd uintptr) {
+				err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4096)
+			}), &err)
+		}
+	}
+	return &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			return dialer.DialContext(ctx, network, address)
+		},
+		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, // it is known who is there
+		ForceAttemptHTTP2: kind == clientHTTP2,
+		IdleConnTimeout:   10 * time.Second,
+	}}
+}
+
+func firstError(err error, second *error) error {
+	if err != nil {
+		return err
+	}
+	return *second
+}

@@ -1,0 +1,229 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	random "math/rand/v2"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/rejoin/rejoin/feed/feedtest"
+)
+
+func newVerifyCommand() *cobra.Command {
+	var servers []string
+	v := &verification{}
+	cmd := &cobra.Command{
+		Use:   "verify --url URL [--url URL]...",
+		Short: "Try to catch a deployment losing, repeating or reordering events",
+		Long: `Verify publishes to feeds of its own, under names that nobody else has, and follows
+them by subscribers that it cuts off time and again, each attempt and each
+connection at any of the URLs. In the end it compares: what was acknowledged,
+what each subscriber was sent on each connection, and what the server holds. It
+fails if anything was lost, came twice or out of order, or was not what was
+published.
+
+Break what you like meanwhile: kill nodes, restart Redis and Postgres. A delay is
+no failure, as long as everything has arrived --patience after the end.
+
+The feeds are deleted at the end, where the token in REJOIN_TOKEN may do that; it
+has to be good for publishing to and reading what begins with --prefix.`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			for _, server := range servers {
+				u, err := serverURL(server)
+				if err != nil {
+					return err
+				}
+				v.urls = append(v.urls, u)
+			}
+			if err := v.check(); err != nil {
+				return err
+			}
+			v.out, v.notes = cmd.OutOrStdout(), cmd.ErrOrStderr()
+			return v.run(cmd.Context())
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringArrayVar(&servers, "url", []string{defaultURL}, "a server; several nodes or proxies of one deployment, one a flag")
+	flags.IntVar(&v.feeds, "feeds", 5, "how many feeds")
+	flags.IntVar(&v.subscribers, "subscribers", 12, "how many subscribers; one in four follows all the feeds over one connection")
+	flags.IntVar(&v.rate, "rate", 50, "how many events are published in a second, about")
+	flags.DurationVar(&v.lasts, "for", time.Minute, "how long")
+	flags.DurationVar(&v.patience, "patience", time.Minute, "how long after that everything may take to be known and to arrive")
+	flags.StringVar(&v.prefix, "prefix", "rejoin-verify", "what the names of the feeds begin with")
+	flags.BoolVar(&v.json, "json", false, "report as JSON")
+	return cmd
+}
+
+// verification is one run of rejoin verify.
+type verification struct {
+	urls                     []*url.URL
+	feeds, subscribers, rate int
+	lasts, patience          time.Duration
+	prefix                   string // in the end with what makes it this run's
+	json                     bool
+	out, notes               io.Writer
+
+	client    *http.Client // for what is neither published nor followed
+	recording *feedtest.Recording
+	names     []string
+	witnesses []*witness
+	counts    proofCounts
+	began     time.Time
+	took      time.Duration // of publishing
+	left      string        // why the feeds are still there; empty if they are not
+}
+
+func (v *verification) check() error {
+	switch {
+	case v.feeds < 1 || v.feeds > 100:
+		return usageError{errors.New("--feeds: 1 to 100")}
+	case v.subscribers < 1 || v.subscribers > 10_000:
+		return usageError{errors.New("--subscribers: 1 to 10000")}
+	case v.rate < 1 || v.rate > 10_000:
+		return usageError{errors.New("--rate: 1 to 10000")}
+	case v.lasts < time.Second:
+		return usageError{errors.New("--for: at least 1s")}
+	case v.patience < time.Second:
+		return usageError{errors.New("--patience: at least 1s")}
+	}
+	v.prefix += ":" + strings.ToLower(rand.Text()[:10]) + ":"
+	for i := range v.feeds {
+		v.names = append(v.names, fmt.Sprintf("%s%d", v.prefix, i+1))
+	}
+	if _, err := newPlaces(v.names); err != nil {
+		return usageError{fmt.Errorf("--prefix: %w", errors.Unwrap(err))}
+	}
+	return nil
+}
+
+// run publishes and follows for the time that was asked for, or until it is
+// interrupted, and judges what happened.
+func (v *verification) run(ctx context.Context) error {
+	v.client, v.recording, v.began = newClient(), feedtest.NewRecording(), time.Now()
+	v.recording.Retention = true // the deployment may have rules of its own
+	publishing, stopPublishing := context.WithTimeout(ctx, v.lasts)
+	defer stopPublishing()
+	following, stopFollowing := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopFollowing()
+	// Whatever ends one of them for good ends the run.
+	fail := func(err error) error {
+		stopPublishing()
+		return err
+	}
+	var publishers, followers errgroup.Group
+	for _, p := range v.provers() {
+		publishers.Go(func() error { return fail(p.run(publishing)) })
+	}
+	for i := range v.subscribers {
+		w := v.witness(i)
+		v.witnesses = append(v.witnesses, w)
+		followers.Go(func() error { return fail(w.run(following)) })
+	}
+	stopProgress := v.progress()
+	err := publishers.Wait()
+	v.took = time.Since(v.began)
+	if err == nil {
+		err = v.collect(context.WithoutCancel(ctx))
+	}
+	stopProgress()
+	stopFollowing()
+	err = errors.Join(err, followers.Wait())
+	v.delete(context.WithoutCancel(ctx))
+	if err != nil {
+		return fmt.Errorf("verify: %w", err)
+	}
+	return v.report(v.recording.Judge())
+}
+
+// provers share the rate.
+func (v *verification) provers() (all []*prover) {
+	const most = 16
+	count := min(most, v.rate, max(4, v.rate/20))
+	client := newClient()
+	for i := range count {
+		all = append(all, &prover{
+			recording: v.recording, name: fmt.Sprintf("publisher-%d", i+1), feeds: v.names, urls: v.urls, client: client,
+			random: newRandom(), pause: time.Second * time.Duration(count) / time.Duration(v.rate),
+			attempt: 10 * time.Second, patience: v.patience, large: 0.02, again: 0.05, twice: 0.05, counts: &v.counts,
+		})
+	}
+	return all
+}
+
+func newRandom() *random.Rand { return random.New(random.NewPCG(random.Uint64(), random.Uint64())) }
+
+// witness makes a subscriber: of one feed or of all of them, over HTTP/1.1 or
+// over what the server offers, and more or less steady.
+func (v *verification) witness(i int) *witness {
+	names := v.names[i%len(v.names) : i%len(v.names)+1]
+	if i%4 == 3 {
+		names = v.names
+	}
+	at, err := newPlaces(names)
+	if err != nil {
+		panic(err) // check has made them once
+	}
+	manners := []habits{
+		{cut: 20 * time.Second},
+		{cut: 3 * time.Second, wait: time.Second, envelope: true},
+		{cut: 5 * time.Second, old: 0.5, wait: time.Second},
+		{cut: 8 * time.Second, wait: 4 * time.Second},
+		{cut: 15 * time.Second, stall: 2 * time.Second},
+	}[i%5]
+	client := newClient()
+	if i%2 == 0 {
+		withoutHTTP2(client)
+	}
+	return &witness{
+		log: v.recording.Client(fmt.Sprintf("subscriber %d", i+1), manners.stall > 0), at: at, urls: v.urls, client: client,
+		random: newRandom(), habits: manners, silence: 30 * time.Second, counts: &v.counts,
+	}
+}
+
+// withoutHTTP2 has a client of newClient speak HTTP/1.1 alone.
+func withoutHTTP2(client *http.Client) {
+	transport, ok := client.Transport.(*http.Transport)
+	if b, bears := client.Transport.(*bearer); bears {
+		transport, ok = b.Transport, true
+	}
+	if ok {
+		transport.ForceAttemptHTTP2 = false
+		transport.TLSNextProto = make(map[string]func(string, *tls.Conn) http.RoundTripper)
+		transport.Protocols = new(http.Protocols)
+		transport.Protocols.SetHTTP1(true)
+	}
+}
+
+// progress says every few seconds how far it has got, until it is stopped.
+func (v *verification) progress() (stop func()) {
+	ticker := time.NewTicker(5 * time.Second)
+	ended, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-ticker.C:
+				v.note("%v: %d events acknowledged in %d attempts, %d deliveries over %d connections", time.Since(v.began).Round(time.Second),
+					v.counts.acknowledged.Load(), v.counts.attempts.Load(), v.counts.delivered.Load(), v.counts.connections.Load())
+			case <-ended:
+				return
+			}
+		}
+	}()
+	return func() { ticker.Stop(); close(ended); <-done }
+}
+
+func (v *verification) note(format string, args ...any) {
+	_, _ = fmt.Fprintf(v.notes, "rejoin: "+format+"\n", args...) // notes are a courtesy
+}

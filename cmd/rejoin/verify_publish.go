@@ -1,0 +1,182 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rejoin/rejoin/feed/feedtest"
+)
+
+// prover publishes events that nobody else publishes, each with a key of its
+// own, and writes down what it was answered.
+type prover struct {
+	recording *feedtest.Recording
+	name      string // no other prover's
+	feeds     []string
+	urls      []*url.URL // each attempt goes to any of them
+	client    *http.Client
+	random    *rand.Rand
+	pause     time.Duration // between two events, on average
+	attempt   time.Duration // how long one attempt may take
+	patience  time.Duration // how long an event is attempted when its outcome stays unknown
+	large     float64       // the part of the events that has tens of kilobytes
+	again     float64       // the part of the events that is sent again although acknowledged
+	twice     float64       // the part that is sent to two at the same time
+	giveUp    float64       // the part that is given up when the first attempt fails
+	counts    *proofCounts
+}
+
+// proofCounts is what there is to say while a proof goes on.
+type proofCounts struct {
+	acknowledged, attempts, delivered, connections atomic.Int64
+}
+
+// run publishes until ctx ends, and then until the outcome of the last event is
+// known. It returns an error if there is no going on.
+func (p *prover) run(ctx context.Context) error {
+	for n := 1; ctx.Err() == nil; n++ {
+		if err := p.publish(ctx, n); err != nil {
+			return err
+		}
+		_ = sleep(ctx, time.Duration(float64(p.pause)*(0.5+p.random.Float64()))) // the loop looks at ctx
+	}
+	return nil
+}
+
+// proof is one event to publish.
+type proof struct {
+	feed, key   string
+	kind, media string
+	data        string
+}
+
+// next makes the event number n: text of one line or several, or JSON, some of
+// it large.
+func (p *prover) next(n int) proof {
+	e := proof{feed: p.feeds[p.random.IntN(len(p.feeds))], key: fmt.Sprintf("%s-%d", p.name, n), media: "text/plain"}
+	padding := p.random.IntN(200)
+	if p.random.Float64() < p.large {
+		padding = p.random.IntN(40_000)
+	}
+	filler := strings.Repeat("·x", padding/3)
+	switch p.random.IntN(4) {
+	case 0:
+		e.media = "application/json"
+		e.data = fmt.Sprintf(`{"by":%q,"n":%d,"filler":%q}`, p.name, n, filler)
+	case 1:
+		e.kind = "proof.lines"
+		e.data = fmt.Sprintf("%s\n\n  %d: %s\n", p.name, n, filler)
+	default:
+		e.data = fmt.Sprintf("%s %d %s", p.name, n, filler)
+	}
+	return e
+}
+
+// publish publishes one event until its outcome is known.
+func (p *prover) publish(ctx context.Context, n int) error {
+	e := p.next(n)
+	gives := p.random.Float64() < p.giveUp
+	// Late enough to be known, an outcome is worth more than a prompt end.
+	for deadline := time.Now().Add(p.patience); ; {
+		var twin sync.WaitGroup
+		if p.random.Float64() < p.twice {
+			u := p.anywhere()
+			twin.Go(func() { _, _ = p.try(ctx, e, u) }) // what fails for good fails here as well
+		}
+		outcome, err := p.try(ctx, e, p.anywhere())
+		twin.Wait()
+		switch {
+		case err != nil:
+			return err
+		case outcome == feedtest.Acknowledged:
+			p.counts.acknowledged.Add(1)
+			if p.random.Float64() < p.again {
+				_, err = p.try(ctx, e, p.anywhere())
+			}
+			return err
+		case gives, time.Now().After(deadline):
+			return nil
+		}
+		time.Sleep(proofPause/2 + rand.N(proofPause)) // also when ctx has ended
+	}
+}
+
+// proofPause is what lies between two attempts, on average.
+const proofPause = 100 * time.Millisecond
+
+func (p *prover) anywhere() *url.URL { return p.urls[p.random.IntN(len(p.urls))] }
+
+// try makes one attempt and writes it down. It returns an error for what no
+// attempt will change.
+func (p *prover) try(ctx context.Context, e proof, at *url.URL) (outcome feedtest.Outcome, err error) {
+	p.counts.attempts.Add(1)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.attempt)
+	defer cancel()
+	entry := feedtest.Attempt{Feed: e.feed, Key: e.key, Sum: feedtest.SumOf(e.kind, e.data)}
+	entry.Outcome, entry.ID, err = p.post(ctx, e, at)
+	entry.At = time.Now()
+	p.recording.Attempted(entry)
+	return entry.Outcome, err
+}
+
+func (p *prover) post(ctx context.Context, e proof, at *url.URL) (outcome feedtest.Outcome, id uint64, err error) {
+	// Without a connection, nothing was sent.
+	outcome = feedtest.Refused
+	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { outcome = feedtest.Unknown }}
+	to := at.JoinPath("v1", "feeds", e.feed, "events")
+	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, trace), http.MethodPost, to.String(), strings.NewReader(e.data))
+	if err != nil {
+		return outcome, 0, err
+	}
+	req.Header.Set("Content-Type", e.media)
+	req.Header.Set("Idempotency-Key", e.key)
+	if e.kind != "" {
+		req.Header.Set("Event-Type", e.kind)
+	}
+	resp, err := p.client.Do(req)
+	if err != nil {
+		return outcome, 0, nil
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusCreated {
+		var answer struct{ ID uint64 }
+		body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+		if err != nil {
+			return feedtest.Unknown, 0, nil // cut off in the middle of its answer
+		}
+		if err := json.Unmarshal(body, &answer); err != nil || answer.ID == 0 {
+			p.recording.Found(feedtest.Finding{Kind: feedtest.BadAnswer, Feed: e.feed, Detail: fmt.Sprintf("the key %s was answered with %.200q", e.key, body)})
+			return feedtest.Unknown, 0, nil
+		}
+		return feedtest.Acknowledged, answer.ID, nil
+	}
+	return p.refused(e, readRefusal(resp))
+}
+
+// refused judges an answer that is not an acknowledgement.
+func (p *prover) refused(e proof, r *refusal) (outcome feedtest.Outcome, id uint64, err error) {
+	switch {
+	case r.stored == "no", r.status == http.StatusTooManyRequests:
+		return feedtest.Refused, 0, nil
+	case r.status >= 500 && r.status != http.StatusNotImplemented, r.status == http.StatusRequestTimeout:
+		return feedtest.Unknown, 0, nil // a proxy's 503 may follow a request that went through
+	case r.status == http.StatusConflict, r.status == http.StatusUnprocessableEntity:
+		p.recording.Found(feedtest.Finding{Kind: feedtest.BadAnswer, Feed: e.feed, Detail: fmt.Sprintf("the key %s was refused: %v", e.key, r)})
+		return feedtest.Refused, 0, nil
+	}
+	return feedtest.Refused, 0, fmt.Errorf("publish to %s: %w", e.feed, r)
+}
+
+// errNoGoing is for what a subscriber is refused for good.
+var errNoGoing = errors.New("refused for good")
