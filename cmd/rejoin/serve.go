@@ -64,6 +64,7 @@ func runNode(ctx context.Context, c Config, logger *slog.Logger) error {
 	if runtime.GOMAXPROCS(0) < 2 {
 		runtime.GOMAXPROCS(2)
 	}
+	paceCollector()
 	guards, err := openGuards(ctx, c, logger)
 	if err != nil {
 		return err
