@@ -146,7 +146,14 @@ func (r *ring) add(s *Socket, b []byte) { r.staged = append(r.staged, staged{s, 
 
 // submit writes what is staged, and tells the sockets what became of it.
 func (r *ring) submit() {
-	if len(r.staged) == 0 {
+	switch len(r.staged) {
+	case 0:
+		return
+	case 1: // which costs less without the detour
+		w := r.staged[0]
+		r.staged[0], r.staged = staged{}, r.staged[:0]
+		w.socket.staged = false
+		w.socket.write(w.bytes)
 		return
 	}
 	for i, w := range r.staged {
