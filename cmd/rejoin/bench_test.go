@@ -52,28 +52,45 @@ func (p *process) cpu() time.Duration {
 func BenchmarkPublish(b *testing.B) {
 	for _, clients := range []int{1, 64} {
 		b.Run(fmt.Sprintf("clients=%d", clients), func(b *testing.B) {
-			p := serveBenchmark(b)
-			var left atomic.Int64
-			left.Store(int64(b.N))
-			var work sync.WaitGroup
-			before := p.cpu()
-			b.ResetTimer()
-			for range clients {
-				work.Go(func() {
-					publisher := dialPublisher(b, p.url)
-					for left.Add(-1) >= 0 {
-						if err := publisher.publish(payload); err != nil {
-							b.Error(err)
-							return
-						}
-					}
-				})
-			}
-			work.Wait()
-			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "publishes/s")
-			b.ReportMetric(float64(b.N)/(p.cpu()-before).Seconds(), "publishes/cpu-s")
+			benchmarkPublish(b, clients, 1, "publishes", func(p *publisher) error { return p.publish(payload) })
 		})
 	}
+}
+
+// BenchmarkPublishBatch measures durable publishes of a hundred events each.
+func BenchmarkPublishBatch(b *testing.B) {
+	const events = 100
+	batch := strings.Repeat(`{"data":"`+payload+`"}`+"\n", events)
+	for _, clients := range []int{1, 16} {
+		b.Run(fmt.Sprintf("clients=%d", clients), func(b *testing.B) {
+			benchmarkPublish(b, clients, events, "events", func(p *publisher) error { return p.post("application/x-ndjson", batch) })
+		})
+	}
+}
+
+// benchmarkPublish has so many clients publish, b.N times in all, what counts as
+// so many of the unit.
+func benchmarkPublish(b *testing.B, clients, size int, unit string, publish func(*publisher) error) {
+	p := serveBenchmark(b)
+	var left atomic.Int64
+	left.Store(int64(b.N))
+	var work sync.WaitGroup
+	before := p.cpu()
+	b.ResetTimer()
+	for range clients {
+		work.Go(func() {
+			publisher := dialPublisher(b, p.url)
+			for left.Add(-1) >= 0 {
+				if err := publish(publisher); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	work.Wait()
+	b.ReportMetric(float64(size*b.N)/b.Elapsed().Seconds(), unit+"/s")
+	b.ReportMetric(float64(size*b.N)/(p.cpu()-before).Seconds(), unit+"/cpu-s")
 }
 
 // BenchmarkFanout measures what a delivery costs the server: each event goes
@@ -186,16 +203,22 @@ func dialPublisher(b *testing.B, url string) *publisher {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { conn.Close() })
-	return &publisher{conn, make([]byte, 4096)}
+	return &publisher{conn, make([]byte, 16<<10)}
 }
 
-func (p *publisher) publish(data string) error {
-	if _, err := fmt.Fprintf(p.conn, "POST /v1/feeds/bench/events HTTP/1.1\r\nHost: rejoin\r\nContent-Length: %d\r\n\r\n%s", len(data), data); err != nil {
+func (p *publisher) publish(data string) error { return p.post("text/plain", data) }
+
+func (p *publisher) post(media, body string) error {
+	if _, err := fmt.Fprintf(p.conn, "POST /v1/feeds/bench/events HTTP/1.1\r\nHost: rejoin\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s", media, len(body), body); err != nil {
 		return err
 	}
-	n, err := p.conn.Read(p.buf)
-	if err != nil {
-		return err
+	n := 0
+	for !bytes.HasSuffix(p.buf[:n], []byte("}\n")) {
+		m, err := p.conn.Read(p.buf[n:])
+		if err != nil {
+			return err
+		}
+		n += m
 	}
 	if !bytes.HasPrefix(p.buf[:n], []byte("HTTP/1.1 201 ")) {
 		return fmt.Errorf("publish: %q", p.buf[:n])
