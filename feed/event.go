@@ -2,7 +2,6 @@ package feed
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -60,7 +59,7 @@ func (d Draft) clean(limit int) (Draft, error) {
 	if size := framedSize(d.Data); size > limit {
 		return Draft{}, fmt.Errorf("%w: the data has %d bytes with its line breaks counted as 7, the limit is %d", ErrTooLarge, size, limit)
 	}
-	if d.JSON && !json.Valid([]byte(d.Data)) {
+	if d.JSON && !ValidJSON(d.Data) {
 		return Draft{}, fmt.Errorf("%w: the data is not valid JSON", ErrInvalid)
 	}
 	return d, nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"time"
@@ -47,20 +48,34 @@ func readBody(w http.ResponseWriter, r *http.Request, what string, limit int) ([
 	if r.ContentLength > int64(limit) {
 		return nil, bodyTooLarge(what, limit)
 	}
-	// What is announced may never come.
-	const trusted = 128 << 10
-	body := bytes.NewBuffer(make([]byte, 0, min(max(r.ContentLength, 0), trusted)+bytes.MinRead))
-	_, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, int64(limit)))
+	body, err := readAll(w, r, limit)
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return nil, bodyTooLarge(what, limit)
 	}
 	switch {
 	case err == nil:
-		return body.Bytes(), nil
+		return body, nil
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return nil, fmt.Errorf("the %s took longer than %v to come: %w", what, bodyTimeout, os.ErrDeadlineExceeded)
 	}
 	return nil, invalid("reading the %s: %v", what, err)
+}
+
+func readAll(w http.ResponseWriter, r *http.Request, limit int) ([]byte, error) {
+	// What is announced may never come.
+	const trusted = 128 << 10
+	if 0 <= r.ContentLength && r.ContentLength <= trusted {
+		// A byte more, to see the end.
+		body := make([]byte, r.ContentLength+1)
+		n, err := io.ReadFull(r.Body, body)
+		if int64(n) == r.ContentLength && (err == io.EOF || err == io.ErrUnexpectedEOF) {
+			err = nil
+		}
+		return body[:n], err
+	}
+	body := bytes.NewBuffer(make([]byte, 0, trusted+bytes.MinRead))
+	_, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, int64(limit)))
+	return body.Bytes(), err
 }
 
 func bodyTooLarge(what string, limit int) error {

@@ -46,10 +46,14 @@ func writeJSON(w http.ResponseWriter, contentType string, status int, v any) {
 	if err != nil {
 		panic(err) // all that is written are plain structs of our own
 	}
+	writeBody(w, contentType, status, append(body, '\n'))
+}
+
+func writeBody(w http.ResponseWriter, contentType string, status int, body []byte) {
 	w.Header().Set("Content-Type", contentType)
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
-	_, _ = w.Write(append(body, '\n')) // who is gone needs no answer
+	_, _ = w.Write(body) // who is gone needs no answer
 }
 
 // errMediaType is for bodies in a form that is not understood.

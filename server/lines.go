@@ -108,7 +108,7 @@ func parseObject(line []byte) (m members, err error) {
 	if !utf8.Valid(line) {
 		return m, invalid("it is not UTF-8")
 	}
-	if !json.Valid(line) {
+	if !feed.ValidJSON(line) {
 		return m, invalid("it is not JSON: %v", json.Unmarshal(line, new(json.RawMessage)))
 	}
 	rest, ok := bytes.CutPrefix(bytes.TrimLeft(line, jsonSpace), []byte("{"))
@@ -121,8 +121,8 @@ func parseObject(line []byte) (m members, err error) {
 			return m, nil
 		}
 		value, rest = cutValue(rest)
-		var name string
-		if err := json.Unmarshal(quoted, &name); err != nil {
+		name, err := unquote(quoted)
+		if err != nil {
 			return m, err
 		}
 		member := m.named(name)
@@ -201,10 +201,19 @@ func parseText(name string, value []byte) (text string, err error) {
 	if halfCharacter(value) {
 		return "", invalid("the member %q has an escape for half a character, which is no text", name)
 	}
-	if err := json.Unmarshal(value, &text); err != nil {
+	if text, err = unquote(value); err != nil {
 		return "", invalid("the member %q: %v", name, err)
 	}
 	return text, nil
+}
+
+// unquote returns the text of a JSON string that is valid, in valid UTF-8.
+func unquote(s []byte) (text string, err error) {
+	if bytes.IndexByte(s, '\\') < 0 {
+		return string(s[1 : len(s)-1]), nil
+	}
+	err = json.Unmarshal(s, &text)
+	return text, err
 }
 
 // halfCharacter says whether a JSON string has a surrogate without its other

@@ -116,6 +116,10 @@ func readMedia(h http.Header) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	switch value {
+	case mediaJSON, mediaLines:
+		return value, nil
+	}
 	media, params, _ := mime.ParseMediaType(value)
 	switch strings.ToLower(params["charset"]) {
 	case "", "utf-8", "utf8", "us-ascii":
@@ -190,6 +194,9 @@ func readFlag(query url.Values, name string) (bool, error) {
 // readQuery parses the query strictly: what cannot be read is refused, not
 // dropped.
 func readQuery(r *http.Request) (url.Values, error) {
+	if r.URL.RawQuery == "" {
+		return nil, nil
+	}
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return nil, fmt.Errorf("%w: the query cannot be read: %w", feed.ErrInvalid, err)

@@ -21,7 +21,9 @@ type writer struct {
 	trim, getUnswept, setSwept *stmt
 	sizeEvents, deleteEvents   *stmt
 	deleteKeys                 *stmt
-	truncateWAL                *stmt
+	truncateWAL, getVersion    *stmt
+
+	feeds feedRows
 
 	// Bytes of log at which it is emptied here: always, and the next time.
 	walLimit, tolerated int64
@@ -44,7 +46,7 @@ func newWriter(dsn string) (*writer, error) {
 		&w.trim: "trim", &w.getUnswept: "get_unswept", &w.setSwept: "set_swept",
 		&w.sizeEvents: "size_events", &w.deleteEvents: "delete_events",
 		&w.deleteKeys:  "delete_keys",
-		&w.truncateWAL: "truncate_wal",
+		&w.truncateWAL: "truncate_wal", &w.getVersion: "get_version",
 	}); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
@@ -55,7 +57,7 @@ func newWriter(dsn string) (*writer, error) {
 // begins: from there on the answer is what SQLite says.
 func (s *Store) Append(ctx context.Context, batches []feed.Batch) (results []feed.Result, err error) {
 	err = s.write(ctx, func(w *writer) error {
-		tx := &appending{w: w, now: s.now().UnixMilli(), feeds: make(map[string]*growth)}
+		tx := &appending{w: w, now: s.now().UnixMilli()}
 		results, err = tx.appendAll(batches)
 		return err
 	})
@@ -95,6 +97,7 @@ func (w *writer) transact(f func() error) error {
 
 // undo rolls back what SQLite has not rolled back by itself.
 func (w *writer) undo(cause error) error {
+	w.feeds.forget()
 	if w.AutoCommit() {
 		return cause
 	}

@@ -13,22 +13,17 @@ import (
 type appending struct {
 	w       *writer
 	now     int64
-	feeds   map[string]*growth
-	drafted []*growth      // of the batch at hand, one a draft
+	drafted []*feedRow     // of the batch at hand, one a draft
+	changed []*feedRow     // the rows that the transaction has yet to write
 	rows    []driver.Value // of events that are yet to be inserted, columns to a row
-}
-
-// growth is what the transaction knows of a feed's row, and has changed.
-type growth struct {
-	id, last, time int64 // id is 0 as long as there is no row
-	closed         bool
-	bytes          int64 // that the transaction adds
-	changed        bool
 }
 
 // appendAll does all but the commit. Its error is the store's fault and fails
 // the transaction; a result's is the batch's, of which nothing is inserted.
 func (tx *appending) appendAll(batches []feed.Batch) ([]feed.Result, error) {
+	if err := tx.w.feeds.check(tx.w.getVersion); err != nil {
+		return nil, err
+	}
 	results := make([]feed.Result, len(batches))
 	for i, b := range batches {
 		var err error
@@ -41,13 +36,11 @@ func (tx *appending) appendAll(batches []feed.Batch) ([]feed.Result, error) {
 			return nil, fmt.Errorf("add event: %w", err)
 		}
 	}
-	for _, f := range tx.feeds {
-		if !f.changed {
-			continue
-		}
+	for _, f := range tx.changed {
 		if err := tx.w.growFeed.exec(f.id, f.last, f.time, flag(f.closed), f.bytes); err != nil {
 			return nil, fmt.Errorf("grow feed: %w", err)
 		}
+		f.bytes, f.changed = 0, false
 	}
 	return results, nil
 }
@@ -110,7 +103,7 @@ func (tx *appending) number(drafts []feed.Draft) ([]feed.Event, error) {
 		f.last++
 		f.time = max(f.time, tx.now)
 		f.bytes += int64(len(d.Data))
-		f.changed = true
+		tx.change(f)
 		events[i] = feed.Event{
 			Feed: d.Feed, ID: uint64(f.last), Type: d.Type, Data: d.Data, JSON: d.JSON,
 			Time: time.UnixMilli(f.time).UTC(),
@@ -132,16 +125,25 @@ func (tx *appending) close(name string) error {
 	if err != nil || f.closed {
 		return err
 	}
-	f.closed, f.changed = true, true
+	f.closed = true
+	tx.change(f)
 	return tx.create(name, f)
 }
 
-// feed returns the feed's growth in this transaction.
-func (tx *appending) feed(name string) (*growth, error) {
-	if f := tx.feeds[name]; f != nil {
+// change has the row written before the transaction ends.
+func (tx *appending) change(f *feedRow) {
+	if !f.changed {
+		f.changed = true
+		tx.changed = append(tx.changed, f)
+	}
+}
+
+// feed returns the feed's row as the transaction has changed it.
+func (tx *appending) feed(name string) (*feedRow, error) {
+	if f := tx.w.feeds.rows[name]; f != nil {
 		return f, nil
 	}
-	f := &growth{time: tx.now}
+	f := &feedRow{}
 	err := tx.w.getFeed.each(func(row []driver.Value) bool {
 		f.id, f.last, f.time = row[0].(int64), row[1].(int64), row[2].(int64)
 		f.closed = row[3].(int64) != 0
@@ -150,12 +152,12 @@ func (tx *appending) feed(name string) (*growth, error) {
 	if err != nil {
 		return nil, fmt.Errorf("get feed: %w", err)
 	}
-	tx.feeds[name] = f
+	tx.w.feeds.rows[name] = f
 	return f, nil
 }
 
 // create makes the feed's row if there is none.
-func (tx *appending) create(name string, f *growth) error {
+func (tx *appending) create(name string, f *feedRow) error {
 	if f.id != 0 {
 		return nil
 	}
@@ -166,6 +168,7 @@ func (tx *appending) create(name string, f *growth) error {
 	if err != nil {
 		return fmt.Errorf("add feed: %w", err)
 	}
+	f.time = tx.now
 	return nil
 }
 
