@@ -1,9 +1,11 @@
 package server_test
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -81,5 +83,65 @@ func TestDrainAtOnce(t *testing.T) {
 	n.Drain(within(t, prompt), 0)
 	if _, err := io.ReadAll(f.r); !errors.Is(err, io.ErrUnexpectedEOF) || time.Since(began) > prompt {
 		t.Errorf("ended with %v after %v, want a break at once", err, time.Since(began))
+	}
+}
+
+// stalled opens a stream and reads nothing of it but its beginning, until its
+// socket is full.
+func (n *node) stalled(header string) *bufio.Reader {
+	n.t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(n.url, "http://"))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.t.Cleanup(func() { conn.Close() })
+	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: rejoin\r\n%s\r\n", events, header)
+	r := bufio.NewReaderSize(conn, 16)
+	if _, err := r.ReadString('\n'); err != nil { // it has subscribed
+		n.t.Fatal(err)
+	}
+	return r
+}
+
+// TestEndsWhileFull: a client that does not read can neither hold up a node that
+// stops nor outlive the age of its stream: who waits for room in its socket first
+// waits for as long as that client likes. What is broken off in the middle does not
+// end cleanly, or the client would not come back.
+func TestEndsWhileFull(t *testing.T) {
+	if *netHTTP {
+		return // a write of net/http ends with its client, or with the timeout
+	}
+	const timeout = 4 * time.Second // a socket is looked after four times within it
+	for name, o := range map[string]server.Options{
+		"drained": {WriteTimeout: time.Minute},
+		"old":     {WriteTimeout: timeout, MaxAge: timeout / 4},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := start(t, o, nil)
+			var readers []*bufio.Reader
+			for range 5 {
+				readers = append(readers, n.stalled(""))
+			}
+			data := strings.Repeat("x", 50_000)
+			for id := range 200 { // 10 MB, more than the sockets' buffers take
+				n.publish("chat", data, uint64(id)+1)
+			}
+			began := time.Now()
+			if name == "drained" {
+				n.Drain(within(t, prompt), 0)
+			}
+			for n.hub.Stats().Subscribers > 0 {
+				if time.Since(began) > prompt {
+					t.Fatalf("%d subscribers are left after %v", n.hub.Stats().Subscribers, time.Since(began))
+				}
+				time.Sleep(time.Millisecond) // until they have been ended
+			}
+			for _, r := range readers {
+				rest, _ := io.ReadAll(r)
+				if strings.HasSuffix(string(rest), "0\r\n\r\n") {
+					t.Error("a stream that was broken off ended cleanly")
+				}
+			}
+		})
 	}
 }

@@ -1,11 +1,13 @@
 package server_test
 
 import (
+	"flag"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/feed/feedtest"
 	"github.com/rejoin/rejoin/storage/postgres"
 	"github.com/rejoin/rejoin/storage/sqlite"
 	"github.com/rejoin/rejoin/storage/storagetest"
@@ -17,8 +19,19 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// inMemory spares those tests the disk that are not about it.
+var inMemory = flag.Bool("in-memory", false, "keep events in memory where a test does not say where")
+
 // newKeeper opens an empty store: in SQLite, or in what eachStore says.
-var newKeeper = newSQLite
+var newKeeper = newUsual
+
+func newUsual(t testing.TB) feed.Keeper {
+	t.Helper()
+	if *inMemory {
+		return feedtest.NewStore()
+	}
+	return newSQLite(t)
+}
 
 func newSQLite(t testing.TB) feed.Keeper {
 	t.Helper()
@@ -42,7 +55,7 @@ func newPostgres(t testing.TB) feed.Keeper {
 // The test must not be parallel itself, for newKeeper is everybody's; its
 // subtests may.
 func eachStore(t *testing.T, run func(t *testing.T)) {
-	defer func() { newKeeper = newSQLite }()
+	defer func() { newKeeper = newUsual }()
 	for name, open := range map[string]func(testing.TB) feed.Keeper{"sqlite": newSQLite, "postgres": newPostgres} {
 		newKeeper = open
 		t.Run(name, run)

@@ -43,9 +43,17 @@ func TestSoak(t *testing.T) {
 	if wanted := int64(soakFor.Seconds() * soakRate / 2); connections < wanted || bytes < connections {
 		t.Errorf("%d connections and %d bytes, want %d connections at least", connections, bytes, wanted)
 	}
-	if after.rss > before.rss+soakGrows {
-		t.Errorf("the process grew by %d KB", (after.rss-before.rss)>>10)
+	// Logs outlive their subscribers by some seconds, and Go gives memory back in
+	// its own time.
+	began := time.Now()
+	for after.rss > before.rss+soakGrows {
+		if time.Since(began) > time.Minute {
+			t.Fatalf("the process grew by %d KB", (after.rss-before.rss)>>10)
+		}
+		time.Sleep(time.Second)
+		after = soakOf(p, admin)
 	}
+	t.Logf("%v after %.0f s", after, time.Since(began).Seconds())
 }
 
 // holds is what a process holds.

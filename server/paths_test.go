@@ -1,0 +1,39 @@
+package server_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// streamTests are the tests of streams over HTTP/1.1, which the engine carries, or
+// net/http where there is no engine. Each has to pass over both.
+var streamTests = []string{
+	"ComingBackToAClosedFeed", "DescriptorReuse", "Drain", "DrainAtOnce", "DrainSpreads",
+	"EndAtOnce", "GapFails", "GapFailsLater", "HiddenCursorUnderEphemeralEvents",
+	"ManyContract", "ManyDrain", "ManyHiddenCursors", "MaxAge", "MuchAtOnce", "QuietClient",
+	"SlowReaderOfMany", "SlowReaderOfManyDrained", "StalledReader", "StoreAway", "StreamOnTheWire",
+	"SubscribeContract", "TokenExpires", "WhereAStreamStarts",
+}
+
+// TestOverNetHTTP runs these tests again, in a process of its own whose streams
+// net/http carries: what is promised must not depend on who writes it.
+func TestOverNetHTTP(t *testing.T) {
+	if *netHTTP {
+		return // as all others do in this process
+	}
+	t.Parallel()
+	cmd := exec.Command(os.Args[0], "-test.v", "-test.timeout=4m",
+		"-test.run=^Test("+strings.Join(streamTests, "|")+")$", "-net-http", "-in-memory", "-reuse=1s")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Errorf("%v:\n%s", err, out)
+	}
+	for _, name := range streamTests {
+		if !strings.Contains(string(out), fmt.Sprintf("\n--- PASS: Test%s (", name)) {
+			t.Errorf("Test%s has not passed over net/http", name)
+		}
+	}
+}
