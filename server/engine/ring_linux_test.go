@@ -161,3 +161,72 @@ func TestBatchOfAllKinds(t *testing.T) {
 		}
 	})
 }
+
+// TestNothingStagedOutlivesItsSocket: a client leaves between the moment when its
+// write was put into the batch and the one when that is submitted, and somebody else
+// gets the descriptor in between. They would get what was meant for the first.
+func TestNothingStagedOutlivesItsSocket(t *testing.T) {
+	overBoth(t, Options{WriteTimeout: time.Minute}, func(w *world) {
+		leaver, client := w.dial(0)
+		s := newScript(w.t)
+		leaving := w.take(leaver, s)
+		var other *script
+		for other == nil { // on the same lane
+			ours, _ := w.dial(0)
+			candidate := newScript(w.t)
+			if w.take(ours, candidate).lane == leaving.lane {
+				other = candidate
+			}
+		}
+		await(w.t, "idle", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.nexts > 0 })
+		done := make(chan [2]int)
+		other.mu.Lock()
+		other.hook = func() { // all of this is within one step of the lane
+			fd := leaving.fd
+			s.mu.Lock()
+			s.pieces = [][]byte{[]byte("x")}
+			s.mu.Unlock()
+			leaving.Ready()
+			if leaving.lane.ring != nil && !leaving.staged {
+				w.t.Error("it is not staged")
+			}
+			leaving.marks.Or(left)
+			leaving.Ready()
+			var pair [2]int
+			var opened []int
+			w.t.Cleanup(func() {
+				for _, fd := range opened {
+					_ = syscall.Close(fd)
+				}
+			})
+			for tries := 0; pair[0] != fd; tries++ { // until somebody has the descriptor
+				var err error
+				if pair, err = syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0); err != nil || tries == 100 {
+					w.t.Errorf("descriptor %d is not given again: %v", fd, err)
+					break
+				}
+				opened = append(opened, pair[0], pair[1])
+				if pair[1] == fd {
+					pair[0], pair[1] = pair[1], pair[0]
+				}
+			}
+			go func() { done <- pair }()
+		}
+		other.mu.Unlock()
+		other.group.Wake()
+		pair := <-done
+		other.say(nil, []byte("y")) // in a later batch
+		await(w.t, "the batch is submitted", func() bool { other.mu.Lock(); defer other.mu.Unlock(); return other.written > 0 })
+		got := make([]byte, 10)
+		if n, _, err := syscall.Recvfrom(pair[1], got, syscall.MSG_DONTWAIT); err != syscall.EAGAIN {
+			w.t.Errorf("who has the descriptor now gets %q (%v)", got[:max(n, 0)], err)
+		}
+		_ = client.SetReadDeadline(time.Now().Add(10 * time.Second))
+		if n, err := client.Read(got); string(got[:n]) != "x" {
+			w.t.Errorf("who has left gets %q (%v)", got[:n], err)
+		}
+		if err := s.ended(); err != ErrLeft {
+			w.t.Error(err)
+		}
+	})
+}

@@ -69,6 +69,7 @@ type script struct {
 	nexts   int
 	written int
 	ends    int
+	hook    func() // called once, by the lane
 }
 
 func newScript(t *testing.T) *script { return &script{t: t, closed: make(chan error, 1)} }
@@ -85,6 +86,10 @@ func (s *script) Next(time.Duration) (piece []byte, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.nexts++
+	if hook := s.hook; hook != nil {
+		s.hook = nil
+		hook()
+	}
 	switch {
 	case s.over != nil:
 		return nil, s.over
