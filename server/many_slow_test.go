@@ -28,7 +28,7 @@ const (
 type slowReader struct{ conn net.Conn }
 
 func (r slowReader) Read(p []byte) (int, error) {
-	time.Sleep(20 * time.Millisecond) // it is slow
+	time.Sleep(30 * time.Millisecond) // it is slow
 	return r.conn.Read(p[:min(len(p), slowBytes)])
 }
 
@@ -77,7 +77,7 @@ var lastOfMany = regexp.MustCompile(`^id: .*,livefeed-099-of-100=(\d+)\n$`)
 // TestSlowReaderOfMany: who reads slowly is not who reads nothing, even where
 // the cursors make a megabyte of what is a few kilobytes in the store.
 func TestSlowReaderOfMany(t *testing.T) {
-	n := start(t, server.Options{WriteTimeout: 500 * time.Millisecond}, nil)
+	n := start(t, server.Options{WriteTimeout: time.Second}, nil)
 	r := followSlowly(t, n)
 	began := time.Now()
 	for last := ""; last != fmt.Sprint(slowEvents); {

@@ -99,7 +99,7 @@ func busy(t *testing.T) time.Duration {
 // sooner nor much later, and who reads little is not: the room that it makes may be
 // too little for the poller to speak of, for longer than the timeout.
 func TestStalled(t *testing.T) {
-	const timeout = 250 * time.Millisecond
+	const timeout = 750 * time.Millisecond
 	overBoth(t, Options{WriteTimeout: timeout}, func(w *world) {
 		var work sync.WaitGroup
 		defer work.Wait()
