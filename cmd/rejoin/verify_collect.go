@@ -18,13 +18,16 @@ import (
 // collect reads what the feeds hold, once all is published, and waits until
 // every subscriber has it, or until patience ends.
 func (v *verification) collect(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, v.patience)
+	// However short patience is, what is there has to be read.
+	reading, cancel := context.WithTimeout(ctx, max(v.patience, 30*time.Second))
+	defer cancel()
+	ctx, cancel = context.WithTimeout(ctx, v.patience)
 	defer cancel()
 	for _, w := range v.witnesses {
 		w.hurry.Store(true)
 	}
 	for known := map[string]uint64(nil); ; {
-		last, err := v.readAll(ctx)
+		last, err := v.readAll(reading)
 		if err != nil {
 			return err
 		}
