@@ -24,7 +24,6 @@ var trimFor = flag.Duration("trim-for", 3*time.Second, "how long the test of tri
 // both nodes, cut off at any point. What each sees has no hole, but for gaps
 // that say what is missing: something that is gone, and no more than that.
 func TestClusterTrim(t *testing.T) {
-	t.Parallel()
 	const readers = 20
 	c := newCluster(t)
 	c.start(2)
