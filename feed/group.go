@@ -127,22 +127,16 @@ func (g *Group) Next(ctx context.Context, tick <-chan time.Time) (index int, d D
 		if index, d, err = g.Poll(); index >= 0 || err != nil {
 			return index, d, err
 		}
-		if ticked, err := g.await(ctx, tick); ticked || err != nil {
+		if ticked, err := g.Wait(ctx, tick); ticked || err != nil {
 			return -1, Delivery{}, err
 		}
 	}
 }
 
-// Wait returns when Poll may have something, or a value comes from tick, which
+// Wait returns when Poll may have something, or a value has come from tick, which
 // may be nil. It is for groups of [Hub] SubscribeAll; its errors are the context's
 // and ErrStopped.
-func (g *Group) Wait(ctx context.Context, tick <-chan time.Time) error {
-	_, err := g.await(ctx, tick)
-	return err
-}
-
-// await waits for a token, or says why it does not.
-func (g *Group) await(ctx context.Context, tick <-chan time.Time) (ticked bool, err error) {
+func (g *Group) Wait(ctx context.Context, tick <-chan time.Time) (ticked bool, err error) {
 	woken, _ := g.reader.(tokens)
 	select {
 	case <-woken:

@@ -2,6 +2,7 @@ package feed
 
 import (
 	"iter"
+	"math"
 	"slices"
 	"sync"
 )
@@ -55,18 +56,10 @@ func (s *segment) since(c Cursor) Delivery {
 	return Delivery{segment: s, seen: s.events[:n:n], from: int(c - s.after)}
 }
 
-// encode returns the bytes of seen[from:], where seen is the beginning of the
-// segment's events.
-func (s *segment) encode(encoding Encoding, seen []Event, from int) []byte {
-	bytes, ends, start := s.encodeEach(encoding, seen, from)
-	end := ends[len(ends)-1]
-	return bytes[start:end:end]
-}
-
-// encodeEach returns bytes of which those of seen[from:] begin at start, and
-// where in them each of these events ends. It encodes no event twice, unless
-// there are more encodings than are kept.
-func (s *segment) encodeEach(encoding Encoding, seen []Event, from int) (bytes []byte, ends []int, start int) {
+// encode returns bytes of which those of seen[from:] begin at start, and where in
+// them each of these events ends; seen is the beginning of the segment's events.
+// It encodes no event twice, unless there are more encodings than are kept.
+func (s *segment) encode(encoding Encoding, seen []Event, from int) (bytes []byte, ends []int, start int) {
 	s.mu.Lock()
 	e := s.encodedAs(encoding, from)
 	if e == nil {
@@ -148,10 +141,8 @@ func (d Delivery) Events() []Event { return d.seen[d.from:] }
 // Encoded returns the encoded events of the delivery, back to back. The bytes
 // are shared with other subscribers and not to be changed.
 func (d Delivery) Encoded(encoding Encoding) []byte {
-	if d.from >= len(d.seen) {
-		return nil
-	}
-	return d.segment.encode(encoding, d.seen, d.from)
+	encoded, _ := d.Cut(encoding, math.MaxInt)
+	return encoded
 }
 
 // Cut returns the first n events of the delivery, encoded: as many as have about
@@ -161,7 +152,7 @@ func (d Delivery) Cut(encoding Encoding, size int) (encoded []byte, n int) {
 	if d.from >= len(d.seen) {
 		return nil, 0
 	}
-	bytes, ends, start := d.segment.encodeEach(encoding, d.seen, d.from)
+	bytes, ends, start := d.segment.encode(encoding, d.seen, d.from)
 	if n = len(ends); ends[n-1]-start > size {
 		n, _ = slices.BinarySearch(ends, start+size)
 		n++
@@ -183,7 +174,7 @@ func (d Delivery) Each(encoding Encoding) iter.Seq2[*Event, []byte] {
 		if d.from >= len(d.seen) {
 			return
 		}
-		bytes, ends, start := d.segment.encodeEach(encoding, d.seen, d.from)
+		bytes, ends, start := d.segment.encode(encoding, d.seen, d.from)
 		for i, end := range ends {
 			if !yield(&d.seen[d.from+i], bytes[start:end:end]) {
 				return

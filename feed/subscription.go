@@ -80,7 +80,7 @@ func (s *Subscription) Next(ctx context.Context, tick <-chan time.Time) (Deliver
 		if d, ok, err := s.poll(); ok || err != nil {
 			return d, err
 		}
-		if ticked, err := s.group.await(ctx, tick); ticked || err != nil {
+		if ticked, err := s.group.Wait(ctx, tick); ticked || err != nil {
 			return Delivery{}, err
 		}
 	}

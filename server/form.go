@@ -27,7 +27,6 @@ type form interface {
 	appendID(dst []byte, cursor []byte) []byte
 	appendControl(dst []byte, c control) []byte
 	keepAlive() []byte
-	keepAliveChunk() []byte
 }
 
 // eventStream is the form of Server-Sent Events.
@@ -55,12 +54,7 @@ func (eventStream) appendControl(dst []byte, c control) []byte {
 
 func (eventStream) keepAlive() []byte { return keepAliveComment }
 
-func (eventStream) keepAliveChunk() []byte { return keepAliveCommentChunk }
-
-var (
-	keepAliveComment      = []byte(sse.KeepAlive)
-	keepAliveCommentChunk = appendChunk(nil, keepAliveComment)
-)
+var keepAliveComment = []byte(sse.KeepAlive)
 
 // lineStream is the form of lines of JSON, an envelope or a control event each.
 type lineStream struct{}
@@ -84,12 +78,7 @@ func (lineStream) appendControl(dst []byte, c control) []byte {
 
 func (lineStream) keepAlive() []byte { return emptyLine }
 
-func (lineStream) keepAliveChunk() []byte { return emptyLineChunk }
-
-var (
-	emptyLine      = []byte("\n")
-	emptyLineChunk = appendChunk(nil, emptyLine)
-)
+var emptyLine = []byte("\n")
 
 // envelopeLines is the encoding of events as lines of JSON.
 type envelopeLines struct{}

@@ -91,7 +91,7 @@ func (r response) carry(ctx context.Context, st *stream) error {
 			continue
 		}
 		due.Reset(st.Due() - st.server.now())
-		if err := st.group.Wait(ctx, due.C); err != nil && !errors.Is(err, feed.ErrStopped) {
+		if _, err := st.group.Wait(ctx, due.C); err != nil && !errors.Is(err, feed.ErrStopped) {
 			return err
 		}
 	}

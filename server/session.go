@@ -261,10 +261,8 @@ func (s *session) tick() []byte {
 	switch {
 	case s.control.heartbeat:
 		out = s.form.appendControl(out, heartbeat)
-	case out == nil && s.chunked:
-		return s.form.keepAliveChunk()
 	case out == nil:
-		return s.form.keepAlive()
+		out = s.form.keepAlive()
 	}
 	return s.frame(out)
 }

@@ -20,8 +20,8 @@ import (
 
 const defaultURL = "http://127.0.0.1:8080"
 
-// tokenVariable is where publish, tail and bench have their token from: unlike a flag,
-// the environment is not shown to everyone on the machine.
+// tokenVariable is where all clients have their token from: unlike a flag, the
+// environment is not shown to everyone on the machine.
 const tokenVariable = "REJOIN_TOKEN"
 
 // newClient returns the HTTP client of publish and tail. It answers no
