@@ -84,10 +84,7 @@ func SharedPostgres(t testing.TB) *Postgres {
 // real one does. It ends with the test.
 func StartPostgres(t testing.TB) *Postgres {
 	t.Helper()
-	port, err := freePort()
-	if err != nil {
-		t.Fatal(err)
-	}
+	port := strconv.Itoa(FreePort(t))
 	p, err := newServer("-c", "listen_addresses=127.0.0.1", "-c", "port="+port)
 	if err != nil {
 		t.Fatal(err)
@@ -196,12 +193,4 @@ func postgresBin() (string, error) {
 		}
 	}
 	return "", errors.New("this test needs Postgres: apt-get install postgresql, or set " + PostgresEnv)
-}
-
-func freePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port), l.Close()
 }

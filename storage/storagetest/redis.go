@@ -3,6 +3,7 @@ package storagetest
 import (
 	"bufio"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/url"
 	"os"
@@ -147,7 +148,7 @@ func (r *Redis) start() error {
 	}()
 	r.cmd, r.done = cmd, done
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
-		if r.answers() {
+		if r.says() && r.answers() {
 			return nil
 		}
 		select {
@@ -158,6 +159,13 @@ func (r *Redis) start() error {
 		}
 	}
 	return fmt.Errorf("redis-server does not answer")
+}
+
+// says says whether the server has said that it is there: at its port, somebody
+// else may be, who took it first.
+func (r *Redis) says() bool {
+	out := r.out.String()
+	return strings.Contains(out, "Ready to accept connections") || strings.Contains(out, "Sentinel ID is")
 }
 
 // answers says whether the server takes commands. One that speaks TLS only has
@@ -179,15 +187,20 @@ func (r *Redis) answers() bool {
 	return err == nil && !strings.HasPrefix(line, "-LOADING")
 }
 
-// FreePort returns a TCP port of this machine that nobody uses right now.
+// FreePort returns a TCP port of this machine that nobody uses right now. It is not
+// one of those that the kernel gives to whoever asks for any, so that tests which
+// run side by side hardly take it before it is used, or while a server is down.
 func FreePort(t testing.TB) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		port := 10_000 + rand.IntN(20_000)
+		if l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err == nil {
+			l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatal("no port is free")
+	return 0
 }
 
 // lastLines keeps the end of what is written to it.
