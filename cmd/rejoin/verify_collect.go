@@ -18,16 +18,13 @@ import (
 // collect reads what the feeds hold, once all is published, and waits until
 // every subscriber has it, or until patience ends.
 func (v *verification) collect(ctx context.Context) error {
-	// However short patience is, what is there has to be read.
-	reading, cancel := context.WithTimeout(ctx, max(v.patience, 30*time.Second))
-	defer cancel()
-	ctx, cancel = context.WithTimeout(ctx, v.patience)
+	patience, cancel := context.WithTimeout(ctx, v.patience)
 	defer cancel()
 	for _, w := range v.witnesses {
 		w.hurry.Store(true)
 	}
 	for known := map[string]uint64(nil); ; {
-		last, err := v.readAll(reading)
+		last, err := v.readAll(ctx, patience)
 		if err != nil {
 			return err
 		}
@@ -36,20 +33,21 @@ func (v *verification) collect(ctx context.Context) error {
 		}
 		// What was given up may still be on its way into the store.
 		known = last
-		for !v.arrived(last) && sleep(ctx, 50*time.Millisecond) == nil {
+		for !v.arrived(last) && sleep(patience, 50*time.Millisecond) == nil {
 		}
-		if sleep(ctx, 200*time.Millisecond) != nil {
+		if sleep(patience, 200*time.Millisecond) != nil {
 			return nil
 		}
 	}
 }
 
-// readAll reads all feeds, and returns their last ids.
-func (v *verification) readAll(ctx context.Context) (map[string]uint64, error) {
+// readAll reads all feeds, and returns their last ids. Patience is for servers that
+// do not answer: one that does is heard out.
+func (v *verification) readAll(ctx, patience context.Context) (map[string]uint64, error) {
 	last := make(map[string]uint64)
 	for _, name := range v.names {
 		var err error
-		if last[name], err = v.read(ctx, name); err != nil {
+		if last[name], err = v.read(ctx, patience, name); err != nil {
 			return nil, fmt.Errorf("read what %s holds: %w", name, err)
 		}
 	}
@@ -68,14 +66,14 @@ func (v *verification) arrived(last map[string]uint64) bool {
 }
 
 // read reads all of a feed into the recording, from any of the servers.
-func (v *verification) read(ctx context.Context, name string) (last uint64, err error) {
+func (v *verification) read(ctx, patience context.Context, name string) (last uint64, err error) {
 	for attempt := 0; ; attempt++ {
 		last, err = holdings(ctx, v.client, v.urls[attempt%len(v.urls)], name, v.recording)
 		refused, _ := errors.AsType[*refusal](err)
 		if err == nil || refused != nil && !temporary(refused.status) {
 			return last, err
 		}
-		if sleep(ctx, time.Second/2) != nil {
+		if sleep(patience, time.Second/2) != nil {
 			return 0, err
 		}
 	}
