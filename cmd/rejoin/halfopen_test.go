@@ -98,13 +98,13 @@ func testHalfOpen(t *testing.T, binary string) {
 	run("nft add rule ip test in ip saddr " + lost + " counter drop")
 	run("nft add rule ip test in ip daddr " + lost + " counter drop")
 	began := time.Now()
+	if h := soakOf(p, admin); h.subscribers != streams+1 {
+		t.Fatalf("%v: want %d subscribers, before anybody can know", h, streams+1)
+	}
 	for range 100 { // much more than the sockets of those who do not read take
 		if _, err := publish(http.DefaultClient, p.url, "loud", strings.Repeat("x", 50_000)); err != nil {
 			t.Fatal(err)
 		}
-	}
-	if h := soakOf(p, admin); h.subscribers != streams+1 {
-		t.Fatalf("%v: want %d subscribers, before anybody can know", h, streams+1)
 	}
 	for {
 		h, took := soakOf(p, admin), time.Since(began)
