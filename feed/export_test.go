@@ -11,7 +11,10 @@ func (h *Hub) Logs() (names string, bytes int) {
 	for name, l := range h.logs {
 		l.mu.Lock()
 		all = append(all, name)
-		bytes += l.bytes + l.ephemera.bytes
+		bytes += l.ephemera.bytes
+		for _, s := range l.segments {
+			bytes += s.memory()
+		}
 		l.mu.Unlock()
 	}
 	return strings.Join(all, " "), bytes

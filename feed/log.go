@@ -28,7 +28,6 @@ type log struct {
 	base     Cursor // the segments hold the events after base …
 	tail     Cursor // … up to tail
 	segments []*segment
-	bytes    int
 	closed   bool      // the feed is, for good …
 	end      uint64    // … and ends with this id
 	restarts int       // how often it started again
@@ -78,16 +77,19 @@ func (l *log) add(e Event) {
 		newest++
 	}
 	l.segments[newest].add(e)
-	l.bytes += cost(&e)
 	l.tail++
 }
 
 // shed gives up the oldest segments until the log holds at most memory bytes,
 // or one segment. Subscribers that were still reading there go to the store.
 func (l *log) shed(memory int) {
+	held := 0
+	for _, s := range l.segments {
+		held += s.memory()
+	}
 	n := 0
-	for n < len(l.segments)-1 && l.bytes > memory {
-		l.bytes -= l.segments[n].bytes
+	for n < len(l.segments)-1 && held > memory {
+		held -= l.segments[n].memory()
 		n++
 	}
 	if n > 0 {
@@ -158,7 +160,7 @@ func (l *log) restart(b Bounds) {
 	l.first = b.First
 	l.known = max(l.known, b.Last)
 	l.base, l.tail = Cursor(b.Last), Cursor(b.Last)
-	l.segments, l.bytes = nil, 0
+	l.segments = nil
 }
 
 // forget gives up the segments that end before the oldest kept event.
@@ -169,7 +171,6 @@ func (l *log) forget(oldest Cursor) {
 		if end > oldest {
 			return
 		}
-		l.bytes -= s.bytes
 		l.segments = slices.Delete(l.segments, 0, 1)
 		l.base = end
 	}
@@ -183,7 +184,7 @@ func (l *log) rest(then time.Time) {
 	l.ephemera.rest(then)
 	if len(l.segments) > 0 && l.grown.Before(then) {
 		l.base = l.tail
-		l.segments, l.bytes = nil, 0
+		l.segments = nil
 	}
 }
 
@@ -217,7 +218,7 @@ func (l *log) fill(w want, p Page, now time.Time, memory int) (grew, done bool) 
 	if uint64(l.tail)+1 < p.First {
 		// Trimmed past the end of the log: nothing here is kept any more.
 		l.base, l.tail = Cursor(p.First-1), Cursor(p.First-1)
-		l.segments, l.bytes = nil, 0
+		l.segments = nil
 	}
 	for i := range p.Events {
 		if p.Events[i].ID == uint64(l.tail)+1 {

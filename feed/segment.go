@@ -5,6 +5,8 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"unsafe"
 )
 
 // segment is a stretch of consecutive events of one feed, and what they look
@@ -19,7 +21,8 @@ type segment struct {
 	bytes  int // what the events cost; like events, under the lock of the log
 
 	mu      sync.Mutex
-	encoded []encoded // an entry for each encoding that was asked for
+	encoded []encoded    // an entry for each encoding that was asked for
+	wire    atomic.Int64 // bytes that those take
 }
 
 type encoded struct {
@@ -29,6 +32,9 @@ type encoded struct {
 	bytes    []byte // of the events from there on
 	ends     []int  // where in bytes each event ends
 }
+
+// size returns how many bytes it takes.
+func (e *encoded) size() int { return cap(e.bytes) + cap(e.ends)*int(unsafe.Sizeof(0)) }
 
 func newSegment(after Cursor, events []Event) *segment {
 	return &segment{after: after, events: events, bytes: costs(events)}
@@ -50,6 +56,10 @@ func (s *segment) add(e Event) {
 	s.bytes += cost(&e)
 }
 
+// memory returns how many bytes the segment takes, with all that it is encoded as.
+// The caller holds the lock of the log.
+func (s *segment) memory() int { return s.bytes + int(s.wire.Load()) }
+
 // since returns the events after c, which lies within the segment, as it is now.
 func (s *segment) since(c Cursor) Delivery {
 	n := len(s.events)
@@ -62,18 +72,23 @@ func (s *segment) since(c Cursor) Delivery {
 func (s *segment) encode(encoding Encoding, seen []Event, from int) (bytes []byte, ends []int, start int) {
 	s.mu.Lock()
 	e := s.encodedAs(encoding, from)
-	if e == nil {
+	kept := e != nil
+	if kept {
+		defer s.mu.Unlock()
+	} else {
 		s.mu.Unlock()
 		e = &encoded{encoding: encoding, first: from}
-	} else {
-		defer s.mu.Unlock()
 	}
+	before := e.size()
 	if len(e.ends) == 0 {
 		e.bytes = make([]byte, 0, costs(seen[e.first:])) // about what is there to be encoded
 	}
 	for n := e.first + len(e.ends); n < len(seen); n++ {
 		e.bytes = encoding.Encode(e.bytes, &seen[n])
 		e.ends = append(e.ends, len(e.bytes))
+	}
+	if kept {
+		s.wire.Add(int64(e.size() - before))
 	}
 	if from > e.first {
 		start = e.ends[from-e.first-1]
@@ -95,6 +110,7 @@ func (s *segment) encodedAs(encoding Encoding, from int) *encoded {
 		if e.encoding == encoding {
 			e.asked++
 			if from < e.first {
+				s.wire.Add(int64(-e.size()))
 				*e = encoded{encoding: encoding, asked: e.asked, first: from}
 			}
 			return e
@@ -108,6 +124,7 @@ func (s *segment) encodedAs(encoding Encoding, from int) *encoded {
 		s.encoded = append(s.encoded, encoded{encoding: encoding, asked: 1})
 		return &s.encoded[len(s.encoded)-1]
 	case free >= 0:
+		s.wire.Add(int64(-s.encoded[free].size()))
 		s.encoded[free] = encoded{encoding: encoding, asked: 1, first: from}
 		return &s.encoded[free]
 	}
