@@ -43,7 +43,7 @@ func (l *lane) loop(stop <-chan struct{}) {
 	for stopping := false; !stopping || l.sockets.Load() > 0; {
 		l.now = l.clock()
 		more := l.feed.Step()
-		l.wheel.advance(l.now, (*Socket).Ready)
+		more = l.wheel.advance(l.now, (*Socket).Ready) || more
 		if more && l.now-l.staged < batchWait {
 			continue
 		}

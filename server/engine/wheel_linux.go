@@ -10,11 +10,16 @@ const (
 	wheelTurns = 1024
 )
 
+// wheelLooks is how many sockets are looked after at once: thousands can be due
+// together, and events wait no longer than that for them.
+const wheelLooks = 64
+
 // wheel holds sockets by the time at which they have to be looked after. One that
 // is scheduled anew leaves its old entry behind, which is passed over.
 type wheel struct {
 	now   time.Duration
-	turn  uint32 // at now
+	turn  uint32    // at now
+	due   []*Socket // what is left of this turn's
 	slots [wheelTurns][]*Socket
 }
 
@@ -30,17 +35,25 @@ func (w *wheel) schedule(s *Socket, due time.Duration) {
 	*slot = append(*slot, s)
 }
 
-// advance looks after the sockets that are due.
-func (w *wheel) advance(now time.Duration, look func(*Socket)) {
-	for now-w.now >= wheelTurn {
-		w.now += wheelTurn
-		w.turn++
-		due := w.slots[w.turn%wheelTurns]
-		w.slots[w.turn%wheelTurns] = nil
-		for _, s := range due {
-			if s.turn == w.turn && !s.closed {
+// advance looks after sockets that are due, and reports whether there are more of
+// them.
+func (w *wheel) advance(now time.Duration, look func(*Socket)) (more bool) {
+	for looks := 0; ; {
+		for i, s := range w.due {
+			if looks == wheelLooks {
+				w.due = w.due[i:]
+				return true
+			}
+			if w.due[i] = nil; s.turn == w.turn && !s.closed {
 				look(s)
+				looks++
 			}
 		}
+		if w.due = nil; now-w.now < wheelTurn {
+			return false
+		}
+		w.now += wheelTurn
+		w.turn++
+		w.due, w.slots[w.turn%wheelTurns] = w.slots[w.turn%wheelTurns], nil
 	}
 }

@@ -80,20 +80,47 @@ func TestWheelStops(t *testing.T) {
 		sockets[i] = &Socket{}
 		w.schedule(sockets[i], time.Duration(i)*time.Second)
 	}
-	w.advance(time.Hour, func(s *Socket) {
+	for w.advance(time.Hour, func(s *Socket) {
 		looks[s]++
 		w.schedule(s, time.Hour+time.Second)
-	})
+	}) {
+	}
 	for i, s := range sockets {
 		if looks[s] == 0 {
 			t.Errorf("socket %d was not looked after", i)
 		}
 		looks[s] = 0
 	}
-	w.advance(time.Hour+time.Second+wheelTurn, func(s *Socket) { looks[s]++ })
+	for w.advance(time.Hour+time.Second+wheelTurn, func(s *Socket) { looks[s]++ }) {
+	}
 	for i, s := range sockets {
 		if looks[s] != 1 {
 			t.Errorf("socket %d, due then, was looked after %d times", i, looks[s])
+		}
+	}
+}
+
+// TestWheelTakesTurns: of many that are due together, some are looked after at a
+// time, and each once.
+func TestWheelTakesTurns(t *testing.T) {
+	var w wheel
+	looks := make(map[*Socket]int)
+	const sockets = 5*wheelLooks + 1
+	for range sockets {
+		w.schedule(&Socket{}, time.Second)
+	}
+	calls := 1
+	for ; w.advance(2*time.Second, func(s *Socket) { looks[s]++ }); calls++ {
+		if len(looks) != calls*wheelLooks {
+			t.Errorf("%d were looked after in %d calls", len(looks), calls)
+		}
+	}
+	if len(looks) != sockets || calls != 6 {
+		t.Errorf("%d of %d were looked after, in %d calls", len(looks), sockets, calls)
+	}
+	for s, n := range looks {
+		if n != 1 {
+			t.Errorf("one was looked after %d times, at turn %d", n, s.turn)
 		}
 	}
 }
