@@ -19,7 +19,7 @@ import (
 // Options tunes a server. The zero value is good.
 type Options struct {
 	// Heartbeat is the time without an event after which a stream gets a
-	// keep-alive; 0 means 15 seconds.
+	// keep-alive, up to a quarter sooner; 0 means 15 seconds.
 	Heartbeat time.Duration
 	// Retry is about how long a client is told to wait before it connects
 	// again: each is told a time of its own within half of it either way;

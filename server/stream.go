@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -43,7 +44,9 @@ func (s *Server) newStream(r *http.Request, request subscribeRequest) *stream {
 		server:    s,
 		address:   addressOf(r),
 		gapFails:  request.gapFails,
-		heartbeat: request.heartbeat,
+		// Those that came together, or had an event together, are not to be kept
+		// alive together.
+		heartbeat: request.heartbeat - rand.N(request.heartbeat/4),
 	}
 	now := s.now()
 	st.due = now + st.heartbeat
