@@ -42,7 +42,7 @@ type server struct {
 
 	mu     sync.Mutex
 	pid    int
-	exited chan struct{} // closed when the process of pid has ended
+	exited <-chan struct{} // closed when the process of pid has ended
 	paused []int
 }
 

@@ -119,20 +119,8 @@ func (s *server) start() error {
 	defer log.Close()
 	cmd := s.command(filepath.Join(s.bin, "postgres"), s.flags...)
 	cmd.Stdout, cmd.Stderr = log, log
-	exited := make(chan struct{})
-	started := make(chan error)
-	go func() {
-		// Postgres is told of the death of the thread that started it, so
-		// that thread has to live as long as this process.
-		runtime.LockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait() // how it ended is in its log
-			close(exited)
-		}
-	}()
-	if err := <-started; err != nil {
+	exited, err := launch(cmd)
+	if err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -216,7 +204,7 @@ func (s *server) run(name string, args ...string) error {
 	cmd := s.command(name, args...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
-	runtime.LockOSThread() // see start
+	runtime.LockOSThread() // see launch
 	defer runtime.UnlockOSThread()
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("%s: %w\n%s", name, err, out.Bytes())

@@ -29,7 +29,7 @@ type Redis struct {
 
 	mu   sync.Mutex
 	cmd  *exec.Cmd
-	done chan struct{} // closed when the process has ended
+	done <-chan struct{} // closed when the process has ended
 	out  *lastLines
 }
 
@@ -138,14 +138,10 @@ func (r *Redis) start() error {
 	cmd := exec.Command("redis-server", args...)
 	cmd.Stdout, cmd.Stderr = r.out, r.out
 	dieWithParent(cmd)
-	done := make(chan struct{})
-	if err := cmd.Start(); err != nil {
+	done, err := launch(cmd)
+	if err != nil {
 		return err
 	}
-	go func() {
-		_ = cmd.Wait() // it is killed: that is no news
-		close(done)
-	}()
 	r.cmd, r.done = cmd, done
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
 		if r.says() && r.answers() {
