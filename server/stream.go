@@ -41,9 +41,9 @@ type stream struct {
 // newStream returns a stream that has yet to subscribe.
 func (s *Server) newStream(r *http.Request, request subscribeRequest) *stream {
 	st := &stream{
-		server:    s,
-		address:   addressOf(r),
-		gapFails:  request.gapFails,
+		server:   s,
+		address:  addressOf(r),
+		gapFails: request.gapFails,
 		// Those that came together, or had an event together, are not to be kept
 		// alive together.
 		heartbeat: request.heartbeat - rand.N(request.heartbeat/4),
@@ -180,6 +180,9 @@ func (st *stream) Closed(why error) {
 	st.server.dismiss(st)
 	if st.group != nil {
 		st.group.Close()
+	}
+	if _, panicked := errors.AsType[*engine.PanicError](why); panicked {
+		st.server.logger.Error("stream failed", "from", st.address, "error", why)
 	}
 	if st.server.logger.Enabled(context.Background(), slog.LevelDebug) {
 		var feeds []string

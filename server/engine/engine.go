@@ -15,6 +15,7 @@ package engine
 
 import (
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -23,7 +24,8 @@ import (
 type Stream interface {
 	// Next returns what is to be written at this moment, and nothing if there
 	// is nothing. The bytes are not changed before the next call. With an
-	// error, they are the last ones.
+	// error, they are the last ones. If it panics, this stream ends, with a
+	// [*PanicError], and no other.
 	Next(now time.Duration) (piece []byte, err error)
 	// More says whether Next may have more at this moment. While it has not,
 	// the group's reader is called when it may.
@@ -46,6 +48,14 @@ var (
 	ErrStalled = errors.New("the client does not read")
 	ErrStopped = errors.New("the engine was closed")
 )
+
+// PanicError is a panic of a stream's Next.
+type PanicError struct {
+	Value any
+	Stack []byte
+}
+
+func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v\n%s", e.Value, e.Stack) }
 
 // Options tunes an engine.
 type Options struct {

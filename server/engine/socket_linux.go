@@ -3,6 +3,7 @@
 package engine
 
 import (
+	"runtime/debug"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -77,7 +78,7 @@ func (s *Socket) Ready() {
 // pump writes what the stream has, until it has nothing or the socket is full.
 func (s *Socket) pump() {
 	for {
-		piece, err := s.stream.Next(s.lane.now)
+		piece, err := s.next()
 		if len(piece) > 0 {
 			if err == nil && s.lane.ring != nil && !s.stream.More() {
 				s.lane.stage(s, piece) // it is likely all for now
@@ -96,6 +97,16 @@ func (s *Socket) pump() {
 			return
 		}
 	}
+}
+
+// next asks the stream. What goes wrong in one must not take the others with it.
+func (s *Socket) next() (piece []byte, err error) {
+	defer func() {
+		if value := recover(); value != nil {
+			piece, err = nil, &PanicError{value, debug.Stack()}
+		}
+	}()
+	return s.stream.Next(s.lane.now)
 }
 
 // write writes all of b, or else keeps the rest for later or closes the socket.

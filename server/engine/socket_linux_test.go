@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -161,6 +162,36 @@ func TestOverWhileFull(t *testing.T) {
 				w.t.Errorf("ended with %v", err)
 			}
 		}
+	})
+}
+
+// TestPanic: a stream that panics ends, by a break, and no other does.
+func TestPanic(t *testing.T) {
+	overBoth(t, Options{WriteTimeout: time.Minute}, func(w *world) {
+		ours, client := w.dial(0)
+		other, otherClient := w.dial(0)
+		broken, sound := newScript(w.t), newScript(w.t)
+		w.take(ours, broken)
+		w.take(other, sound)
+		broken.mu.Lock()
+		broken.hook = func() { panic("a bad event") }
+		broken.mu.Unlock()
+		broken.say(nil, []byte("x"))
+		var panicked *PanicError
+		if err := broken.ended(); !errors.As(err, &panicked) || !strings.Contains(err.Error(), "a bad event") {
+			w.t.Errorf("ended with %v", err)
+		}
+		if got, err := io.ReadAll(client); len(got) > 0 || err != nil {
+			w.t.Errorf("read %q, %v", got, err)
+		}
+		sound.say(nil, []byte("hello"))
+		got := make([]byte, 5)
+		if _, err := io.ReadFull(otherClient, got); err != nil || string(got) != "hello" {
+			w.t.Errorf("the other read %q, %v", got, err)
+		}
+		client.Close()
+		otherClient.Close()
+		await(w.t, "no subscription is left", func() bool { return w.hub.Stats().Subscribers == 0 })
 	})
 }
 
