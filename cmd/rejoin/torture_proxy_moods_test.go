@@ -50,8 +50,13 @@ func TestTortureProxy(t *testing.T) {
 	p.says("gone", syscall.ECONNRESET)
 
 	proxy.mood.Store(proxyRefuses)
-	p.dial()
-	p.says("no", syscall.ECONNRESET)
+	if conn, err := net.Dial("tcp", proxy.addr()); err == nil {
+		p.conn = conn
+		p.says("no", syscall.ECONNRESET)
+		conn.Close()
+	} else if !errors.Is(err, syscall.ECONNRESET) { // the reset may be there before the connection is
+		t.Error(err)
+	}
 	proxy.calm()
 
 	p.dial()
