@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -30,12 +31,19 @@ func verified(t *testing.T, args ...string) (v verdict, code int, notes string) 
 	return v, code, stderr.String()
 }
 
-// upstream is a server to verify.
+// upstream is a server to verify, in this process.
 func upstream(t *testing.T) *url.URL {
 	t.Helper()
-	p := serve(t, built(t, false), filepath.Join(t.TempDir(), "rejoin.db"))
-	p.awaitReady()
-	u, err := url.Parse(p.url)
+	ctx, signal := context.WithCancel(context.Background())
+	srv := runServe(t, ctx, filepath.Join(t.TempDir(), "rejoin.db"))
+	drained := make(chan struct{})
+	go func() { // whoever logs waits for a reader
+		defer close(drained)
+		for srv.log.Scan() {
+		}
+	}()
+	t.Cleanup(func() { signal(); <-srv.exit; <-drained })
+	u, err := url.Parse(srv.url)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +51,6 @@ func upstream(t *testing.T) *url.URL {
 }
 
 func TestVerify(t *testing.T) {
-	t.Parallel()
 	u := upstream(t)
 	v, code, notes := verified(t, "--url", u.String(), "--url", u.String(), "--feeds", "2")
 	if code != exitOK || v.Violations > 0 || len(v.Findings) > 0 || v.Left != "" {
@@ -88,7 +95,6 @@ func TestVerifyUsage(t *testing.T) {
 
 // TestVerifyFindsNobody: what could not be tried is not proven.
 func TestVerifyFindsNobody(t *testing.T) {
-	t.Parallel()
 	var stdout, stderr bytes.Buffer
 	code := run(t.Context(), []string{"verify", "--url", "http://127.0.0.1:1", "--for", "1s", "--patience", "1s"}, nil, &stdout, &stderr)
 	if code != exitFailed || !strings.Contains(stderr.String(), "connection refused") {
@@ -162,11 +168,9 @@ var liars = []struct {
 
 // TestVerifyFindsLiars puts each of them in front of a server that is right.
 func TestVerifyFindsLiars(t *testing.T) {
-	t.Parallel()
 	u := upstream(t)
 	for _, liar := range liars {
 		t.Run(liar.name, func(t *testing.T) {
-			t.Parallel()
 			var events, answers atomic.Int64
 			proxy := &httputil.ReverseProxy{
 				FlushInterval: -1,
@@ -254,7 +258,6 @@ func (c closesBoth) Close() error {
 // TestVerifyThroughRestarts kills the server under a verification, twice: the
 // promise holds, and it is seen to.
 func TestVerifyThroughRestarts(t *testing.T) {
-	t.Parallel()
 	db := filepath.Join(t.TempDir(), "rejoin.db")
 	p := serve(t, built(t, false), db)
 	address := strings.TrimPrefix(p.url, "http://")
