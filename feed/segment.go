@@ -33,9 +33,6 @@ type encoded struct {
 	ends     []int  // where in bytes each event ends
 }
 
-// size returns how many bytes it takes.
-func (e *encoded) size() int { return cap(e.bytes) + cap(e.ends)*int(unsafe.Sizeof(0)) }
-
 func newSegment(after Cursor, events []Event) *segment {
 	return &segment{after: after, events: events, bytes: costs(events)}
 }
@@ -79,7 +76,7 @@ func (s *segment) encode(encoding Encoding, seen []Event, from int) (bytes []byt
 		s.mu.Unlock()
 		e = &encoded{encoding: encoding, first: from}
 	}
-	before := e.size()
+	before := len(e.ends)
 	if len(e.ends) == 0 {
 		e.bytes = make([]byte, 0, costs(seen[e.first:])) // about what is there to be encoded
 	}
@@ -87,13 +84,22 @@ func (s *segment) encode(encoding Encoding, seen []Event, from int) (bytes []byt
 		e.bytes = encoding.Encode(e.bytes, &seen[n])
 		e.ends = append(e.ends, len(e.bytes))
 	}
-	if kept {
-		s.wire.Add(int64(e.size() - before))
+	if kept && len(e.ends) > before {
+		s.weigh()
 	}
 	if from > e.first {
 		start = e.ends[from-e.first-1]
 	}
 	return e.bytes, e.ends[from-e.first : len(seen)-e.first], start
+}
+
+// weigh notes what the encoded bytes take. The caller holds mu.
+func (s *segment) weigh() {
+	wire := 0
+	for i := range s.encoded {
+		wire += cap(s.encoded[i].bytes) + cap(s.encoded[i].ends)*int(unsafe.Sizeof(0))
+	}
+	s.wire.Store(int64(wire))
 }
 
 // encodings is how many encodings a segment keeps: clients choose among them,
@@ -110,7 +116,6 @@ func (s *segment) encodedAs(encoding Encoding, from int) *encoded {
 		if e.encoding == encoding {
 			e.asked++
 			if from < e.first {
-				s.wire.Add(int64(-e.size()))
 				*e = encoded{encoding: encoding, asked: e.asked, first: from}
 			}
 			return e
@@ -124,7 +129,6 @@ func (s *segment) encodedAs(encoding Encoding, from int) *encoded {
 		s.encoded = append(s.encoded, encoded{encoding: encoding, asked: 1})
 		return &s.encoded[len(s.encoded)-1]
 	case free >= 0:
-		s.wire.Add(int64(-s.encoded[free].size()))
 		s.encoded[free] = encoded{encoding: encoding, asked: 1, first: from}
 		return &s.encoded[free]
 	}
