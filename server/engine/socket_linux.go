@@ -193,6 +193,9 @@ func (s *Socket) due() time.Duration {
 }
 
 func (s *Socket) close(why error) {
+	if why == syscall.EPIPE || why == syscall.ECONNRESET {
+		why = ErrLeft // a write has seen it before the poller
+	}
 	s.closed = true
 	s.engine.poller.remove(s.key)
 	s.drain()
