@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"math/rand/v2"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -44,9 +43,9 @@ func (s *Server) newStream(r *http.Request, request subscribeRequest) *stream {
 		server:   s,
 		address:  addressOf(r),
 		gapFails: request.gapFails,
-		// Those that came together, or had an event together, are not to be kept
-		// alive together.
-		heartbeat: request.heartbeat - rand.N(request.heartbeat/4),
+		// From three quarters of it up: those that came together, or had an event
+		// together, are not to be kept alive together.
+		heartbeat: jitter(request.heartbeat*7/8, 1./7),
 	}
 	now := s.now()
 	st.due = now + st.heartbeat
