@@ -47,8 +47,11 @@ func TestGroupCommitIsBounded(t *testing.T) {
 		r := newRig(t)
 		pass := r.holdAt(feedtest.AppendAsked)
 		var answers sync.WaitGroup
-		for range 1 + 200 {
-			answers.Go(func() { r.publish("a", strings.Repeat("x", 50_000)) })
+		publish := func() { r.publish("a", strings.Repeat("x", 50_000)) }
+		answers.Go(publish)
+		synctest.Wait() // so that it is alone in the first append
+		for range 200 {
+			answers.Go(publish)
 		}
 		synctest.Wait()
 		pass()
