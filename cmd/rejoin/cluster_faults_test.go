@@ -30,11 +30,17 @@ type outage struct {
 	strike  func(*outageTest)
 }
 
-// outageTest is a cluster that an outage strikes.
+// ofItsOwn says whether the outage needs a cluster that no other has struck.
+func (o *outage) ofItsOwn() bool { return len(o.args) > 0 || o.absent || o.proxied }
+
+// outageTest is a cluster that an outage strikes, with feeds that no other
+// outage has.
 type outageTest struct {
 	*cluster
 	outage
-	proxy *redisProxy
+	proxy      *redisProxy
+	chat, news string
+	lone       []string // get one event each, so that nothing published later shows that it is missing
 }
 
 // lasts lets the time pass that a fault takes.
@@ -54,7 +60,7 @@ var outages = []outage{
 	}},
 	{name: "a stream deleted", strike: func(c *outageTest) {
 		for range 5 {
-			c.redisCLI("DEL", c.streamOf("chat"))
+			c.redisCLI("DEL", c.streamOf(c.chat))
 			lasts(200 * time.Millisecond)
 		}
 	}},
@@ -82,25 +88,25 @@ var outages = []outage{
 		}
 	}},
 	{name: "a string in place of a feed's stream", strike: func(c *outageTest) {
-		c.redisCLI("SET", c.streamOf("chat"), "x")
+		c.redisCLI("SET", c.streamOf(c.chat), "x")
 		lasts(time.Second)
-		c.isStream(c.streamOf("chat"))
+		c.isStream(c.streamOf(c.chat))
 	}},
 	{name: "a list in place of a wake stream", strike: func(c *outageTest) {
-		wake := c.wakeOf("chat")
+		wake := c.wakeOf(c.chat)
 		c.redisCLI("EVAL", "redis.call('del', KEYS[1]); return redis.call('rpush', KEYS[1], 'x')", "1", wake)
 		lasts(time.Second)
 		c.isStream(wake)
 	}},
 	{name: "the last id of all in a feed's stream", strike: func(c *outageTest) {
-		c.redisCLI("XADD", c.streamOf("chat"), lastID, "by", "hand")
+		c.redisCLI("XADD", c.streamOf(c.chat), lastID, "by", "hand")
 		lasts(time.Second)
-		c.takesEntries(c.streamOf("chat"))
+		c.takesEntries(c.streamOf(c.chat))
 	}},
 	{name: "the last id of all in a wake stream", strike: func(c *outageTest) {
-		c.redisCLI("XADD", c.wakeOf("chat"), lastID, "by", "hand")
+		c.redisCLI("XADD", c.wakeOf(c.chat), lastID, "by", "hand")
 		lasts(time.Second)
-		c.takesEntries(c.wakeOf("chat"))
+		c.takesEntries(c.wakeOf(c.chat))
 	}},
 	{name: "answers to telling lost", proxied: true, strike: func(c *outageTest) {
 		c.proxy.losing.Store(loseTold)
@@ -151,21 +157,40 @@ const lastID = "18446744073709551615-18446744073709551615"
 // ever, streams stay open and what they bring is complete and soon there, the
 // nodes stay ready and do not fill their logs.
 func TestClusterFaults(t *testing.T) {
-	for _, o := range outages {
-		t.Run(o.name, func(t *testing.T) { testOutage(t, o) })
+	shared := &outageTest{cluster: newCluster(t)}
+	shared.startNodes()
+	for i, o := range outages {
+		t.Run(o.name, func(t *testing.T) {
+			c := &outageTest{outage: o}
+			if o.ofItsOwn() {
+				c.cluster = newCluster(t, o.args...)
+				c.startNodes()
+			} else {
+				c.cluster = shared.in(t)
+			}
+			c.chat, c.news = fmt.Sprintf("chat-%d", i), fmt.Sprintf("news-%d", i)
+			for j := range 8 {
+				c.lone = append(c.lone, fmt.Sprintf("lone-%d-%d", i, j))
+			}
+			testOutage(t, c)
+		})
 	}
 }
 
-func testOutage(t *testing.T, o outage) {
-	c := newOutageTest(t, o)
+func testOutage(t *testing.T, c *outageTest) {
+	c.follow(c.chat, 2, c.nodes...)
+	c.follow(c.news, 1, c.nodes...)
+	for _, name := range c.lone {
+		c.follow(name, 1, c.nodes[1:]...)
+	}
 	stopWatch := c.watch()
 	logged := c.loggedLines()
 	publishing := c.nodes[:2]
-	stopChat := c.publish(traffic{feed: "chat", publishers: 3, pause: 10 * time.Millisecond, size: o.size}, publishing...)
-	stopNews := c.publish(traffic{feed: "news", publishers: 1, pause: 50 * time.Millisecond, size: o.size}, publishing...)
+	stopChat := c.publish(traffic{feed: c.chat, publishers: 3, pause: 10 * time.Millisecond, size: c.size}, publishing...)
+	stopNews := c.publish(traffic{feed: c.news, publishers: 1, pause: 50 * time.Millisecond, size: c.size}, publishing...)
 	lasts(300 * time.Millisecond) // of health, before
 	stopLone := c.publishLone()
-	o.strike(c)
+	c.strike(c)
 	for _, n := range c.nodes {
 		n.awaitBus("up", 10*time.Second)
 	}
@@ -173,7 +198,7 @@ func testOutage(t *testing.T, o outage) {
 	c.busBrings(c.nodes[2])
 	stopChat()
 	stopNews()
-	f := c.verdict(append(loneFeeds(), "chat", "news")...)
+	f := c.verdict(append(c.lone, c.chat, c.news)...)
 	stopWatch()
 	lines := c.loggedLines()
 	for i := range lines {
@@ -188,36 +213,33 @@ func testOutage(t *testing.T, o outage) {
 	}
 }
 
-// newOutageTest starts the nodes and subscribes to all feeds.
-func newOutageTest(t *testing.T, o outage) *outageTest {
-	t.Helper()
-	c := &outageTest{cluster: newCluster(t, o.args...), outage: o}
+// startNodes starts three nodes, in front of a proxy if the outage has one.
+func (c *outageTest) startNodes() {
+	c.t.Helper()
 	url := c.redis.URL()
-	if o.proxied {
-		c.proxy = newRedisProxy(t, c.redis.Addr())
+	if c.proxied {
+		c.proxy = newRedisProxy(c.t, c.redis.Addr())
 		url = c.proxy.url()
 	}
-	if o.absent {
+	if c.absent {
 		c.redis.Kill()
 	}
 	for _, bus := range []string{url, c.redis.URL(), url} {
 		c.startNode(bus)
 	}
-	c.follow("chat", 2, c.nodes...)
-	c.follow("news", 1, c.nodes...)
-	for _, name := range loneFeeds() {
-		c.follow(name, 1, c.nodes[1:]...)
-	}
-	return c
 }
 
-// loneFeeds are feeds that get one event each, so that nothing published later
-// shows that it is missing.
-func loneFeeds() (names []string) {
-	for i := range 8 {
-		names = append(names, fmt.Sprintf("lone-%d", i))
+// in returns the cluster for a test within the one that started it, which has
+// clients and a checker of its own.
+func (c *cluster) in(t *testing.T) *cluster {
+	inner := newClusterOn(t, c.store)
+	inner.redis = c.redis
+	for _, n := range c.nodes {
+		p := *n
+		p.t = t
+		inner.nodes = append(inner.nodes, &p)
 	}
-	return names
+	return inner
 }
 
 // publishLone publishes the lone events, one after the other, on the first
@@ -225,8 +247,8 @@ func loneFeeds() (names []string) {
 func (c *outageTest) publishLone() (wait func()) {
 	var work sync.WaitGroup
 	work.Go(func() {
-		for _, name := range loneFeeds() {
-			c.publish(traffic{feed: name, publishers: 1, events: 1, pause: 200 * time.Millisecond, size: c.size}, c.nodes[0])()
+		for _, name := range c.lone {
+			c.publish(traffic{feed: name, publishers: 1, events: 1, pause: 125 * time.Millisecond, size: c.size}, c.nodes[0])()
 		}
 	})
 	return work.Wait

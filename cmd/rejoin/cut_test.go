@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // cutter is a TCP proxy that carries each connection to one of its servers, and
@@ -58,6 +59,16 @@ func shortLived(cuts int64) int64 {
 		return 1 + rand.Int64N(1500)
 	}
 	return 1 + rand.Int64N(500<<rand.IntN(7))
+}
+
+// rest waits until so many connections have been cut, if they come to that soon,
+// and cuts no more.
+func (c *cutter) rest(cuts int64) {
+	for deadline := time.Now().Add(10 * time.Second); c.cuts.Load() < cuts && time.Now().Before(deadline); {
+		time.Sleep(10 * time.Millisecond) // until more of them have come
+	}
+	c.on.Store(false)
+	c.cutAll()
 }
 
 // headBytes is more than a response head has.

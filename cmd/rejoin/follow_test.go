@@ -49,6 +49,7 @@ func TestFollowALog(t *testing.T) {
 
 	want := growLog(t, binary, logFile)
 	for name, follower := range followers {
+		cutters[name].rest(minCuts)
 		got := awaitLines(follower, len(want))
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s (-the log, +what it got): %s\n%s\n%s", name, diff, piped.log, server.log)

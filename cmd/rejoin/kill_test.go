@@ -20,7 +20,7 @@ import (
 func TestKill(t *testing.T) {
 	t.Parallel()
 	const rounds, publishers = 50, 4
-	binary := built(t, false)
+	binary := built(t, true) // as users have it: it starts sooner, and publishes more between two kills
 	db := filepath.Join(t.TempDir(), "rejoin.db")
 	acknowledged := map[uint64]string{}
 	attempted := map[string]bool{}

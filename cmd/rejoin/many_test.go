@@ -63,8 +63,7 @@ func TestManyFeeds(t *testing.T) {
 	stop()
 	took := time.Since(began)
 	for _, cutter := range cutters {
-		cutter.on.Store(false)
-		cutter.cutAll()
+		cutter.rest(manyCuts)
 	}
 	t.Logf("%d events in %v, %.0f a second", m.acked.Load(), took.Round(time.Millisecond), float64(m.acked.Load())/took.Seconds())
 	histories := m.histories(t, c.nodes)

@@ -171,6 +171,7 @@ func TestVerifyFindsLiars(t *testing.T) {
 	u := upstream(t)
 	for _, liar := range liars {
 		t.Run(liar.name, func(t *testing.T) {
+			t.Parallel() // they wait for what does not come
 			var events, answers atomic.Int64
 			proxy := &httputil.ReverseProxy{
 				FlushInterval: -1,
