@@ -24,12 +24,15 @@ build: ## Build bin/rejoin; VERSION=v1.2.3 names the version
 # One package at a time: some tests hold delivery to a bound, which neighbours
 # that fill the machine would break. Within a package those run alone and first;
 # the parallel ones wait for servers and clocks most of the time, so there may be
-# more of them than cores. What they need is compiled before, on all cores.
+# more of them than cores. What they need is compiled before, on all cores. The
+# simulation is a matter of many seeds, and runs ten times as many in the same
+# time without the race detector.
 test: export GORACE ?= atexit_sleep_ms=50
 test: ## Vet, and run every test with the race detector; brings what the tests need
 	bash .ci/parts
 	$(GO) vet ./...
 	$(GO) build -race ./...
+	$(GO) test -vet=off -run '^TestSimulation$$' ./feed
 	$(GO) test -race -vet=off -p 1 -parallel 4 -timeout 9m ./...
 
 check: ## Judge the source: gofmt, vet, staticcheck, go mod tidy

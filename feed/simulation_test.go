@@ -46,9 +46,11 @@ func TestSimulation(t *testing.T) {
 	case *everyFlag != 0:
 		simulateShard(t)
 	case *seedsFlag > 0:
-		simulateAll(t, *seedsFlag, *seedsFlag, 0, 10*time.Second)
+		simulateAll(t, *seedsFlag, 10*time.Second)
+	case raceEnabled:
+		simulateAll(t, 1000, time.Hour) // which take longer than 10,000 without
 	default:
-		simulateAll(t, 10_000, 1000, 0.5, time.Hour)
+		simulateAll(t, 10_000, time.Hour)
 	}
 }
 
