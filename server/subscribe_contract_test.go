@@ -109,14 +109,17 @@ var subscribeContract = []streamCase{
 		[]string{`{"feed":"chat","type":"message","time":"T","data":"me"}`}, nil},
 }
 
-// say publishes pairs of type and data to the feed chat.
+// say publishes pairs of type and data to the feed chat, all at once, so that no
+// keep-alive comes between them.
 func say(pairs ...string) func(n *node) {
+	var drafts []feed.Draft
+	for i := 0; i < len(pairs); i += 2 {
+		drafts = append(drafts, feed.Draft{Feed: "chat", Type: pairs[i], Data: pairs[i+1]})
+	}
 	return func(n *node) {
 		n.t.Helper()
-		for i := 0; i < len(pairs); i += 2 {
-			if r, body := n.do("POST", events+"?type="+pairs[i], nil, pairs[i+1]); r.StatusCode != http.StatusCreated {
-				n.t.Fatal(r.Status, body)
-			}
+		if _, err := n.publisher.Publish(n.t.Context(), drafts...); err != nil {
+			n.t.Fatal(err)
 		}
 	}
 }
