@@ -18,9 +18,14 @@ const acceptedKeepAlive = -1
 // keepAlivePeriod is the time between two probes of a quiet connection.
 const keepAlivePeriod = 15 * time.Second
 
+// repetition is how much later than a packet is sent the kernel begins to count:
+// when it repeats the packet for the first time.
+const repetition = time.Second
+
 // giveUpAfter sets the time, and keep-alive probes, for a listening socket; those
 // that it accepts inherit it.
 func giveUpAfter(timeout time.Duration) func(network, address string, c syscall.RawConn) error {
+	timeout -= min(repetition, timeout/4)
 	return func(_, _ string, c syscall.RawConn) error {
 		var failed error
 		err := c.Control(func(fd uintptr) {

@@ -30,7 +30,7 @@ func TestGiveUpAfter(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, option := range []struct{ level, name, want int }{
-		{syscall.IPPROTO_TCP, tcpUserTimeout, 12_000},
+		{syscall.IPPROTO_TCP, tcpUserTimeout, 11_000},
 		{syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 1},
 		{syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE, 15},
 		{syscall.IPPROTO_TCP, syscall.TCP_KEEPINTVL, 15},
