@@ -16,9 +16,10 @@ const (
 	wakeCount   = 256 // entries of a wake stream in one read
 	surveyEvery = time.Second
 
-	// Being woken costs Redis a little for each shard. A node that is woken
-	// again right away waits a moment and is woken once for all that came.
-	gather = time.Millisecond
+	// Being woken costs a node, and Redis for each shard, more than what it is
+	// woken for. A node that would be woken again right away waits a moment and
+	// is woken once for all that came.
+	gather = 5 * time.Millisecond
 )
 
 var errReply = errors.New("redis answers what is no answer to XREAD")
