@@ -268,7 +268,9 @@ func (l *log) after(c Cursor) (Delivery, view) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
-	case l.closed && uint64(c) == l.end:
+	case l.closed && uint64(c) == l.end && uint64(l.tail) <= l.end:
+		// With an event behind its end, it is not closed: the store was replaced
+		// by an older one, which the log is about to find out.
 		return Delivery{}, viewClosed
 	case uint64(c) > l.known:
 		return Delivery{}, viewAhead

@@ -48,6 +48,10 @@ func TestLogClosed(t *testing.T) {
 			p, _ := l.proven()
 			l.learn(Bounds{First: 1, Last: 12, Closed: true}, p)
 		}, map[Cursor]view{10: viewBehind, 12: viewClosed, 13: viewAhead}},
+		{"rolled back and published to, which the log gets first", func(l *log) {
+			l.learn(closed, proven{})
+			l.take(stretch("a", 11, 11)...)
+		}, map[Cursor]view{9: viewBehind, 10: viewEvents, 11: viewEnd, 12: viewAhead}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			l := &log{feed: "a"}
