@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -31,28 +30,9 @@ func verified(t *testing.T, args ...string) (v verdict, code int, notes string) 
 	return v, code, stderr.String()
 }
 
-// upstream is a server to verify, in this process.
-func upstream(t *testing.T) *url.URL {
-	t.Helper()
-	ctx, signal := context.WithCancel(context.Background())
-	srv := runServe(t, ctx, filepath.Join(t.TempDir(), "rejoin.db"))
-	drained := make(chan struct{})
-	go func() { // whoever logs waits for a reader
-		defer close(drained)
-		for srv.log.Scan() {
-		}
-	}()
-	t.Cleanup(func() { signal(); <-srv.exit; <-drained })
-	u, err := url.Parse(srv.url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return u
-}
-
 func TestVerify(t *testing.T) {
-	u := upstream(t)
-	v, code, notes := verified(t, "--url", u.String(), "--url", u.String(), "--feeds", "2")
+	u := attack(t, false).url()
+	v, code, notes := verified(t, "--url", u, "--url", u, "--feeds", "2")
 	if code != exitOK || v.Violations > 0 || len(v.Findings) > 0 || v.Left != "" {
 		t.Errorf("exit %d, %+v\n%s", code, v, notes)
 	}
@@ -62,7 +42,7 @@ func TestVerify(t *testing.T) {
 	var left struct {
 		Feeds []struct{ First, Last uint64 }
 	}
-	if err := getJSON(t.Context(), http.DefaultClient, u.String()+"/v1/feeds?prefix=rejoin-verify:", &left); err != nil {
+	if err := getJSON(t.Context(), http.DefaultClient, u+"/v1/feeds?prefix=rejoin-verify:", &left); err != nil {
 		t.Fatal(err)
 	}
 	for _, f := range left.Feeds {
@@ -71,7 +51,7 @@ func TestVerify(t *testing.T) {
 		}
 	}
 	var stdout, stderr bytes.Buffer
-	if code := run(t.Context(), []string{"verify", "--url", u.String(), "--for", "1s"}, nil, &stdout, &stderr); code != exitOK {
+	if code := run(t.Context(), []string{"verify", "--url", u, "--for", "1s"}, nil, &stdout, &stderr); code != exitOK {
 		t.Errorf("exit %d, %s", code, stderr.String())
 	}
 	for _, want := range []string{"acknowledged ", "deliveries to 12 subscribers", "violations     0\n"} {
@@ -107,7 +87,7 @@ func TestVerifyFindsNobody(t *testing.T) {
 func TestVerifyRights(t *testing.T) {
 	t.Setenv("REJOIN_AUTH_MODE", "jwt")
 	t.Setenv("REJOIN_AUTH_JWT_KEY", "hunter2hunter2hunter2hunter2hunter2")
-	u := upstream(t)
+	u := attack(t, false).url()
 	for _, test := range []struct {
 		rights []string
 		code   int
@@ -123,7 +103,7 @@ func TestVerifyRights(t *testing.T) {
 			t.Fatalf("exit %d, %s", code, stderr.String())
 		}
 		t.Setenv(tokenVariable, strings.TrimSpace(token.String()))
-		code := run(t.Context(), []string{"verify", "--url", u.String(), "--for", "1s"}, nil, &stdout, &stderr)
+		code := run(t.Context(), []string{"verify", "--url", u, "--for", "1s"}, nil, &stdout, &stderr)
 		if code != test.code || !strings.Contains(stderr.String(), test.note) || test.note == "" && stderr.Len() > 0 {
 			t.Errorf("%q: exit %d, %s%s", test.rights, code, stdout.String(), stderr.String())
 		}
@@ -168,7 +148,10 @@ var liars = []struct {
 
 // TestVerifyFindsLiars puts each of them in front of a server that is right.
 func TestVerifyFindsLiars(t *testing.T) {
-	u := upstream(t)
+	u, err := url.Parse(attack(t, false).url())
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, liar := range liars {
 		t.Run(liar.name, func(t *testing.T) {
 			t.Parallel() // they wait for what does not come
