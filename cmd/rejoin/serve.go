@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -59,9 +60,10 @@ func newLogger(c LogConfig, w io.Writer) *slog.Logger {
 // runNode runs one node until ctx ends, and stops it in order: what takes
 // requests before what answers them, the store last.
 func runNode(ctx context.Context, c Config, logger *slog.Logger) error {
-	// A thread that waits for the disk in fdatasync holds its processor until
-	// the runtime takes it away. With one, every stream waits for the disk.
-	if runtime.GOMAXPROCS(0) < 2 {
+	// A thread that waits for the disk in fdatasync, as SQLite's does, holds its
+	// processor until the runtime takes it away. With one, every stream waits for
+	// the disk; with more than one core has, Go wakes a second thread for nothing.
+	if runtime.GOMAXPROCS(0) < 2 && strings.HasPrefix(c.Store.URL, "sqlite:") {
 		runtime.GOMAXPROCS(2)
 	}
 	paceCollector()
