@@ -23,8 +23,8 @@ type Options struct {
 	StoreID string
 	// Prefix begins all keys; "" means "rejoin".
 	Prefix string
-	// Shards is the number of hash slots that feeds are spread over, the same
-	// on all nodes; 0 means 16.
+	// Shards is the number of hash slots that feeds are spread over on Cluster,
+	// the same on all nodes; 0 means 16. Elsewhere one is used.
 	Shards int
 	// StreamLength is how many events the stream of a feed keeps, roughly;
 	// 0 means 1000.
@@ -37,6 +37,8 @@ type Options struct {
 	// Logger gets what operators should see; nil means slog.Default.
 	Logger *slog.Logger
 }
+
+const maxShards = 1024
 
 // Bus is a [feed.Bus] on Redis. It is safe for concurrent use.
 type Bus struct {
@@ -67,6 +69,12 @@ func Open(url string, o Options) (*Bus, error) {
 		return nil, fmt.Errorf("open redis: read the URL: %w", err)
 	}
 	shards := cmp.Or(o.Shards, 16)
+	if shards < 1 || shards > maxShards {
+		return nil, fmt.Errorf("open redis: %d shards are not between 1 and %d", shards, maxShards)
+	}
+	if a.kind != "cluster" {
+		shards = 1
+	}
 	keys, err := newKeyspace(cmp.Or(o.Prefix, "rejoin"), o.StoreID, shards)
 	if err != nil {
 		return nil, fmt.Errorf("open redis: %w", err)

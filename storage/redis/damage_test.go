@@ -82,7 +82,6 @@ func TestDamage(t *testing.T) {
 	for _, test := range damages(c) {
 		t.Run(test.name, func(t *testing.T) {
 			o := options()
-			o.Shards = 2
 			w := newWorld()
 			n := join(t, w, server.URL(), o, "chat", "news")
 			n.up(5 * time.Second)
@@ -149,7 +148,7 @@ func TestDecoding(t *testing.T) {
 	server := storagetest.StartRedis(t)
 	o := options()
 	teller, n := pair(t, server.URL(), o, "chat")
-	n.up(5 * time.Second)
+	flows(t, teller, n, "chat")
 	// A teller gone mad: what it tells is refused at the other end, although
 	// it vouches for it. A carriage return would end a line at a browser.
 	for _, e := range []feed.Event{

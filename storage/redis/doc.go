@@ -3,8 +3,8 @@
 //
 // # Keys
 //
-// A feed belongs to the shard that the hash of its name says, and a shard is
-// one hash slot:
+// On Cluster, a feed belongs to the shard that the hash of its name says, and a
+// shard is one hash slot. Elsewhere there is one shard:
 //
 //	<prefix>:<store id>:{<shard>}:feed:<name>   the feed's newest events
 //	<prefix>:<store id>:{<shard>}:wake          which feeds of the shard grew

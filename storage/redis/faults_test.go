@@ -273,7 +273,9 @@ func TestApart(t *testing.T) {
 	prefix.Prefix += "2"
 	w := newWorld()
 	n := join(t, w, url, o, "chat")
-	n.up(5 * time.Second)
+	teller := open(t, url, o)
+	defer teller.Close()
+	flows(t, teller, n, "chat")
 	_, _, missed := n.counts()
 	for _, o := range []redis.Options{other, prefix} {
 		stranger := open(t, url, o)
@@ -285,8 +287,6 @@ func TestApart(t *testing.T) {
 			}
 		}
 	}
-	teller := open(t, url, o)
-	defer teller.Close()
 	flows(t, teller, n, "chat") // a node checks what it receives
 	if _, grew, now := n.counts(); grew != 0 || now != missed {
 		t.Errorf("a stranger's events were noticed: grew %d times, missed %d times", grew, now-missed)

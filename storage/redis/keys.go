@@ -20,9 +20,6 @@ func newKeyspace(prefix, storeID string, shards int) (keyspace, error) {
 			return keyspace{}, fmt.Errorf("the %s %q is empty or has a brace in it", what, s)
 		}
 	}
-	if shards < 1 || shards > maxShards {
-		return keyspace{}, fmt.Errorf("%d shards are not between 1 and %d", shards, maxShards)
-	}
 	k := keyspace{
 		wakes:   make([]string, shards),
 		feeds:   make([]string, shards),
@@ -35,8 +32,6 @@ func newKeyspace(prefix, storeID string, shards int) (keyspace, error) {
 	}
 	return k, nil
 }
-
-const maxShards = 1024
 
 // shard returns the shard of a feed. All nodes have to agree on it, and all
 // versions of this program: it is FNV-1a, for good.

@@ -57,7 +57,6 @@ func TestTrimmedPast(t *testing.T) {
 	t.Parallel()
 	server := storagetest.StartRedis(t)
 	o := options()
-	o.Shards = 1
 	teller, n := pair(t, server.URL(), o, "chat", "news")
 	flows(t, teller, n, "chat")
 	_, _, before := n.counts()

@@ -34,35 +34,25 @@ func (b *Bus) Tail(ctx context.Context, r feed.Receiver) error {
 	return nil
 }
 
-// lane is a goroutine's part of a tail: the shards that one server has. On
-// Cluster nobody but the server knows which these are, so each shard has a
-// lane of its own there.
+// lane is a goroutine's part of a tail, and how far it has read: one shard,
+// since on Cluster nobody but the server knows where each of them is.
 type lane struct {
 	*tail
-	shards   []*shard
-	surveyed time.Time // when the wake streams were last looked at
+	shard    int
+	wake     string   // the key of its wake stream
+	at       position // of the last entry read
+	anchor   position // an entry that was read, before which none has to be left
+	broken   bool     // no stream: not read until it is one
+	surveyed time.Time
 	woken    time.Time // when the last wake-up was
 	grown    map[string]*news
 	order    []*news // what is in grown
 }
 
-// shard is how far a lane has read the wake stream of one shard.
-type shard struct {
-	number int
-	wake   string   // its key
-	at     position // of the last entry read
-	anchor position // where it was at the last survey
-	broken bool     // no stream: left out until it is one
-}
-
 func (t *tail) lanes() []*lane {
-	var lanes []*lane
+	lanes := make([]*lane, len(t.bus.keys.wakes))
 	for i, key := range t.bus.keys.wakes {
-		if i == 0 || t.bus.address.kind == "cluster" {
-			lanes = append(lanes, &lane{tail: t, grown: make(map[string]*news)})
-		}
-		l := lanes[len(lanes)-1]
-		l.shards = append(l.shards, &shard{number: i, wake: key})
+		lanes[i] = &lane{tail: t, shard: i, wake: key, grown: make(map[string]*news)}
 	}
 	return lanes
 }
@@ -91,7 +81,7 @@ func (l *lane) follow(ctx context.Context) {
 	}
 }
 
-// listen reads from where the wake streams end now. It returns when it can't
+// listen reads from where the wake stream ends now. It returns when it can't
 // any more.
 func (l *lane) listen(ctx context.Context) error {
 	if err := l.survey(ctx, true); err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
@@ -16,15 +15,16 @@ const (
 	wakeCount   = 256 // entries of a wake stream in one read
 	surveyEvery = time.Second
 
-	// Being woken costs a node, and Redis for each shard, more than what it is
+	// Being woken costs a node, and Redis for each node, more than what it is
 	// woken for. A node that would be woken again right away waits a moment and
-	// is woken once for all that came.
-	gather = 5 * time.Millisecond
+	// is woken once for all that came. It is less than what passes between two
+	// flushes of one node, so that these are not held up.
+	gather = 3 * time.Millisecond
 )
 
 var errReply = errors.New("redis answers what is no answer to XREAD")
 
-// news is what the wake streams say of one feed.
+// news is what the wake stream says of one feed.
 type news struct {
 	name, key string
 	runs      []run
@@ -39,25 +39,13 @@ func (l *lane) await(ctx context.Context) (full bool, err error) {
 	if since := time.Since(l.woken); since < gather {
 		pause(ctx, gather-since)
 	}
-	args := make([]any, 0, 6+2*len(l.shards))
-	args = append(args, "xread", "count", wakeCount, "block", block.Milliseconds(), "streams")
-	for _, s := range l.shards {
-		if !s.broken {
-			args = append(args, s.wake)
-		}
-	}
-	if len(args) == 6 {
+	if l.broken {
 		pause(ctx, block)
 		return false, ctx.Err()
 	}
-	for _, s := range l.shards {
-		if !s.broken {
-			args = append(args, s.at.String())
-		}
-	}
 	ctx, cancel := context.WithTimeout(ctx, block+grace)
 	defer cancel()
-	cmd := goredis.NewSliceCmd(ctx, args...)
+	cmd := goredis.NewSliceCmd(ctx, "xread", "count", wakeCount, "block", block.Milliseconds(), "streams", l.wake, l.at.String())
 	switch err := l.client.Process(ctx, cmd); {
 	case errors.Is(err, goredis.Nil):
 		return false, nil
@@ -65,36 +53,33 @@ func (l *lane) await(ctx context.Context) (full bool, err error) {
 		return false, fmt.Errorf("wait for news: %w", err)
 	}
 	l.woken = time.Now()
-	garbage := false
-	ok := parseStreams(cmd.Val(), func(key string, entries []entry) {
-		i := slices.IndexFunc(l.shards, func(s *shard) bool { return s.wake == key })
-		if i < 0 || len(entries) == 0 {
+	lost := false
+	ok := parseStreams(cmd.Val(), func(_ string, entries []entry) {
+		if len(entries) == 0 {
 			return
 		}
-		s := l.shards[i]
-		if len(entries) == wakeCount {
-			full = true
-			// Had it been trimmed, there would be more than this. Where the
-			// lane has not seen an entry yet, nothing else tells.
-			garbage = garbage || s.at == position{}
+		if full = len(entries) == wakeCount; l.anchor == (position{}) {
+			// The stream is new, and nothing tells whether it has begun once or,
+			// trimmed or evicted, more often.
+			l.anchor, lost = entries[0].at, true
 		}
 		for _, e := range entries {
-			garbage = !l.note(s, e.fields) || garbage
+			lost = !l.note(e.fields) || lost
 		}
-		s.at = entries[len(entries)-1].at
+		l.at = entries[len(entries)-1].at
 		l.bus.counts.wakes.Add(uint64(len(entries)))
 	})
 	if !ok {
 		return false, errReply
 	}
-	if garbage {
+	if lost {
 		l.missed()
 	}
 	return full, nil
 }
 
-// note takes one wake entry of a shard, as far as it can be read.
-func (l *lane) note(s *shard, fields []any) (sound bool) {
+// note takes one wake entry, as far as it can be read.
+func (l *lane) note(fields []any) (sound bool) {
 	sound = len(fields) > 0 && len(fields)%2 == 0
 	for len(fields) >= 2 {
 		name, _ := fields[0].(string)
@@ -109,7 +94,7 @@ func (l *lane) note(s *shard, fields []any) (sound bool) {
 		if n == nil {
 			// The key is the shard's where the news came from: a node that has
 			// been told of other shards than this one is understood as well.
-			n = &news{name: name, key: l.bus.keys.feed(s.number, name)}
+			n = &news{name: name, key: l.bus.keys.feed(l.shard, name)}
 			l.grown[name] = n
 			l.order = append(l.order, n)
 		}
@@ -119,45 +104,37 @@ func (l *lane) note(s *shard, fields []any) (sound bool) {
 	return sound
 }
 
-// survey compares the wake streams with where the lane is. Fresh, the lane goes
-// to their ends and calls that missed; otherwise only if a stream has lost what
-// the lane may not have read: because it was trimmed, or deleted, or replaced
-// by an older state of it.
+// survey compares the wake stream with where the lane is. Fresh, the lane goes to
+// its end and calls that missed; otherwise only if the stream has lost what the
+// lane may not have read: because it was trimmed, or deleted, or replaced by an
+// older state of it.
 func (l *lane) survey(ctx context.Context, fresh bool) error {
 	ctx, cancel := context.WithTimeout(ctx, block+grace)
 	defer cancel()
 	pipe := l.client.Pipeline()
-	oldest := make([]*goredis.SliceCmd, len(l.shards))
-	newest := make([]*goredis.SliceCmd, len(l.shards))
-	for i, s := range l.shards {
-		oldest[i] = goredis.NewSliceCmd(ctx, "xrange", s.wake, "-", "+", "count", 1)
-		newest[i] = goredis.NewSliceCmd(ctx, "xrevrange", s.wake, "+", "-", "count", 1)
-		_ = pipe.Process(ctx, oldest[i])
-		_ = pipe.Process(ctx, newest[i])
-	}
+	oldest := goredis.NewSliceCmd(ctx, "xrange", l.wake, "-", "+", "count", 1)
+	newest := goredis.NewSliceCmd(ctx, "xrevrange", l.wake, "+", "-", "count", 1)
+	_ = pipe.Process(ctx, oldest)
+	_ = pipe.Process(ctx, newest)
 	if _, err := pipe.Exec(ctx); err != nil && !isAnswer(err) {
-		return fmt.Errorf("look at the wake streams: %w", err)
+		return fmt.Errorf("look at the wake stream: %w", err)
 	}
-	missed := fresh
-	for i, s := range l.shards {
-		lost, err := s.compare(oldest[i], newest[i], fresh)
-		if err != nil {
-			return fmt.Errorf("look at the wake streams: %w", err)
-		}
-		missed = missed || lost
+	lost, err := l.compare(oldest, newest, fresh)
+	if err != nil {
+		return fmt.Errorf("look at the wake stream: %w", err)
 	}
 	l.surveyed = time.Now()
-	if missed {
+	if fresh || lost {
 		l.missed()
 	}
 	return nil
 }
 
-// compare brings the shard in line with the ends of its wake stream, and says
+// compare brings the lane in line with the ends of its wake stream, and says
 // whether the stream may have lost what was not read.
-func (s *shard) compare(oldest, newest *goredis.SliceCmd, fresh bool) (lost bool, err error) {
+func (l *lane) compare(oldest, newest *goredis.SliceCmd, fresh bool) (lost bool, err error) {
 	if isWrongType(newest.Err()) || isWrongType(oldest.Err()) {
-		lost, s.broken = !s.broken, true
+		lost, l.broken = !l.broken, true
 		return lost, nil
 	}
 	if err := errors.Join(oldest.Err(), newest.Err()); err != nil {
@@ -168,11 +145,11 @@ func (s *shard) compare(oldest, newest *goredis.SliceCmd, fresh bool) (lost bool
 	if !ok || !sound {
 		return false, errReply
 	}
-	lost = s.broken || end.before(s.at) || s.anchor != (position{}) && s.anchor.before(begin)
-	if fresh || s.broken || end.before(s.at) {
-		s.at = end
+	lost = l.broken || end.before(l.at) || l.anchor != (position{}) && l.anchor.before(begin)
+	if fresh || l.broken || end.before(l.at) {
+		l.at = end
 	}
-	s.broken, s.anchor = false, s.at
+	l.broken, l.anchor = false, l.at
 	return lost, nil
 }
 
