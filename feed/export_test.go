@@ -2,6 +2,8 @@ package feed
 
 import "strings"
 
+const TellEvery = tellEvery
+
 // Logs returns the names of the feeds that the hub has a log of, and how many
 // bytes the logs hold.
 func (h *Hub) Logs() (names string, bytes int) {

@@ -60,7 +60,7 @@ type Publisher struct {
 	aside  map[string]*queue // of feeds that somebody else holds
 	waits  sync.WaitGroup    // for the goroutines that commit what is aside
 
-	teller    teller
+	teller    *teller
 	published atomic.Uint64 // events
 }
 
@@ -88,7 +88,7 @@ func NewPublisher(store Store, hub *Hub, bus Bus, o PublisherOptions) *Publisher
 		observe:   o.Observe,
 		more:      make(chan struct{}, 1),
 		aside:     make(map[string]*queue),
-		teller:    teller{bus: bus, logger: cmp.Or(o.Logger, slog.Default()), more: make(chan struct{}, 1)},
+		teller:    newTeller(bus, cmp.Or(o.Logger, slog.Default())),
 	}
 	if p.observe == nil {
 		p.observe = func(time.Duration, int) {}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -293,6 +294,34 @@ func TestPublishWithAFrozenBus(t *testing.T) {
 	})
 }
 
+// What comes right after a tell waits for what else comes; after a pause, and at
+// the end, nothing waits.
+func TestTellEvery(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		began := time.Now()
+		var told []string
+		r.bus.tell = func(_ context.Context, events []feed.Event) error {
+			told = append(told, fmt.Sprintf("%d at %v", len(events), time.Since(began)))
+			return nil
+		}
+		r.publish("a", "")
+		synctest.Wait()
+		time.Sleep(time.Millisecond)
+		r.publish("a", "")
+		r.publish("b", "")
+		time.Sleep(100 * time.Millisecond)
+		r.publish("a", "")
+		synctest.Wait()
+		r.publish("a", "")
+		r.pub.Close()
+		want := []string{"1 at 0s", "2 at 5ms", "1 at 101ms", "1 at 101ms"}
+		if !slices.Equal(told, want) {
+			t.Errorf("told %q, want %q", told, want)
+		}
+	})
+}
+
 // The bus is told everything, in order of commit, and what it was told while
 // it was away is bounded.
 func TestTell(t *testing.T) {
@@ -312,6 +341,7 @@ func TestTell(t *testing.T) {
 		}
 		synctest.Wait() // the last one is handed over only after it was answered
 		close(frozen)
+		time.Sleep(time.Second)
 		synctest.Wait()
 		if n := len(told); n < 16_000 || n > 17_000 {
 			t.Errorf("the bus was told %d events of 30000", n)

@@ -147,6 +147,8 @@ func (w *world) live() {
 		return
 	}
 	wr := &writer{name: fmt.Sprint("last", len(w.trace))}
+	time.Sleep(feed.TellEvery) // since what was told last
+	w.settle()
 	var drafts []feed.Draft
 	for range 1 + w.rng.IntN(3)*w.rng.IntN(20) {
 		drafts = append(drafts, w.draft(wr, name))

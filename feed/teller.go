@@ -11,6 +11,11 @@ const (
 	tellBudget = time.Second // for one Tell
 	tellEvents = 4096        // in one Tell
 	tellQueue  = 16384       // events waiting to be told; beyond that they are dropped
+
+	// From the beginning of one Tell to that of the next. Each costs this node,
+	// the bus and all other nodes more than the events that it carries. What is
+	// published after a longer pause is told at once.
+	tellEvery = 5 * time.Millisecond
 )
 
 // teller tells the bus of events, off the path of the answers.
@@ -18,11 +23,18 @@ type teller struct {
 	bus    Bus
 	logger *slog.Logger
 	outage outage
+	done   chan struct{}
+	stop   func() // has the loop end when it has told what it knows; closes done
 
 	mu     sync.Mutex
-	closed bool
 	events []Event
 	more   chan struct{}
+}
+
+func newTeller(bus Bus, logger *slog.Logger) *teller {
+	done := make(chan struct{})
+	stop := sync.OnceFunc(func() { close(done) })
+	return &teller{bus: bus, logger: logger, done: done, stop: stop, more: make(chan struct{}, 1)}
 }
 
 func (t *teller) tell(events []Event) {
@@ -36,35 +48,32 @@ func (t *teller) tell(events []Event) {
 	}
 }
 
-func (t *teller) stop() {
-	t.mu.Lock()
-	t.closed = true
-	t.mu.Unlock()
-	signal(t.more)
-}
-
 func (t *teller) loop() {
-	for {
-		events, closed := t.take()
-		if len(events) == 0 {
-			if closed {
-				return
-			}
-			<-t.more
-			continue
+	for stopped := false; !stopped; {
+		select {
+		case <-t.more:
+		case <-t.done:
+			stopped = true
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), tellBudget)
-		err := t.bus.Tell(ctx, events)
-		cancel()
-		t.outage.note(t.logger, err, "telling the bus")
+		for events := t.take(); len(events) > 0; events = t.take() {
+			pause := time.After(tellEvery)
+			ctx, cancel := context.WithTimeout(context.Background(), tellBudget)
+			err := t.bus.Tell(ctx, events)
+			cancel()
+			t.outage.note(t.logger, err, "telling the bus")
+			select {
+			case <-pause:
+			case <-t.done:
+			}
+		}
 	}
 }
 
-func (t *teller) take() (events []Event, closed bool) {
+func (t *teller) take() []Event {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n := min(len(t.events), tellEvents)
-	events = t.events[:n:n]
+	events := t.events[:n:n]
 	t.events = t.events[n:]
-	return events, t.closed
+	return events
 }
