@@ -62,7 +62,7 @@ func newLogger(c LogConfig, w io.Writer) *slog.Logger {
 func runNode(ctx context.Context, c Config, logger *slog.Logger) error {
 	// A thread that waits for the disk in fdatasync, as SQLite's does, holds its
 	// processor until the runtime takes it away. With one, every stream waits for
-	// the disk; with more than one core has, Go wakes a second thread for nothing.
+	// the disk. Where nothing waits so, a second one on one core only costs.
 	if runtime.GOMAXPROCS(0) < 2 && strings.HasPrefix(c.Store.URL, "sqlite:") {
 		runtime.GOMAXPROCS(2)
 	}

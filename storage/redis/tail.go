@@ -41,7 +41,7 @@ type lane struct {
 	shard    int
 	wake     string   // the key of its wake stream
 	at       position // of the last entry read
-	anchor   position // an entry that was read, before which none has to be left
+	anchor   position // read once; a stream that begins behind it may have lost what was not
 	broken   bool     // no stream: not read until it is one
 	surveyed time.Time
 	woken    time.Time // when the last wake-up was
