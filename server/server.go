@@ -110,12 +110,15 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.routes.Se
 // at once. It returns when the last stream has ended, or ctx.
 func (s *Server) Drain(ctx context.Context, window time.Duration) {
 	all := s.stopAdmitting()
-	pause := time.NewTicker(max(window/time.Duration(max(len(all), 1)), time.Nanosecond))
-	defer pause.Stop()
+	began := time.Now()
 	for i, one := range all {
-		if i > 0 {
+		// Each has a time of its own, so that one late timer delays no others.
+		due := began.Add(window * time.Duration(i) / time.Duration(len(all)))
+		if early := time.Until(due); early > 0 {
 			select {
-			case <-pause.C:
+			case <-time.After(early):
+			case <-s.subscribers.gone:
+				return
 			case <-ctx.Done():
 			}
 		}

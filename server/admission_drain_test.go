@@ -1,0 +1,65 @@
+package server
+
+import (
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// timed is a subscriber that leaves when it is drained, as the others do, and
+// keeps who drains it for as long as slow says, once.
+type timed struct {
+	s     *Server
+	slow  func()
+	leave sync.Once
+}
+
+func (t *timed) from() string { return "192.0.2.1" }
+
+func (t *timed) drain() {
+	t.slow()
+	t.goAway()
+}
+
+func (t *timed) goAway() { t.leave.Do(func() { t.s.dismiss(t) }) }
+
+// drainTen drains ten subscribers over 100 ms, is held up for so long by the
+// first, and returns how long all of it took. After the time of bored, all
+// leave by themselves.
+func drainTen(t *testing.T, heldUp, bored time.Duration) time.Duration {
+	t.Helper()
+	s := New(nil, nil, Options{})
+	slow := sync.OnceFunc(func() { time.Sleep(heldUp) })
+	for range 10 {
+		one := &timed{s: s, slow: slow}
+		if err := s.admit(one); err != nil {
+			t.Fatal(err)
+		}
+		time.AfterFunc(bored, one.goAway)
+	}
+	began := time.Now()
+	s.Drain(t.Context(), 100*time.Millisecond)
+	return time.Since(began)
+}
+
+// TestDrainKeepsTime: what holds a drain up, such as timers that are late, does
+// not make it longer than its window.
+func TestDrainKeepsTime(t *testing.T) {
+	for _, heldUp := range []time.Duration{0, 70 * time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			if took := drainTen(t, heldUp, time.Hour); took != 90*time.Millisecond {
+				t.Errorf("held up for %v, a drain of ten over 100 ms took %v, want 90ms", heldUp, took)
+			}
+		})
+	}
+}
+
+// TestDrainOfNobody: a drain is over when the last subscriber has left by itself.
+func TestDrainOfNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		if took := drainTen(t, 0, 15*time.Millisecond); took != 15*time.Millisecond {
+			t.Errorf("all had left after 15 ms, and the drain took %v", took)
+		}
+	})
+}
