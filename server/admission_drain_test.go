@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// timed is a subscriber that leaves when it is drained, as the others do, and
-// keeps who drains it for as long as slow says, once.
+// timed is a subscriber that leaves when it is drained, after slow has returned,
+// or by itself before that.
 type timed struct {
 	s     *Server
 	slow  func()
