@@ -35,12 +35,17 @@ const (
 	// away may take long to find out what became of a commit, and what comes
 	// later is to be told at once that nothing can be stored.
 	commitPatience = 500 * time.Millisecond
+
+	// How long a commit waits for publishers to come back, at most: a few times
+	// the way through a local network.
+	gatherPatience = 2 * time.Millisecond
 )
 
 // Publisher commits events to a store, hands them to the hub of this node and
 // tells the bus. What arrives while a commit is in flight is committed
 // together by the next one, so that a busy publisher pays the disk once for
-// many, and an idle one adds no wait.
+// many, and an idle one adds no wait. Behind a commit of several, the next one
+// gives those it answered a moment to come back.
 //
 // A Publisher is safe for concurrent use. Close it before its hub.
 type Publisher struct {
@@ -56,7 +61,8 @@ type Publisher struct {
 	mu     sync.Mutex
 	closed bool
 	queue  queue
-	more   chan struct{}     // says that queue is not empty, or closed is set
+	enough int               // how many calls in queue are worth saying more
+	more   chan struct{}     // says that queue has enough, or closed is set
 	aside  map[string]*queue // of feeds that somebody else holds
 	waits  sync.WaitGroup    // for the goroutines that commit what is aside
 
@@ -160,7 +166,9 @@ func (p *Publisher) enqueue(call *publish) error {
 		return nil
 	}
 	p.queue = append(p.queue, call)
-	signal(p.more)
+	if len(p.queue) >= p.enough {
+		signal(p.more)
+	}
 	return nil
 }
 
@@ -183,21 +191,60 @@ func (q *queue) remove(call *publish) bool {
 // commitLoop commits what is queued until the publisher is closed, or until
 // another goroutine has taken over.
 func (p *Publisher) commitLoop() {
+	var answered int       // calls in the last commit
+	var took time.Duration // by the last commit
 	for {
+		p.gather(answered, min(took, gatherPatience))
 		p.mu.Lock()
 		calls, closed := p.queue.take(), p.closed
 		p.mu.Unlock()
 		if len(calls) > 0 {
+			began := time.Now()
 			if p.commitOrYield(calls, true, func() { p.commits.Go(p.commitLoop) }) {
 				return
 			}
+			answered, took = len(calls), time.Since(began)
 			continue
 		}
 		if closed {
 			return
 		}
+		answered = 0
 		<-p.more
 	}
+}
+
+// gather waits for the publishers that the last commit has answered, unless more
+// than a third as many wait already. Those who publish one event after another
+// come back all at once, and a moment too late: a commit that starts with the
+// first of them costs as much as one of all, and the others wait for its end.
+// Publishers that are independent of each other seldom look like that: about as
+// many come during a commit as it answers, and they are not held up.
+func (p *Publisher) gather(answered int, patience time.Duration) {
+	if answered < 3 {
+		return
+	}
+	p.mu.Lock()
+	waiting := len(p.queue)
+	if p.closed || 3*waiting > answered {
+		p.mu.Unlock()
+		return
+	}
+	p.enough = waiting + answered
+	select {
+	case <-p.more: // said before
+	default:
+	}
+	p.mu.Unlock()
+	timeout := time.NewTimer(patience)
+	select {
+	case <-p.more:
+	case <-timeout.C:
+	}
+	timeout.Stop()
+	p.mu.Lock()
+	p.enough = 0
+	p.mu.Unlock()
 }
 
 // commitOrYield commits. If that takes long, it has next start who goes on with
