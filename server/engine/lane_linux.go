@@ -42,8 +42,11 @@ func (l *lane) loop(stop <-chan struct{}) {
 	}
 	for stopping := false; !stopping || l.sockets.Load() > 0; {
 		l.now = l.clock()
-		more := l.feed.Step()
-		more = l.wheel.advance(l.now, (*Socket).Ready) || more
+		more, most := l.feed.Step(), wheelLooks
+		if more {
+			most = busyLooks
+		}
+		more = l.wheel.advance(l.now, most, (*Socket).Ready) || more
 		if more && l.now-l.staged < batchWait {
 			continue
 		}

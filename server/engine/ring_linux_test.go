@@ -178,7 +178,7 @@ func TestNothingStagedOutlivesItsSocket(t *testing.T) {
 				other = candidate
 			}
 		}
-		await(w.t, "idle", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.nexts > 0 })
+		await(w.t, "idle", func() bool { return s.asked() > 0 })
 		done := make(chan [2]int)
 		other.mu.Lock()
 		other.hook = func() { // all of this is within one step of the lane

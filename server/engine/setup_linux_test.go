@@ -102,6 +102,13 @@ func (s *script) Next(time.Duration) (piece []byte, err error) {
 	return piece, err
 }
 
+// asked returns how often the stream was asked.
+func (s *script) asked() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.nexts
+}
+
 func (s *script) More() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -185,15 +192,22 @@ var starts = []feed.Start{{Feed: "a", From: feed.FromStart()}}
 func (w *world) take(conn net.Conn, s *script) *Socket {
 	w.t.Helper()
 	socket := w.engine.NewSocket()
+	w.carry(socket, conn, s, s)
+	return socket
+}
+
+// carry has the socket carry a stream on the connection, which is the script or
+// made of it.
+func (w *world) carry(socket *Socket, conn net.Conn, s *script, stream Stream) {
+	w.t.Helper()
 	group, err := socket.Lane().SubscribeAll(w.t.Context(), starts, socket)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	s.group = group
-	if err := socket.Take(conn, group, s); err != nil {
+	if err := socket.Take(conn, group, stream); err != nil {
 		w.t.Fatal(err)
 	}
-	return socket
 }
 
 // stream opens a connection with a stream on it.

@@ -8,8 +8,10 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -306,7 +308,7 @@ func TestBatchDoesNotStarve(t *testing.T) {
 			conns = append(conns, ours)
 		}
 		for _, conn := range conns {
-			w.takeRestless(conn)
+			w.takeRestless(conn, nil)
 		}
 		for i, s := range calm {
 			s.say(nil, []byte("hello"))
@@ -318,23 +320,83 @@ func TestBatchDoesNotStarve(t *testing.T) {
 	})
 }
 
-// takeRestless takes a stream that says nothing, and wants to be asked again at once.
-func (w *world) takeRestless(conn net.Conn) {
-	s := &restless{script{t: w.t, closed: make(chan error, 1)}}
-	socket := w.engine.NewSocket()
-	group, err := socket.Lane().SubscribeAll(w.t.Context(), starts, socket)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	s.group = group
-	if err := socket.Take(conn, group, s); err != nil {
-		w.t.Fatal(err)
-	}
+// TestEventsBeforeKeepAlives: while a lane has events to write, it looks after few
+// of those that are due at a time: thousands that came together have their
+// keep-alives together.
+func TestEventsBeforeKeepAlives(t *testing.T) {
+	overBoth(t, Options{WriteTimeout: time.Minute}, func(w *world) {
+		byLane := make(map[*lane]*looks)
+		for _, l := range w.engine.lanes {
+			byLane[l] = &looks{}
+		}
+		var idle []*due
+		for range len(byLane) * 100 {
+			socket := w.engine.NewSocket()
+			s := &due{script{t: w.t, closed: make(chan error, 1)}, byLane[socket.lane]}
+			conn, _ := w.dial(0)
+			w.carry(socket, conn, &s.script, s)
+			idle = append(idle, s)
+		}
+		for range len(byLane) * 100 { // more than a step calls
+			conn, _ := w.dial(0)
+			w.takeRestless(conn, byLane)
+		}
+		await(w.t, "all have been asked", func() bool {
+			return !slices.ContainsFunc(idle, func(s *due) bool { return s.asked() == 0 })
+		})
+		for _, l := range byLane {
+			l.counted.Store(true)
+		}
+		for _, l := range byLane {
+			await(w.t, "all are looked after", func() bool { return l.all.Load() >= 100 })
+			if most := l.most.Load(); most > busyLooks {
+				w.t.Errorf("%d were looked after at a time, want %d at most", most, busyLooks)
+			}
+		}
+	})
 }
 
-type restless struct{ script }
+// looks counts how often a lane looks after those that are due, without an event
+// in between.
+type looks struct {
+	counted        atomic.Bool
+	now, most, all atomic.Int64
+}
+
+// due is a stream that is always due, and says nothing.
+type due struct {
+	script
+	looks *looks
+}
+
+func (s *due) Due() time.Duration { return 0 }
+
+func (s *due) Next(now time.Duration) ([]byte, error) {
+	if s.looks.counted.Load() {
+		s.looks.now.Add(1)
+	}
+	return s.script.Next(now)
+}
+
+// takeRestless takes a stream that says nothing, and wants to be asked again at
+// once. It tells the looks of its lane.
+func (w *world) takeRestless(conn net.Conn, byLane map[*lane]*looks) {
+	socket := w.engine.NewSocket()
+	s := &restless{script{t: w.t, closed: make(chan error, 1)}, byLane[socket.lane]}
+	w.carry(socket, conn, &s.script, s)
+}
+
+type restless struct {
+	script
+	looks *looks // may be nil
+}
 
 func (s *restless) Next(time.Duration) ([]byte, error) {
+	if l := s.looks; l != nil {
+		n := l.now.Swap(0)
+		l.most.Store(max(l.most.Load(), n))
+		l.all.Add(n)
+	}
 	s.group.Wake()
 	return nil, nil
 }

@@ -10,9 +10,10 @@ const (
 	wheelTurns = 1024
 )
 
-// wheelLooks is how many sockets are looked after at once: thousands can be due
-// together, and events wait no longer than that for them.
-const wheelLooks = 64
+// How many sockets are looked after at once, while there is nothing else to do
+// and while there is: thousands can be due together, and a keep-alive can wait
+// where an event cannot.
+const wheelLooks, busyLooks = 64, 4
 
 // wheel holds sockets by the time at which they have to be looked after. One that
 // is scheduled anew leaves its old entry behind, which is passed over.
@@ -35,12 +36,12 @@ func (w *wheel) schedule(s *Socket, due time.Duration) {
 	*slot = append(*slot, s)
 }
 
-// advance looks after sockets that are due, and reports whether there are more of
-// them.
-func (w *wheel) advance(now time.Duration, look func(*Socket)) (more bool) {
+// advance looks after sockets that are due, at most so many, and reports whether
+// there are more of them.
+func (w *wheel) advance(now time.Duration, most int, look func(*Socket)) (more bool) {
 	for looks := 0; ; {
 		for i, s := range w.due {
-			if looks == wheelLooks {
+			if looks == most {
 				w.due = w.due[i:]
 				return true
 			}

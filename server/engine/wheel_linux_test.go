@@ -16,7 +16,7 @@ type looked struct {
 
 func (l *looked) pass(until, step time.Duration) {
 	for now := l.now; now <= until; now += step {
-		l.advance(now, func(*Socket) { l.at = append(l.at, now) })
+		l.advance(now, wheelLooks, func(*Socket) { l.at = append(l.at, now) })
 	}
 }
 
@@ -80,7 +80,7 @@ func TestWheelStops(t *testing.T) {
 		sockets[i] = &Socket{}
 		w.schedule(sockets[i], time.Duration(i)*time.Second)
 	}
-	for w.advance(time.Hour, func(s *Socket) {
+	for w.advance(time.Hour, wheelLooks, func(s *Socket) {
 		looks[s]++
 		w.schedule(s, time.Hour+time.Second)
 	}) {
@@ -91,7 +91,7 @@ func TestWheelStops(t *testing.T) {
 		}
 		looks[s] = 0
 	}
-	for w.advance(time.Hour+time.Second+wheelTurn, func(s *Socket) { looks[s]++ }) {
+	for w.advance(time.Hour+time.Second+wheelTurn, wheelLooks, func(s *Socket) { looks[s]++ }) {
 	}
 	for i, s := range sockets {
 		if looks[s] != 1 {
@@ -110,7 +110,7 @@ func TestWheelTakesTurns(t *testing.T) {
 		w.schedule(&Socket{}, time.Second)
 	}
 	calls := 1
-	for ; w.advance(2*time.Second, func(s *Socket) { looks[s]++ }); calls++ {
+	for ; w.advance(2*time.Second, wheelLooks, func(s *Socket) { looks[s]++ }); calls++ {
 		if len(looks) != calls*wheelLooks {
 			t.Errorf("%d were looked after in %d calls", len(looks), calls)
 		}
@@ -136,7 +136,7 @@ func TestWheelAtRandom(t *testing.T) {
 		sockets[i] = &Socket{}
 	}
 	for now := time.Duration(0); now < 10*time.Minute; now += time.Duration(random.IntN(300)) * time.Millisecond {
-		w.advance(now, func(s *Socket) {
+		w.advance(now, wheelLooks, func(s *Socket) {
 			if at, ok := due[s]; ok && at <= now {
 				delete(due, s)
 			} else if ok {
