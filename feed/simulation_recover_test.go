@@ -28,7 +28,8 @@ func (w *world) recover() {
 	time.Sleep(1100 * time.Millisecond)
 	w.settle()
 	if w.plan.rollbacks {
-		// Until then, a node may say that a feed is closed which is not any more.
+		// Until then, a node may say that a feed is closed which is not any more,
+		// or is at another end.
 		w.cutMistaken()
 		w.reopenAll()
 	}
@@ -57,11 +58,14 @@ func (w *world) reopenAll() {
 	}
 }
 
-// cutMistaken cuts off who was told that a feed is closed which is not.
+// cutMistaken cuts off who was told that a feed is closed which is not, or ends
+// elsewhere.
 func (w *world) cutMistaken() {
 	for _, r := range w.readers {
 		for _, p := range r.parts {
-			if r.conn != nil && p.follower.Closed() && !w.bounds(p.feed).Closed {
+			b := w.bounds(p.feed)
+			mistaken := !b.Closed || uint64(p.follower.Cursor()) != b.Last
+			if r.conn != nil && p.follower.Closed() && mistaken {
 				r.conn.cancel()
 			}
 		}
