@@ -21,6 +21,17 @@ func (r *rig) slowly(took time.Duration) {
 	})
 }
 
+// burst has nine publish at once: one is alone in its commit, and the others
+// share the next.
+func (r *rig) burst() {
+	var done sync.WaitGroup
+	for range 9 {
+		done.Go(func() { r.publish("a", "x") })
+		synctest.Wait() // no time passes meanwhile
+	}
+	done.Wait()
+}
+
 // Publishers that publish one event after another share each commit, even if one
 // of them was ahead of all the others.
 func TestCommitGathersPublishers(t *testing.T) {
@@ -64,15 +75,8 @@ func TestCommitDoesNotWaitLong(t *testing.T) {
 				r.publish("a", "x")
 				return time.Since(began)
 			}
-			pass := r.holdAt(feedtest.AppendAsked)
-			var burst sync.WaitGroup
-			for range 9 {
-				burst.Go(func() { publish() })
-				synctest.Wait() // the first is alone in its commit
-			}
-			pass()
 			r.slowly(test.took)
-			burst.Wait()
+			r.burst()
 
 			if got, want := publish(), test.took+test.wait; got != want {
 				t.Errorf("behind a commit of %v: a publish took %v, want %v", test.took, got, want)
@@ -92,15 +96,8 @@ func TestCommitDoesNotWaitLong(t *testing.T) {
 func TestPublisherCloseWhileGathering(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		pass := r.holdAt(feedtest.AppendAsked)
-		var burst sync.WaitGroup
-		for range 9 {
-			burst.Go(func() { r.publish("a", "x") })
-			synctest.Wait()
-		}
-		pass()
 		r.slowly(time.Millisecond)
-		burst.Wait()
+		r.burst()
 
 		began := time.Now()
 		var last sync.WaitGroup
