@@ -95,6 +95,14 @@ func (n *node) stalled(header string) *bufio.Reader {
 		n.t.Fatal(err)
 	}
 	n.t.Cleanup(func() { conn.Close() })
+	// Left to itself, the system holds as much as it is set up to, which can be
+	// more than a test has to say.
+	if err := conn.(*net.TCPConn).SetReadBuffer(64 << 10); err != nil {
+		n.t.Fatal(err)
+	}
+	if err := conn.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+		n.t.Fatal(err)
+	}
 	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: rejoin\r\n%s\r\n", events, header)
 	r := bufio.NewReaderSize(conn, 16)
 	if _, err := r.ReadString('\n'); err != nil { // it has subscribed
@@ -123,7 +131,7 @@ func TestEndsWhileFull(t *testing.T) {
 				readers = append(readers, n.stalled(""))
 			}
 			data := strings.Repeat("x", 50_000)
-			for id := range 200 { // 10 MB, more than the sockets' buffers take
+			for id := range 200 { // 10 MB, more than the buffers on both sides take
 				n.publish("chat", data, uint64(id)+1)
 			}
 			began := time.Now()

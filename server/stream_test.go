@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -86,24 +85,16 @@ func TestMaxAge(t *testing.T) {
 // else notices; and nothing is lost to it.
 func TestStalledReader(t *testing.T) {
 	n := start(t, server.Options{WriteTimeout: 200 * time.Millisecond}, nil)
-	conn, err := net.Dial("tcp", strings.TrimPrefix(n.url, "http://"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: rejoin\r\n\r\n", events)
-	r := bufio.NewReaderSize(conn, 16)
-	if _, err := r.ReadString('\n'); err != nil { // it has subscribed
-		t.Fatal(err)
-	}
+	r := n.stalled("")
 	other := n.follow(events+"?from=start", nil)
 	other.block()
 	data := strings.Repeat("x", 50_000)
-	const count = 400 // 20 MB, more than the sockets' buffers take
+	const count = 400 // 20 MB, more than the buffers on both sides take
 	for id := range count {
 		n.publish("chat", data, uint64(id)+1)
 		other.want(event(id+1, data))
 	}
+	eventually(t, "the stalled stream is broken off", func() bool { return n.hub.Stats().Subscribers == 1 })
 	got, err := io.ReadAll(r)
 	if strings.Contains(string(got), fmt.Sprintf("id: %d\n", count)) {
 		t.Fatalf("the stalled stream went on to its end: %v after %d bytes", err, len(got))
