@@ -19,7 +19,6 @@ type Start struct {
 //
 // Its methods are for one goroutine, except for Wake and Close.
 type Group struct {
-	hub    *Hub
 	lane   *Lane
 	reader Reader
 	queued atomic.Bool // to be called by the lane
@@ -45,7 +44,7 @@ func (h *Hub) SubscribeAll(ctx context.Context, starts []Start) (*Group, error) 
 // the lane calls.
 func (l *Lane) SubscribeAll(ctx context.Context, starts []Start, reader Reader) (*Group, error) {
 	g := newGroup(len(starts))
-	g.hub, g.lane, g.reader, g.left = l.hub, l, reader, int32(len(starts))
+	g.lane, g.reader, g.left = l, reader, int32(len(starts))
 	if err := l.hub.introduce(ctx, starts); err != nil {
 		return nil, fmt.Errorf("subscribe: %w", err)
 	}
@@ -145,7 +144,7 @@ func (g *Group) Wait(ctx context.Context, tick <-chan time.Time) (ticked bool, e
 		return true, nil
 	case <-ctx.Done():
 		return false, ctx.Err()
-	case <-g.hub.ctx.Done():
+	case <-g.lane.hub.ctx.Done():
 		return false, ErrStopped
 	}
 }
@@ -153,7 +152,7 @@ func (g *Group) Wait(ctx context.Context, tick <-chan time.Time) (ticked bool, e
 // Poll is Next for who does not wait: if there is nothing at this moment, the
 // index is -1, and the reader is called when there is.
 func (g *Group) Poll() (index int, d Delivery, err error) {
-	if g.hub.ctx.Err() != nil {
+	if g.lane.hub.ctx.Err() != nil {
 		return -1, Delivery{}, ErrStopped
 	}
 	for range g.subs {

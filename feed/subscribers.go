@@ -21,7 +21,7 @@ func (l *log) attach(s *Subscription) {
 	l.subsMu.Lock()
 	defer l.subsMu.Unlock()
 	a := l.audience(s.group.lane)
-	s.place = len(a.subs)
+	s.place = int32(len(a.subs))
 	a.subs = append(a.subs, s)
 }
 

@@ -14,12 +14,12 @@ import (
 type Subscription struct {
 	group   *Group
 	log     *log
-	place   int // in its audience, under the log's subsMu
 	bounds  Bounds
 	stirred atomic.Bool // it may have something new
 	closed  atomic.Bool
-	ended   bool // the feed is closed, and was handed out whole
-	hinted  bool // what was handed out last was an ephemeral event
+	place   int32 // in its audience, under the log's subsMu
+	ended   bool  // the feed is closed, and was handed out whole
+	hinted  bool  // what was handed out last was an ephemeral event
 
 	cursor  Cursor
 	heard   uint64        // ephemeral events of the log that are behind it
@@ -59,7 +59,7 @@ func (s *Subscription) Close() {
 	}
 }
 
-func (s *Subscription) hub() *Hub { return s.group.hub }
+func (s *Subscription) hub() *Hub { return s.group.lane.hub }
 
 // wake has the reader poll.
 func (s *Subscription) wake() {

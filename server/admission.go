@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/rejoin/rejoin/server/sse"
@@ -17,22 +18,31 @@ var (
 )
 
 // subscriber is who is connected to hear of events: a stream, or a page that
-// waits. It is a pointer.
+// waits.
 type subscriber interface {
-	from() string // the client's address
-	drain()       // has it end soon
+	seated() *seat
+	drain() // has it end soon
 }
+
+// seat is a subscriber's place among all of them.
+type seat struct {
+	address netip.Addr // the zero Addr if the connection has none
+	number  int32      // in subscribers.all, while it is there
+}
+
+func (s *seat) seated() *seat { return s }
 
 // subscribers is who is subscribed, and who may be.
 type subscribers struct {
 	draining  bool
 	gone      chan struct{} // closed when draining and the last has left
-	all       map[subscriber]struct{}
-	addresses map[string]int // subscribers of each
+	all       []subscriber
+	addresses map[netip.Addr]int // subscribers of each
 }
 
 // admit takes a subscriber in. Whoever succeeds dismisses it.
 func (s *Server) admit(one subscriber) error {
+	seat := one.seated()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -40,21 +50,28 @@ func (s *Server) admit(one subscriber) error {
 		return errDraining
 	case s.options.Subscribers > 0 && len(s.subscribers.all) >= s.options.Subscribers:
 		return errFull
-	case s.options.SubscribersPerAddress > 0 && s.subscribers.addresses[one.from()] >= s.options.SubscribersPerAddress:
+	case s.options.SubscribersPerAddress > 0 && s.subscribers.addresses[seat.address] >= s.options.SubscribersPerAddress:
 		return errAddressFull
 	}
-	s.subscribers.all[one] = struct{}{}
-	s.subscribers.addresses[one.from()]++
+	seat.number = int32(len(s.subscribers.all))
+	s.subscribers.all = append(s.subscribers.all, one)
+	s.subscribers.addresses[seat.address]++
 	return nil
 }
 
+// dismiss lets a subscriber go. The last one gets its number.
 func (s *Server) dismiss(one subscriber) {
+	seat := one.seated()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.subscribers.all, one)
-	from := one.from()
-	if s.subscribers.addresses[from]--; s.subscribers.addresses[from] == 0 {
-		delete(s.subscribers.addresses, from)
+	all := s.subscribers.all
+	last := len(all) - 1
+	all[seat.number] = all[last]
+	all[seat.number].seated().number = seat.number
+	all[last] = nil
+	s.subscribers.all = all[:last]
+	if s.subscribers.addresses[seat.address]--; s.subscribers.addresses[seat.address] == 0 {
+		delete(s.subscribers.addresses, seat.address)
 	}
 	s.checkGone()
 }
@@ -79,27 +96,23 @@ func (s *Server) stopAdmitting() []subscriber {
 		s.subscribers.draining = true
 		s.checkGone()
 	}
-	all := make([]subscriber, 0, len(s.subscribers.all))
-	for one := range s.subscribers.all {
-		all = append(all, one)
-	}
-	return all
+	return slices.Clone(s.subscribers.all)
 }
 
 // addressOf returns the address that a request came from. What a proxy says of
 // it could be said by anybody. One machine has a whole network of IPv6
 // addresses to choose from, of 64 bits, which counts as one.
-func addressOf(r *http.Request) string {
+func addressOf(r *http.Request) netip.Addr {
 	from, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
-		return r.RemoteAddr
+		return netip.Addr{} // of a Unix socket, say
 	}
 	address := from.Addr().Unmap().WithZone("")
 	if address.Is4() {
-		return address.String()
+		return address
 	}
 	network, _ := address.Prefix(64) // which every IPv6 address has
-	return network.String()
+	return network.Addr()
 }
 
 // turnAway counts and answers a subscriber that is not admitted.

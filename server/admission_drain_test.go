@@ -1,6 +1,8 @@
 package server
 
 import (
+	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -10,12 +12,11 @@ import (
 // timed is a subscriber that leaves when it is drained, after slow has returned,
 // or by itself before that.
 type timed struct {
+	seat
 	s     *Server
 	slow  func()
 	leave sync.Once
 }
-
-func (t *timed) from() string { return "192.0.2.1" }
 
 func (t *timed) drain() {
 	t.slow()
@@ -62,4 +63,32 @@ func TestDrainOfNobody(t *testing.T) {
 			t.Errorf("all had left after 15 ms, and the drain took %v", took)
 		}
 	})
+}
+
+// TestSeats: whoever leaves, and in whatever order, the others are still there to
+// be drained, once each.
+func TestSeats(t *testing.T) {
+	const many = 50
+	s := New(nil, nil, Options{})
+	var drained []int
+	all := make([]*timed, many)
+	for i := range all {
+		all[i] = &timed{s: s, slow: func() { drained = append(drained, i) }}
+		if err := s.admit(all[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	order := rand.Perm(many)
+	for _, i := range order[:many/2] {
+		all[i].goAway()
+	}
+	s.Drain(t.Context(), 0)
+	slices.Sort(drained)
+	stayed := slices.Sorted(slices.Values(order[many/2:]))
+	if !slices.Equal(drained, stayed) {
+		t.Errorf("drained %v, and who had stayed was %v", drained, stayed)
+	}
+	if n := len(s.subscribers.all) + len(s.subscribers.addresses); n != 0 {
+		t.Errorf("%d entries are left", n)
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"strconv"
 
 	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/server/sse"
 )
 
 // The chunked transfer coding (RFC 9112, section 7.1), for streams that net/http
@@ -19,6 +20,16 @@ const lastChunk = "0\r\n\r\n"
 // chunked is an encoding whose events are a chunk each, so that subscribers share
 // the framing, too.
 type chunked struct{ encoding feed.Encoding }
+
+func inChunks(e feed.Encoding) feed.Encoding {
+	if e == sse.Blocks {
+		return chunkedBlocks
+	}
+	return chunked{e}
+}
+
+// chunkedBlocks is what nearly all streams have, at the cost of one.
+var chunkedBlocks feed.Encoding = chunked{sse.Blocks}
 
 // Encode implements [feed.Encoding].
 func (c chunked) Encode(dst []byte, e *feed.Event) []byte {

@@ -72,7 +72,7 @@ func (s *Server) mayWait(r *http.Request, wait time.Duration) (waiting context.C
 		until = expires
 	}
 	waiting, cancel := context.WithDeadline(r.Context(), until)
-	one := &pageWaiter{addressOf(r), cancel}
+	one := &pageWaiter{seat{address: addressOf(r)}, cancel}
 	if err = s.admit(one); err != nil {
 		cancel()
 		if errors.Is(err, errDraining) {
@@ -88,12 +88,11 @@ func (s *Server) mayWait(r *http.Request, wait time.Duration) (waiting context.C
 
 // pageWaiter is a subscriber that waits for a page.
 type pageWaiter struct {
-	address string
-	cancel  context.CancelFunc
+	seat
+	cancel context.CancelFunc
 }
 
-func (p *pageWaiter) from() string { return p.address }
-func (p *pageWaiter) drain()       { p.cancel() }
+func (p *pageWaiter) drain() { p.cancel() }
 
 // history reads what q asks for. If q says so, it waits until that is more than
 // nothing, or waiting ends.

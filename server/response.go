@@ -73,7 +73,9 @@ func (r response) awaitStore(ctx context.Context, st *stream, request subscribeR
 
 // carry writes what the stream has to say. It returns why the stream ended.
 func (r response) carry(ctx context.Context, st *stream) error {
-	st.greeting = st.open()
+	if err := r.write(st.open()); err != nil {
+		return err
+	}
 	due := time.NewTimer(time.Hour)
 	defer due.Stop()
 	for {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -91,8 +92,7 @@ func New(hub *feed.Hub, publisher *feed.Publisher, o Options) *Server {
 		sameOrigin: trusting(o.Origins),
 		deliveries: &deliveries{},
 		subscribers: subscribers{
-			all:       make(map[subscriber]struct{}),
-			addresses: make(map[string]int),
+			addresses: make(map[netip.Addr]int),
 			gone:      make(chan struct{}),
 		},
 		started: time.Now(),

@@ -20,7 +20,8 @@ type session struct {
 	retry    time.Duration
 
 	group  *feed.Group
-	places []place // of the subscriptions, in their order
+	places []place  // of the subscriptions, in their order
+	only   [1]place // which is all there is of one subscription
 	rest   *rest
 }
 
@@ -36,28 +37,28 @@ type rest struct {
 	delivery feed.Delivery
 }
 
-func newSession(request subscribeRequest, retry time.Duration, group *feed.Group) session {
-	s := session{
-		form:     request.form,
-		encoding: request.types.over(request.form.events(request)),
-		types:    request.types,
-		control:  request.control,
-		many:     request.many,
-		retry:    retry,
-		group:    group,
-		places:   make([]place, group.Size()),
+// begin has the session say what the group has. It is not to be copied any more.
+func (s *session) begin(request subscribeRequest, retry time.Duration, group *feed.Group) {
+	s.form = request.form
+	s.encoding = request.types.over(request.form.events(request))
+	s.types = request.types
+	s.control = request.control
+	s.many = request.many
+	s.retry = retry
+	s.group = group
+	if s.places = s.only[:]; group.Size() > 1 {
+		s.places = make([]place, group.Size())
 	}
 	for i := range s.places {
 		s.places[i].at = group.At(i).Cursor()
 	}
-	return s
 }
 
 // chunk has the session make chunks from here on.
 func (s *session) chunk() {
 	s.chunked = true
 	if !s.many {
-		s.encoding = chunked{s.encoding} // of many feeds, pieces become chunks
+		s.encoding = inChunks(s.encoding) // of many feeds, pieces become chunks
 	}
 }
 

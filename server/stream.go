@@ -23,25 +23,24 @@ var (
 // writes it. A socket of the engine does, or a response.
 type stream struct {
 	session
+	seat
 	server    *Server
-	address   string // of the client
-	gapFails  bool
 	heartbeat time.Duration
 	due       time.Duration // when a keep-alive is
 	ends      time.Duration // when the stream does, in any case; 0: never
-	because   error         // why it ends then
-	greeting  []byte        // what Next returns first
 	oldest    int64         // when the oldest event of the piece was committed, in Unix milliseconds; 0: not of interest
+	expires   bool          // it is the token that ends the stream
+	gapFails  bool
 
-	subscribed atomic.Pointer[feed.Group]
 	draining   atomic.Bool
+	subscribed atomic.Pointer[feed.Group]
 }
 
 // newStream returns a stream that has yet to subscribe.
 func (s *Server) newStream(r *http.Request, request subscribeRequest) *stream {
 	st := &stream{
+		seat:     seat{address: addressOf(r)},
 		server:   s,
-		address:  addressOf(r),
 		gapFails: request.gapFails,
 		// From three quarters of it up: those that came together, or had an event
 		// together, are not to be kept alive together.
@@ -50,11 +49,11 @@ func (s *Server) newStream(r *http.Request, request subscribeRequest) *stream {
 	now := s.now()
 	st.due = now + st.heartbeat
 	if s.options.MaxAge > 0 {
-		st.ends, st.because = now+jitter(s.options.MaxAge, 0.2), errMaxAge
+		st.ends = now + jitter(s.options.MaxAge, 0.2)
 	}
 	if expires := grantOf(r.Context()).Expires(); !expires.IsZero() {
 		if at := max(now+time.Until(expires), 1); st.ends == 0 || at < st.ends {
-			st.ends, st.because = at, errExpired
+			st.ends, st.expires = at, true
 		}
 	}
 	return st
@@ -62,11 +61,9 @@ func (s *Server) newStream(r *http.Request, request subscribeRequest) *stream {
 
 // subscribe has the stream say what the group has, from here on.
 func (st *stream) subscribe(request subscribeRequest, group *feed.Group) {
-	st.session = newSession(request, st.server.options.Retry, group)
+	st.begin(request, st.server.options.Retry, group)
 	st.subscribed.Store(group)
 }
-
-func (st *stream) from() string { return st.address }
 
 // drain ends the stream.
 func (st *stream) drain() {
@@ -81,10 +78,12 @@ func (st *stream) Over(now time.Duration) error {
 	switch {
 	case st.draining.Load():
 		return errDraining
-	case st.ends != 0 && now >= st.ends:
-		return st.because
+	case st.ends == 0 || now < st.ends:
+		return nil
+	case st.expires:
+		return errExpired
 	}
-	return nil
+	return errMaxAge
 }
 
 // Due implements [engine.Stream].
@@ -97,9 +96,6 @@ func (st *stream) Due() time.Duration {
 
 // Next implements [engine.Stream].
 func (st *stream) Next(now time.Duration) (piece []byte, err error) {
-	if piece, st.greeting = st.greeting, nil; piece != nil {
-		return piece, nil
-	}
 	if err := st.Over(now); err != nil {
 		return st.last(err), err
 	}

@@ -32,7 +32,7 @@ func New(hub *feed.Hub, o Options) (*Engine, error) {
 	}
 	e := &Engine{options: o, poller: p, stop: make(chan struct{})}
 	for range runtime.NumCPU() {
-		e.lanes = append(e.lanes, newLane(hub, o))
+		e.lanes = append(e.lanes, e.newLane(hub))
 	}
 	e.work.Go(p.loop)
 	for _, l := range e.lanes {
@@ -53,7 +53,7 @@ func (e *Engine) Close() {
 // that its stream is of, on its Lane.
 func (e *Engine) NewSocket() *Socket {
 	n := e.turn.Add(1)
-	return &Socket{engine: e, lane: e.lanes[int(n)%len(e.lanes)]}
+	return &Socket{lane: e.lanes[int(n)%len(e.lanes)]}
 }
 
 // Take makes the socket carry the stream from here on, on conn, a TCP connection
@@ -65,10 +65,10 @@ func (s *Socket) Take(conn net.Conn, group *feed.Group, stream Stream) error {
 	if err != nil {
 		return fmt.Errorf("take connection: %w", err)
 	}
-	s.fd, s.group, s.stream = fd, group, stream
+	s.fd, s.group, s.stream = int32(fd), group, stream
 	// From here on, the lane may look at it.
 	s.lane.sockets.Add(1)
-	if err := s.engine.poller.add(s); err != nil {
+	if err := s.lane.engine.poller.add(s); err != nil {
 		s.lane.sockets.Add(-1)
 		_ = syscall.Close(fd)
 		return fmt.Errorf("take connection: %w", err)

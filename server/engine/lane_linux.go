@@ -11,8 +11,8 @@ import (
 
 // lane is a goroutine that writes to many sockets.
 type lane struct {
+	engine  *Engine
 	feed    *feed.Lane
-	clock   func() time.Duration
 	sockets atomic.Int64
 	wheel   wheel
 	ring    *ring // nil where the kernel takes no batches
@@ -24,10 +24,10 @@ type lane struct {
 // look after.
 const batchWait = 2 * time.Millisecond
 
-func newLane(hub *feed.Hub, o Options) *lane {
-	l := &lane{feed: hub.NewLane(), clock: o.Now, now: o.Now()}
+func (e *Engine) newLane(hub *feed.Hub) *lane {
+	l := &lane{engine: e, feed: hub.NewLane(), now: e.options.Now()}
 	l.wheel.now = l.now
-	if !o.Plain {
+	if !e.options.Plain {
 		l.ring = newRing()
 	}
 	return l
@@ -41,7 +41,7 @@ func (l *lane) loop(stop <-chan struct{}) {
 		defer l.ring.close()
 	}
 	for stopping := false; !stopping || l.sockets.Load() > 0; {
-		l.now = l.clock()
+		l.now = l.engine.options.Now()
 		more, most := l.feed.Step(), wheelLooks
 		if more {
 			most = busyLooks

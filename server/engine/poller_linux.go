@@ -67,7 +67,7 @@ func (p *poller) add(s *Socket) error {
 	s.key = key{n, p.places[n].use}
 	event := syscall.EpollEvent{Events: edges, Fd: int32(s.key.place), Pad: int32(s.key.use)}
 	var failed error
-	err := p.conn.Control(func(fd uintptr) { failed = syscall.EpollCtl(int(fd), syscall.EPOLL_CTL_ADD, s.fd, &event) })
+	err := p.conn.Control(func(fd uintptr) { failed = syscall.EpollCtl(int(fd), syscall.EPOLL_CTL_ADD, int(s.fd), &event) })
 	if err = errors.Join(err, os.NewSyscallError("epoll_ctl", failed)); err != nil {
 		p.free = append(p.free, n)
 		return err

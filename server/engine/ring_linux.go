@@ -157,7 +157,7 @@ func (r *ring) submit() {
 		return
 	}
 	for i, w := range r.staged {
-		r.prepare(i, w.socket.fd, w.bytes)
+		r.prepare(i, int(w.socket.fd), w.bytes)
 	}
 	r.enter(len(r.staged))
 	r.reap(func(i, n int, err error) {

@@ -182,7 +182,7 @@ func TestNothingStagedOutlivesItsSocket(t *testing.T) {
 		done := make(chan [2]int)
 		other.mu.Lock()
 		other.hook = func() { // all of this is within one step of the lane
-			fd := leaving.fd
+			fd := int(leaving.fd)
 			s.mu.Lock()
 			s.pieces = [][]byte{[]byte("x")}
 			s.mu.Unlock()

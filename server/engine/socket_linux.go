@@ -14,20 +14,18 @@ import (
 
 // Socket carries one stream.
 type Socket struct {
-	engine *Engine
 	lane   *lane
 	group  *feed.Group
 	stream Stream
-	fd     int
+	fd     int32
 	key    key           // with the poller
 	marks  atomic.Uint32 // what others have to say to the lane
 
 	// Of the lane alone.
+	turn   uint32 // of the wheel at which it is looked after
 	closed bool
 	staged bool     // there is a write of it in the lane's batch
-	last   error    // why the stream ends once rest is written
 	full   *backlog // what the kernel had no room for
-	turn   uint32   // of the wheel at which it is looked after
 }
 
 const (
@@ -42,6 +40,7 @@ const (
 // log's own bytes.
 type backlog struct {
 	rest    []byte
+	last    error         // why the stream ends once rest is written
 	unread  int           // bytes that the kernel held …
 	changed time.Duration // … when that last became less
 }
@@ -84,8 +83,10 @@ func (s *Socket) pump() {
 				s.lane.stage(s, piece) // it is likely all for now
 				return
 			}
-			s.last = err
 			if !s.write(piece) {
+				if s.full != nil {
+					s.full.last = err
+				}
 				return
 			}
 		}
@@ -111,7 +112,7 @@ func (s *Socket) next() (piece []byte, err error) {
 
 // write writes all of b, or else keeps the rest for later or closes the socket.
 func (s *Socket) write(b []byte) (all bool) {
-	n, err := send(s.fd, b)
+	n, err := send(int(s.fd), b)
 	return s.wrote(b, n, err)
 }
 
@@ -131,7 +132,7 @@ func (s *Socket) wrote(b []byte, n int, err error) (all bool) {
 
 // keep keeps what the kernel had no room for. The poller says when it has.
 func (s *Socket) keep(rest []byte) {
-	s.full = &backlog{rest: rest, unread: unread(s.fd), changed: s.lane.now}
+	s.full = &backlog{rest: rest, unread: unread(int(s.fd)), changed: s.lane.now}
 	s.lane.wheel.schedule(s, s.due())
 	if s.marks.Or(waiting)&writable != 0 {
 		s.group.Wake() // nobody was told of that room: it may be the room for this
@@ -149,7 +150,7 @@ func (s *Socket) goOn(marks uint32) (all bool) {
 		return s.watch()
 	}
 	s.marks.And(^writable)
-	n, err := send(s.fd, s.full.rest)
+	n, err := send(int(s.fd), s.full.rest)
 	if err != nil && err != syscall.EAGAIN {
 		s.close(err)
 		return false
@@ -157,11 +158,12 @@ func (s *Socket) goOn(marks uint32) (all bool) {
 	if s.full.rest = s.full.rest[n:]; len(s.full.rest) > 0 {
 		return s.watch()
 	}
+	last := s.full.last
 	s.full = nil
 	s.marks.And(^waiting)
 	s.stream.Written()
-	if s.last != nil {
-		s.close(s.last)
+	if last != nil {
+		s.close(last)
 		return false
 	}
 	return true
@@ -172,10 +174,10 @@ func (s *Socket) goOn(marks uint32) (all bool) {
 // room that the poller speaks of it.
 func (s *Socket) watch() (all bool) {
 	now := s.lane.now
-	if n := unread(s.fd); n != s.full.unread {
+	if n := unread(int(s.fd)); n != s.full.unread {
 		s.full.unread, s.full.changed = n, now
 	}
-	if now-s.full.changed >= s.engine.options.WriteTimeout {
+	if now-s.full.changed >= s.lane.engine.options.WriteTimeout {
 		s.close(ErrStalled)
 		return false
 	}
@@ -188,7 +190,7 @@ func (s *Socket) due() time.Duration {
 	if s.full == nil {
 		return s.stream.Due()
 	}
-	timeout := s.engine.options.WriteTimeout
+	timeout := s.lane.engine.options.WriteTimeout
 	return min(s.full.changed+timeout, s.lane.now+max(timeout/4, wheelTurn))
 }
 
@@ -197,9 +199,9 @@ func (s *Socket) close(why error) {
 		why = ErrLeft // a write has seen it before the poller
 	}
 	s.closed = true
-	s.engine.poller.remove(s.key)
+	s.lane.engine.poller.remove(s.key)
 	s.drain()
-	_ = syscall.Close(s.fd)
+	_ = syscall.Close(int(s.fd))
 	stream := s.stream
 	s.full, s.stream, s.group = nil, nil, nil
 	s.lane.sockets.Add(-1)
