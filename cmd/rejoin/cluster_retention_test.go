@@ -127,6 +127,7 @@ func (r *retentionTest) read(who, from string, node int, stall <-chan struct{}) 
 	reader := &retentionReader{who: who, stall: stall, replayer: &replayer{tr: &trimming{c: r.cluster}, seen: r.checker.Follow(who, "hot")}}
 	connections := 0
 	reader.source = &eventSource{
+		narrow: stall != nil,
 		url: func() string {
 			if connections++; connections > 1 {
 				reader.seen.Resume(reader.seen.Cursor())

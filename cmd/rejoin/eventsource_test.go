@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strconv"
@@ -25,12 +26,13 @@ type rawBlock struct {
 // parses blocks, drops one that is cut short, keeps the last id and comes back
 // with it until it gets an answer other than 200.
 type eventSource struct {
-	url   func() string // asked for each connection
-	from  string        // the Last-Event-ID of the first one
-	token string
-	take  func(rawBlock) // called in order, from one goroutine
-	ended func(error)    // the same, unless it is nil: a stream has, nil if cleanly
-	pause time.Duration
+	url    func() string // asked for each connection
+	from   string        // the Last-Event-ID of the first one
+	token  string
+	narrow bool           // with room for little in the system's buffers
+	take   func(rawBlock) // called in order, from one goroutine
+	ended  func(error)    // the same, unless it is nil: a stream has, nil if cleanly
+	pause  time.Duration
 
 	mu       sync.Mutex
 	lastID   string
@@ -43,7 +45,11 @@ type eventSource struct {
 // run follows until ctx ends, or the server's answer ends it.
 func (s *eventSource) run(ctx context.Context) {
 	s.lastID = s.from
-	transport := &http.Transport{}
+	dialer := &net.Dialer{}
+	if s.narrow {
+		dialer.Control = narrow
+	}
+	transport := &http.Transport{DialContext: dialer.DialContext}
 	defer transport.CloseIdleConnections()
 	for ctx.Err() == nil && s.finished == 0 {
 		resp, err := s.connect(ctx, transport)

@@ -226,12 +226,7 @@ const (
 func tortureClient(kind int) *http.Client {
 	dialer := &net.Dialer{Timeout: 2 * time.Second}
 	if kind == clientNarrow {
-		dialer.Control = func(_, _ string, c syscall.RawConn) error {
-			var err error
-			return firstError(c.Control(func(fd uintptr) {
-				err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4096)
-			}), &err)
-		}
+		dialer.Control = narrow
 	}
 	return &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -241,6 +236,15 @@ func tortureClient(kind int) *http.Client {
 		ForceAttemptHTTP2: kind == clientHTTP2,
 		IdleConnTimeout:   10 * time.Second,
 	}}
+}
+
+// narrow is the Control of a dialer. Left to itself, a system may hold tens of
+// megabytes of what a client does not read.
+func narrow(_, _ string, c syscall.RawConn) error {
+	var err error
+	return firstError(c.Control(func(fd uintptr) {
+		err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4096)
+	}), &err)
 }
 
 func firstError(err error, second *error) error {
