@@ -50,23 +50,15 @@ func (s *Server) startEngine() {
 // has written anything yet.
 func (s *Server) take(w http.ResponseWriter, socket *engine.Socket, st *stream) {
 	st.chunk()
-	if err := s.handOver(w, socket, st); err != nil {
+	head := append(appendHead(nil, w.Header()), st.open()...)
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err == nil {
+		err = socket.Take(conn, head, st.group, st)
+	}
+	if err != nil {
 		st.Closed(err)
 		panic(http.ErrAbortHandler)
 	}
-}
-
-func (s *Server) handOver(w http.ResponseWriter, socket *engine.Socket, st *stream) error {
-	head := append(appendHead(nil, w.Header()), st.open()...)
-	conn, _, err := http.NewResponseController(w).Hijack()
-	if err != nil {
-		return err
-	}
-	_ = conn.SetWriteDeadline(time.Now().Add(s.options.WriteTimeout))
-	if _, err := conn.Write(head); err != nil {
-		return errors.Join(err, conn.Close())
-	}
-	return socket.Take(conn, st.group, st)
 }
 
 // appendHead appends the head of a response in chunks, as net/http would write it.

@@ -56,16 +56,19 @@ func (e *Engine) NewSocket() *Socket {
 	return &Socket{lane: e.lanes[int(n)%len(e.lanes)]}
 }
 
-// Take makes the socket carry the stream from here on, on conn, a TCP connection
-// that nobody uses any more, whatever comes of it. After an error, Closed of the
-// stream is not called.
-func (s *Socket) Take(conn net.Conn, group *feed.Group, stream Stream) error {
+// Take makes the socket carry the stream from here on, behind head, on conn, a TCP
+// connection that nobody uses any more, whatever comes of it. After an error,
+// Closed of the stream is not called.
+func (s *Socket) Take(conn net.Conn, head []byte, group *feed.Group, stream Stream) error {
 	defer conn.Close()
 	fd, err := duplicate(conn)
 	if err != nil {
 		return fmt.Errorf("take connection: %w", err)
 	}
 	s.fd, s.group, s.stream = int32(fd), group, stream
+	if len(head) > 0 {
+		s.full = &backlog{rest: head, head: true}
+	}
 	// From here on, the lane may look at it.
 	s.lane.sockets.Add(1)
 	if err := s.lane.engine.poller.add(s); err != nil {

@@ -31,4 +31,4 @@ func (*Socket) Lane() *feed.Lane { return nil }
 func (*Socket) Ready() {}
 
 // Take is not called.
-func (*Socket) Take(net.Conn, *feed.Group, Stream) error { return errors.ErrUnsupported }
+func (*Socket) Take(net.Conn, []byte, *feed.Group, Stream) error { return errors.ErrUnsupported }

@@ -71,7 +71,7 @@ func TestRingBatch(t *testing.T) {
 	full, unread := pair()
 	defer syscall.Close(unread)
 	for err := error(nil); err == nil; {
-		_, err = send(full, make([]byte, 1<<16))
+		_, err = send(full, make([]byte, 1<<16), 0)
 	}
 	kinds := []struct {
 		fd   int

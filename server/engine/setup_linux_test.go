@@ -59,6 +59,7 @@ func newWorld(t *testing.T, o Options) *world {
 // script is a stream that says what a test has it say.
 type script struct {
 	t      *testing.T
+	head   []byte // in front of it
 	group  *feed.Group
 	closed chan error
 
@@ -205,7 +206,7 @@ func (w *world) carry(socket *Socket, conn net.Conn, s *script, stream Stream) {
 		w.t.Fatal(err)
 	}
 	s.group = group
-	if err := socket.Take(conn, group, stream); err != nil {
+	if err := socket.Take(conn, s.head, group, stream); err != nil {
 		w.t.Fatal(err)
 	}
 }

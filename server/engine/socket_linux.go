@@ -36,10 +36,11 @@ const (
 	stopped                     // the engine is being closed
 )
 
-// backlog is what is left to write to a socket that is full. It is a part of the
-// log's own bytes.
+// backlog is what is left to write to a socket that is full, or new. It is mostly a
+// part of the log's own bytes.
 type backlog struct {
 	rest    []byte
+	head    bool          // nobody has tried yet, and what follows can go with it
 	last    error         // why the stream ends once rest is written
 	unread  int           // bytes that the kernel held …
 	changed time.Duration // … when that last became less
@@ -65,7 +66,7 @@ func (s *Socket) Ready() {
 		s.close(ErrStopped)
 		return
 	}
-	if s.full != nil && !s.goOn(marks) {
+	if s.full != nil && !s.full.head && !s.goOn(marks) {
 		return
 	}
 	s.pump()
@@ -76,8 +77,20 @@ func (s *Socket) Ready() {
 
 // pump writes what the stream has, until it has nothing or the socket is full.
 func (s *Socket) pump() {
+	var head []byte
+	if s.full != nil {
+		head, s.full = s.full.rest, nil
+	}
 	for {
 		piece, err := s.next()
+		if len(head) > 0 {
+			if len(piece) == 0 {
+				piece = head
+			} else if !s.writeHead(head, piece, err) {
+				return
+			}
+			head = nil
+		}
 		if len(piece) > 0 {
 			if err == nil && s.lane.ring != nil && !s.stream.More() {
 				s.lane.stage(s, piece) // it is likely all for now
@@ -100,6 +113,21 @@ func (s *Socket) pump() {
 	}
 }
 
+// writeHead writes the head so that it leaves together with the piece, which has
+// to be written next. If there is no room it keeps both, and reports that; last is
+// why the stream ends behind the piece.
+func (s *Socket) writeHead(head, piece []byte, last error) (all bool) {
+	n, err := send(int(s.fd), head, syscall.MSG_MORE)
+	switch {
+	case err != nil && err != syscall.EAGAIN:
+		s.close(err)
+	case n < len(head):
+		s.keep(append(head[n:], piece...))
+		s.full.last = last
+	}
+	return n == len(head)
+}
+
 // next asks the stream. What goes wrong in one must not take the others with it.
 func (s *Socket) next() (piece []byte, err error) {
 	defer func() {
@@ -112,7 +140,7 @@ func (s *Socket) next() (piece []byte, err error) {
 
 // write writes all of b, or else keeps the rest for later or closes the socket.
 func (s *Socket) write(b []byte) (all bool) {
-	n, err := send(int(s.fd), b)
+	n, err := send(int(s.fd), b, 0)
 	return s.wrote(b, n, err)
 }
 
@@ -150,7 +178,7 @@ func (s *Socket) goOn(marks uint32) (all bool) {
 		return s.watch()
 	}
 	s.marks.And(^writable)
-	n, err := send(int(s.fd), s.full.rest)
+	n, err := send(int(s.fd), s.full.rest, 0)
 	if err != nil && err != syscall.EAGAIN {
 		s.close(err)
 		return false
@@ -222,10 +250,10 @@ func (s *Socket) drain() {
 
 // send writes what the socket has room for. The call does not block, so the
 // runtime need not know of it.
-func send(fd int, b []byte) (n int, err error) {
+func send(fd int, b []byte, flags uintptr) (n int, err error) {
 	for {
 		r, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)),
-			syscall.MSG_DONTWAIT|syscall.MSG_NOSIGNAL, 0, 0)
+			syscall.MSG_DONTWAIT|syscall.MSG_NOSIGNAL|flags, 0, 0)
 		switch errno {
 		case 0:
 			return int(r), nil

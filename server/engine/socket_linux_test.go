@@ -43,6 +43,48 @@ func TestPartialWrites(t *testing.T) {
 	})
 }
 
+// TestHead: what is in front of a stream comes first and whole, also where the
+// socket has no room for it, and who does not read it is like any other client that
+// leaves, or that does not read.
+func TestHead(t *testing.T) {
+	overBoth(t, Options{WriteTimeout: 500 * time.Millisecond}, func(w *world) {
+		take := func(size int, quiet bool) (*script, *net.TCPConn) {
+			ours, client := w.dial(64 << 10)
+			s := newScript(w.t)
+			s.head = numbered(0, 0, size)
+			piece := numbered(0, size, 1000)
+			if quiet {
+				w.take(ours, s)
+				await(w.t, "the head has been tried", func() bool { return s.asked() > 0 })
+				s.say(io.EOF, piece)
+			} else {
+				s.pieces, s.end = [][]byte{piece}, io.EOF
+				w.take(ours, s)
+			}
+			return s, client
+		}
+		for _, size := range []int{0, 100, 1 << 20} {
+			for _, quiet := range []bool{false, true} {
+				s, client := take(size, quiet)
+				demand(w.t, fmt.Sprint("behind ", size, " bytes"), client, 0, size+1000)
+				if err := s.ended(); err != io.EOF {
+					w.t.Errorf("behind %d bytes: %v", size, err)
+				}
+			}
+		}
+		s, client := take(1<<20, false)
+		client.Close()
+		if err := s.ended(); err != ErrLeft {
+			w.t.Errorf("of a client that left: %v", err)
+		}
+		s, _ = take(1<<20, false)
+		if err := s.ended(); err != ErrStalled {
+			w.t.Errorf("of a client that reads nothing: %v", err)
+		}
+		await(w.t, "no subscription is left", func() bool { return w.hub.Stats().Subscribers == 0 })
+	})
+}
+
 // slowly is a client that now and then takes its time.
 type slowly struct{ io.Reader }
 
@@ -281,7 +323,7 @@ func TestCloseInEveryState(t *testing.T) {
 			}
 		}
 		socket := w.engine.NewSocket()
-		if err := socket.Take(late, nil, newScript(w.t)); !errors.Is(err, ErrStopped) {
+		if err := socket.Take(late, nil, nil, newScript(w.t)); !errors.Is(err, ErrStopped) {
 			w.t.Errorf("take: %v, want ErrStopped", err)
 		}
 		for _, c := range clients {
