@@ -67,6 +67,7 @@ type script struct {
 	pieces  [][]byte
 	end     error // behind the pieces
 	over    error
+	said    bool // the end, or over
 	nexts   int
 	written int
 	ends    int
@@ -86,13 +87,16 @@ func (s *script) say(err error, pieces ...[]byte) {
 func (s *script) Next(time.Duration) (piece []byte, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.nexts++
+	if s.nexts++; s.said {
+		s.t.Error("asked for more than it has")
+	}
 	if hook := s.hook; hook != nil {
 		s.hook = nil
 		hook()
 	}
 	switch {
 	case s.over != nil:
+		s.said = true
 		return nil, s.over
 	case len(s.pieces) > 0:
 		piece, s.pieces = s.pieces[0], s.pieces[1:]
@@ -100,6 +104,7 @@ func (s *script) Next(time.Duration) (piece []byte, err error) {
 	if len(s.pieces) == 0 {
 		err = s.end
 	}
+	s.said = err != nil
 	return piece, err
 }
 
