@@ -66,9 +66,7 @@ func (s *Socket) Take(conn net.Conn, head []byte, group *feed.Group, stream Stre
 		return fmt.Errorf("take connection: %w", err)
 	}
 	s.fd, s.group, s.stream = int32(fd), group, stream
-	if len(head) > 0 {
-		s.full = &backlog{rest: head, head: true}
-	}
+	s.full = &backlog{rest: head, head: true}
 	// From here on, the lane may look at it.
 	s.lane.sockets.Add(1)
 	if err := s.lane.engine.poller.add(s); err != nil {
