@@ -11,7 +11,7 @@ func (p *Publisher) prepare(b Batch) (*publish, error) {
 	if err := p.check(b); err != nil {
 		return nil, err
 	}
-	call := &publish{feed: b.Feed, batch: b, done: make(chan Result, 1)}
+	call := &publish{feed: b.Feed, batch: b, size: publishCost, done: make(chan Result, 1)}
 	call.batch.Drafts = make([]Draft, len(b.Drafts))
 	for i, d := range b.Drafts {
 		clean, err := d.clean(p.limit)
@@ -25,7 +25,7 @@ func (p *Publisher) prepare(b Batch) (*publish, error) {
 			return nil, err
 		}
 		call.batch.Drafts[i] = clean
-		call.size += len(clean.Data)
+		call.size += len(clean.Data) + draftCost
 	}
 	if b.Feed == "" {
 		call.feed = commonFeed(b.Drafts)

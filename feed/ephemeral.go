@@ -29,15 +29,22 @@ type ephemera struct {
 	at     time.Time // of the newest
 }
 
-func (e *ephemera) add(event Event, now time.Time, memory int) {
-	e.newest = append(e.newest, newSegment(0, []Event{event}))
-	e.bytes += cost(&event)
+// add takes in the segment of one event.
+func (e *ephemera) add(s *segment, c *cache, now time.Time) {
+	e.newest = append(e.newest, s)
+	e.bytes += s.bytes
 	e.said.Add(1)
 	e.at = now
-	n := 0
-	for len(e.newest)-n > ephemeraEvents || e.bytes > min(memory, ephemeraBytes) && len(e.newest)-n > 1 {
-		e.bytes -= e.newest[n].bytes
-		n++
+	for len(e.newest) > ephemeraEvents || e.bytes > ephemeraBytes && len(e.newest) > 1 {
+		e.discard(c, 1)
+	}
+}
+
+// discard lets go of the oldest n events.
+func (e *ephemera) discard(c *cache, n int) {
+	for _, s := range e.newest[:n] {
+		e.bytes -= s.bytes
+		c.remove(s)
 	}
 	e.newest = slices.Delete(e.newest, 0, n)
 }
@@ -51,12 +58,6 @@ func (e *ephemera) since(heard uint64) (d Delivery, now uint64, ok bool) {
 	}
 	s := e.newest[heard-kept]
 	return Delivery{Ephemeral: true, segment: s, seen: s.events}, heard + 1, true
-}
-
-func (e *ephemera) rest(then time.Time) {
-	if e.at.Before(then) {
-		e.newest, e.bytes = nil, 0
-	}
 }
 
 // hint returns the oldest ephemeral event that s has not been handed.
@@ -114,7 +115,7 @@ func (e *Event) ephemeral() bool {
 // isClosed says whether the feed is known to be closed. While the store does
 // not answer, none is.
 func (h *Hub) isClosed(ctx context.Context, feed string) bool {
-	if l, _ := h.lookup(feed); l != nil {
+	if l := h.lookup(feed); l != nil {
 		if b, _, ok := l.bounds(); ok {
 			return b.Closed
 		}
@@ -142,12 +143,13 @@ func (h *Hub) isClosed(ctx context.Context, feed string) bool {
 
 // ephemeral hands the event to the subscribers of this node.
 func (h *Hub) ephemeral(e Event) {
-	l, memory := h.lookup(e.Feed)
+	l := h.lookup(e.Feed)
 	if l == nil {
 		return
 	}
 	l.mu.Lock()
-	l.ephemera.add(e, time.Now(), memory/2)
+	e.Feed = l.feed
+	l.ephemera.add(l.begin(0, []Event{e}), l.cache, time.Now())
 	l.mu.Unlock()
 	h.settle(l, outcome{grew: true})
 }

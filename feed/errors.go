@@ -15,6 +15,9 @@ var (
 	// ErrUnavailable is for a store that cannot do its work now. Nothing was
 	// stored; the same call may succeed later.
 	ErrUnavailable = errors.New("store unavailable")
+	// ErrOverloaded is for a publish that found as many waiting as may. Nothing was
+	// stored; the same call may succeed later.
+	ErrOverloaded = errors.New("too many publishes are waiting")
 	// ErrUncertain is for an append whose commit may or may not have happened.
 	ErrUncertain = errors.New("outcome unknown")
 	// ErrBusy is for a feed that another transaction holds. Nothing was done. Of

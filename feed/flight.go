@@ -10,15 +10,18 @@ import (
 // call for it. What a call returned is handed out for a moment longer, so that
 // thousands that come back together need not be quite simultaneous.
 type flights[K comparable, V any] struct {
-	keep time.Duration // how long a result is handed out; 0: to those that waited for it
-	most int           // how many results are kept
+	keep  time.Duration // how long a result is handed out; 0: to those that waited for it
+	most  int           // how many results are kept
+	slots chan struct{} // of calls under way and their results, or nil for any number
+	count func(n int)   // counts slots that are taken, or given back
 
 	mu    sync.Mutex
 	calls map[K]*flight[V]
 	kept  int
 }
 
-// flight is one shared call. value and err may be read once done is closed.
+// flight is one shared call. value and err may be read once done is closed, with
+// result where there are slots.
 type flight[V any] struct {
 	done  chan struct{}
 	value V
@@ -27,6 +30,13 @@ type flight[V any] struct {
 	mu      sync.Mutex
 	landed  bool
 	waiters []func()
+
+	// Under the lock of the flights.
+	users int  // callers of join that have not left
+	kept  bool // it is handed out to others
+	ended bool // the call has
+	slot  bool // it has one
+	gone  bool // the value is
 }
 
 // then calls fn, which does not block, once the call has ended.
@@ -53,45 +63,110 @@ func (c *flight[V]) finish() {
 }
 
 // join returns the flight for key. If there is none, it begins one, which runs
-// fn on a goroutine that start begins.
+// fn on a goroutine that start begins. Where there are slots, the caller leaves it.
 func (f *flights[K, V]) join(key K, start func(func()), fn func() (V, error)) *flight[V] {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if c := f.calls[key]; c != nil {
+		c.users++
 		return c
 	}
 	if f.calls == nil {
 		f.calls = make(map[K]*flight[V])
 	}
-	c := &flight[V]{done: make(chan struct{})}
+	c := &flight[V]{done: make(chan struct{}), users: 1}
 	f.calls[key] = c
 	start(func() {
-		c.value, c.err = fn()
-		f.land(key, c)
+		if f.enter(key, c) {
+			c.value, c.err = fn()
+			f.land(key, c)
+		}
 		c.finish()
 	})
 	return c
 }
 
+// enter waits for a slot, and reports whether anybody still needs the result.
+func (f *flights[K, V]) enter(key K, c *flight[V]) bool {
+	if f.slots == nil {
+		return true
+	}
+	f.slots <- struct{}{}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if c.users == 0 {
+		c.gone = true
+		f.remove(key, c)
+		<-f.slots
+		return false
+	}
+	c.slot = true
+	f.count(1)
+	return true
+}
+
 func (f *flights[K, V]) land(key K, c *flight[V]) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.calls[key] != c {
-		return // forgotten
+	c.ended = true
+	c.kept = f.calls[key] == c && c.err == nil && f.keep > 0 && f.kept < f.most
+	if c.kept {
+		f.kept++
+	} else {
+		f.remove(key, c)
+		f.release(c)
 	}
-	if c.err != nil || f.keep == 0 || f.kept >= f.most {
-		delete(f.calls, key)
-		return
+	if c.kept || c.slot {
+		time.AfterFunc(f.keep, func() { f.expire(key, c) })
 	}
-	f.kept++
-	time.AfterFunc(f.keep, func() {
-		f.mu.Lock()
-		defer f.mu.Unlock()
+}
+
+// expire ends the time of a result, which may be of a moment that is long past.
+// Those that have not read it ask again.
+func (f *flights[K, V]) expire(key K, c *flight[V]) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if c.kept {
+		c.kept = false
 		f.kept--
-		if f.calls[key] == c {
-			delete(f.calls, key)
-		}
-	})
+	}
+	f.remove(key, c)
+	if c.users = 0; c.slot {
+		f.release(c)
+	}
+}
+
+func (f *flights[K, V]) remove(key K, c *flight[V]) {
+	if f.calls[key] == c {
+		delete(f.calls, key)
+	}
+}
+
+// release frees the slot of a result that nobody needs.
+func (f *flights[K, V]) release(c *flight[V]) {
+	if c.slot && !c.kept && (c.users == 0 || c.err != nil) {
+		var none V
+		c.value, c.gone, c.slot = none, c.err == nil, false
+		f.count(-1)
+		<-f.slots
+	}
+}
+
+// result returns what the call has returned; ok is false if it has to be made again.
+func (f *flights[K, V]) result(c *flight[V]) (value V, err error, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return c.value, c.err, !c.gone
+}
+
+// leave is called once by each caller of join, when it has the result or no longer
+// needs it.
+func (f *flights[K, V]) leave(c *flight[V]) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if c.users--; c.ended {
+		f.release(c)
+	}
 }
 
 // forget keeps what is or was called for these keys from those who join later.

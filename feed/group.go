@@ -186,6 +186,36 @@ func (g *Group) Poll() (index int, d Delivery, err error) {
 	return -1, Delivery{}, nil
 }
 
+// PollAt is Poll of the one subscription, for events that are stored and nothing
+// else: it is for a reader that has begun to write an event, took the rest back with
+// Unread and has to go on with it.
+func (g *Group) PollAt(index int) (d Delivery, ok bool, err error) {
+	if g.lane.hub.ctx.Err() != nil {
+		return Delivery{}, false, ErrStopped
+	}
+	s := &g.subs[index]
+	s.stirred.Store(false)
+	if d, ok, err = s.stored(); ok {
+		s.stirred.Store(true) // for whatever else there is
+	}
+	return d, ok, err
+}
+
+// Unread takes back what one of the subscriptions has handed out behind the cursor
+// c: it is handed out again. It is for a reader that cannot get rid of it now.
+func (g *Group) Unread(index int, c Cursor) {
+	g.subs[index].cursor = c
+	g.subs[index].stirred.Store(true)
+}
+
+// Abandon lets go of what the subscriptions hold beside their cursors: pages of the
+// store that were asked for, and are asked for again by the next Poll.
+func (g *Group) Abandon() {
+	for i := range g.subs {
+		g.subs[i].abandon()
+	}
+}
+
 // Stirred says whether Poll may have something.
 func (g *Group) Stirred() bool {
 	for i := range g.subs {

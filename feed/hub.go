@@ -17,8 +17,9 @@ type HubOptions struct {
 	// store; 0 means 1 second. It bounds how long an event can stay unnoticed
 	// that the bus has lost.
 	Verify time.Duration
-	// Memory bounds the bytes that the logs of all open feeds hold together,
-	// roughly; 0 means 128 MiB. A single feed holds no more than 2 MiB.
+	// Memory bounds the bytes that the node holds on behalf of clients, roughly:
+	// see [Hub.Memory]. 0 means DefaultMemory. A single feed's log holds no more
+	// than 2 MiB.
 	Memory int
 	// Logger gets what operators should see; nil means slog.Default.
 	Logger *slog.Logger
@@ -29,17 +30,23 @@ const (
 	// event: those that were cut come back to it within that time.
 	linger = 10 * time.Second
 
-	logMemory    = 2 << 20  // the most a single log holds
-	logMemoryMin = 64 << 10 // and what it may always hold
+	logMemory = 2 << 20 // the most a single log holds, where there is much memory
 
 	verifyBatch = 1000                  // feeds in one call of Store.Bounds
 	verifyMost  = 20_000                // feeds in one round; what is left has its turn in the next
 	verifyPause = 50 * time.Millisecond // between two rounds, at the least
 )
 
-// pageLimit is what one read from the store returns at most. A page is what a
-// slow subscriber holds in memory, so it stays small.
+// pageLimit is what one read from the store returns at most. A page stays small, as
+// many are held at one time.
 var pageLimit = Limit{Events: 512, Bytes: 64 << 10}
+
+// pageCost is what a page takes in memory, with what it is encoded as, roughly, and
+// pagesMost how many there are at one time, at most.
+const (
+	pageCost  = 256 << 10
+	pagesMost = 32
+)
 
 // Hub serves subscriptions on one node. It keeps a log of the newest events of
 // each feed that has subscribers here, and brings it up to date from three
@@ -50,7 +57,8 @@ type Hub struct {
 	store  Store
 	bus    Bus
 	verify time.Duration
-	memory int
+	memory *Memory
+	cache  *cache // of the logs
 	logger *slog.Logger
 
 	ctx    context.Context // of everything the hub does by itself
@@ -89,19 +97,27 @@ type page struct {
 
 // NewHub returns a hub that reads from store and listens to bus, and starts it.
 func NewHub(store Store, bus Bus, o HubOptions) *Hub {
+	memory := newMemory(cmp.Or(o.Memory, DefaultMemory))
 	h := &Hub{
 		store:  store,
 		bus:    bus,
 		verify: cmp.Or(o.Verify, time.Second),
-		memory: cmp.Or(o.Memory, 128<<20),
+		memory: memory,
+		cache:  newCache(memory),
 		logger: cmp.Or(o.Logger, slog.Default()),
 		logs:   make(map[string]*log),
 		missed: make(chan struct{}, 1),
 		doubts: doubts{more: make(chan struct{}, 1)},
-		pages:  flights[pageKey, page]{keep: time.Second, most: 16},
+	}
+	slots := min(max(int(memory.Limit(HoldReplays)/pageCost), 4), pagesMost)
+	h.pages = flights[pageKey, page]{
+		keep:  time.Second,
+		most:  slots / 2,
+		slots: make(chan struct{}, slots),
+		count: func(n int) { memory.hold(HoldReplays, n*pageCost) },
 	}
 	h.lane = h.NewLane()
-	h.signals = newSignals(bus, rand.Text())
+	h.signals = newSignals(bus, rand.Text(), memory)
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	h.work.Go(h.laneLoop)
 	h.work.Go(h.verifyLoop)
@@ -113,6 +129,10 @@ func NewHub(store Store, bus Bus, o HubOptions) *Hub {
 	}
 	return h
 }
+
+// Memory returns the budget of the node. The hub, its publishers, and whatever else
+// holds bytes on behalf of clients share it.
+func (h *Hub) Memory() *Memory { return h.memory }
 
 // Close ends all subscriptions and returns when everything that the hub
 // started has ended.
@@ -279,12 +299,17 @@ func (h *Hub) acquire(feed string) (*log, error) {
 	}
 	l := h.logs[feed]
 	if l == nil {
-		l = &log{feed: strings.Clone(feed)} // which may be a part of a request
-		h.logs[feed] = l
+		l = h.newLog(strings.Clone(feed)) // which may be a part of a request
+		h.logs[l.feed] = l
 	}
 	l.users++
 	h.work.Add(1)
 	return l, nil
+}
+
+func (h *Hub) newLog(feed string) *log {
+	h.memory.hold(HoldLogs, logCost+len(feed))
+	return &log{feed: feed, cache: h.cache}
 }
 
 func (h *Hub) release(l *log) {
@@ -295,11 +320,11 @@ func (h *Hub) release(l *log) {
 	}
 }
 
-// lookup returns the log of the feed, or nil, and what a log may hold now.
-func (h *Hub) lookup(feed string) (l *log, memory int) {
+// lookup returns the log of the feed, or nil.
+func (h *Hub) lookup(feed string) *log {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.logs[feed], min(logMemory, max(logMemoryMin, h.memory/max(1, len(h.logs))))
+	return h.logs[feed]
 }
 
 // settle sees to what a log's outcome asks for.
@@ -310,6 +335,7 @@ func (h *Hub) settle(l *log, o outcome) {
 	if o.hole {
 		h.start(func() { h.fill(l) })
 	}
+	h.cache.shrink()
 }
 
 // signal leaves one token in c, which has room for one.

@@ -68,7 +68,7 @@ func (h *Hub) Trim(ctx context.Context, feed string, before uint64) error {
 	}
 	h.signals.send(note{Kind: signalChanged, Feed: feed})
 	h.forget(feed)
-	if l, _ := h.lookup(feed); l != nil {
+	if l := h.lookup(feed); l != nil {
 		if _, err := h.readBounds(ctx, l); err != nil {
 			signal(h.missed)
 			return fmt.Errorf("see what the trim has left: %w", err)

@@ -1,6 +1,9 @@
 package feed
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
 
 // Reader reads a group that is on a [Lane].
 type Reader interface {
@@ -14,6 +17,13 @@ type Reader interface {
 // stepReaders is how many readers of one feed a step calls: those of other
 // feeds wait no longer than that for a feed that has very many.
 const stepReaders = 64
+
+// stepTime is about how long a step takes, and passTime how much of that the readers
+// of one feed do.
+const (
+	stepTime = 4 * time.Millisecond
+	passTime = time.Millisecond
+)
 
 // Lane is a place where the readers of many groups are called, one after the
 // other, by whoever calls Step. It takes the place of a goroutine for each: a
@@ -60,17 +70,18 @@ func (l *Lane) Step() (more bool) {
 	l.ready = l.ready[:0]
 	l.mu.Unlock()
 
-	going := l.passes[:0]
-	for _, a := range l.passes {
+	began := time.Now()
+	for n := len(l.passes); n > 0 && time.Since(began) < stepTime; n-- {
+		a := l.passes[0]
+		l.passes[0], l.passes = nil, l.passes[1:]
 		if l.pass(a) {
-			going = append(going, a)
+			l.passes = append(l.passes, a) // its next turn comes after those of the others
 		}
 	}
-	clear(l.passes[len(going):])
-	l.passes = going
 
-	n := min(len(l.queue), stepReaders)
-	for _, g := range l.queue[:n] {
+	n := 0
+	for began = time.Now(); n < min(len(l.queue), stepReaders) && time.Since(began) < passTime; n++ {
+		g := l.queue[n]
 		g.queued.Store(false)
 		g.reader.Ready()
 	}
@@ -97,12 +108,17 @@ func (l *Lane) pass(a *audience) (more bool) {
 	a.left -= n
 	a.log.subsMu.Unlock()
 
+	began := time.Now()
 	for i := n - 1; i >= 0; i-- {
 		s := l.chunk[i]
 		s.stirred.Store(true)
 		s.group.reader.Ready()
-		l.chunk[i] = nil
+		if i%8 == 0 && time.Since(began) >= passTime {
+			a.left += i // in the next turn
+			break
+		}
 	}
+	clear(l.chunk[:n])
 	a.passing = a.left > 0 || a.again
 	return a.passing
 }

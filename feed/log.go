@@ -15,7 +15,8 @@ const segmentBytes = 32 << 10
 // It takes an event only if it is the next one; when it hears of one beyond
 // that, the hub fills the hole from the store.
 type log struct {
-	feed string
+	feed  string
+	cache *cache // of all logs' segments
 
 	// users and idle belong to the hub's lock.
 	users int       // subscriptions, and calls of Subscribe
@@ -52,7 +53,7 @@ type outcome struct {
 
 // accept takes events of this feed, in any order, of which some may be old and
 // some too new.
-func (l *log) accept(events []Event, now time.Time, memory int) outcome {
+func (l *log) accept(events []Event, now time.Time) outcome {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	before := l.tail
@@ -65,37 +66,75 @@ func (l *log) accept(events []Event, now time.Time, memory int) outcome {
 	}
 	if l.tail != before {
 		l.grown = now
-		l.shed(memory)
+		l.shed()
 	}
 	return outcome{grew: l.tail != before, hole: l.hole(), taken: int(l.tail - before)}
 }
 
 func (l *log) add(e Event) {
+	e.Feed = l.feed // one copy of the name for all
 	newest := len(l.segments) - 1
 	if newest < 0 || l.segments[newest].bytes >= segmentBytes {
-		l.segments = append(l.segments, newSegment(l.tail, nil))
+		l.segments = append(l.segments, l.begin(l.tail, nil))
 		newest++
 	}
 	l.segments[newest].add(e)
+	l.cache.memory.hold(HoldLogs, cost(&e))
 	l.tail++
 }
 
-// shed gives up the oldest segments until the log holds at most memory bytes,
-// or one segment. Subscribers that were still reading there go to the store.
-func (l *log) shed(memory int) {
+// begin returns a segment of the log.
+func (l *log) begin(after Cursor, events []Event) *segment {
+	s := newSegment(after, events)
+	s.log = l
+	l.cache.add(s)
+	return s
+}
+
+// shed drops the oldest segments until the log holds no more than a single one may,
+// or has one segment. Subscribers that were still reading there go to the store.
+func (l *log) shed() {
 	held := 0
 	for _, s := range l.segments {
 		held += s.memory()
 	}
 	n := 0
-	for n < len(l.segments)-1 && held > memory {
+	for n < len(l.segments)-1 && held > l.cache.perLog {
 		held -= l.segments[n].memory()
 		n++
 	}
-	if n > 0 {
-		l.base = l.segments[n].after
-		l.segments = slices.Delete(l.segments, 0, n)
+	l.discard(n)
+}
+
+// discard lets go of the oldest n segments.
+func (l *log) discard(n int) {
+	for _, s := range l.segments[:n] {
+		l.base = s.end()
+		l.cache.remove(s)
 	}
+	l.segments = slices.Delete(l.segments, 0, n)
+}
+
+// drop lets go of a segment of which the cache says that it is the log's oldest, of
+// its kind, to make room for others.
+func (l *log) drop(s *segment) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case len(l.segments) > 0 && l.segments[0] == s:
+		l.discard(1)
+	case len(l.ephemera.newest) > 0 && l.ephemera.newest[0] == s:
+		l.ephemera.discard(l.cache, 1)
+	}
+}
+
+// empty lets go of everything that the log holds: nobody needs it any more.
+func (l *log) empty() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.discard(len(l.segments))
+	l.ephemera.discard(l.cache, len(l.ephemera.newest))
+	l.cache.memory.Give(HoldLogs, logCost+len(l.feed))
 }
 
 // hear takes a hint that the feed has reached the id last. It loads nothing:
@@ -159,21 +198,17 @@ func (l *log) close(b Bounds) bool {
 func (l *log) restart(b Bounds) {
 	l.first = b.First
 	l.known = max(l.known, b.Last)
+	l.discard(len(l.segments))
 	l.base, l.tail = Cursor(b.Last), Cursor(b.Last)
-	l.segments = nil
 }
 
 // forget gives up the segments that end before the oldest kept event.
 func (l *log) forget(oldest Cursor) {
-	for len(l.segments) > 0 {
-		s := l.segments[0]
-		end := s.after + Cursor(len(s.events))
-		if end > oldest {
-			return
-		}
-		l.segments = slices.Delete(l.segments, 0, 1)
-		l.base = end
+	n := 0
+	for n < len(l.segments) && l.segments[n].end() <= oldest {
+		n++
 	}
+	l.discard(n)
 }
 
 // rest empties a log that nothing was added to since then. What is quiet
@@ -181,10 +216,11 @@ func (l *log) forget(oldest Cursor) {
 func (l *log) rest(then time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.ephemera.rest(then)
-	if len(l.segments) > 0 && l.grown.Before(then) {
-		l.base = l.tail
-		l.segments = nil
+	if l.ephemera.at.Before(then) {
+		l.ephemera.discard(l.cache, len(l.ephemera.newest))
+	}
+	if l.grown.Before(then) {
+		l.discard(len(l.segments))
 	}
 }
 
@@ -205,7 +241,7 @@ func (l *log) wanted() want {
 // fill takes the page that was read for w. It reports whether subscribers have
 // to look, and whether the log has now reached all that is known to exist; then
 // it is no longer filling.
-func (l *log) fill(w want, p Page, now time.Time, memory int) (grew, done bool) {
+func (l *log) fill(w want, p Page, now time.Time) (grew, done bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if w.restarts != l.restarts {
@@ -217,8 +253,8 @@ func (l *log) fill(w want, p Page, now time.Time, memory int) (grew, done bool) 
 	l.first = max(l.first, p.First)
 	if uint64(l.tail)+1 < p.First {
 		// Trimmed past the end of the log: nothing here is kept any more.
+		l.discard(len(l.segments))
 		l.base, l.tail = Cursor(p.First-1), Cursor(p.First-1)
-		l.segments = nil
 	}
 	for i := range p.Events {
 		if p.Events[i].ID == uint64(l.tail)+1 {
@@ -234,7 +270,7 @@ func (l *log) fill(w want, p Page, now time.Time, memory int) (grew, done bool) 
 	lowered := l.known < w.known
 	if l.tail != before {
 		l.grown = now
-		l.shed(memory)
+		l.shed()
 	}
 	l.filling = l.known > uint64(l.tail)
 	return l.tail != before || lowered, !l.filling

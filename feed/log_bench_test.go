@@ -17,7 +17,7 @@ func BenchmarkLogAppendEncode(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		event[0].ID++
-		l.accept(event, now, logMemory)
+		l.accept(event, now)
 		d, _ := l.after(Cursor(event[0].ID - 1))
 		d.Encoded(enc)
 	}

@@ -54,7 +54,7 @@ func TestLogClosed(t *testing.T) {
 		}, map[Cursor]view{9: viewBehind, 10: viewEvents, 11: viewEnd, 12: viewAhead}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			l := &log{feed: "a"}
+			l := newTestLog()
 			c.tell(l)
 			for cursor, want := range c.want {
 				if _, v := l.after(cursor); v != want {
@@ -112,7 +112,7 @@ func TestLogTrim(t *testing.T) {
 	}
 	// Trimmed past the end, and filled by a page that was read before.
 	l.learn(Bounds{First: 31, Last: 40}, proven{tail: 20})
-	l.fill(l.wanted(), Page{Bounds: Bounds{First: 1, Last: 40}, Events: stretch("a", 21, 40)}, time.Now(), logMemory)
+	l.fill(l.wanted(), Page{Bounds: Bounds{First: 1, Last: 40}, Events: stretch("a", 21, 40)}, time.Now())
 	sound(t, l)
 	if d, v := l.after(20); v != viewTrimmed || d.Gap.Resumes != 31 {
 		t.Errorf("after 20: view %d, %v", v, ids(d))

@@ -9,14 +9,14 @@ import (
 // When there turns out to be nothing, they have to look again: they may be
 // ahead of a store that was rolled back.
 func TestFillWakesWhenThereIsNothing(t *testing.T) {
-	l := &log{feed: "a"}
+	l := newTestLog()
 	l.learn(Bounds{First: 1, Last: 5}, proven{})
 	l.learn(Bounds{First: 1, Last: 8}, proven{})
 	if _, v := l.after(7); v != viewEnd {
 		t.Fatalf("a cursor that is known to exist has the view %d", v)
 	}
 	w := l.wanted()
-	wake, done := l.fill(w, Page{Bounds: Bounds{First: 1, Last: 5}}, time.Now(), logMemory)
+	wake, done := l.fill(w, Page{Bounds: Bounds{First: 1, Last: 5}}, time.Now())
 	if !wake || !done {
 		t.Errorf("wake %t, done %t, want both", wake, done)
 	}
@@ -27,14 +27,14 @@ func TestFillWakesWhenThereIsNothing(t *testing.T) {
 
 // A page that was read before the log started again is of another store.
 func TestFillRefusesAPageFromBeforeARestart(t *testing.T) {
-	l := &log{feed: "a"}
+	l := newTestLog()
 	l.learn(Bounds{First: 1, Last: 50}, proven{})
 	l.learn(Bounds{First: 1, Last: 60}, proven{})
 	w := l.wanted()
 	old := Page{Bounds: Bounds{First: 1, Last: 60}, Events: stretch("a", 51, 60)}
 	l.learn(Bounds{First: 1, Last: 45}, proven{tail: 50})
-	l.accept(stretch("a", 46, 50), time.Now(), logMemory)
-	l.fill(w, old, time.Now(), logMemory)
+	l.accept(stretch("a", 46, 50), time.Now())
+	l.fill(w, old, time.Now())
 	if p, _ := l.proven(); p.tail != 50 {
 		t.Errorf("the log ends with %d, want 50", p.tail)
 	}

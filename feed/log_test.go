@@ -7,14 +7,16 @@ import (
 	"time"
 )
 
+func newTestLog() *log { return &log{feed: "a", cache: newCache(newMemory(DefaultMemory))} }
+
 // loaded returns a log of a feed with these bounds.
 func loaded(first, last uint64) *log {
-	l := &log{feed: "a"}
+	l := newTestLog()
 	l.learn(Bounds{First: first, Last: last}, proven{})
 	return l
 }
 
-func (l *log) take(events ...Event) outcome { return l.accept(events, time.Now(), logMemory) }
+func (l *log) take(events ...Event) outcome { return l.accept(events, time.Now()) }
 
 func ids(d Delivery) (ids []uint64) {
 	for _, e := range d.Events() {
@@ -85,7 +87,7 @@ func TestLogAccept(t *testing.T) {
 
 // What arrives before the log is loaded is remembered as a hole.
 func TestLogAcceptBeforeItIsLoaded(t *testing.T) {
-	l := &log{feed: "a"}
+	l := newTestLog()
 	if got := l.take(stretch("a", 4, 5)...); got != (outcome{}) {
 		t.Errorf("got %+v from a log that is not loaded", got)
 	}
@@ -96,7 +98,7 @@ func TestLogAcceptBeforeItIsLoaded(t *testing.T) {
 		t.Errorf("got %+v, want a hole up to 5", got)
 	}
 	w := l.wanted()
-	if grew, done := l.fill(w, Page{Bounds: Bounds{First: 1, Last: 5}, Events: stretch("a", 4, 5)}, time.Now(), logMemory); !grew || !done || l.tail != 5 {
+	if grew, done := l.fill(w, Page{Bounds: Bounds{First: 1, Last: 5}, Events: stretch("a", 4, 5)}, time.Now()); !grew || !done || l.tail != 5 {
 		t.Errorf("grew %t, done %t, tail %d", grew, done, l.tail)
 	}
 	sound(t, l)
@@ -131,8 +133,9 @@ func TestLogAfter(t *testing.T) {
 func TestLogShed(t *testing.T) {
 	l := loaded(1, 0)
 	const memory = 128 << 10
+	l.cache.perLog = memory
 	for id := uint64(1); id <= 200; id++ {
-		l.accept([]Event{{Feed: "a", ID: id, Data: strings.Repeat("x", 5000)}}, time.Now(), memory)
+		l.accept([]Event{{Feed: "a", ID: id, Data: strings.Repeat("x", 5000)}}, time.Now())
 		sound(t, l)
 		if got := held(l); got > memory+segmentBytes {
 			t.Fatalf("the log holds %d bytes", got)
@@ -154,8 +157,8 @@ func TestLogShed(t *testing.T) {
 		t.Errorf("the log hands out %v", got)
 	}
 	// One event larger than all memory is kept: somebody may want it.
-	l.accept([]Event{{Feed: "a", ID: 201, Data: strings.Repeat("x", 2*memory)}}, time.Now(), memory)
-	l.accept([]Event{{Feed: "a", ID: 202}}, time.Now(), memory)
+	l.accept([]Event{{Feed: "a", ID: 201, Data: strings.Repeat("x", 2*memory)}}, time.Now())
+	l.accept([]Event{{Feed: "a", ID: 202}}, time.Now())
 	sound(t, l)
 	if d, v := l.after(201); v != viewEvents || len(ids(d)) != 1 {
 		t.Errorf("the newest event has the view %d", v)
@@ -177,9 +180,10 @@ func held(l *log) (n int) {
 func TestLogShedsWhatIsEncoded(t *testing.T) {
 	l := loaded(1, 0)
 	const memory = 512 << 10
+	l.cache.perLog = memory
 	most := 0
 	for id := uint64(1); id <= 1000; id++ {
-		l.accept([]Event{{Feed: "a", ID: id, Data: strings.Repeat("x", 3000)}}, time.Now(), memory)
+		l.accept([]Event{{Feed: "a", ID: id, Data: strings.Repeat("x", 3000)}}, time.Now())
 		most = max(most, held(l))
 		d, _ := l.after(Cursor(id - 1))
 		for form := range byte(encodings) {
@@ -219,7 +223,7 @@ func TestLogForget(t *testing.T) {
 func TestLogRest(t *testing.T) {
 	l := loaded(1, 0)
 	then := time.Now()
-	l.accept(stretch("a", 1, 5), then, logMemory)
+	l.accept(stretch("a", 1, 5), then)
 	l.rest(then)
 	if l.base != 0 {
 		t.Error("a log rests that has just grown")
@@ -259,7 +263,7 @@ func TestLogFill(t *testing.T) {
 			if !l.hear(c.told).hole {
 				t.Fatal("no hole")
 			}
-			grew, done := l.fill(l.wanted(), c.page, time.Now(), logMemory)
+			grew, done := l.fill(l.wanted(), c.page, time.Now())
 			if grew != c.grew || done != c.done || l.tail != c.tail || l.known != c.known || l.filling == done {
 				t.Errorf("grew %t, done %t, tail %d, known %d, filling %t", grew, done, l.tail, l.known, l.filling)
 			}
@@ -274,12 +278,12 @@ func TestLogFillWhileItGrows(t *testing.T) {
 	l.hear(12)
 	w := l.wanted()
 	l.take(stretch("a", 14, 14)...)
-	if _, done := l.fill(w, Page{Bounds: Bounds{First: 1, Last: 10}, Events: nil}, time.Now(), logMemory); done || l.known != 14 {
+	if _, done := l.fill(w, Page{Bounds: Bounds{First: 1, Last: 10}, Events: nil}, time.Now()); done || l.known != 14 {
 		t.Errorf("done %t, known %d, want 14 to be filled", done, l.known)
 	}
 	w = l.wanted()
 	l.take(stretch("a", 11, 13)...)
-	grew, done := l.fill(w, Page{Bounds: Bounds{First: 1, Last: 14}, Events: stretch("a", 11, 14)}, time.Now(), logMemory)
+	grew, done := l.fill(w, Page{Bounds: Bounds{First: 1, Last: 14}, Events: stretch("a", 11, 14)}, time.Now())
 	if !grew || !done || l.tail != 14 {
 		t.Errorf("grew %t, done %t, tail %d", grew, done, l.tail)
 	}
@@ -312,7 +316,7 @@ func TestLogLearn(t *testing.T) {
 
 // What the log was only told is not in the bounds that it hands out.
 func TestLogBounds(t *testing.T) {
-	l := &log{feed: "a"}
+	l := newTestLog()
 	if _, _, ok := l.bounds(); ok {
 		t.Error("a log that is not loaded has bounds")
 	}

@@ -71,7 +71,7 @@ type doubts struct {
 // lookAgain has a log compared with the store, if the feed is followed here.
 func (h *Hub) lookAgain(feed string) {
 	h.forget(feed)
-	l, _ := h.lookup(feed)
+	l := h.lookup(feed)
 	if l == nil {
 		return
 	}
@@ -124,7 +124,7 @@ func (h *Hub) Subscribers(ctx context.Context, feed string) int {
 }
 
 func (h *Hub) subscribersHere(feed string) int {
-	l, _ := h.lookup(feed)
+	l := h.lookup(feed)
 	if l == nil {
 		return 0
 	}

@@ -72,7 +72,7 @@ func startNodes(t *testing.T, n int) []*rig {
 	for i := range rigs {
 		r := &rig{t: t, store: store, calls: make(map[feedtest.Point]int), wire: &wire{Bus: bus}}
 		gated := store.Through(r.notice)
-		r.hub = feed.NewHub(gated, r.wire, feed.HubOptions{Logger: quiet, Verify: time.Hour, Memory: 1})
+		r.hub = feed.NewHub(gated, r.wire, feed.HubOptions{Logger: quiet, Verify: time.Hour, Memory: 1 << 20})
 		r.pub = feed.NewPublisher(gated, r.hub, r.wire, feed.PublisherOptions{Logger: quiet})
 		t.Cleanup(func() {
 			r.pass()

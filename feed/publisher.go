@@ -36,6 +36,21 @@ const (
 	// later is to be told at once that nothing can be stored.
 	commitPatience = 500 * time.Millisecond
 
+	// How many commits may be in flight while the store stands still: one that is
+	// of use, and the others to find out when the store works again.
+	commitsMost = 8
+
+	// How long a publish waits for a commit to take it, and how much longer for the
+	// end of that commit.
+	publishPatience = 10 * time.Second
+	commitGrace     = time.Second
+
+	// How many publishes may wait, and what each takes in memory beside its data,
+	// roughly.
+	publishesMost = 10_000
+	publishCost   = 512
+	draftCost     = 128
+
 	// How long a commit waits for publishers to come back, at most: a few times
 	// the way through a local network.
 	gatherPatience = 2 * time.Millisecond
@@ -60,6 +75,7 @@ type Publisher struct {
 
 	mu     sync.Mutex
 	closed bool
+	calls  int // that have no result yet
 	queue  queue
 	enough int               // how many calls in queue are worth saying more
 	more   chan struct{}     // says that queue has enough, or closed is set
@@ -74,7 +90,10 @@ type Publisher struct {
 func (p *Publisher) Published() uint64 { return p.published.Load() }
 
 // queue holds calls of Publish that no commit has taken yet.
-type queue []*publish
+type queue struct {
+	calls   []*publish
+	commits int // goroutines that commit what was in it
+}
 
 // publish is one call of Publish on its way through a commit.
 type publish struct {
@@ -94,12 +113,13 @@ func NewPublisher(store Store, hub *Hub, bus Bus, o PublisherOptions) *Publisher
 		observe:   o.Observe,
 		more:      make(chan struct{}, 1),
 		aside:     make(map[string]*queue),
-		teller:    newTeller(bus, cmp.Or(o.Logger, slog.Default())),
+		teller:    newTeller(bus, hub.memory, cmp.Or(o.Logger, slog.Default())),
 	}
 	if p.observe == nil {
 		p.observe = func(time.Duration, int) {}
 	}
-	p.commits.Go(p.commitLoop)
+	p.queue.commits = 1
+	p.commits.Go(func() { p.commitLoop(false) })
 	p.work.Go(p.teller.loop)
 	return p
 }
@@ -132,9 +152,10 @@ func (p *Publisher) Publish(ctx context.Context, drafts ...Draft) ([]Event, erro
 // ErrInvalid, or ErrTooLarge; errors about one of several drafts are a
 // [*DraftError]. ErrClosed, ErrKeyReused and a [*LastError] refuse what Batch
 // says. ErrStopped and ErrUnavailable mean that nothing was stored, ErrUncertain
-// that nobody knows. When ctx ends before the batch is part of a commit, it is
-// withdrawn and ctx's error is returned; once it is, PublishBatch waits for the
-// outcome.
+// that nobody knows. ErrOverloaded means that as many publishes wait as may. When
+// ctx ends before the batch is part of a commit, it is withdrawn and ctx's error is
+// returned; once it is, PublishBatch waits for the outcome. It returns within 11
+// seconds, whatever the store does.
 func (p *Publisher) PublishBatch(ctx context.Context, b Batch) (Result, error) {
 	call, err := p.prepare(b)
 	if err != nil {
@@ -143,16 +164,26 @@ func (p *Publisher) PublishBatch(ctx context.Context, b Batch) (Result, error) {
 	if err := p.enqueue(call); err != nil {
 		return Result{}, err
 	}
+	patience := time.NewTimer(publishPatience)
+	defer patience.Stop()
 	select {
 	case r := <-call.done:
 		return r, r.Err
 	case <-ctx.Done():
+		err = ctx.Err()
+	case <-patience.C:
+		err = fmt.Errorf("publish: %w: no commit has taken it within %v", ErrUnavailable, publishPatience)
+		patience.Reset(commitGrace)
 	}
 	if p.withdraw(call) {
-		return Result{}, ctx.Err()
+		return Result{}, err
 	}
-	r := <-call.done
-	return r, r.Err
+	select {
+	case r := <-call.done:
+		return r, r.Err
+	case <-patience.C:
+		return Result{}, fmt.Errorf("publish: %w: its commit has not ended within %v", ErrUncertain, publishPatience)
+	}
 }
 
 func (p *Publisher) enqueue(call *publish) error {
@@ -161,15 +192,33 @@ func (p *Publisher) enqueue(call *publish) error {
 	if p.closed {
 		return fmt.Errorf("publish: %w", ErrStopped)
 	}
+	if p.calls >= publishesMost || !p.hub.memory.Take(HoldPublishes, call.size) {
+		return fmt.Errorf("publish: %w", ErrOverloaded)
+	}
+	p.calls++
 	if held := p.aside[call.feed]; held != nil {
-		*held = append(*held, call)
+		held.calls = append(held.calls, call)
 		return nil
 	}
-	p.queue = append(p.queue, call)
-	if len(p.queue) >= p.enough {
+	p.queue.calls = append(p.queue.calls, call)
+	if len(p.queue.calls) >= p.enough {
 		signal(p.more)
 	}
 	return nil
+}
+
+// forget no longer counts a call. The caller holds mu.
+func (p *Publisher) forget(call *publish) {
+	p.calls--
+	p.hub.memory.Give(HoldPublishes, call.size)
+}
+
+// finish gives a call its result.
+func (p *Publisher) finish(call *publish, r Result) {
+	p.mu.Lock()
+	p.forget(call)
+	p.mu.Unlock()
+	call.done <- r
 }
 
 // withdraw takes back a call that no commit has taken yet.
@@ -177,33 +226,37 @@ func (p *Publisher) withdraw(call *publish) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	held := p.aside[call.feed]
-	return p.queue.remove(call) || held != nil && held.remove(call)
+	if !p.queue.remove(call) && (held == nil || !held.remove(call)) {
+		return false
+	}
+	p.forget(call)
+	return true
 }
 
 func (q *queue) remove(call *publish) bool {
-	i := slices.Index(*q, call)
+	i := slices.Index(q.calls, call)
 	if i >= 0 {
-		*q = slices.Delete(*q, i, i+1)
+		q.calls = slices.Delete(q.calls, i, i+1)
 	}
 	return i >= 0
 }
 
 // commitLoop commits what is queued until the publisher is closed, or until
-// another goroutine has taken over.
-func (p *Publisher) commitLoop() {
+// another goroutine has taken over. A probe begins with one call.
+func (p *Publisher) commitLoop(probe bool) {
 	var answered int       // calls in the last commit
 	var took time.Duration // by the last commit
 	for {
 		p.gather(answered, min(took, gatherPatience))
 		p.mu.Lock()
-		calls, closed := p.queue.take(), p.closed
+		calls, closed := p.queue.take(probe), p.closed
 		p.mu.Unlock()
 		if len(calls) > 0 {
 			began := time.Now()
-			if p.commitOrYield(calls, true, func() { p.commits.Go(p.commitLoop) }) {
+			if p.commitOrYield(&p.queue, calls, true, func() { p.commits.Go(func() { p.commitLoop(true) }) }) {
 				return
 			}
-			answered, took = len(calls), time.Since(began)
+			answered, took, probe = len(calls), time.Since(began), false
 			continue
 		}
 		if closed {
@@ -225,7 +278,7 @@ func (p *Publisher) gather(answered int, patience time.Duration) {
 		return
 	}
 	p.mu.Lock()
-	waiting := len(p.queue)
+	waiting := len(p.queue.calls)
 	if p.closed || 3*waiting > answered {
 		p.mu.Unlock()
 		return
@@ -247,32 +300,46 @@ func (p *Publisher) gather(answered int, patience time.Duration) {
 	p.mu.Unlock()
 }
 
-// commitOrYield commits. If that takes long, it has next start who goes on with
-// what is queued, and reports that.
-func (p *Publisher) commitOrYield(calls []*publish, noWait bool, next func()) (yielded bool) {
+// commitOrYield commits calls of the queue. If that takes long, it has next start a
+// goroutine that goes on with what is queued, and reports that. That one begins with a
+// single call: while the store stands still, whatever is in a commit cannot be
+// withdrawn.
+func (p *Publisher) commitOrYield(q *queue, calls []*publish, noWait bool, next func()) (yielded bool) {
 	started := make(chan struct{})
 	relief := time.AfterFunc(commitPatience, func() {
-		next()
-		close(started)
+		defer close(started)
+		p.mu.Lock()
+		if yielded = q.commits < commitsMost; yielded {
+			q.commits++
+		}
+		p.mu.Unlock()
+		if yielded {
+			next()
+		}
 	})
 	p.commit(calls, noWait)
 	if relief.Stop() {
 		return false
 	}
 	<-started // so that Close, which waits for either, waits for both
-	return true
+	if yielded {
+		p.mu.Lock()
+		q.commits--
+		p.mu.Unlock()
+	}
+	return yielded
 }
 
-// take returns the calls for the next commit.
-func (q *queue) take() []*publish {
+// take returns the calls for the next commit. A probe takes one.
+func (q *queue) take(probe bool) []*publish {
 	n, events, size := 0, 0, 0
-	for n < len(*q) && (n == 0 || events < commitEvents && size < commitBytes) {
-		events += max(1, len((*q)[n].batch.Drafts)) // one that only closes a feed is work, too
-		size += (*q)[n].size
+	for n < len(q.calls) && (n == 0 || !probe && events < commitEvents && size < commitBytes) {
+		events += max(1, len(q.calls[n].batch.Drafts)) // one that only closes a feed is work, too
+		size += q.calls[n].size
 		n++
 	}
-	calls := (*q)[:n:n]
-	*q = append(make(queue, 0, n), (*q)[n:]...)
+	calls := q.calls[:n:n]
+	q.calls = append(make([]*publish, 0, n), q.calls[n:]...)
 	return calls
 }
 
@@ -288,30 +355,31 @@ func (p *Publisher) setAside(call *publish) {
 		return
 	}
 	if held := p.aside[call.feed]; held != nil {
-		*held = append(*held, call)
+		held.calls = append(held.calls, call)
 		return
 	}
-	held := &queue{call}
+	held := &queue{calls: []*publish{call}, commits: 1}
 	p.aside[call.feed] = held
-	p.waits.Go(func() { p.commitAside(call.feed, held) })
+	p.waits.Go(func() { p.commitAside(call.feed, held, false) })
 }
 
 // commitAside commits what is aside for a feed until nothing is left, or until
-// another goroutine has taken over.
-func (p *Publisher) commitAside(feed string, held *queue) {
+// another goroutine has taken over. A probe begins with one call.
+func (p *Publisher) commitAside(feed string, held *queue, probe bool) {
 	for {
 		p.mu.Lock()
-		calls := held.take()
-		if len(calls) == 0 {
+		calls := held.take(probe)
+		if len(calls) == 0 && p.aside[feed] == held {
 			delete(p.aside, feed)
 		}
 		p.mu.Unlock()
 		if len(calls) == 0 {
 			return
 		}
-		if p.commitOrYield(calls, false, func() { p.waits.Go(func() { p.commitAside(feed, held) }) }) {
+		if p.commitOrYield(held, calls, false, func() { p.waits.Go(func() { p.commitAside(feed, held, true) }) }) {
 			return
 		}
+		probe = false
 	}
 }
 
@@ -333,7 +401,7 @@ func (p *Publisher) commit(calls []*publish, noWait bool) {
 	p.hub.noteStore(err)
 	if err != nil {
 		for _, c := range calls {
-			c.done <- Result{Err: fmt.Errorf("publish: %w", err)}
+			p.finish(c, Result{Err: fmt.Errorf("publish: %w", err)})
 		}
 		if errors.Is(err, ErrUncertain) {
 			signal(p.hub.missed) // the hub finds out what was stored
@@ -370,6 +438,6 @@ func (p *Publisher) answer(calls []*publish, results []Result, noWait bool) {
 		if c.batch.Close && results[i].Err == nil {
 			p.hub.changed(c.batch.Feed)
 		}
-		c.done <- results[i]
+		p.finish(c, results[i])
 	}
 }

@@ -21,8 +21,8 @@ func (h *Hub) accept(events []Event) (taken int) {
 		for n < len(events) && events[n].Feed == events[0].Feed {
 			n++
 		}
-		if l, memory := h.lookup(events[0].Feed); l != nil {
-			o := l.accept(events[:n], now, memory)
+		if l := h.lookup(events[0].Feed); l != nil {
+			o := l.accept(events[:n], now)
 			h.settle(l, o)
 			taken += o.taken
 		}
@@ -42,7 +42,7 @@ func (h *Hub) hear(events []Event) {
 type receiver struct{ *Hub }
 
 func (r receiver) Cursor(feed string) (Cursor, bool) {
-	l, _ := r.lookup(feed)
+	l := r.lookup(feed)
 	if l == nil {
 		return 0, false
 	}
@@ -53,7 +53,7 @@ func (r receiver) Cursor(feed string) (Cursor, bool) {
 func (r receiver) Receive(events []Event) { r.counts.fromBus.Add(uint64(r.accept(events))) }
 
 func (r receiver) Grew(feed string, last uint64) {
-	if l, _ := r.lookup(feed); l != nil {
+	if l := r.lookup(feed); l != nil {
 		r.settle(l, l.hear(last))
 	}
 }
@@ -77,8 +77,7 @@ func (h *Hub) tailLoop() {
 func (h *Hub) fill(l *log) {
 	wait := backoff{}
 	for h.ctx.Err() == nil {
-		current, memory := h.lookup(l.feed)
-		if current != l {
+		if h.lookup(l.feed) != l {
 			return
 		}
 		w := l.wanted()
@@ -92,7 +91,7 @@ func (h *Hub) fill(l *log) {
 			continue
 		}
 		wait = backoff{}
-		grew, done := l.fill(w, p, time.Now(), memory)
+		grew, done := l.fill(w, p, time.Now())
 		h.settle(l, outcome{grew: grew})
 		if grew {
 			h.counts.repairs.Add(1)
@@ -152,6 +151,7 @@ func (h *Hub) sweep(now time.Time) []*log {
 	for name, l := range h.logs {
 		if l.users == 0 && now.Sub(l.idle) >= linger {
 			delete(h.logs, name)
+			l.empty()
 			continue
 		}
 		l.rest(now.Add(-linger))

@@ -17,7 +17,7 @@ import (
 func TestReplayWhileTrimming(t *testing.T) {
 	const last, readers = 4000, 20
 	store, bus := feedtest.NewStore(), &quietBus{}
-	hub := feed.NewHub(store, bus, feed.HubOptions{Memory: 1, Logger: quiet})
+	hub := feed.NewHub(store, bus, feed.HubOptions{Memory: 8 << 20, Logger: quiet})
 	defer hub.Close()
 	pub := feed.NewPublisher(store, hub, bus, feed.PublisherOptions{Logger: quiet})
 	defer pub.Close()

@@ -20,18 +20,23 @@ type segment struct {
 	events []Event
 	bytes  int // what the events cost; like events, under the lock of the log
 
+	log          *log     // nil for a page
+	older, newer *segment // in the hub's cache, under its lock
+
 	mu      sync.Mutex
-	encoded []encoded    // an entry for each encoding that was asked for
+	left    bool         // the log no longer has it: what is encoded from now on is not kept
+	encoded []encoded    // by encoding, the one that was asked for last first
 	wire    atomic.Int64 // bytes that those take
 }
 
 type encoded struct {
 	encoding Encoding
-	asked    int    // how often, compared with what was not kept
 	first    int    // the index of its first event
 	bytes    []byte // of the events from there on
 	ends     []int  // where in bytes each event ends
 }
+
+func (e *encoded) size() int { return cap(e.bytes) + cap(e.ends)*int(unsafe.Sizeof(0)) }
 
 func newSegment(after Cursor, events []Event) *segment {
 	return &segment{after: after, events: events, bytes: costs(events)}
@@ -53,6 +58,18 @@ func (s *segment) add(e Event) {
 	s.bytes += cost(&e)
 }
 
+// end returns the id of the last event.
+func (s *segment) end() Cursor { return s.after + Cursor(len(s.events)) }
+
+// leave stops the segment from keeping what is encoded from now on, and returns
+// how many bytes that takes which it has kept.
+func (s *segment) leave() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.left = true
+	return int(s.wire.Load())
+}
+
 // memory returns how many bytes the segment takes, with all that it is encoded as.
 // The caller holds the lock of the log.
 func (s *segment) memory() int { return s.bytes + int(s.wire.Load()) }
@@ -68,15 +85,11 @@ func (s *segment) since(c Cursor) Delivery {
 // It encodes no event twice, unless there are more encodings than are kept.
 func (s *segment) encode(encoding Encoding, seen []Event, from int) (bytes []byte, ends []int, start int) {
 	s.mu.Lock()
-	e := s.encodedAs(encoding, from)
-	kept := e != nil
-	if kept {
-		defer s.mu.Unlock()
-	} else {
+	e, kept := s.encodedAs(encoding, from)
+	if !kept {
 		s.mu.Unlock()
-		e = &encoded{encoding: encoding, first: from}
 	}
-	before := len(e.ends)
+	before := e.size()
 	if len(e.ends) == 0 {
 		e.bytes = make([]byte, 0, costs(seen[e.first:])) // about what is there to be encoded
 	}
@@ -84,58 +97,62 @@ func (s *segment) encode(encoding Encoding, seen []Event, from int) (bytes []byt
 		e.bytes = encoding.Encode(e.bytes, &seen[n])
 		e.ends = append(e.ends, len(e.bytes))
 	}
-	if kept && len(e.ends) > before {
-		s.weigh()
-	}
+	bytes, ends = e.bytes, e.ends[from-e.first:len(seen)-e.first]
 	if from > e.first {
 		start = e.ends[from-e.first-1]
 	}
-	return e.bytes, e.ends[from-e.first : len(seen)-e.first], start
-}
-
-// weigh notes what the encoded bytes take. The caller holds mu.
-func (s *segment) weigh() {
-	wire := 0
-	for i := range s.encoded {
-		wire += cap(s.encoded[i].bytes) + cap(s.encoded[i].ends)*int(unsafe.Sizeof(0))
+	if kept {
+		grown := s.weigh(e.size() - before)
+		s.mu.Unlock()
+		if grown {
+			s.log.cache.shrink()
+		}
 	}
-	s.wire.Store(int64(wire))
+	return bytes, ends, start
 }
 
-// encodings is how many encodings a segment keeps: clients choose among them,
-// and must not be able to fill the memory with them.
+// weigh counts n more bytes of what is encoded, and reports whether the log has to
+// account for them. The caller holds mu.
+func (s *segment) weigh(n int) bool {
+	s.wire.Add(int64(n))
+	if s.log == nil || s.left || n == 0 {
+		return false
+	}
+	s.log.cache.memory.hold(HoldLogs, n)
+	return true
+}
+
+// encodings is how many encodings a segment keeps.
 const encodings = 8
 
-// encodedAs returns the entry for the encoding, from the index on at least, or
-// nil if it is not kept. Those stay that are asked for most: one that is not kept
-// takes something off all that are, and the place of one that has nothing left.
-func (s *segment) encodedAs(encoding Encoding, from int) *encoded {
-	free := -1
-	for i := range s.encoded {
-		e := &s.encoded[i]
-		if e.encoding == encoding {
-			e.asked++
-			if from < e.first {
-				*e = encoded{encoding: encoding, asked: e.asked, first: from}
-			}
-			return e
-		}
-		if e.asked == 0 {
-			free = i
-		}
-	}
+// encodedAs returns the entry for the encoding, from the index on at least, and
+// whether it is kept. The caller holds mu.
+func (s *segment) encodedAs(encoding Encoding, from int) (e *encoded, kept bool) {
+	i := slices.IndexFunc(s.encoded, func(e encoded) bool { return e.encoding == encoding })
 	switch {
-	case len(s.encoded) < encodings:
-		s.encoded = append(s.encoded, encoded{encoding: encoding, asked: 1})
-		return &s.encoded[len(s.encoded)-1]
-	case free >= 0:
-		s.encoded[free] = encoded{encoding: encoding, asked: 1, first: from}
-		return &s.encoded[free]
+	case i < 0 && s.left:
+		return &encoded{encoding: encoding, first: from}, false
+	case i < 0 && len(s.encoded) < encodings:
+		i = len(s.encoded)
+		s.encoded = append(s.encoded, encoded{encoding: encoding})
+	case i < 0:
+		i = encodings - 1
+		s.replace(i, encoded{encoding: encoding, first: from})
+	case from < s.encoded[i].first:
+		s.replace(i, encoded{encoding: encoding, first: from})
 	}
-	for i := range s.encoded {
-		s.encoded[i].asked--
+	if i > 0 {
+		e := s.encoded[i]
+		copy(s.encoded[1:i+1], s.encoded[:i])
+		s.encoded[0] = e
 	}
-	return nil
+	return &s.encoded[0], true
+}
+
+// replace puts e in the place of another entry. The caller holds mu.
+func (s *segment) replace(i int, e encoded) {
+	s.weigh(-s.encoded[i].size())
+	s.encoded[i] = e
 }
 
 // Delivery is what a subscription hands out at once: a gap, or events, or
@@ -180,6 +197,35 @@ func (d Delivery) Cut(encoding Encoding, size int) (encoded []byte, n int) {
 	}
 	end := ends[n-1]
 	return bytes[start:end:end], n
+}
+
+// Select returns those of the first n events of the delivery that shows picks,
+// encoded: as many as have about so many bytes. The bytes are shared like those of
+// Encoded where the events stand together.
+func (d Delivery) Select(encoding Encoding, size int, shows func(*Event) bool) (encoded []byte, n int) {
+	if d.from >= len(d.seen) {
+		return nil, 0
+	}
+	bytes, ends, start := d.segment.encode(encoding, d.seen, d.from)
+	apart := false // there is an event among them that is not shown
+	for n < len(ends) && len(encoded) < size {
+		if end := ends[n]; shows(&d.seen[d.from+n]) {
+			switch {
+			case len(encoded) == 0:
+				encoded = bytes[start:end:end]
+			case apart:
+				encoded = append(encoded, bytes[start:end]...) // a copy, as it has no room
+			default:
+				begin := start - len(encoded)
+				encoded = bytes[begin:end:end]
+			}
+		} else if len(encoded) > 0 {
+			apart = true
+		}
+		start = ends[n]
+		n++
+	}
+	return encoded, n
 }
 
 // After returns the delivery without its first n events.

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -48,11 +47,11 @@ type note struct {
 	at time.Time // since when it waits to be sent
 }
 
-func (n *note) size() int64 {
+func (n *note) size() int {
 	if n.Event == nil {
 		return 0
 	}
-	return int64(len(n.Event.Data))
+	return cost(n.Event)
 }
 
 const (
@@ -61,10 +60,9 @@ const (
 	countWait    = 500 * time.Millisecond // for the answers of the other nodes
 	signalBudget = time.Second            // for one Signal, and for its wait before that
 
-	// Notes that wait to be sent, and bytes of their events; beyond that they
-	// are dropped.
-	signalQueue      = 1024
-	signalQueueBytes = 8 << 20
+	// How many notes wait to be sent; those that come beyond that, or for which
+	// there is no memory, are dropped.
+	signalQueue = 1024
 	// What one signal takes, if it is waiting: an answer must not wait for as
 	// many round trips as there are ephemeral events before it.
 	signalNotes = 128
@@ -74,10 +72,10 @@ const (
 // signals is a hub's side of its bus's signals. Without a Signaler, there is
 // no other node to talk to.
 type signals struct {
-	bus   Signaler // or nil
-	node  string
-	out   chan note
-	bytes atomic.Int64 // of the events in out
+	bus    Signaler // or nil
+	node   string
+	out    chan note
+	memory *Memory
 
 	mu    sync.Mutex
 	peers map[string]*peer
@@ -106,8 +104,8 @@ func (q *question) heed(node string) {
 	}
 }
 
-func newSignals(bus Bus, node string) *signals {
-	s := &signals{node: node, out: make(chan note, signalQueue), peers: make(map[string]*peer), asked: make(map[string]*question)}
+func newSignals(bus Bus, node string, memory *Memory) *signals {
+	s := &signals{node: node, memory: memory, out: make(chan note, signalQueue), peers: make(map[string]*peer), asked: make(map[string]*question)}
 	s.bus, _ = bus.(Signaler)
 	return s
 }
@@ -119,14 +117,13 @@ func (s *signals) send(n note) {
 	}
 	n.at = time.Now()
 	size := n.size()
-	if s.bytes.Add(size) > signalQueueBytes {
-		s.bytes.Add(-size)
+	if !s.memory.Take(HoldBus, size) {
 		return
 	}
 	select {
 	case s.out <- n:
 	default:
-		s.bytes.Add(-size)
+		s.memory.Give(HoldBus, size)
 	}
 }
 
@@ -164,7 +161,7 @@ func (s *signals) gather(n note) []note {
 			more = false
 		}
 	}
-	s.bytes.Add(-size)
+	s.memory.Give(HoldBus, size)
 	return slices.DeleteFunc(notes, func(n note) bool { return time.Since(n.at) > signalBudget })
 }
 

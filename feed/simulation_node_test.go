@@ -65,11 +65,16 @@ func (w *world) startNode(slot int) {
 	if w.plan.bus != nil {
 		bus = w.plan.bus(bus)
 	}
-	o := feed.HubOptions{Memory: 1, Logger: quiet}
+	o := feed.HubOptions{Logger: quiet}
 	if w.plan.blind {
 		o.Verify = time.Hour
 	}
 	n.hub = feed.NewHub(store, bus, o)
+	if w.runs%2 == 0 {
+		// A node without memory for logs, beside one with.
+		memory := n.hub.Memory()
+		memory.Take(feed.HoldLogs, int(memory.Limit(feed.HoldLogs))-32<<10)
+	}
 	n.pub = feed.NewPublisher(store, n.hub, bus, feed.PublisherOptions{Logger: quiet})
 	if w.plan.retention {
 		w.moment()

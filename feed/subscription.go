@@ -22,6 +22,7 @@ type Subscription struct {
 	hinted  bool  // what was handed out last was an ephemeral event
 
 	cursor  Cursor
+	counted Cursor        // events up to here were counted as handed out
 	heard   uint64        // ephemeral events of the log that are behind it
 	gap     *Gap          // found at the start, yet to be handed out
 	reading *flight[page] // what the store was asked for
@@ -117,7 +118,7 @@ func (s *Subscription) stored() (d Delivery, ok bool, err error) {
 	if s.reading != nil {
 		select {
 		case <-s.reading.done:
-			if d, ok := s.take(s.reading); ok {
+			if d, ok := s.take(); ok {
 				return d, true, nil
 			}
 		default:
@@ -136,8 +137,7 @@ func (s *Subscription) look() (Delivery, bool, error) {
 	d, view := s.log.after(s.cursor)
 	switch view {
 	case viewEvents:
-		s.cursor += Cursor(len(d.Events()))
-		s.hub().counts.fromLog.Add(uint64(len(d.Events())))
+		s.advance(d, &s.hub().counts.fromLog)
 		return d, true, nil
 	case viewTrimmed:
 		return s.pass(d.Gap), true, nil
@@ -157,10 +157,36 @@ func (s *Subscription) ask(call *flight[page]) {
 	call.then(s.wake)
 }
 
-// take returns what the store's answer brings the subscription.
-func (s *Subscription) take(answer *flight[page]) (Delivery, bool) {
+// advance moves the cursor behind a delivery, and counts its events once.
+func (s *Subscription) advance(d Delivery, count *atomic.Uint64) {
+	s.cursor += Cursor(len(d.Events()))
+	if s.cursor > s.counted {
+		count.Add(min(uint64(s.cursor-s.counted), uint64(len(d.Events()))))
+		s.counted = s.cursor
+	}
+}
+
+// abandon no longer waits for an answer of the store, which takes memory.
+func (s *Subscription) abandon() {
+	if s.reading != nil {
+		s.leave()
+		s.stirred.Store(true)
+	}
+}
+
+func (s *Subscription) leave() {
+	s.hub().pages.leave(s.reading)
 	s.reading = nil
-	if answer.err != nil {
+}
+
+// take returns what the store's answer brings the subscription.
+func (s *Subscription) take() (Delivery, bool) {
+	answer, err, ok := s.hub().pages.result(s.reading)
+	s.leave()
+	if !ok {
+		return Delivery{}, false
+	}
+	if err != nil {
 		if s.trouble == nil {
 			s.trouble = &trouble{}
 		}
@@ -174,15 +200,14 @@ func (s *Subscription) take(answer *flight[page]) (Delivery, bool) {
 	if d, view := s.log.after(s.cursor); view == viewTrimmed {
 		return s.pass(d.Gap), true
 	}
-	if gap := gapAfter(s.cursor, answer.value.Bounds); gap != nil {
+	if gap := gapAfter(s.cursor, answer.Bounds); gap != nil {
 		return s.pass(gap), true
 	}
-	if answer.value.segment == nil {
+	if answer.segment == nil {
 		return Delivery{}, false
 	}
-	d := answer.value.segment.since(s.cursor)
-	s.cursor += Cursor(len(d.Events()))
-	s.hub().counts.fromStore.Add(uint64(len(d.Events())))
+	d := answer.segment.since(s.cursor)
+	s.advance(d, &s.hub().counts.fromStore)
 	return d, true
 }
 

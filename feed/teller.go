@@ -10,7 +10,7 @@ import (
 const (
 	tellBudget = time.Second // for one Tell
 	tellEvents = 4096        // in one Tell
-	tellQueue  = 16384       // events waiting to be told; beyond that they are dropped
+	tellQueue  = 16384       // events that wait to be told
 
 	// From the beginning of one Tell to that of the next. Each costs this node,
 	// the bus and all other nodes more than the events that it carries. What is
@@ -21,6 +21,7 @@ const (
 // teller tells the bus of events, off the path of the answers.
 type teller struct {
 	bus    Bus
+	memory *Memory
 	logger *slog.Logger
 	outage outage
 	done   chan struct{}
@@ -31,10 +32,10 @@ type teller struct {
 	more   chan struct{}
 }
 
-func newTeller(bus Bus, logger *slog.Logger) *teller {
+func newTeller(bus Bus, memory *Memory, logger *slog.Logger) *teller {
 	done := make(chan struct{})
 	stop := sync.OnceFunc(func() { close(done) })
-	return &teller{bus: bus, logger: logger, done: done, stop: stop, more: make(chan struct{}, 1)}
+	return &teller{bus: bus, memory: memory, logger: logger, done: done, stop: stop, more: make(chan struct{}, 1)}
 }
 
 func (t *teller) tell(events []Event) {
@@ -42,7 +43,7 @@ func (t *teller) tell(events []Event) {
 	defer t.mu.Unlock()
 	// A bus that is slow or away is not waited for. What it is not told, the
 	// other nodes find in the store.
-	if len(t.events) < tellQueue {
+	if len(t.events) < tellQueue && t.memory.Take(HoldBus, costs(events)) {
 		t.events = append(t.events, events...)
 		signal(t.more)
 	}
@@ -60,6 +61,7 @@ func (t *teller) loop() {
 			ctx, cancel := context.WithTimeout(context.Background(), tellBudget)
 			err := t.bus.Tell(ctx, events)
 			cancel()
+			t.memory.Give(HoldBus, costs(events))
 			t.outage.note(t.logger, err, "telling the bus")
 			select {
 			case <-pause:

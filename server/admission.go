@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/server/sse"
 )
 
@@ -15,6 +16,7 @@ var (
 	errDraining    = errors.New("this node is stopping")
 	errFull        = errors.New("this node has as many subscribers as it may")
 	errAddressFull = errors.New("this address has as many subscribers as one may")
+	errNoMemory    = errors.New("this node holds as much in memory for its clients as it may")
 )
 
 // subscriber is who is connected to hear of events: a stream, or a page that
@@ -28,6 +30,7 @@ type subscriber interface {
 type seat struct {
 	address netip.Addr // the zero Addr if the connection has none
 	number  int32      // in subscribers.all, while it is there
+	held    int32      // bytes of the budget for streams
 }
 
 func (s *seat) seated() *seat { return s }
@@ -40,8 +43,9 @@ type subscribers struct {
 	addresses map[netip.Addr]int // subscribers of each
 }
 
-// admit takes a subscriber in. Whoever succeeds dismisses it.
-func (s *Server) admit(one subscriber) error {
+// admit takes a subscriber in that costs so many bytes beyond what each does. Whoever
+// succeeds dismisses it.
+func (s *Server) admit(one subscriber, cost int) error {
 	seat := one.seated()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -52,7 +56,10 @@ func (s *Server) admit(one subscriber) error {
 		return errFull
 	case s.options.SubscribersPerAddress > 0 && s.subscribers.addresses[seat.address] >= s.options.SubscribersPerAddress:
 		return errAddressFull
+	case !s.memory.Take(feed.HoldStreams, cost):
+		return errNoMemory
 	}
+	seat.held = int32(cost)
 	seat.number = int32(len(s.subscribers.all))
 	s.subscribers.all = append(s.subscribers.all, one)
 	s.subscribers.addresses[seat.address]++
@@ -62,6 +69,7 @@ func (s *Server) admit(one subscriber) error {
 // dismiss lets a subscriber go. The last one gets its number.
 func (s *Server) dismiss(one subscriber) {
 	seat := one.seated()
+	s.memory.Give(feed.HoldStreams, int(seat.held))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all := s.subscribers.all

@@ -7,6 +7,10 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/feed/feedtest"
+	"github.com/rejoin/rejoin/storage/memory"
 )
 
 // timed is a subscriber that leaves when it is drained, after slow has returned,
@@ -25,16 +29,23 @@ func (t *timed) drain() {
 
 func (t *timed) goAway() { t.leave.Do(func() { t.s.dismiss(t) }) }
 
+// newHub returns a hub of a store without events.
+func newHub(t *testing.T) *feed.Hub {
+	hub := feed.NewHub(feedtest.NewStore(), memory.NewBus(), feed.HubOptions{})
+	t.Cleanup(hub.Close)
+	return hub
+}
+
 // drainTen drains ten subscribers over 100 ms, is held up for so long by the
 // first, and returns how long all of it took. After the time of bored, all
 // leave by themselves.
 func drainTen(t *testing.T, heldUp, bored time.Duration) time.Duration {
 	t.Helper()
-	s := New(nil, nil, Options{})
+	s := New(newHub(t), nil, Options{})
 	slow := sync.OnceFunc(func() { time.Sleep(heldUp) })
 	for range 10 {
 		one := &timed{s: s, slow: slow}
-		if err := s.admit(one); err != nil {
+		if err := s.admit(one, 0); err != nil {
 			t.Fatal(err)
 		}
 		time.AfterFunc(bored, one.goAway)
@@ -69,12 +80,12 @@ func TestDrainOfNobody(t *testing.T) {
 // be drained, once each.
 func TestSeats(t *testing.T) {
 	const many = 50
-	s := New(nil, nil, Options{})
+	s := New(newHub(t), nil, Options{})
 	var drained []int
 	all := make([]*timed, many)
 	for i := range all {
 		all[i] = &timed{s: s, slow: func() { drained = append(drained, i) }}
-		if err := s.admit(all[i]); err != nil {
+		if err := s.admit(all[i], 0); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -41,41 +40,58 @@ func boundBodies(next http.Handler) http.Handler {
 	})
 }
 
-// readBody returns the whole body, of at most limit bytes. what is its name in
-// the error, which wraps feed.ErrInvalid, feed.ErrTooLarge or
-// os.ErrDeadlineExceeded.
-func readBody(w http.ResponseWriter, r *http.Request, what string, limit int) ([]byte, error) {
+// readBody hands the whole body, of at most limit bytes, to use, which does not keep
+// it. what is its name in the error, which is that of use, or wraps feed.ErrInvalid,
+// feed.ErrTooLarge, feed.ErrOverloaded or os.ErrDeadlineExceeded.
+func (s *Server) readBody(w http.ResponseWriter, r *http.Request, what string, limit int, use func(body []byte) error) error {
 	if r.ContentLength > int64(limit) {
-		return nil, bodyTooLarge(what, limit)
+		return bodyTooLarge(what, limit)
 	}
-	body, err := readAll(w, r, limit)
+	body, held, err := s.readAll(http.MaxBytesReader(w, r.Body, int64(limit)), r.ContentLength)
+	defer s.memory.Give(feed.HoldPublishes, held)
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return nil, bodyTooLarge(what, limit)
+		return bodyTooLarge(what, limit)
 	}
 	switch {
 	case err == nil:
-		return body, nil
+		return use(body)
+	case errors.Is(err, feed.ErrOverloaded):
+		return err
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return nil, fmt.Errorf("the %s took longer than %v to come: %w", what, bodyTimeout, os.ErrDeadlineExceeded)
+		return fmt.Errorf("the %s took longer than %v to come: %w", what, bodyTimeout, os.ErrDeadlineExceeded)
 	}
-	return nil, invalid("reading the %s: %v", what, err)
+	return invalid("reading the %s: %v", what, err)
 }
 
-func readAll(w http.ResponseWriter, r *http.Request, limit int) ([]byte, error) {
-	// What is announced may never come.
-	const trusted = 128 << 10
-	if 0 <= r.ContentLength && r.ContentLength <= trusted {
-		// A byte more, to see the end.
-		body := make([]byte, r.ContentLength+1)
-		n, err := io.ReadFull(r.Body, body)
-		if int64(n) == r.ContentLength && (err == io.EOF || err == io.ErrUnexpectedEOF) {
-			err = nil
-		}
-		return body[:n], err
+// readAll reads a body that is said to have so many bytes; less than 0 is unknown. It
+// takes memory as they come, since what is announced may never come: the caller gives
+// it back.
+func (s *Server) readAll(from io.Reader, announced int64) (body []byte, held int, err error) {
+	const trusted = 4 << 10
+	size := trusted
+	if announced >= 0 {
+		size = int(min(announced+1, trusted)) // a byte more, to see the end
 	}
-	body := bytes.NewBuffer(make([]byte, 0, trusted+bytes.MinRead))
-	_, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, int64(limit)))
-	return body.Bytes(), err
+	for {
+		if !s.memory.Take(feed.HoldPublishes, size-held) {
+			return nil, held, feed.ErrOverloaded
+		}
+		held = size
+		body = append(make([]byte, 0, size), body...)
+		for len(body) < cap(body) {
+			n, err := from.Read(body[len(body):cap(body)])
+			body = body[:len(body)+n]
+			if err == io.EOF {
+				return body, held, nil
+			}
+			if err != nil {
+				return nil, held, err
+			}
+		}
+		if size *= 2; announced >= int64(len(body)) {
+			size = int(min(int64(size), announced+1))
+		}
+	}
 }
 
 func bodyTooLarge(what string, limit int) error {

@@ -83,6 +83,7 @@ var statuses = []struct {
 	{errGone, http.StatusGone},
 	{errors.ErrUnsupported, http.StatusNotImplemented}, // by this store
 	{feed.ErrUncertain, http.StatusServiceUnavailable},
+	{feed.ErrOverloaded, http.StatusServiceUnavailable},
 	{feed.ErrUnavailable, http.StatusServiceUnavailable},
 	{feed.ErrBusy, http.StatusServiceUnavailable},
 	{feed.ErrStopped, http.StatusServiceUnavailable},
@@ -144,6 +145,8 @@ func detail(err error) string {
 	switch {
 	case errors.Is(err, feed.ErrUncertain):
 		return "the store's answer was lost: what was published may or may not have been stored"
+	case errors.Is(err, feed.ErrOverloaded):
+		return "as many publishes as may are waiting for the store" + nothingStored
 	case errors.Is(err, feed.ErrUnavailable):
 		return "the store cannot be used right now" + nothingStored
 	case errors.Is(err, feed.ErrBusy):

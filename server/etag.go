@@ -16,13 +16,7 @@ import (
 
 // tag returns the entity tag of the page.
 func (h history) tag(storeID, name string) string {
-	var low, high uint64
-	var time int64
-	if n := len(h.Events); n > 0 {
-		low, high = h.Events[0].ID, h.Events[n-1].ID
-		time = h.Events[n-1].Time.UnixMilli()
-	}
-	return entityTag(storeID, name, low, high, time, h.cursor, h.First, h.Last, h.Closed)
+	return entityTag(storeID, name, h.after, h.end, h.newest.UnixMilli(), h.cursor, h.First, h.Last, h.Closed)
 }
 
 func eventTag(storeID string, e *feed.Event) string {

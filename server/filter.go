@@ -33,7 +33,8 @@ func readFilter(value string) (filter, error) {
 		}
 	}
 	slices.Sort(types)
-	return filter(strings.Join(slices.Compact(types), ",")), nil
+	// A copy: what is kept must not hold on to the whole request.
+	return filter(strings.Clone(strings.Join(slices.Compact(types), ","))), nil
 }
 
 // shows says whether the subscriber is to be shown the event.
@@ -45,32 +46,15 @@ func (f filter) shows(e *feed.Event) bool {
 	if wanted == "" {
 		wanted = "message"
 	}
-	for t := range strings.SplitSeq(string(f), ",") {
-		if t == wanted {
+	for rest := string(f); ; {
+		i := strings.Index(rest, wanted)
+		if i < 0 {
+			return false
+		}
+		end := i + len(wanted)
+		if (i == 0 || rest[i-1] == ',') && (end == len(rest) || rest[end] == ',') {
 			return true
 		}
+		rest = rest[end:]
 	}
-	return false
-}
-
-// over returns the encoding of the events that the filter shows.
-func (f filter) over(encoding feed.Encoding) feed.Encoding {
-	if f == "" {
-		return encoding
-	}
-	return filtered{f, encoding}
-}
-
-// filtered is an encoding that leaves events out. Subscribers with the same
-// filter share its bytes.
-type filtered struct {
-	filter   filter
-	encoding feed.Encoding
-}
-
-func (f filtered) Encode(dst []byte, e *feed.Event) []byte {
-	if !f.filter.shows(e) {
-		return dst
-	}
-	return f.encoding.Encode(dst, e)
 }

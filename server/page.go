@@ -3,9 +3,9 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,13 +14,13 @@ import (
 	"github.com/rejoin/rejoin/server/envelope"
 )
 
+// A page is read and written in stretches of about so many bytes, so that one that
+// nobody reads holds no more than a stretch.
 const (
-	// pageBytes bounds the data of a page, and with it what one request holds in
-	// memory. A page of large events ends before its limit.
-	pageBytes = 4 << 20
+	stretchEvents = 256
+	stretchBytes  = 32 << 10
 
-	// pagePiece is about how much of a page is encoded and written at once.
-	pagePiece = 64 << 10
+	pagePiece = 16 << 10 // about how much is encoded and written at once
 )
 
 // page answers with a page of history: GET /v1/feeds/{feed}/events for clients
@@ -43,6 +43,12 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request) {
 		s.writeError(w, r, err)
 		return
 	}
+	held := h.size()
+	if !s.memory.Take(feed.HoldPages, held) {
+		s.turnAway(w, r, errNoMemory)
+		return
+	}
+	defer s.memory.Give(feed.HoldPages, held)
 	if link := h.link(q); link != "" {
 		w.Header().Set("Link", link)
 	}
@@ -50,14 +56,31 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request) {
 	if notModified(w, r, h.tag(s.hub.StoreID(), q.feed), "private, no-cache") {
 		return
 	}
-	s.writePage(w, q.feed, h)
+	s.writePage(w, r, q.feed, h)
 }
 
-// history is a stretch of a feed's history, and where a subscription goes on
-// that was shown it.
+// history is a page: a stretch of a feed's history, and where a subscription goes on
+// that was shown it. Its events stand one after another in the feed, so two cursors
+// say which they are; in memory is only the beginning.
 type history struct {
-	feed.Page
-	cursor feed.Cursor
+	feed.Bounds              // as they stood when it was begun
+	after       feed.Cursor  // the page has the events after this …
+	end         feed.Cursor  // … up to this one
+	newest      time.Time    // the time of that one
+	events      []feed.Event // the first of them
+	cursor      feed.Cursor
+}
+
+// size is what writing the page holds in memory, roughly.
+func (h *history) size() int {
+	if len(h.events) < int(h.end-h.after) {
+		return 2*stretchBytes + 2*pagePiece // of stretches that have yet to be read
+	}
+	size := pagePiece
+	for i := range h.events {
+		size += len(h.events[i].Data) + 128
+	}
+	return size
 }
 
 // mayWait returns a context to wait in: it ends when the time is up, when the
@@ -73,7 +96,7 @@ func (s *Server) mayWait(r *http.Request, wait time.Duration) (waiting context.C
 	}
 	waiting, cancel := context.WithDeadline(r.Context(), until)
 	one := &pageWaiter{seat{address: addressOf(r)}, cancel}
-	if err = s.admit(one); err != nil {
+	if err = s.admit(one, 0); err != nil {
 		cancel()
 		if errors.Is(err, errDraining) {
 			err = nil
@@ -98,8 +121,7 @@ func (p *pageWaiter) drain() { p.cancel() }
 // nothing, or waiting ends.
 func (s *Server) history(ctx, waiting context.Context, q pageRequest) (history, error) {
 	if q.backward {
-		p, err := s.readBefore(ctx, q.feed, q.before, q.limit)
-		return newHistory(p, min(feed.Cursor(max(q.before, 1)-1), feed.Cursor(p.Last))), err
+		return s.historyBefore(ctx, q.feed, q.before, q.limit)
 	}
 	after, resumes := q.from.Cursor()
 	if q.wait > 0 || !resumes && q.from != feed.FromStart() {
@@ -113,24 +135,75 @@ func (s *Server) history(ctx, waiting context.Context, q pageRequest) (history, 
 			await(waiting, sub)
 		}
 	}
-	p, err := s.hub.Read(ctx, q.feed, after, feed.Limit{Events: q.limit, Bytes: pageBytes})
+	h, err := s.historyAfter(ctx, q.feed, after, q.limit)
 	if err != nil {
 		return history{}, err
 	}
 	if !resumes {
-		after = max(after, feed.Cursor(p.First-1)) // only a client's own cursor finds a gap
+		h.cursor = max(h.cursor, feed.Cursor(h.First-1)) // only a client's own cursor finds a gap
 	} else if q.gapFails {
-		err = checkGap(after, p.Bounds)
+		err = checkGap(after, h.Bounds)
 	}
-	return newHistory(p, after), err
+	return h, err
 }
 
-// newHistory returns the history that p is, or cursor if p is empty.
-func newHistory(p feed.Page, cursor feed.Cursor) history {
-	if n := len(p.Events); n > 0 {
-		cursor = feed.Cursor(p.Events[n-1].ID)
+// historyAfter returns the page of the events after a cursor.
+func (s *Server) historyAfter(ctx context.Context, name string, after feed.Cursor, limit int) (history, error) {
+	for {
+		p, err := s.hub.Read(ctx, name, after, stretch(limit))
+		if err != nil {
+			return history{}, err
+		}
+		h := history{Bounds: p.Bounds, events: p.Events, after: max(after, feed.Cursor(p.First-1)), cursor: after}
+		h.end = max(h.after, min(h.after+feed.Cursor(limit), feed.Cursor(p.Last)))
+		n := len(p.Events)
+		if n == 0 {
+			return h, nil
+		}
+		h.cursor = h.end
+		if h.newest = p.Events[n-1].Time; p.Events[n-1].ID == uint64(h.end) {
+			return h, nil
+		}
+		last, err := s.hub.Read(ctx, name, h.end-1, feed.Limit{Events: 1, Bytes: 1})
+		switch {
+		case err != nil:
+			return history{}, err
+		case len(last.Events) == 1 && last.Events[0].ID == uint64(h.end):
+			h.newest = last.Events[0].Time
+			return h, nil
+		}
+		// All of it was trimmed meanwhile: what is there now?
 	}
-	return history{p, cursor}
+}
+
+func stretch(limit int) feed.Limit {
+	return feed.Limit{Events: min(limit, stretchEvents), Bytes: stretchBytes}
+}
+
+// historyBefore returns the page of the newest events before an id.
+func (s *Server) historyBefore(ctx context.Context, name string, before uint64, limit int) (history, error) {
+	last := feed.Cursor(max(before, 1) - 1) // the newest of them
+	for {
+		after := last - min(last, feed.Cursor(limit))
+		h, err := s.historyAfter(ctx, name, after, int(max(last-after, 1)))
+		switch {
+		case err != nil:
+			return history{}, err
+		case feed.Cursor(h.Last) < last:
+			last = feed.Cursor(h.Last)
+			continue
+		}
+		// Of a feed that was trimmed, the page is what is left of it.
+		if h.end = max(h.after, min(h.end, last)); h.end == h.after {
+			h.events = nil
+		}
+		h.events = upTo(h.events, uint64(last))
+		if n := len(h.events); n > 0 && h.events[n-1].ID == uint64(h.end) {
+			h.newest = h.events[n-1].Time
+		}
+		h.cursor = last
+		return h, nil
+	}
 }
 
 // await returns when the feed has an event after the subscription's cursor or
@@ -143,45 +216,6 @@ func await(ctx context.Context, sub *feed.Subscription) {
 		if err != nil || len(d.Events()) > 0 && !d.Ephemeral && sub.Cursor() > after {
 			return
 		}
-	}
-}
-
-// readBefore returns the newest events before an id: limit of them, or as many
-// as fit in a page. A store reads forwards, so where they do not fit it takes
-// several reads to find out where the page begins.
-func (s *Server) readBefore(ctx context.Context, name string, before uint64, limit int) (feed.Page, error) {
-	var events []feed.Event
-	last := max(before, 1) - 1 // the newest that is still missing
-	count := uint64(limit)     // how many to read at once
-	for size := 0; ; {
-		n := min(count, last, uint64(limit-len(events)))
-		p, err := s.hub.Read(ctx, name, feed.Cursor(last-n), feed.Limit{Events: int(max(n, 1)), Bytes: pageBytes})
-		if err != nil {
-			return feed.Page{}, err
-		}
-		if p.Last < last && len(events) == 0 {
-			last = p.Last
-			continue
-		}
-		part := upTo(p.Events, last)
-		if k := len(part); k > 0 && part[k-1].ID < last {
-			count = max(1, uint64(k)/2) // too large to be read at once
-			continue
-		}
-		fits := len(part)
-		for fits > 0 && (size+len(part[fits-1].Data) <= pageBytes || size == 0) {
-			fits--
-			size += max(1, len(part[fits].Data))
-		}
-		events = slices.Concat(part[fits:], events)
-		whole := fits == 0 && uint64(len(part)) == n // nothing of it was trimmed, or too much
-		if !whole || n == last || len(events) == limit {
-			// The bounds are newer than the events: what has gone meanwhile goes.
-			gone := func(e feed.Event) bool { return e.ID < p.First || e.ID > p.Last }
-			return feed.Page{Bounds: p.Bounds, Events: slices.DeleteFunc(events, gone)}, nil
-		}
-		last -= n
-		count *= 2
 	}
 }
 
@@ -201,8 +235,8 @@ func (h history) link(q pageRequest) string {
 	// The ends of the page, as cursors.
 	low := min(max(uint64(h.cursor), h.First-1), h.Last)
 	high := low
-	if n := len(h.Events); n > 0 {
-		low, high = h.Events[0].ID-1, h.Events[n-1].ID
+	if h.end > h.after {
+		low, high = uint64(h.after), uint64(h.end)
 	}
 	var links []string
 	add := func(name string, id uint64, rel string) {
@@ -223,34 +257,43 @@ func (h history) link(q pageRequest) string {
 	return strings.Join(links, ", ")
 }
 
-// writePage writes the page piece by piece: the events are in memory already,
-// and would be there twice.
-func (s *Server) writePage(w http.ResponseWriter, name string, h history) {
+// writePage writes the page piece by piece, and reads each stretch of it when the
+// last one is written.
+func (s *Server) writePage(w http.ResponseWriter, r *http.Request, name string, h history) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	control := http.NewResponseController(w)
 	// The connection may go on to another request.
 	defer func() { _ = control.SetWriteDeadline(time.Time{}) }()
-	send := func(b []byte) error {
-		_ = control.SetWriteDeadline(time.Now().Add(s.options.WriteTimeout))
-		_, err := w.Write(b)
-		return err
-	}
 	body := append(make([]byte, 0, pagePiece), `{"feed":"`...)
 	body = append(body, name...)
 	body = append(body, `","events":[`...)
 	pieces := 0
-	for i := range h.Events {
-		if i > 0 {
-			body = append(body, ',')
-		}
-		body = envelope.Append(body, &h.Events[i])
-		if len(body) >= pagePiece {
-			if send(body) != nil {
+	send := func() error {
+		_ = control.SetWriteDeadline(time.Now().Add(s.options.WriteTimeout))
+		_, err := w.Write(body)
+		body = body[:0]
+		pieces++
+		return err
+	}
+	for at, events := h.after, h.events; at < h.end; {
+		for i := range events {
+			if at > h.after {
+				body = append(body, ',')
+			}
+			body = envelope.Append(body, &events[i])
+			at++
+			if len(body) >= pagePiece && send() != nil {
 				return // the reader has gone, or does not read
 			}
-			body = body[:0]
-			pieces++
+		}
+		if at == h.end || r.Method == http.MethodHead {
+			break
+		}
+		var err error
+		if events, err = s.nextStretch(r.Context(), name, at, h.end); err != nil {
+			s.logger.Debug("page broken off", "feed", name, "error", err)
+			panic(http.ErrAbortHandler) // the client must not take it for whole
 		}
 	}
 	body = append(body, `],"cursor":"`+h.cursor.String()+`","first":`...)
@@ -260,10 +303,22 @@ func (s *Server) writePage(w http.ResponseWriter, name string, h history) {
 	body = append(body, `,"closed":`...)
 	body = strconv.AppendBool(body, h.Closed)
 	body = append(body, "}\n"...)
-	if pieces == 0 {
+	if pieces == 0 && int(h.end-h.after) == len(h.events) {
 		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	}
-	if send(body) == nil {
+	if send() == nil {
 		_ = control.Flush()
 	}
+}
+
+// nextStretch reads the events of a page after a cursor.
+func (s *Server) nextStretch(ctx context.Context, name string, after, end feed.Cursor) ([]feed.Event, error) {
+	p, err := s.hub.Read(ctx, name, after, stretch(int(end-after)))
+	if err != nil {
+		return nil, err
+	}
+	if len(p.Events) == 0 || p.Events[0].ID != uint64(after)+1 {
+		return nil, fmt.Errorf("what follows event %d is %w", after, errGone)
+	}
+	return p.Events, nil
 }

@@ -59,11 +59,11 @@ func (s *Server) publishOne(w http.ResponseWriter, r *http.Request, request publ
 }
 
 func (s *Server) publishBatch(w http.ResponseWriter, r *http.Request, request publishRequest) error {
-	body, err := readBody(w, r, "batch", s.options.BatchBytes)
-	if err != nil {
+	var lines lines
+	err := s.readBody(w, r, "batch", s.options.BatchBytes, func(body []byte) (err error) {
+		lines, err = parseLines(body, request.feed, s.options.BatchEvents)
 		return err
-	}
-	lines, err := parseLines(body, request.feed, s.options.BatchEvents)
+	})
 	if err != nil {
 		return err
 	}
@@ -133,8 +133,11 @@ func (s *Server) publishEphemeral(w http.ResponseWriter, r *http.Request, reques
 // readDraft returns the event that the body is.
 func (s *Server) readDraft(w http.ResponseWriter, r *http.Request, request publishRequest) (feed.Draft, error) {
 	// CR LF counts as one byte, so a body can be twice as large as its data.
-	data, err := readBody(w, r, "body", 2*s.options.EventBytes)
-	d := feed.Draft{Feed: request.feed, Type: request.eventType, Data: string(data), JSON: request.media == mediaJSON}
+	d := feed.Draft{Feed: request.feed, Type: request.eventType, JSON: request.media == mediaJSON}
+	err := s.readBody(w, r, "body", 2*s.options.EventBytes, func(body []byte) error {
+		d.Data = string(body)
+		return nil
+	})
 	if err == nil && d.JSON {
 		err = checkDepth(d.Data)
 	}

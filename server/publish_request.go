@@ -42,7 +42,7 @@ func readPublish(r *http.Request) (publishRequest, error) {
 	if err != nil {
 		return publishRequest{}, err
 	}
-	p.feed = name
+	p.feed = strings.Clone(name) // what is kept must not hold on to the whole request
 	switch {
 	case p.ephemeral && (p.key != nil || p.ifLast != nil || p.close):
 		err = invalid("an ephemeral event is not stored: it has no use for Idempotency-Key, If-Match or close")
@@ -142,7 +142,7 @@ func readType(h http.Header, query url.Values) (string, error) {
 		return "", invalid("the header Event-Type and the query parameter type name different types")
 	}
 	if header == "" {
-		header = param
+		header = strings.Clone(param) // which is a part of the whole request
 	}
 	return header, feed.CheckType(header)
 }

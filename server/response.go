@@ -81,7 +81,7 @@ func (r response) carry(ctx context.Context, st *stream) error {
 	for {
 		piece, err := st.Next(st.server.now())
 		if len(piece) > 0 {
-			if err := errors.Join(r.write(piece), ctx.Err()); err != nil {
+			if err := errors.Join(r.writeHeld(piece, st), ctx.Err()); err != nil {
 				return err
 			}
 			st.Written()
@@ -98,6 +98,23 @@ func (r response) carry(ctx context.Context, st *stream) error {
 		}
 	}
 }
+
+// writeHeld writes a piece, which the node holds until the client has read it, with
+// what is left behind it.
+func (r response) writeHeld(piece []byte, st *stream) error {
+	held := len(piece)
+	if st.rest != nil {
+		held += restCost
+	}
+	if !st.server.memory.Take(feed.HoldStreams, held) {
+		return errNoMemory
+	}
+	defer st.server.memory.Give(feed.HoldStreams, held)
+	return r.write(piece)
+}
+
+// restCost is what the rest of a delivery takes in memory, roughly.
+const restCost = 64 << 10
 
 func (r response) write(b []byte) error {
 	_ = r.control.SetWriteDeadline(time.Now().Add(r.timeout))

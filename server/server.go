@@ -59,6 +59,7 @@ type Options struct {
 type Server struct {
 	hub       *feed.Hub
 	publisher *feed.Publisher
+	memory    *feed.Memory // of the node
 	options   Options
 	logger    *slog.Logger
 	routes    http.Handler
@@ -87,6 +88,7 @@ func New(hub *feed.Hub, publisher *feed.Publisher, o Options) *Server {
 	s := &Server{
 		hub:        hub,
 		publisher:  publisher,
+		memory:     hub.Memory(),
 		options:    o,
 		logger:     cmp.Or(o.Logger, slog.Default()),
 		sameOrigin: trusting(o.Origins),

@@ -22,7 +22,16 @@ type session struct {
 	group  *feed.Group
 	places []place  // of the subscriptions, in their order
 	only   [1]place // which is all there is of one subscription
+	piece  piece
 	rest   *rest
+}
+
+// piece is what deliver has returned, if that is of events: the bytes of those
+// after a cursor, which can be made once more.
+type piece struct {
+	from    feed.Cursor
+	of      int32 // the subscription; -1 if it is anything else
+	skipped int32 // bytes at the beginning, which were written before
 }
 
 // place is where a feed stands.
@@ -31,16 +40,18 @@ type place struct {
 	hidden bool // it has moved since a cursor was last shown
 }
 
-// rest is what is left of a delivery of one of the subscriptions.
+// rest is what is left of one of the subscriptions' deliveries: the events that have
+// yet to become a piece, or nothing but a cursor, if the rest was taken back.
 type rest struct {
 	of       int
 	delivery feed.Delivery
+	skip     int // bytes of what comes next that are written already
 }
 
 // begin has the session say what the group has. It is not to be copied any more.
 func (s *session) begin(request subscribeRequest, retry time.Duration, group *feed.Group) {
 	s.form = request.form
-	s.encoding = request.types.over(request.form.events(request))
+	s.encoding = request.form.events(request)
 	s.types = request.types
 	s.control = request.control
 	s.many = request.many
@@ -58,7 +69,7 @@ func (s *session) begin(request subscribeRequest, retry time.Duration, group *fe
 func (s *session) chunk() {
 	s.chunked = true
 	if !s.many {
-		s.encoding = inChunks(s.encoding) // of many feeds, pieces become chunks
+		s.encoding = inChunks(s.encoding) // of many feeds, the cursor has to come first
 	}
 }
 
@@ -100,7 +111,12 @@ func (s *session) appendCursor(dst []byte) []byte {
 	if !s.many {
 		return s.places[0].at.Append(dst)
 	}
-	for i := range s.places {
+	return s.appendCursors(dst, 0, len(s.places))
+}
+
+// appendCursors appends the cursors of some of the feeds.
+func (s *session) appendCursors(dst []byte, from, to int) []byte {
+	for i := from; i < to; i++ {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
@@ -152,67 +168,103 @@ const pieceBytes = 32 << 10
 // piece: bytes of whole blocks, which may be shared, and are not to be changed.
 // What remains of the delivery is rest. The events are those that the piece is
 // of, of which the client may be shown none.
-func (s *session) deliver(i int, d feed.Delivery) (piece []byte, events []feed.Event) {
-	events = d.Events()
+func (s *session) deliver(i int, d feed.Delivery) (bytes []byte, events []feed.Event) {
+	s.piece.of = -1
 	switch {
 	case d.Gap != nil:
 		return s.frame(s.appendLive(s.gap(i, *d.Gap))), nil
 	case d.Closed:
 		return s.frame(s.closed(i)), nil
 	case d.Ephemeral:
-		return s.ephemeral(d), nil
+		return s.ephemeral(d), d.Events()
+	}
+	s.piece = piece{from: s.places[i].at, of: int32(i)}
+	var n int
+	switch {
 	case s.many:
-		return s.eventsOfMany(i, d)
+		bytes, n = s.eventsOfMany(i, d)
+	case s.types != "":
+		bytes, n = d.Select(s.encoding, pieceBytes, s.types.shows)
+	default:
+		bytes, n = d.Cut(s.encoding, pieceBytes)
 	}
-	encoded, n := d.Cut(s.encoding, pieceBytes)
-	events = events[:n]
+	events = d.Events()
 	newest := &events[n-1]
-	s.places[i] = place{at: feed.Cursor(newest.ID), hidden: !s.types.shows(newest)}
-	s.keep(i, d, n)
-	if s.live || !s.control.live {
-		return encoded, events
+	s.places[i].at = feed.Cursor(newest.ID)
+	s.places[i].hidden = !s.types.shows(newest)
+	if s.rest = nil; n < len(events) {
+		s.rest = &rest{of: i, delivery: d.After(n)}
 	}
-	live := s.frame(s.appendLive(nil))
-	return append(append([]byte(nil), encoded...), live...), events
-}
-
-// keep keeps the delivery without its first n events.
-func (s *session) keep(i int, d feed.Delivery, n int) {
-	s.rest = nil
-	if n < len(d.Events()) {
-		s.rest = &rest{i, d.After(n)}
-	}
+	return bytes, events[:n]
 }
 
 // eventsOfMany puts the cursor of the whole subscription behind each event. That
 // makes much of small events.
-func (s *session) eventsOfMany(i int, d feed.Delivery) (piece []byte, events []feed.Event) {
-	var cursor, out []byte
-	n := 0
+func (s *session) eventsOfMany(i int, d feed.Delivery) (out []byte, n int) {
+	// Of the cursor, nothing changes but the number in the middle.
+	before := s.appendCursors(nil, 0, i)
+	if i > 0 {
+		before = append(before, ',')
+	}
+	before = append(append(before, s.group.At(i).Feed()...), '=')
+	after := s.appendCursors(nil, i+1, len(s.places))
+	cursor := append(make([]byte, 0, len(before)+20+len(after)), before...)
 	for e, encoded := range d.Each(s.encoding) {
 		if len(out) >= pieceBytes {
 			break
 		}
 		n++
-		s.places[i].at = feed.Cursor(e.ID)
-		if len(encoded) == 0 {
-			s.places[i].hidden = true
+		if !s.types.shows(e) {
 			continue
 		}
 		s.shown()
-		cursor = s.appendCursor(cursor[:0])
+		start := len(out)
+		if s.chunked {
+			out = append(out, make([]byte, chunkHead)...)
+		}
+		cursor = append(feed.Cursor(e.ID).Append(cursor[:len(before)]), after...)
 		out = s.form.appendID(append(out, encoded...), cursor)
+		if s.chunked {
+			out = endChunk(out, start)
+		}
 	}
-	s.keep(i, d, n)
-	return s.frame(s.appendLive(out)), d.Events()[:n]
+	return out, n
 }
 
 func (s *session) ephemeral(d feed.Delivery) []byte {
+	if !s.types.shows(&d.Events()[0]) {
+		return nil
+	}
 	encoded := d.Encoded(s.encoding)
-	if len(encoded) == 0 || !s.many {
+	if !s.many {
 		return encoded
 	}
 	return s.frame(s.form.appendID(append([]byte(nil), encoded...), nil))
+}
+
+// unread takes back what is left of a delivery: it can be had again.
+func (s *session) unread() {
+	if s.rest != nil && s.rest.skip == 0 {
+		s.group.Unread(s.rest.of, s.places[s.rest.of].at)
+		s.rest = nil
+	}
+	s.group.Abandon()
+}
+
+// unwritten takes back the last piece, of which only so many bytes were written, and
+// reports whether it can: then the rest of it is what comes next.
+func (s *session) unwritten(written int) bool {
+	if s.piece.of < 0 {
+		return false
+	}
+	i := int(s.piece.of)
+	s.group.Unread(i, s.piece.from)
+	s.places[i].at = s.piece.from
+	if s.rest = nil; int(s.piece.skipped)+written > 0 {
+		s.rest = &rest{of: i, skip: int(s.piece.skipped) + written}
+	}
+	s.group.Abandon()
+	return true
 }
 
 func (s *session) gap(i int, g feed.Gap) []byte {
@@ -232,16 +284,24 @@ func (s *session) closed(i int) []byte {
 	}{s.group.At(i).Feed(), uint64(s.places[i].at)}})
 }
 
-// appendLive says that the history is through, once, if the client wants to
-// know.
-func (s *session) appendLive(dst []byte) []byte {
+// becomesLive says whether the client wants to know that the history is through,
+// which it is.
+func (s *session) becomesLive() bool {
 	if s.live || !s.control.live {
-		return dst
+		return false
 	}
 	for i := range s.places {
 		if sub := s.group.At(i); sub.Gap() != nil || uint64(s.places[i].at) < sub.Bounds().Last {
-			return dst
+			return false
 		}
+	}
+	return true
+}
+
+// appendLive says that the history is through, once.
+func (s *session) appendLive(dst []byte) []byte {
+	if !s.becomesLive() {
+		return dst
 	}
 	s.live = true
 	c := control{kind: "feed.live"}

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -17,6 +18,7 @@ var (
 	errMaxAge  = errors.New("stream has reached its age")
 	errExpired = errors.New("the token has expired")
 	errGap     = errors.New("a gap, which the client wants no stream across")
+	errTorn    = errors.New("the rest of an event is gone that was written in part")
 )
 
 // stream is one response that carries events: what it says and when, whatever
@@ -31,6 +33,7 @@ type stream struct {
 	oldest    int64         // when the oldest event of the piece was committed, in Unix milliseconds; 0: not of interest
 	expires   bool          // it is the token that ends the stream
 	gapFails  bool
+	kept      int32 // bytes that the client has not read, of those that cannot be had again
 
 	draining   atomic.Bool
 	subscribed atomic.Pointer[feed.Group]
@@ -96,10 +99,17 @@ func (st *stream) Due() time.Duration {
 
 // Next implements [engine.Stream].
 func (st *stream) Next(now time.Duration) (piece []byte, err error) {
+	if st.rest != nil && st.rest.skip > 0 {
+		return st.goOn(now)
+	}
+	st.piece.of = -1
 	if err := st.Over(now); err != nil {
 		return st.last(err), err
 	}
-	for {
+	for ; ; st.piece.of = -1 {
+		if st.becomesLive() {
+			return st.frame(st.appendLive(nil)), nil
+		}
 		i, d, err := st.delivery()
 		switch {
 		case err != nil:
@@ -109,29 +119,86 @@ func (st *stream) Next(now time.Duration) (piece []byte, err error) {
 		case d.Gap != nil && st.gapFails:
 			return nil, errGap // which a return with the same cursor is told
 		}
-		piece, events := st.deliver(i, d)
-		if len(piece) == 0 {
-			continue // the client is not shown any of it
+		if piece = st.show(i, d, now); len(piece) > 0 {
+			return piece, nil
 		}
-		if !st.hides() {
-			st.due = now + st.heartbeat
+	}
+}
+
+// show delivers, and notes when that is. The piece is empty if the client is not
+// shown any of it.
+func (st *stream) show(i int, d feed.Delivery, now time.Duration) (piece []byte) {
+	piece, events := st.deliver(i, d)
+	if len(piece) > 0 && !st.hides() {
+		st.due = now + st.heartbeat
+	}
+	// History is not late, however old.
+	if len(piece) > 0 && len(events) > 0 && events[0].ID > st.group.At(i).Bounds().Last {
+		st.oldest = events[0].Time.UnixMilli()
+	}
+	return piece
+}
+
+// goOn returns what is left of a piece of which the beginning is written. Nothing
+// else may come in between.
+func (st *stream) goOn(now time.Duration) (piece []byte, err error) {
+	if err := st.Over(now); err != nil {
+		return nil, err
+	}
+	for i, skip := st.rest.of, st.rest.skip; ; {
+		d := st.rest.delivery
+		if len(d.Events()) == 0 {
+			var ok bool
+			if d, ok, err = st.group.PollAt(i); err != nil {
+				return nil, err
+			}
+			if !ok {
+				st.due = now + st.heartbeat
+				return nil, nil
+			}
 		}
-		// History is not late, however old.
-		if len(events) > 0 && events[0].ID > st.group.At(i).Bounds().Last {
-			st.oldest = events[0].Time.UnixMilli()
+		if d.Gap != nil {
+			return nil, errTorn
 		}
-		return piece, nil
+		if piece = st.show(i, d, now); len(piece) > skip {
+			st.piece.skipped = int32(skip)
+			return piece[skip:], nil
+		}
+		if skip -= len(piece); skip == 0 {
+			return st.Next(now)
+		}
+		if st.rest == nil {
+			st.rest = &rest{of: i}
+		}
+		st.rest.skip = skip
 	}
 }
 
 // More implements [engine.Stream].
-func (st *stream) More() bool { return st.rest != nil || st.group.Stirred() }
+func (st *stream) More() bool { return st.rest != nil || st.group.Stirred() || st.becomesLive() }
 
 func (st *stream) delivery() (i int, d feed.Delivery, err error) {
 	if st.rest != nil {
 		return st.rest.of, st.rest.delivery, nil
 	}
 	return st.group.Poll()
+}
+
+// Yield implements [engine.Stream].
+func (st *stream) Yield() { st.unread() }
+
+// Unwritten implements [engine.Stream].
+func (st *stream) Unwritten(written int, left []byte) (keep []byte, err error) {
+	if st.unwritten(written) {
+		return nil, nil
+	}
+	st.unread()
+	if !st.server.memory.Take(feed.HoldStreams, len(left)) {
+		return nil, errNoMemory
+	}
+	st.seat.held += int32(len(left))
+	st.kept = int32(len(left))
+	return bytes.Clone(left), nil
 }
 
 // keepAlive returns what keeps the connection alive, if it is time.
@@ -164,6 +231,11 @@ func clean(why error) bool { return errors.Is(why, feed.ErrClosed) || errors.Is(
 
 // Written implements [engine.Stream].
 func (st *stream) Written() {
+	if st.kept > 0 {
+		st.server.memory.Give(feed.HoldStreams, int(st.kept))
+		st.seat.held -= st.kept
+		st.kept = 0
+	}
 	if st.oldest != 0 {
 		st.server.deliveries.observe(time.Now().UnixMilli() - st.oldest)
 		st.oldest = 0
@@ -174,6 +246,7 @@ func (st *stream) Written() {
 func (st *stream) Closed(why error) {
 	st.server.dismiss(st)
 	if st.group != nil {
+		st.group.Abandon()
 		st.group.Close()
 	}
 	if _, panicked := errors.AsType[*engine.PanicError](why); panicked {
@@ -191,7 +264,7 @@ func (st *stream) Closed(why error) {
 // stream sends events until the client leaves, or the server ends it.
 func (s *Server) stream(w http.ResponseWriter, r *http.Request, request subscribeRequest) {
 	st := s.newStream(r, request)
-	if err := s.admit(st); err != nil {
+	if err := s.admit(st, request.cost()); err != nil {
 		s.turnAway(w, r, err)
 		return
 	}

@@ -26,6 +26,12 @@ type subscribeRequest struct {
 // controls is what ?control= adds to a stream.
 type controls struct{ live, heartbeat bool }
 
+// cost is what the stream takes in memory beyond one of a single feed, roughly.
+func (r subscribeRequest) cost() int { return len(r.types) + (len(r.starts)-1)*feedCost }
+
+// feedCost is what a stream takes for a feed.
+const feedCost = 192
+
 // done says whether the client has all there will ever be.
 func (r subscribeRequest) done(group *feed.Group) bool {
 	for i := range group.Size() {

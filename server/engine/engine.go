@@ -32,6 +32,14 @@ type Stream interface {
 	More() bool
 	// Written says that everything that Next has returned is with the kernel.
 	Written()
+	// Unwritten says that of what Next returned last, only so many bytes were written,
+	// and nothing can be for a while. It returns what the socket has to keep until
+	// then, or nothing: then Next returns what is left once more. With an error, the
+	// stream ends.
+	Unwritten(written int, left []byte) (keep []byte, err error)
+	// Yield says that Next is not called again for a while, as others have their
+	// turn: what the stream holds and can have again, it lets go of.
+	Yield()
 	// Over returns why the stream has to end even though the client does not
 	// read, or nil.
 	Over(now time.Duration) error

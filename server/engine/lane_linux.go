@@ -18,11 +18,15 @@ type lane struct {
 	ring    *ring // nil where the kernel takes no batches
 	now     time.Duration
 	staged  time.Duration // since when there is something in the batch
+	held    int           // bytes in the batch
 }
 
 // batchWait is how long a write may wait for others while the lane has sockets to
 // look after.
 const batchWait = 2 * time.Millisecond
+
+// batchBytes is how much a batch takes.
+const batchBytes = 1 << 20
 
 func (e *Engine) newLane(hub *feed.Hub) *lane {
 	l := &lane{engine: e, feed: hub.NewLane(), now: e.options.Now()}
@@ -69,12 +73,13 @@ func (l *lane) loop(stop <-chan struct{}) {
 
 // stage adds a write to the batch.
 func (l *lane) stage(s *Socket, b []byte) {
-	if l.ring.full() {
+	if l.ring.full() || l.held >= batchBytes {
 		l.submit()
 	}
 	if s.staged = true; l.ring.empty() {
-		l.staged = l.now
+		l.staged, l.held = l.now, 0
 	}
+	l.held += len(b)
 	l.ring.add(s, b)
 }
 

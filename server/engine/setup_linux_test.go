@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -70,6 +71,8 @@ type script struct {
 	said    bool // the end, or over
 	nexts   int
 	written int
+	repeats bool // what was not written
+	yields  int
 	ends    int
 	hook    func() // called once, by the lane
 }
@@ -125,6 +128,24 @@ func (s *script) Written() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.written++
+}
+
+// Unwritten has the socket keep what is left, or, of a script that repeats, says
+// that again.
+func (s *script) Unwritten(_ int, left []byte) (keep []byte, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.repeats || s.end != nil {
+		return bytes.Clone(left), nil
+	}
+	s.pieces = slices.Insert(s.pieces, 0, bytes.Clone(left))
+	return nil, nil
+}
+
+func (s *script) Yield() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.yields++
 }
 
 func (s *script) Over(time.Duration) error {

@@ -4,6 +4,7 @@ package engine
 
 import (
 	"runtime/debug"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -75,13 +76,17 @@ func (s *Socket) Ready() {
 	}
 }
 
-// pump writes what the stream has, until it has nothing or the socket is full.
+// turnBytes is how much a socket is written before others have their turn.
+const turnBytes = 128 << 10
+
+// pump writes what the stream has, until it has nothing, the socket is full or its
+// turn is over.
 func (s *Socket) pump() {
 	var head []byte
 	if s.full != nil {
 		head, s.full = s.full.rest, nil
 	}
-	for {
+	for total := 0; ; {
 		piece, err := s.next()
 		if len(head) > 0 {
 			if len(piece) == 0 {
@@ -110,6 +115,11 @@ func (s *Socket) pump() {
 		if len(piece) == 0 {
 			return
 		}
+		if total += len(piece); total >= turnBytes {
+			s.stream.Yield()
+			s.group.Wake()
+			return
+		}
 	}
 }
 
@@ -122,8 +132,11 @@ func (s *Socket) writeHead(head, piece []byte, last error) (all bool) {
 	case err != nil && err != syscall.EAGAIN:
 		s.close(err)
 	case n < len(head):
-		s.keep(append(head[n:], piece...))
-		s.full.last = last
+		s.keep(0, piece)
+		if !s.closed {
+			s.full.rest = slices.Concat(head[n:], s.full.rest)
+			s.full.last = last
+		}
 	}
 	return n == len(head)
 }
@@ -151,15 +164,21 @@ func (s *Socket) wrote(b []byte, n int, err error) (all bool) {
 		s.close(err)
 		return false
 	case n < len(b):
-		s.keep(b[n:])
+		s.keep(n, b[n:])
 		return false
 	}
 	s.stream.Written()
 	return true
 }
 
-// keep keeps what the kernel had no room for. The poller says when it has.
-func (s *Socket) keep(rest []byte) {
+// keep keeps what the kernel had no room for of a piece, if the stream cannot have it
+// again. The poller says when there is room.
+func (s *Socket) keep(written int, left []byte) {
+	rest, err := s.stream.Unwritten(written, left)
+	if err != nil {
+		s.close(err)
+		return
+	}
 	s.full = &backlog{rest: rest, unread: unread(int(s.fd)), changed: s.lane.now}
 	s.lane.wheel.schedule(s, s.due())
 	if s.marks.Or(waiting)&writable != 0 {
@@ -178,18 +197,20 @@ func (s *Socket) goOn(marks uint32) (all bool) {
 		return s.watch()
 	}
 	s.marks.And(^writable)
-	n, err := send(int(s.fd), s.full.rest, 0)
-	if err != nil && err != syscall.EAGAIN {
-		s.close(err)
-		return false
-	}
-	if s.full.rest = s.full.rest[n:]; len(s.full.rest) > 0 {
-		return s.watch()
+	if len(s.full.rest) > 0 {
+		n, err := send(int(s.fd), s.full.rest, 0)
+		if err != nil && err != syscall.EAGAIN {
+			s.close(err)
+			return false
+		}
+		if s.full.rest = s.full.rest[n:]; len(s.full.rest) > 0 {
+			return s.watch()
+		}
+		s.stream.Written()
 	}
 	last := s.full.last
 	s.full = nil
 	s.marks.And(^waiting)
-	s.stream.Written()
 	if last != nil {
 		s.close(last)
 		return false
