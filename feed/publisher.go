@@ -89,6 +89,13 @@ type Publisher struct {
 // Published returns how many events the publisher has stored.
 func (p *Publisher) Published() uint64 { return p.published.Load() }
 
+// Waiting returns how many calls of Publish wait for their results.
+func (p *Publisher) Waiting() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.calls
+}
+
 // queue holds calls of Publish that no commit has taken yet.
 type queue struct {
 	calls   []*publish

@@ -123,6 +123,9 @@ var (
 	repairsDesc     = describe("bus_repairs_total", "Times that this node took from the store what the bus had not brought.")
 	storeUpDesc     = describe("store_up", "Whether the store answers.")
 	busUpDesc       = describe("bus_up", "Whether the bus works.")
+	memoryDesc      = describe("memory_bytes", "Bytes that this node holds on behalf of clients, roughly, by what holds them.", "holder")
+	limitDesc       = describe("memory_limit_bytes", "Bytes that this node may hold on behalf of clients, by what holds them: parts of limits.memory.", "holder")
+	waitingDesc     = describe("publish_waiting", "Publishes that wait to be committed, or for their commit to end.")
 )
 
 // Describe implements [prometheus.Collector].
@@ -134,9 +137,15 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	counter := func(d *prometheus.Desc, n uint64, labels ...string) {
 		to <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
 	}
-	gauge := func(d *prometheus.Desc, v float64) {
-		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v)
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
+	memory := c.Hub.Memory()
+	for _, h := range feed.Holders() {
+		gauge(memoryDesc, float64(memory.Used(h)), h.String())
+		gauge(limitDesc, float64(memory.Limit(h)), h.String())
+	}
+	gauge(waitingDesc, float64(c.Publisher.Waiting()))
 	gauge(subscribersDesc, float64(stats.Subscribers))
 	counter(publishedDesc, c.Publisher.Published())
 	counter(deliveredDesc, stats.FromLog+stats.FromStore)

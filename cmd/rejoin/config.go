@@ -67,6 +67,7 @@ type LimitsConfig struct {
 	FeedsPerSubscription  int
 	Subscribers           int // of this node; 0: any number
 	SubscribersPerAddress int // 0: any number
+	Memory                int // bytes that the node holds on behalf of clients
 }
 
 // IdempotencyConfig is about publishing that can be repeated.
@@ -101,7 +102,7 @@ func DefaultConfig() Config {
 		Store:       StoreConfig{URL: "sqlite:rejoin.db"},
 		Bus:         BusConfig{URL: "memory", Prefix: "rejoin", Shards: 16, StreamLength: 1000, Verify: time.Second},
 		Subscribe:   SubscribeConfig{Heartbeat: 15 * time.Second, Retry: 2 * time.Second, WriteTimeout: 30 * time.Second},
-		Limits:      LimitsConfig{EventBytes: feed.DefaultEventBytes, BatchEvents: 1000, BatchBytes: 4 << 20, FeedsPerSubscription: 100},
+		Limits:      LimitsConfig{EventBytes: feed.DefaultEventBytes, BatchEvents: 1000, BatchBytes: 4 << 20, FeedsPerSubscription: 100, Memory: feed.DefaultMemory},
 		Idempotency: IdempotencyConfig{Window: 24 * time.Hour},
 		Auth:        AuthConfig{Mode: "none"},
 		Drain:       DrainConfig{Window: 10 * time.Second},
@@ -133,6 +134,7 @@ func (c Config) Validate() error {
 		checkBetween("limits.feeds_per_subscription", c.Limits.FeedsPerSubscription, 1, 1000),
 		checkBetween("limits.subscribers", c.Limits.Subscribers, 0, 10_000_000),
 		checkBetween("limits.subscribers_per_address", c.Limits.SubscribersPerAddress, 0, 10_000_000),
+		checkMemory(c.Limits),
 		checkBetween("idempotency.window", c.Idempotency.Window, time.Second, 365*24*time.Hour),
 		checkOneOf("auth.mode", c.Auth.Mode, "none", "jwt"),
 		checkJWT(c.Auth),
@@ -230,6 +232,17 @@ func checkBus(url string) error {
 func checkPrefix(prefix string) error {
 	if prefix == "" || strings.ContainsAny(prefix, "{} \t\r\n") {
 		return fmt.Errorf("bus.prefix: %q is empty or has a brace or a space in it", prefix)
+	}
+	return nil
+}
+
+// checkMemory sees to it that the share of publishes has room for two of the largest.
+func checkMemory(c LimitsConfig) error {
+	if err := checkBetween("limits.memory", c.Memory, 32<<20, 1<<40); err != nil {
+		return err
+	}
+	if c.Memory/4 < 2*c.BatchBytes {
+		return fmt.Errorf("limits.memory: %d is less than eight times limits.batch_bytes (%d): a quarter of it has to hold two batches", c.Memory, c.BatchBytes)
 	}
 	return nil
 }

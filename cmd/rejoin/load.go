@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"regexp"
 	"slices"
@@ -47,6 +48,7 @@ func (c *Config) keys() []key {
 		{"limits.feeds_per_subscription", number(&c.Limits.FeedsPerSubscription)},
 		{"limits.subscribers", number(&c.Limits.Subscribers)},
 		{"limits.subscribers_per_address", number(&c.Limits.SubscribersPerAddress)},
+		{"limits.memory", size(&c.Limits.Memory)},
 		{"idempotency.window", duration(&c.Idempotency.Window)},
 		{"retention", retention(&c.Retention)},
 		{"auth.mode", one(func(value string) error {
@@ -105,6 +107,30 @@ func number(to *int) func(any) error {
 			return fmt.Errorf("%q is not a whole number", value)
 		}
 		*to = n
+		return nil
+	})
+}
+
+// sizeUnits are what a size may be counted in.
+var sizeUnits = []struct {
+	name  string
+	bytes int
+}{{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}}
+
+// size is for numbers of bytes, which may have a unit.
+func size(to *int) func(any) error {
+	return one(func(value string) error {
+		count, unit := value, 1
+		for _, u := range sizeUnits {
+			if digits, ok := strings.CutSuffix(value, u.name); ok {
+				count, unit = strings.TrimSpace(digits), u.bytes
+			}
+		}
+		n, err := strconv.Atoi(count)
+		if err != nil || n < 0 || n > math.MaxInt/unit {
+			return fmt.Errorf("%q is not a size such as 256MiB (KiB, MiB, GiB, or a number of bytes)", value)
+		}
+		*to = n * unit
 		return nil
 	})
 }

@@ -37,7 +37,7 @@ func openNode(store feed.Store, c Config, verifier *auth.Verifier, logger *slog.
 	if err := n.openBus(c.Bus, logger); err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
-	n.hub = feed.NewHub(store, n.bus, feed.HubOptions{Verify: c.Bus.Verify, Logger: logger})
+	n.hub = feed.NewHub(store, n.bus, feed.HubOptions{Verify: c.Bus.Verify, Memory: c.Limits.Memory, Logger: logger})
 	n.publisher = feed.NewPublisher(store, n.hub, n.bus, feed.PublisherOptions{
 		EventBytes: c.Limits.EventBytes,
 		KeyWindow:  c.Idempotency.Window,

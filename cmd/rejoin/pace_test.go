@@ -21,11 +21,12 @@ func TestCollectAt(t *testing.T) {
 
 // TestPaceCollector: a heap that grows is collected at another pace.
 func TestPaceCollector(t *testing.T) {
-	if os.Getenv("GOGC") != "" {
-		t.Fatal("run this test without GOGC in the environment")
+	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
+		t.Fatal("run this test without GOGC and GOMEMLIMIT in the environment")
 	}
 	defer debug.SetGCPercent(100)
-	paceCollector()
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(-1))
+	paceCollector(1<<30, func() int { return 1000 })
 	held := make([]byte, 200<<20)
 	deadline := time.Now().Add(10 * time.Second)
 	for {
@@ -40,4 +41,7 @@ func TestPaceCollector(t *testing.T) {
 		}
 	}
 	runtime.KeepAlive(held)
+	if limit := debug.SetMemoryLimit(-1); limit != 1<<30+overhead+1000*subscriberBytes {
+		t.Errorf("the limit is %d", limit)
+	}
 }

@@ -66,7 +66,6 @@ func runNode(ctx context.Context, c Config, logger *slog.Logger) error {
 	if runtime.GOMAXPROCS(0) < 2 && strings.HasPrefix(c.Store.URL, "sqlite:") {
 		runtime.GOMAXPROCS(2)
 	}
-	paceCollector()
 	guards, err := openGuards(ctx, c, logger)
 	if err != nil {
 		return err
@@ -134,6 +133,7 @@ func (l listeners) serve(ctx context.Context, store feed.Store, c Config, guards
 		if n, err = openNode(store, c, guards.verifier, logger); err != nil {
 			return err
 		}
+		paceCollector(c.Limits.Memory, func() int { return n.hub.Stats().Subscribers })
 		admin.set(adminHandler(server.Metrics(n.sources())))
 		public.set(n.server)
 		return nil
