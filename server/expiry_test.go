@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/server"
@@ -101,4 +104,34 @@ func TestHiddenCursorUnderEphemeralEvents(t *testing.T) {
 		}
 	}
 	t.Error("20 ephemeral events later, the client has not been told of its cursor")
+}
+
+// TestTokenForCenturies: a token that is good for longer than a time.Duration can
+// say is one that does not end.
+func TestTokenForCenturies(t *testing.T) {
+	n := guarded(t, auth.Options{Key: secret}, server.Options{MaxAge: time.Hour})
+	unaged := guarded(t, auth.Options{Key: secret}, server.Options{})
+	for _, year := range []int{2100, 2300, 2400, 9999} {
+		token := tokenWith(t, "HS256", []byte(secret), func(claims jwt.MapClaims) {
+			claims["exp"] = time.Date(year, 12, 31, 23, 59, 59, 0, time.UTC).Unix()
+			claims["rejoin"] = auth.Rights{Subscribe: []string{"*"}, Publish: []string{"*"}}
+		})
+		for _, n := range []*node{n, unaged} {
+			f := n.follow(events, bearer(token))
+			f.block()
+			if _, err := n.publisher.Publish(t.Context(), feed.Draft{Feed: "chat", Data: "x"}); err != nil {
+				t.Fatal(err)
+			}
+			if got := f.block(); !strings.HasPrefix(got, "data: x\n") {
+				t.Errorf("%d: got %q", year, got)
+			}
+			if r, body := n.head("GET", events+"?wait=1ms", map[string]string{"Authorization": "Bearer " + token, "Accept": "application/json"}, ""); r.StatusCode != 200 {
+				t.Errorf("%d: a page: %s %s", year, r.Status, body)
+			}
+		}
+	}
+	r, body := n.do("GET", events, bearer(tokenWith(t, "HS256", []byte(secret), func(claims jwt.MapClaims) {
+		claims["exp"] = time.Now().Add(time.Hour).UnixMilli()
+	})), "")
+	wantProblem(t, r, body, http.StatusUnauthorized, "its exp is too far away to be a time in seconds; it may be in milliseconds")
 }

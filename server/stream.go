@@ -39,6 +39,10 @@ type stream struct {
 	subscribed atomic.Pointer[feed.Group]
 }
 
+// century is longer than any stream lasts, and far from the largest Duration,
+// which nothing can be added to.
+const century = 100 * 365 * 24 * time.Hour
+
 // newStream returns a stream that has yet to subscribe.
 func (s *Server) newStream(r *http.Request, request subscribeRequest) *stream {
 	st := &stream{
@@ -55,7 +59,7 @@ func (s *Server) newStream(r *http.Request, request subscribeRequest) *stream {
 		st.ends = now + jitter(s.options.MaxAge, 0.2)
 	}
 	if expires := grantOf(r.Context()).Expires(); !expires.IsZero() {
-		if at := max(now+time.Until(expires), 1); st.ends == 0 || at < st.ends {
+		if at := max(now+min(time.Until(expires), century), 1); st.ends == 0 || at < st.ends {
 			st.ends, st.expires = at, true
 		}
 	}

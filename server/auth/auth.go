@@ -186,6 +186,9 @@ var reasons = []struct {
 }
 
 func reason(err error) string {
+	if farAway, ok := errors.AsType[farAwayError](err); ok {
+		return farAway.Error()
+	}
 	for _, known := range reasons {
 		if errors.Is(err, known.err) {
 			return known.why

@@ -7,8 +7,10 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -290,5 +292,42 @@ func TestWhereTheTokenIs(t *testing.T) {
 	}
 	if _, err := v.Grant(&http.Request{URL: &url.URL{RawQuery: "access_token=%zz;"}}); !errors.Is(err, auth.ErrNoToken) {
 		t.Errorf("a query that cannot be read: %v", err)
+	}
+}
+
+// TestImpossibleTimes: an exp in milliseconds is a common slip, and a date beyond
+// what clocks can count must not become one that has passed, or never comes.
+func TestImpossibleTimes(t *testing.T) {
+	v := open(t, auth.Options{Key: secret})
+	token := func(claims ...any) string { return sign("HS256", []byte(secret), good(claims...)) }
+	number := func(text string) json.Number { return json.Number(text) }
+	const last = 253402300799 // 9999-12-31T23:59:59Z
+
+	for _, name := range []string{"exp", "nbf", "iat"} {
+		for _, value := range []any{
+			time.Now().Add(time.Hour).UnixMilli(), time.Now().Add(time.Hour).UnixMicro(), time.Now().Add(time.Hour).UnixNano(),
+			last + 1, -last - 1, number("253402300799.5"), number("9223372036854775807"), number("9223372036854775808"), number("-9223372036854775809"),
+			number("1e300"), number("-1e300"), number("1e400"), number("-1e400"), fmt.Sprint(time.Now().UnixMilli()),
+		} {
+			wantBad(t, v, token(name, value), "its "+name+" is too far away to be a time in seconds; it may be in milliseconds")
+		}
+		for _, value := range []any{"NaN", "Infinity", "", "0x7fffffff", "1 ", []any{1}, map[string]any{}} {
+			wantBad(t, v, token(name, value), "it cannot be read")
+		}
+	}
+	wantBad(t, v, token("exp", -1), "it has expired")
+	wantBad(t, v, token("exp", -last), "it has expired")
+	wantBad(t, v, token("exp", number("-0.5")), "it has expired")
+	wantBad(t, v, token("nbf", last), "it is not valid yet")
+	wantBad(t, v, token("iat", last), "it was issued in the future")
+	wantGood(t, v, token("nbf", -last, "iat", number("-1.5")))
+
+	for _, value := range []any{4102444800, number("4102444800.9"), number("4.1024448e9"), "4102444800"} {
+		if got := wantGood(t, v, token("exp", value)).Expires(); got.Unix() != 4102444800 || got.Nanosecond() != 0 {
+			t.Errorf("exp %v is %v", value, got)
+		}
+	}
+	if got := wantGood(t, v, token("exp", last)).Expires().UTC(); got.Year() != 9999 {
+		t.Errorf("the last possible exp is %v", got)
 	}
 }

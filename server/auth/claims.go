@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
+	"time"
 
 	"github.com/golang-jwt/jwt/v5"
 
@@ -11,6 +13,17 @@ import (
 )
 
 var errClaim = errors.New("the claim rejoin is not as it should be")
+
+// farAwayError is for a time that cannot be one. It is the name of its claim.
+type farAwayError string
+
+func (claim farAwayError) Error() string {
+	return "its " + string(claim) + " is too far away to be a time in seconds; it may be in milliseconds"
+}
+
+// mostSeconds is the end of the year 9999, where RFC 3339 ends. As milliseconds,
+// it was in 1978.
+const mostSeconds = 253402300799
 
 // Rights are the claim "rejoin" of a token. A pattern is the name of a feed, or
 // the beginning of names followed by *.
@@ -43,9 +56,15 @@ type claims struct {
 // UnmarshalJSON reads claims by their exact names: encoding/json alone would
 // take "EXP" for "exp".
 func (c *claims) UnmarshalJSON(b []byte) error {
+	var expires, notBefore, issued *json.Number
 	if err := unmarshalExact(b, map[string]any{
-		"iss": &c.issuer, "aud": &c.audience, "exp": &c.expires, "nbf": &c.notBefore, "iat": &c.issued,
+		"iss": &c.issuer, "aud": &c.audience, "exp": &expires, "nbf": &notBefore, "iat": &issued,
 	}); err != nil {
+		return err
+	}
+	if err := errors.Join(
+		readTime("exp", expires, &c.expires), readTime("nbf", notBefore, &c.notBefore), readTime("iat", issued, &c.issued),
+	); err != nil {
 		return err
 	}
 	var rights json.RawMessage
@@ -78,6 +97,20 @@ func unmarshalExact(b []byte, to map[string]any) error {
 			}
 		}
 	}
+	return nil
+}
+
+// readTime reads whole seconds since 1970. jwt.NumericDate would make some other
+// time of those that no clock can count to.
+func readTime(claim string, n *json.Number, to **jwt.NumericDate) error {
+	if n == nil {
+		return nil
+	}
+	seconds, err := n.Float64()
+	if err != nil || math.Abs(seconds) > mostSeconds {
+		return farAwayError(claim)
+	}
+	*to = jwt.NewNumericDate(time.Unix(int64(seconds), 0))
 	return nil
 }
 
