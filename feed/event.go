@@ -26,8 +26,9 @@ type Event struct {
 //
 // A draft is sound when its feed is a name ([CheckName]), its type is none or
 // a type ([CheckType]), its data is UTF-8 without NUL, valid JSON if JSON says
-// so, and not larger than the limit of the publisher. A line break counts as
-// 7 bytes against that limit, because Server-Sent Events frame every line.
+// so, and not larger than the limit of the publisher, in the longest form in
+// which a subscriber may ask for it: Server-Sent Events frame every line, with
+// which a line break takes 7 bytes, and text in an envelope is a JSON string.
 type Draft struct {
 	Feed string
 	Type string
@@ -56,16 +57,14 @@ func (d Draft) clean(limit int) (Draft, error) {
 		return Draft{}, fmt.Errorf("%w: data must be UTF-8 without NUL, byte %d is not", ErrInvalid, i)
 	}
 	d.Data = lineFeeds(d.Data)
-	if size := framedSize(d.Data); size > limit {
-		return Draft{}, fmt.Errorf("%w: the data has %d bytes with its line breaks counted as 7, the limit is %d", ErrTooLarge, size, limit)
+	if err := d.checkSize(limit); err != nil {
+		return Draft{}, err
 	}
 	if d.JSON && !ValidJSON(d.Data) {
 		return Draft{}, fmt.Errorf("%w: the data is not valid JSON", ErrInvalid)
 	}
 	return d, nil
 }
-
-func framedSize(data string) int { return len(data) + 6*strings.Count(data, "\n") }
 
 // invalidByte returns the offset of the first byte that is NUL or not part of
 // valid UTF-8, or -1.

@@ -2,8 +2,10 @@ package feed
 
 import (
 	"errors"
+	"math/rand/v2"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 func TestClean(t *testing.T) {
@@ -27,6 +29,18 @@ func TestClean(t *testing.T) {
 		{name: "two breaks", draft: Draft{Data: "123456\n\n"}, want: Draft{Data: "123456\n\n"}},
 		{name: "two breaks and one byte too many", draft: Draft{Data: "1234567\n\n"}, err: ErrTooLarge, says: "21 bytes"},
 		{name: "CR LF counts once", draft: Draft{Data: "123456\r\n\r\n"}, want: Draft{Data: "123456\n\n"}},
+		{name: "quotes", draft: Draft{Data: strings.Repeat(`"`, limit/2)}, want: Draft{Data: strings.Repeat(`"`, limit/2)}},
+		{name: "a quote too many", draft: Draft{Data: strings.Repeat(`"`, limit/2+1)}, err: ErrTooLarge, says: "22 bytes as a JSON string"},
+		{name: "a backslash too many", draft: Draft{Data: strings.Repeat(`\`, limit/2) + "x"}, err: ErrTooLarge, says: "21 bytes"},
+		{name: "a tab too many", draft: Draft{Data: strings.Repeat("\t", limit/2) + "x"}, err: ErrTooLarge, says: "21 bytes"},
+		{name: "controls", draft: Draft{Data: "\x01\x1f\x1bxy"}, want: Draft{Data: "\x01\x1f\x1bxy"}},
+		{name: "controls and one byte too many", draft: Draft{Data: "\x01\x1f\x1bxyz"}, err: ErrTooLarge, says: "21 bytes"},
+		{name: "line separators", draft: Draft{Data: "\u2028\u2029\u2028xy"}, want: Draft{Data: "\u2028\u2029\u2028xy"}},
+		{name: "line separators and one byte too many", draft: Draft{Data: "\u2028\u2029\u2028xyz"}, err: ErrTooLarge, says: "21 bytes"},
+		{name: "others of their kind count as they are", draft: Draft{Data: "\u2027\u202a\u20ac\u2603\x7fabcdefg"}, want: Draft{Data: "\u2027\u202a\u20ac\u2603\x7fabcdefg"}},
+		{name: "breaks and quotes do not add up", draft: Draft{Data: "\n\n\"\"\"\""}, want: Draft{Data: "\n\n\"\"\"\""}},
+		{name: "JSON is not escaped", draft: Draft{Data: `"\u0001\"\"\"\"\"\""`, JSON: true}, want: Draft{Data: `"\u0001\"\"\"\"\"\""`, JSON: true}},
+		{name: "breaks of JSON", draft: Draft{Data: "[\n\n12345]", JSON: true}, err: ErrTooLarge, says: "21 bytes"},
 		{name: "NUL", draft: Draft{Data: "ab\x00"}, err: ErrInvalid, says: "byte 2"},
 		{name: "not UTF-8", draft: Draft{Data: "ä\xff"}, err: ErrInvalid, says: "byte 2"},
 		{name: "cut UTF-8", draft: Draft{Data: "abc\xc3"}, err: ErrInvalid, says: "byte 3"},
@@ -98,5 +112,51 @@ func TestQuote(t *testing.T) {
 		if got := quote(s); got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
+	}
+}
+
+// TestSizes compares them with what the forms of a stream make of the data,
+// character by character.
+func TestSizes(t *testing.T) {
+	slowly := func(data string) int {
+		framed, quoted := 0, 0
+		for _, r := range data {
+			size := utf8.RuneLen(r)
+			framed += size
+			switch {
+			case r == '\n':
+				framed += 6
+				quoted += 2
+			case r == '"' || r == '\\' || r == '\t':
+				quoted += 2
+			case r < ' ' || r == '\u2028' || r == '\u2029':
+				quoted += 6
+			default:
+				quoted += size
+			}
+		}
+		return max(framed, quoted)
+	}
+	check := func(data string) {
+		t.Helper()
+		if got, want := max(framedSize(data), quotedSize(data)), slowly(data); got != want {
+			t.Fatalf("%q counts as %d, want %d", data, got, want)
+		}
+	}
+	// Every character beside every other kind, at every offset within a word.
+	for r := range rune(0x100) {
+		for offset := range 17 {
+			check(strings.Repeat("x", offset) + string(r) + "x" + string(r))
+			check(strings.Repeat("x", offset) + string(r) + strings.Repeat("yz", 8))
+		}
+	}
+	rng := rand.New(rand.NewPCG(1, 2))
+	pieces := []string{"\n", `"`, `\`, "\t", "\x01", "\x1f", " ", "!", "x", "abcdefgh", "\x7f", "ä", "\u2027", "\u2028", "\u2029", "\u202a", "\u2128", "\u20a8", "€", "𝒶", "\ufeff"}
+	for range 20_000 {
+		var data strings.Builder
+		for range rng.IntN(40) {
+			data.WriteString(pieces[rng.IntN(len(pieces))])
+		}
+		check(data.String())
 	}
 }

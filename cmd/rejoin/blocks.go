@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// blockBytes bounds a block. In an envelope, an event of 60,000 control
-// characters takes six times as much.
+// blockBytes bounds a block. Servers once took an event of 60,000 control
+// characters, each of which takes six bytes in an envelope.
 const blockBytes = 1 << 20
 
 var errBlockTooLong = errors.New("a block of the stream has more than 1 MiB")

@@ -61,7 +61,7 @@ type SubscribeConfig struct {
 
 // LimitsConfig is what clients may ask for, and how many of them there may be.
 type LimitsConfig struct {
-	EventBytes            int // of one event's data, a line break counting 7
+	EventBytes            int // of one event's data in its longest form
 	BatchEvents           int // that are published at once
 	BatchBytes            int // of the body that they come in
 	FeedsPerSubscription  int
@@ -125,7 +125,7 @@ func (c Config) Validate() error {
 		checkBetween("subscribe.retry", c.Subscribe.Retry, 10*time.Millisecond, 10*time.Minute),
 		checkBetween("subscribe.write_timeout", c.Subscribe.WriteTimeout, 100*time.Millisecond, 10*time.Minute),
 		checkMaxAge(c.Subscribe.MaxAge),
-		// Above the default, a framed event no longer fits the 64 KiB at
+		// Above the default, an event in its longest form no longer fits the 64 KiB at
 		// which common client libraries give up: they would reconnect to the
 		// same event for ever.
 		checkBetween("limits.event_bytes", c.Limits.EventBytes, 1, feed.DefaultEventBytes),
