@@ -90,7 +90,7 @@ func TestForeignHeaders(t *testing.T) {
 func TestLinksAreTheirs(t *testing.T) {
 	n := startSubscribed(t)
 	for _, query := range []string{
-		"access_token=secret", "x=%3E%3B%20rel=%22next%22", "x=%0D%0ASet-Cookie:%20a=b", "limit=1&x=%3Chttps://evil.example%3E", "gap=&limit=1", "limit=1&limit=%0D%0A", "after=3&after=%0D%0A",
+		"access_token=secret", "x=%3E%3B%20rel=%22next%22", "x=%0D%0ASet-Cookie:%20a=b", "x=%3Chttps://evil.example%3E&x=%0D%0A", "gap=",
 	} {
 		r, _ := n.do("GET", "/v1/feeds/old/events?limit=1&after=3&"+query, map[string]string{"Accept": "application/json"}, "")
 		link := r.Header.Get("Link")

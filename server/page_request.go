@@ -80,16 +80,6 @@ func (q *pageRequest) readStart(header http.Header) (err error) {
 	return nil
 }
 
-// refuse returns an error if the query has one of the parameters.
-func refuse(query url.Values, why string, names ...string) error {
-	for _, name := range names {
-		if query.Has(name) {
-			return invalid("%s %s", name, why)
-		}
-	}
-	return nil
-}
-
 // readNumber reads an id or a cursor.
 func readNumber(name, value string) (uint64, error) {
 	c, err := feed.ParseCursor(value)

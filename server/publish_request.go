@@ -134,9 +134,6 @@ func readType(h http.Header, query url.Values) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if len(query["type"]) > 1 {
-		return "", invalid("the query parameter type is given more than once")
-	}
 	param := query.Get("type")
 	if header != "" && param != "" && header != param {
 		return "", invalid("the header Event-Type and the query parameter type name different types")
@@ -177,31 +174,6 @@ func readHeader(h http.Header, name string) (value string, given bool, err error
 		return values[0], true, nil
 	}
 	return "", true, invalid("the header %s is given more than once", name)
-}
-
-// readFlag returns the value of a query parameter that is true or false.
-func readFlag(query url.Values, name string) (bool, error) {
-	values := query[name]
-	switch {
-	case len(values) == 0:
-		return false, nil
-	case len(values) == 1 && (values[0] == "true" || values[0] == "false"):
-		return values[0] == "true", nil
-	}
-	return false, invalid("the query parameter %s is true or false, given once", name)
-}
-
-// readQuery parses the query strictly: what cannot be read is refused, not
-// dropped.
-func readQuery(r *http.Request) (url.Values, error) {
-	if r.URL.RawQuery == "" {
-		return nil, nil
-	}
-	query, err := url.ParseQuery(r.URL.RawQuery)
-	if err != nil {
-		return nil, fmt.Errorf("%w: the query cannot be read: %w", feed.ErrInvalid, err)
-	}
-	return query, nil
 }
 
 func invalid(format string, args ...any) error {
