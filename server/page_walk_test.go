@@ -135,12 +135,12 @@ func (d *discard) Write(b []byte) (int, error) {
 // of control characters, never is in memory.
 func TestPageMemory(t *testing.T) {
 	n := startOn(t, feedtest.NewStore(), server.Options{}) // which hands out what it has without copying it
-	for range 70 {
-		if _, err := n.publisher.Publish(t.Context(), feed.Draft{Feed: "chat", Data: strings.Repeat("\x01", 59_000)}); err != nil {
+	for range 419 {
+		if _, err := n.publisher.Publish(t.Context(), feed.Draft{Feed: "chat", Data: strings.Repeat("\x01", 10_000)}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, query := range []string{"?after=0", "?before=71"} {
+	for _, query := range []string{"?after=0&limit=1000", "?before=420&limit=1000"} {
 		r := httptest.NewRequestWithContext(t.Context(), "GET", events+query, nil)
 		r.Header.Set("Accept", "application/json")
 		w := &discard{header: http.Header{}}

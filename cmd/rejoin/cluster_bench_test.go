@@ -141,7 +141,7 @@ func (c *clusterLoad) subscribe() {
 // read is a subscriber: it demands that every event is the next one.
 func (c *clusterLoad) read(conn net.Conn, i int, greeted func()) {
 	defer greeted()
-	if _, err := fmt.Fprintf(conn, "GET /v1/feeds/bench:%d/events HTTP/1.1\r\nHost: rejoin\r\n\r\n", i); err != nil {
+	if _, err := fmt.Fprintf(conn, "GET /v1/feeds/bench:%d/events HTTP/1.1\r\nHost: localhost\r\n\r\n", i); err != nil {
 		c.b.Error(err)
 		return
 	}
@@ -187,7 +187,7 @@ func (c *clusterLoad) arrive(data []byte) {
 // publish publishes to a feed what was due at that time.
 func (c *clusterLoad) publish(p *publisher, i int, due time.Time) error {
 	data := fmt.Sprintf("due %d %s", due.UnixNano(), payload)
-	if _, err := fmt.Fprintf(p.conn, "POST /v1/feeds/bench:%d/events HTTP/1.1\r\nHost: rejoin\r\nContent-Length: %d\r\n\r\n%s", i, len(data), data); err != nil {
+	if _, err := fmt.Fprintf(p.conn, "POST /v1/feeds/bench:%d/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s", i, len(data), data); err != nil {
 		return err
 	}
 	n, err := p.conn.Read(p.buf)

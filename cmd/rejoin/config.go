@@ -19,6 +19,7 @@ import (
 type Config struct {
 	Listen      string
 	Admin       AdminConfig
+	Server      ServerConfig
 	Store       StoreConfig
 	Bus         BusConfig
 	Subscribe   SubscribeConfig
@@ -35,6 +36,11 @@ type Config struct {
 // AdminConfig is about the address for operators.
 type AdminConfig struct {
 	Listen string // an address, or off
+}
+
+// ServerConfig is about what this server is to its clients.
+type ServerConfig struct {
+	Hosts []string // accepted where nobody is asked for a token, beside localhost
 }
 
 // StoreConfig says where events are kept.
@@ -115,6 +121,7 @@ func (c Config) Validate() error {
 	return errors.Join(
 		checkListen(c.Listen, c.Auth),
 		checkAdmin(c.Admin.Listen),
+		checkHosts(c.Server.Hosts),
 		checkStore(c.Store.URL),
 		checkBus(c.Bus.URL),
 		checkPrefix(c.Bus.Prefix),

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/rejoin/rejoin/server"
@@ -81,6 +83,50 @@ func checkOrigins(origins []string) error {
 		return fmt.Errorf("cors.origins: %w", err)
 	}
 	return nil
+}
+
+func checkHosts(hosts []string) error {
+	if err := server.CheckHosts(hosts); err != nil {
+		return fmt.Errorf("server.hosts: %w", err)
+	}
+	return nil
+}
+
+// publicHosts guards the handler of the public address from pages of other sites that
+// pass for pages of this server. A token does that as well. On an address that others
+// reach by names of their own, it takes a list of them.
+func (c Config) publicHosts(address net.Addr, handler http.Handler) http.Handler {
+	anyPage := slices.Contains(c.CORS.Origins, "*") // which may do the same openly
+	if c.Auth.Mode != "none" || anyPage || !onLoopback(address) && len(c.Server.Hosts) == 0 {
+		return handler
+	}
+	hosts := slices.Concat(c.Server.Hosts, server.OriginHosts(c.CORS.Origins), hostOf(c.Listen))
+	return server.OnlyHosts(hosts, handler)
+}
+
+// adminHosts does it for the address of operators, which never asks for a token. The
+// pages of cors.origins have no business there.
+func (c Config) adminHosts(address net.Addr, handler http.Handler) http.Handler {
+	if !onLoopback(address) {
+		return handler
+	}
+	return server.OnlyHosts(slices.Concat(c.Server.Hosts, hostOf(c.Admin.Listen)), handler)
+}
+
+// hostOf returns the host of an address to listen on, if it has one.
+func hostOf(listen string) []string {
+	host, _, err := net.SplitHostPort(listen)
+	if err != nil || host == "" {
+		return nil
+	}
+	return []string{host}
+}
+
+// onLoopback says whether only this machine reaches a listener. Unlike loopback,
+// it goes by the address itself, not by how that was written.
+func onLoopback(address net.Addr) bool {
+	tcp, ok := address.(*net.TCPAddr)
+	return ok && tcp.IP.IsLoopback()
 }
 
 // guards are what stands between the network and a node.

@@ -80,7 +80,7 @@ func testHalfOpen(t *testing.T, binary string) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { conn.Close() })
-		_, err = fmt.Fprintf(conn, "GET /v1/feeds/%s/events HTTP/1.1\r\nHost: rejoin\r\n\r\n", feed)
+		_, err = fmt.Fprintf(conn, "GET /v1/feeds/%s/events HTTP/1.1\r\nHost: localhost\r\n\r\n", feed)
 		if _, failed := conn.Read(make([]byte, 1000)); err != nil || failed != nil {
 			t.Fatal(errors.Join(err, failed))
 		}

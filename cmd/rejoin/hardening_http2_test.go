@@ -309,7 +309,7 @@ func TestUnreadAnswers(t *testing.T) {
 			})
 			synctest.Test(t, func(t *testing.T) {
 				conn := pipe(t, TLSConfig{}) // where nothing is sent that is not read
-				if _, err := io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+				if _, err := io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
 					t.Fatal(err)
 				}
 				time.Sleep(answerTimeout + time.Second)

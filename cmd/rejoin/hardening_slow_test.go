@@ -96,7 +96,7 @@ func drip(conn net.Conn, text string) {
 // hold one for as long as they like without being a subscriber, whose number
 // can be limited, can hold all that there are.
 func TestSlowClients(t *testing.T) {
-	const event, body = "/v1/feeds/chat/events", " HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n"
+	const event, body = "/v1/feeds/chat/events", " HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
 	const asPage = "Accept: application/json\r\n\r\n"
 	const whatever = -1 // to an answer that is late by itself, nobody is listening
 	endless := strings.Repeat("x", 1000)
@@ -107,12 +107,12 @@ func TestSlowClients(t *testing.T) {
 	}{
 		{"nothing", "", "", 0, 9 * time.Second, 11 * time.Second},
 		{"a head", "", "GET / HTTP/1.1\r\nHost: " + endless, 0, 9 * time.Second, 12 * time.Second},
-		{"half a head", "GET / HTTP/1.1\r\nHost: x\r\n", "", 0, 9 * time.Second, 11 * time.Second},
-		{"a second head", "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\n", "", 200, 9 * time.Second, 11 * time.Second},
-		{"no second request", "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", "", 200, 119 * time.Second, 121 * time.Second},
+		{"half a head", "GET / HTTP/1.1\r\nHost: localhost\r\n", "", 0, 9 * time.Second, 11 * time.Second},
+		{"a second head", "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET / HTTP/1.1\r\n", "", 200, 9 * time.Second, 11 * time.Second},
+		{"no second request", "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", "", 200, 119 * time.Second, 121 * time.Second},
 		{"a body", "POST " + event + body + "\r\n", endless, 408, 29 * time.Second, 32 * time.Second},
-		{"chunks", "POST " + event + " HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", strings.Repeat("1\r\nx\r\n", 200), 408, 29 * time.Second, 32 * time.Second},
-		{"trailers", "POST " + event + " HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", "A: " + endless, 400, 29 * time.Second, 32 * time.Second},
+		{"chunks", "POST " + event + " HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n", strings.Repeat("1\r\nx\r\n", 200), 408, 29 * time.Second, 32 * time.Second},
+		{"trailers", "POST " + event + " HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", "A: " + endless, 400, 29 * time.Second, 32 * time.Second},
 		// What nobody reads is waited for as well, before the answer is sent.
 		{"the body of a page", "GET " + event + body + asPage, endless, whatever, 0, 32 * time.Second},
 		{"the body of an event", "GET " + event + "/1" + body + asPage, "", 200, 0, 32 * time.Second},

@@ -32,6 +32,7 @@ func (c *Config) keys() []key {
 	return []key{
 		{"listen", text(&c.Listen)},
 		{"admin.listen", text(&c.Admin.Listen)},
+		{"server.hosts", list(&c.Server.Hosts)},
 		{"store.url", text(&c.Store.URL)},
 		{"bus.url", text(&c.Bus.URL)},
 		{"bus.prefix", text(&c.Bus.Prefix)},

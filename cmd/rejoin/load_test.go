@@ -113,7 +113,7 @@ func TestPrecedence(t *testing.T) {
 func TestEveryKeyFromTheEnvironment(t *testing.T) {
 	values := map[string]string{
 		"listen": "0.0.0.0:1", "store.url": "sqlite:/x.db", "bus.url": "redis://h", "bus.verify": "2s",
-		"admin.listen": "127.0.0.1:2", "bus.prefix": "p", "bus.shards": "3", "bus.stream_length": "4",
+		"admin.listen": "127.0.0.1:2", "server.hosts": "rejoin.example, ::1", "bus.prefix": "p", "bus.shards": "3", "bus.stream_length": "4",
 		"subscribe.heartbeat": "3s", "subscribe.retry": "4s", "subscribe.write_timeout": "5s", "subscribe.max_age": "6s",
 		"limits.event_bytes": "7", "limits.batch_events": "8", "limits.batch_bytes": "9", "limits.feeds_per_subscription": "10", "limits.subscribers": "11", "limits.subscribers_per_address": "12", "limits.memory": "64MiB", "idempotency.window": "10s", "retention": "feeds=chat:* age=8h events=9", "auth.mode": "none", "auth.jwt.key": "s", "auth.jwt.key_file": "f", "auth.jwt.jwks_url": "u",
 		"auth.jwt.algorithms": "HS256, ES256", "auth.jwt.issuer": "i", "auth.jwt.audience": "a", "tls.cert": "c", "tls.key": "k",
@@ -129,6 +129,7 @@ func TestEveryKeyFromTheEnvironment(t *testing.T) {
 	want := Config{
 		Listen:      "0.0.0.0:1",
 		Admin:       AdminConfig{"127.0.0.1:2"},
+		Server:      ServerConfig{[]string{"rejoin.example", "::1"}},
 		Store:       StoreConfig{"sqlite:/x.db"},
 		Bus:         BusConfig{"redis://h", "p", 3, 4, 2 * time.Second},
 		Subscribe:   SubscribeConfig{3 * time.Second, 4 * time.Second, 5 * time.Second, 6 * time.Second},
@@ -253,10 +254,13 @@ func TestFaults(t *testing.T) {
 		"auth: {mode: jwt, jwt: {jwks_url: 'https://h/', algorithms: [[a], b]}}":          "auth.jwt.algorithms: it takes a list of single values",
 		"auth: {mode: jwt, jwt: {jwks_url: 'https://h/', algorithms: {a: b}}}":            "auth.jwt.algorithms.a: no such key\nauth.jwt.algorithms: it takes one value",
 		"cors: {origins: ['https://a.example/']}":                                         `cors.origins: "https://a.example/" is not an origin`,
+		"server: {hosts: ['https://a.example']}":                                          `server.hosts: "https://a.example" is not a host`,
+		"server: {hosts: ['a.example:8080']}":                                             `server.hosts: "a.example:8080" is not a host such as rejoin.example, without scheme and port`,
+		"server: {hosts: '*'}":                                                            `server.hosts: "*" is not a host`,
 		"cors: {origins: ['*', 'https://a.example']}":                                     "cors.origins: * stands alone",
-		"drain: {window: 11m}": "drain.window: 11m0s is not from",
-		"log: {level: loud}":   `log.level: "loud" is not one of debug, info, warn, error`,
-		"log: {format: xml}":   `log.format: "xml" is not one of text, json`,
+		"drain: {window: 11m}":                                                            "drain.window: 11m0s is not from",
+		"log: {level: loud}":                                                              `log.level: "loud" is not one of debug, info, warn, error`,
+		"log: {format: xml}":                                                              `log.format: "xml" is not one of text, json`,
 	} {
 		t.Run(file, func(t *testing.T) {
 			_, err := load(t, file)

@@ -97,7 +97,7 @@ func dialPublisher(b *testing.B, url string) *publisher {
 }
 
 func (p *publisher) publish(data string) error {
-	if _, err := fmt.Fprintf(p.conn, "POST /v1/feeds/bench/events HTTP/1.1\r\nHost: rejoin\r\nContent-Length: %d\r\n\r\n%s", len(data), data); err != nil {
+	if _, err := fmt.Fprintf(p.conn, "POST /v1/feeds/bench/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s", len(data), data); err != nil {
 		return err
 	}
 	n, err := p.conn.Read(p.buf)
@@ -143,7 +143,7 @@ func newCrowd(b *testing.B, url, path string, subscribers int) *crowd {
 
 // read counts the ids in the stream; the first is that of feed.open.
 func (c *crowd) read(conn net.Conn, path string, greeted func()) {
-	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: rejoin\r\n\r\n", path); err != nil {
+	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n", path); err != nil {
 		c.b.Error(err)
 	}
 	buf := make([]byte, 32<<10)

@@ -48,7 +48,7 @@ func (s *target) begin(proto string, x exchange) (resp *http.Response, rest *byt
 	s.t.Helper()
 	conn := s.dial("http/1.1")
 	method, path, _ := strings.Cut(x.request, " ")
-	head := fmt.Sprintf("%s %s %s\r\nHost: rejoin\r\nConnection: close\r\n", method, path, proto)
+	head := fmt.Sprintf("%s %s %s\r\nHost: localhost\r\nConnection: close\r\n", method, path, proto)
 	for line := range strings.Lines(x.header) {
 		head += strings.TrimSuffix(line, "\n") + "\r\n"
 	}

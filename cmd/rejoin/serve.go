@@ -125,9 +125,12 @@ func (l listeners) serve(ctx context.Context, store feed.Store, c Config, guards
 	var public, admin lateHandler
 	public.set(server.Waiting(c.CORS.Origins))
 	admin.set(adminHandler(nil))
-	httpServer := newHTTPServer(&public, logger)
+	httpServer := newHTTPServer(c.publicHosts(l.public.Addr(), &public), logger)
 	guards.secure(httpServer, c.Subscribe.WriteTimeout)
 	adminServer := newHTTPServer(&admin, logger)
+	if l.admin != nil {
+		adminServer.Handler = c.adminHosts(l.admin.Addr(), &admin)
+	}
 	var n *node
 	open := func(store feed.Store) (err error) {
 		if n, err = openNode(store, c, guards.verifier, logger); err != nil {

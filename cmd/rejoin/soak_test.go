@@ -172,7 +172,7 @@ func soakOne(address string, n int) (read int64, err error) {
 	if n%7 == 0 {
 		path = fmt.Sprintf("/v1/events?feed=soak%d,soak%d", n%soakFeeds, (n+1)%soakFeeds)
 	}
-	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: rejoin\r\n\r\n", path); err != nil {
+	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n", path); err != nil {
 		return 0, err
 	}
 	stay := rand.N(100 * time.Millisecond)

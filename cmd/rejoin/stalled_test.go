@@ -51,7 +51,7 @@ func subscribeRaw(t *testing.T, url string) *bufio.Reader {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	fmt.Fprint(conn, "GET /v1/feeds/chat/events HTTP/1.1\r\nHost: rejoin\r\n\r\n")
+	fmt.Fprint(conn, "GET /v1/feeds/chat/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
 	r := bufio.NewReaderSize(conn, 64)
 	if _, err := r.Peek(12); err != nil {
 		t.Fatal(err)

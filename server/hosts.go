@@ -1,0 +1,85 @@
+package server
+
+import (
+	"fmt"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// aHost matches a name as browsers send it.
+var aHost = regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?$`)
+
+// CheckHosts returns what is wrong with a list of hosts: each has to be a name or an
+// address, without a port.
+func CheckHosts(hosts []string) error {
+	for _, host := range hosts {
+		if !isAddress(host) && !aHost.MatchString(host) {
+			return fmt.Errorf("%.100q is not a host such as rejoin.example, without scheme and port", host)
+		}
+	}
+	return nil
+}
+
+func isAddress(host string) bool {
+	_, err := netip.ParseAddr(unbracketed(host))
+	return err == nil
+}
+
+// unbracketed returns an IPv6 address without the brackets that it may have.
+func unbracketed(host string) string {
+	if inner, ok := strings.CutPrefix(host, "["); ok {
+		if inner, ok = strings.CutSuffix(inner, "]"); ok {
+			return inner
+		}
+	}
+	return host
+}
+
+// OriginHosts returns the hosts of origins that CheckOrigins accepts, other than *.
+func OriginHosts(origins []string) (hosts []string) {
+	for _, origin := range origins {
+		if u, err := url.Parse(origin); err == nil && u.Hostname() != "" {
+			hosts = append(hosts, u.Hostname())
+		}
+	}
+	return hosts
+}
+
+// OnlyHosts returns a handler that refuses requests for hosts other than these,
+// localhost and loopback addresses, with any port.
+//
+// A page of another site can have the name of its own site mean this machine (DNS
+// rebinding). To the visitor's browser, this server then is of the page's origin, so
+// that neither CORS nor [http.CrossOriginProtection] stands between the two: only the
+// name tells. A request without a Host passes, because every browser sends one. So do
+// those that ask for the health of the server, by an address that probes choose.
+func OnlyHosts(hosts []string, next http.Handler) http.Handler {
+	accepted := make([]string, len(hosts))
+	for i, host := range hosts {
+		accepted[i] = plainHost(unbracketed(host))
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := plainHost((&url.URL{Host: r.Host}).Hostname())
+		switch {
+		case host == "", host == "localhost", isLoopback(host), slices.Contains(accepted, host):
+		case r.URL.Path == "/healthz", r.URL.Path == "/readyz":
+		default:
+			boundBody(w, r)
+			writeProblem(w, http.StatusMisdirectedRequest, fmt.Sprintf("the host %.100q is not one of this server's: ask for localhost, or add it to server.hosts in the configuration", host))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// plainHost returns a host in the form in which hosts are compared.
+func plainHost(host string) string { return strings.ToLower(strings.TrimSuffix(host, ".")) }
+
+func isLoopback(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.Unmap().IsLoopback()
+}
