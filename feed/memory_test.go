@@ -1,0 +1,145 @@
+package feed_test
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/feed/feedtest"
+	"github.com/rejoin/rejoin/storage/memory"
+)
+
+// inflated is an encoding that makes six bytes of each.
+type inflated struct{ n byte }
+
+func (i inflated) Encode(dst []byte, e *feed.Event) []byte {
+	for range 6 {
+		dst = append(append(dst, i.n), e.Data...)
+	}
+	return dst
+}
+
+// heap returns how many bytes are in use.
+func heap() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// TestLogsShareMemory: whatever feeds there are, and in however many forms their
+// events are read, the logs together hold no more than their share, and what they
+// count is what the heap has.
+func TestLogsShareMemory(t *testing.T) {
+	const budget = 32 << 20
+	for _, c := range []struct {
+		name                string
+		feeds, events, size int
+		encodings           int
+		ephemeral           bool
+	}{
+		{"many feeds of one large event", 1500, 1, 60_000, 1, false},
+		{"many encodings", 200, 10, 5_000, 8, false},
+		{"ephemeral events in many encodings", 100, 64, 4_000, 8, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			hub := feed.NewHub(feedtest.NewStore(), memory.NewBus(), feed.HubOptions{Memory: budget, Verify: time.Hour, Logger: quiet})
+			defer hub.Close()
+			pub := feed.NewPublisher(&discarding{last: make(map[string]uint64)}, hub, memory.NewBus(), feed.PublisherOptions{Logger: quiet})
+			defer pub.Close()
+			subs := make([]*feed.Subscription, c.feeds)
+			for i := range subs {
+				s, err := hub.Subscribe(t.Context(), fmt.Sprint("f", i), feed.From{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer s.Close()
+				subs[i] = s
+			}
+			before := heap()
+			limit := hub.Memory().Limit(feed.HoldLogs)
+			for range c.events {
+				for i, s := range subs {
+					d := feed.Draft{Feed: fmt.Sprint("f", i), Data: strings.Repeat("x", c.size)}
+					var err error
+					if c.ephemeral {
+						err = pub.PublishEphemeral(t.Context(), d)
+					} else {
+						_, err = pub.Publish(t.Context(), d)
+					}
+					if err != nil {
+						t.Fatal(err)
+					}
+					got, err := s.Next(t.Context(), nil)
+					if err != nil || len(got.Events()) != 1 {
+						t.Fatalf("got %+v, %v", got, err)
+					}
+					for n := range c.encodings {
+						if want := 6 * (c.size + 1); len(got.Encoded(inflated{byte(n)})) != want {
+							t.Fatalf("encoded: %d bytes, want %d", len(got.Encoded(inflated{byte(n)})), want)
+						}
+					}
+					if used := hub.Memory().Used(feed.HoldLogs); used > limit {
+						t.Fatalf("the logs hold %d bytes, the limit is %d", used, limit)
+					}
+				}
+			}
+			if grown := heap() - before; grown > limit+limit/4 {
+				t.Errorf("the heap grew by %d bytes, the logs may hold %d", grown, limit)
+			}
+			if used := hub.Memory().Used(feed.HoldLogs); used < limit/2 {
+				t.Errorf("the logs hold no more than %d bytes of %d", used, limit)
+			}
+		})
+	}
+}
+
+// discarding is a store that keeps no events, so that the heap shows what others hold.
+type discarding struct {
+	feed.Store
+	last map[string]uint64
+}
+
+func (d *discarding) Append(_ context.Context, batches []feed.Batch) ([]feed.Result, error) {
+	results := make([]feed.Result, len(batches))
+	for i, b := range batches {
+		for _, draft := range b.Drafts {
+			d.last[draft.Feed]++
+			results[i].Events = append(results[i].Events, feed.Event{Feed: draft.Feed, ID: d.last[draft.Feed], Data: draft.Data})
+		}
+	}
+	return results, nil
+}
+
+// TestLogsGiveMemoryBack: when nobody follows a feed any more, it takes none.
+func TestLogsGiveMemoryBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		for i := range 50 {
+			name := fmt.Sprint("f", i)
+			s := r.subscribe(name, feed.From{})
+			r.publish(name, "data")
+			if err := r.pub.PublishEphemeral(t.Context(), feed.Draft{Feed: name, Data: "note"}); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				next(t, s, 0).Encoded(inflated{1})
+			}
+			s.Close()
+		}
+		if used := r.hub.Memory().Used(feed.HoldLogs); used < 50*700 {
+			t.Errorf("50 logs take %d bytes", used)
+		}
+		time.Sleep(15 * time.Second)
+		synctest.Wait()
+		if used := r.hub.Memory().Used(feed.HoldLogs); used != 0 {
+			t.Errorf("%d bytes are left", used)
+		}
+	})
+}
