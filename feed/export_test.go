@@ -21,3 +21,10 @@ func (h *Hub) Logs() (names string, bytes int) {
 	}
 	return strings.Join(all, " "), bytes
 }
+
+// Faults returns how many faults of single feeds the hub keeps.
+func (h *Hub) Faults() int {
+	h.faults.mu.Lock()
+	defer h.faults.mu.Unlock()
+	return len(h.faults.of)
+}

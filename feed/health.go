@@ -13,6 +13,7 @@ type Health struct {
 func (h *Hub) Health(ctx context.Context) Health {
 	var health Health
 	_, health.Store = h.store.Bounds(ctx, []string{"health"})
+	h.noteComparing(ctx, health.Store)
 	if bus, ok := h.bus.(interface{ Ping(context.Context) error }); ok {
 		health.Bus = bus.Ping(ctx)
 	}

@@ -78,7 +78,10 @@ type Hub struct {
 	signals *signals
 	doubts  doubts
 
-	outage outage // of the store
+	storing, comparing Outage // of the store
+	faults             faults // of the store, in single feeds
+	storeLog           *slog.Logger
+
 	counts counts
 }
 
@@ -116,6 +119,7 @@ func NewHub(store Store, bus Bus, o HubOptions) *Hub {
 		slots: make(chan struct{}, slots),
 		count: func(n int) { memory.hold(HoldReplays, n*pageCost) },
 	}
+	h.storeLog = located(h.logger, "store", store)
 	h.lane = h.NewLane()
 	h.signals = newSignals(bus, rand.Text(), memory)
 	h.ctx, h.cancel = context.WithCancel(context.Background())
@@ -229,7 +233,9 @@ func (h *Hub) locate(ctx context.Context, s *Subscription, l *log, from From) er
 	if from.kind == fromTime {
 		ctx, cancel := h.until(ctx)
 		defer cancel()
-		if found, err = h.store.Seek(ctx, l.feed, from.time); err != nil {
+		found, err = h.store.Seek(ctx, l.feed, from.time)
+		h.noteFeed(ctx, err, seekingInFeed, l.feed)
+		if err != nil {
 			return err
 		}
 	}
@@ -282,6 +288,7 @@ func (h *Hub) readBounds(ctx context.Context, l *log) (Bounds, error) {
 	}
 	before, _ := l.proven()
 	all, err := h.store.Bounds(ctx, []string{l.feed})
+	h.noteFeed(ctx, err, locatingFeed, l.feed)
 	if err != nil {
 		return Bounds{}, err
 	}

@@ -99,7 +99,8 @@ func (h *Hub) Read(ctx context.Context, feed string, after Cursor, limit Limit) 
 	defer leave()
 	p, err := h.store.Read(ctx, feed, after, limit)
 	if err == nil {
-		err = h.checkPage(feed, after, p)
+		err = checkPage(feed, after, p)
 	}
+	h.noteRead(ctx, err, feed, after)
 	return p, err
 }

@@ -405,7 +405,11 @@ func (p *Publisher) commit(calls []*publish, noWait bool) {
 	if err == nil && len(results) != len(batches) {
 		err = fmt.Errorf("%w: the store gave %d results for %d batches", ErrUncertain, len(results), len(batches))
 	}
-	p.hub.noteStore(err)
+	if noWait {
+		p.hub.noteStoring(err)
+	} else {
+		p.hub.noteFeed(context.Background(), err, storingInFeed, cmp.Or(calls[0].feed, "(several)"))
+	}
 	if err != nil {
 		for _, c := range calls {
 			p.finish(c, Result{Err: fmt.Errorf("publish: %w", err)})

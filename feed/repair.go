@@ -82,10 +82,10 @@ func (h *Hub) fill(l *log) {
 		}
 		w := l.wanted()
 		p, err := h.store.Read(h.ctx, l.feed, w.tail, pageLimit)
-		h.noteStore(err)
 		if err == nil {
-			err = h.checkPage(l.feed, w.tail, p)
+			err = checkPage(l.feed, w.tail, p)
 		}
+		h.noteRead(h.ctx, err, l.feed, w.tail)
 		if err != nil {
 			h.pause(wait.next())
 			continue
@@ -134,9 +134,7 @@ func (h *Hub) verifyLoop() {
 // verifyAll compares logs with the store, in batches.
 func (h *Hub) verifyAll(logs []*log) {
 	for batch := range slices.Chunk(logs, verifyBatch) {
-		err := h.verifyLogs(batch)
-		h.noteStore(err)
-		if err != nil {
+		if h.verifyLogs(batch) != nil {
 			return // the store is away: the next round is soon enough
 		}
 	}
@@ -184,6 +182,7 @@ func (h *Hub) compare(ctx context.Context, logs []*log) error {
 		feeds[i] = l.feed
 	}
 	all, err := h.store.Bounds(ctx, feeds)
+	h.noteComparing(ctx, err)
 	if err != nil {
 		return err
 	}
@@ -204,10 +203,11 @@ func (h *Hub) readPage(l *log, after Cursor) *flight[page] {
 		limit := pageLimit
 		limit.Events -= int(after % Cursor(limit.Events))
 		p, err := h.store.Read(h.ctx, feed, after, limit)
-		if err != nil {
-			return page{}, err
+		if err == nil {
+			err = checkPage(feed, after, p)
 		}
-		if err := h.checkPage(feed, after, p); err != nil {
+		h.noteRead(h.ctx, err, feed, after)
+		if err != nil {
 			return page{}, err
 		}
 		if uint64(after) >= p.Last {
@@ -226,7 +226,7 @@ func (h *Hub) readPage(l *log, after Cursor) *flight[page] {
 
 // checkPage holds a store to what Read promises: ids without a hole, and an
 // event if there is one.
-func (h *Hub) checkPage(feed string, after Cursor, p Page) error {
+func checkPage(feed string, after Cursor, p Page) error {
 	start := max(uint64(after)+1, p.First)
 	next := start
 	for i := range p.Events {
@@ -238,9 +238,7 @@ func (h *Hub) checkPage(feed string, after Cursor, p Page) error {
 	if next-start == uint64(len(p.Events)) && (next > start || start > p.Last) {
 		return nil
 	}
-	err := fmt.Errorf("read %s after %d: the page of %d events lacks event %d of %d", feed, after, len(p.Events), next, p.Last)
-	h.logger.Error("the store broke its promise", "error", err)
-	return err
+	return fmt.Errorf("the store broke its promise: read %s after %d: the page of %d events lacks event %d of %d", feed, after, len(p.Events), next, p.Last)
 }
 
 // askBounds asks the store for the bounds of a log's feed as they are now:

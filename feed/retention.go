@@ -68,7 +68,7 @@ type Retention struct {
 	hub    *Hub
 	keeper Keeper
 	o      RetentionOptions
-	outage outage
+	outage Outage
 	cancel context.CancelFunc
 	done   chan struct{}
 }
@@ -91,7 +91,7 @@ func NewRetention(hub *Hub, o RetentionOptions) (*Retention, error) {
 	}
 	o.KeyWindow = cmp.Or(o.KeyWindow, 24*time.Hour)
 	o.Every = cmp.Or(o.Every, 10*time.Second)
-	o.Logger = cmp.Or(o.Logger, slog.Default())
+	o.Logger = located(cmp.Or(o.Logger, slog.Default()), "store", keeper)
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &Retention{hub: hub, keeper: keeper, o: o, cancel: cancel, done: make(chan struct{})}
 	go r.loop(ctx)
@@ -116,7 +116,7 @@ func (r *Retention) loop(ctx context.Context) {
 		}
 		_, err := r.keeper.Alone(ctx, r.round)
 		if ctx.Err() == nil {
-			r.outage.note(r.o.Logger, err, "retention")
+			r.outage.log(r.o.Logger, err, "retention")
 		}
 	}
 }

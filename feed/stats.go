@@ -1,10 +1,6 @@
 package feed
 
-import (
-	"log/slog"
-	"sync"
-	"sync/atomic"
-)
+import "sync/atomic"
 
 // Stats is what a hub holds now, and what it has done since it was made.
 type Stats struct {
@@ -47,31 +43,5 @@ func (c *counts) gap(reason GapReason) {
 		c.ahead.Add(1)
 	} else {
 		c.trimmed.Add(1)
-	}
-}
-
-// outage notes when something stops working and when it works again, with one
-// line each, however often it is tried in between.
-type outage struct {
-	mu sync.Mutex
-	on bool
-}
-
-func (o *outage) note(logger *slog.Logger, err error, what string) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	switch {
-	case err != nil && !o.on:
-		logger.Error(what+" does not work", "error", err)
-	case err == nil && o.on:
-		logger.Info(what + " works again")
-	}
-	o.on = err != nil
-}
-
-// noteStore notes how a call of the store went.
-func (h *Hub) noteStore(err error) {
-	if h.ctx.Err() == nil {
-		h.outage.note(h.logger, err, "the store")
 	}
 }

@@ -23,7 +23,7 @@ type teller struct {
 	bus    Bus
 	memory *Memory
 	logger *slog.Logger
-	outage outage
+	outage Outage
 	done   chan struct{}
 	stop   func() // has the loop end when it has told what it knows; closes done
 
@@ -35,7 +35,7 @@ type teller struct {
 func newTeller(bus Bus, memory *Memory, logger *slog.Logger) *teller {
 	done := make(chan struct{})
 	stop := sync.OnceFunc(func() { close(done) })
-	return &teller{bus: bus, memory: memory, logger: logger, done: done, stop: stop, more: make(chan struct{}, 1)}
+	return &teller{bus: bus, memory: memory, logger: located(logger, "bus", bus), done: done, stop: stop, more: make(chan struct{}, 1)}
 }
 
 func (t *teller) tell(events []Event) {
@@ -62,7 +62,7 @@ func (t *teller) loop() {
 			err := t.bus.Tell(ctx, events)
 			cancel()
 			t.memory.Give(HoldBus, costs(events))
-			t.outage.note(t.logger, err, "telling the bus")
+			t.outage.log(t.logger, err, "telling the bus")
 			select {
 			case <-pause:
 			case <-t.done:

@@ -1,0 +1,225 @@
+package feed
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Outage keeps track of something that may stop working, so that its failures
+// are logged once for each cause, however often it is tried. The zero value is
+// ready for use, and safe for concurrent use.
+type Outage struct {
+	mu     sync.Mutex
+	logged bool   // that it began
+	cause  string // of the last failure; empty while it works
+	lines  []outageLine
+}
+
+// outageLine is a line that was logged within the last outageWindow.
+type outageLine struct {
+	cause string
+	at    time.Time
+}
+
+// Causes that take turns are logged once in outageWindow, and no more lines than
+// outageLines say that something fails.
+const (
+	outageWindow = time.Minute
+	outageLines  = 16
+)
+
+// OutageChange says what there is to log after a call of [Outage] Note.
+type OutageChange int
+
+const (
+	OutageSame    OutageChange = iota // nothing
+	OutageBegan                       // it does not work any more
+	OutageChanged                     // it still does not, for another reason
+	OutageEnded                       // it works again
+)
+
+// Note takes the result of one try. Errors that differ only in numbers, such as
+// local ports, process ids and durations, have the same cause.
+func (o *Outage) Note(err error) OutageChange {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err == nil {
+		o.cause = ""
+		if !o.logged {
+			return OutageSame
+		}
+		o.logged = false
+		return OutageEnded
+	}
+	cause := causeOf(err)
+	if o.logged && cause == o.cause {
+		return OutageSame
+	}
+	o.cause = cause
+	now := time.Now()
+	o.lines = slices.DeleteFunc(o.lines, func(l outageLine) bool { return now.Sub(l.at) >= outageWindow })
+	said := o.logged && slices.ContainsFunc(o.lines, func(l outageLine) bool { return l.cause == cause })
+	if said || len(o.lines) >= outageLines {
+		return OutageSame
+	}
+	o.lines = append(o.lines, outageLine{cause, now})
+	if o.logged {
+		return OutageChanged
+	}
+	o.logged = true
+	return OutageBegan
+}
+
+// varying matches what differs between failures of one cause: the local end of a
+// connection, and numbers with their units. Addresses of servers and SQLSTATE
+// codes match too, first, because they are to be kept.
+var varying = regexp.MustCompile(`\S+->` + `|SQLSTATE \w+` + `|\d+\.\d+\.\d+\.\d+(:\d+)?` +
+	`|([0-9]+(\.[0-9]+)?(ns|µs|ms|s|m|h)?)+`)
+
+func causeOf(err error) string {
+	return varying.ReplaceAllStringFunc(err.Error(), func(found string) string {
+		if strings.HasPrefix(found, "SQLSTATE") || strings.Count(found, ".") == 3 && !strings.HasSuffix(found, "->") {
+			return found
+		}
+		return "#"
+	})
+}
+
+// log notes a try of what, and logs what there is to log of it.
+func (o *Outage) log(logger *slog.Logger, err error, what string, args ...any) {
+	switch o.Note(err) {
+	case OutageBegan:
+		logger.Error(what+" fails", append(args, "error", err)...)
+	case OutageChanged:
+		logger.Error(what+" fails for another reason", append(args, "error", err)...)
+	case OutageEnded:
+		logger.Info(what+" works again", args...)
+	}
+}
+
+// located adds to the logger where a store or a bus is, if it has a method
+// String that says so.
+func located(logger *slog.Logger, key string, place any) *slog.Logger {
+	if s, ok := place.(fmt.Stringer); ok {
+		return logger.With(key, s.String())
+	}
+	return logger
+}
+
+// faults keeps track of what fails for single feeds, of a few of them at a time:
+// however many feeds are damaged, the log names some and mentions that there are
+// more.
+type faults struct {
+	mu   sync.Mutex
+	of   map[fault]*feedOutage
+	more time.Time // when it was last logged that there are more
+}
+
+// fault is a kind of call that fails for a feed.
+type fault struct{ what, feed string }
+
+type feedOutage struct {
+	Outage
+	failed time.Time // the last time
+	after  Cursor    // where it failed then
+}
+
+const faultsMost = 8
+
+// log notes a call of the store about what follows a cursor of a feed. A fault
+// ends when a call works for the cursor that failed last: other parts of the
+// feed may be sound all the time.
+func (f *faults) log(logger *slog.Logger, err error, what, feed string, after Cursor) {
+	if o, full := f.find(err, fault{what, feed}, after, time.Now()); o != nil {
+		o.log(logger, err, what, "feed", feed)
+	} else if full {
+		logger.Error(what+" fails for more feeds than are logged", "feed", feed, "error", err)
+	}
+}
+
+// find returns where the call is to be noted, if anywhere. If there is no room
+// for its fault, full says so, once in outageWindow.
+func (f *faults) find(err error, key fault, after Cursor, now time.Time) (o *feedOutage, full bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	o = f.of[key]
+	if err == nil {
+		if o != nil && o.after != after {
+			return nil, false
+		}
+		return o, false
+	}
+	if o == nil || o.stale(now) {
+		if o = f.begin(key, now); o == nil {
+			full = now.Sub(f.more) >= outageWindow
+			if full {
+				f.more = now
+			}
+			return nil, full
+		}
+	}
+	o.failed, o.after = now, after
+	return o, false
+}
+
+// begin makes a new entry, at the cost of stale ones. It returns nil if there is
+// no room.
+func (f *faults) begin(key fault, now time.Time) *feedOutage {
+	maps.DeleteFunc(f.of, func(_ fault, o *feedOutage) bool { return o.stale(now) })
+	if len(f.of) >= faultsMost {
+		return nil
+	}
+	if f.of == nil {
+		f.of = make(map[fault]*feedOutage)
+	}
+	o := &feedOutage{}
+	f.of[fault{key.what, strings.Clone(key.feed)}] = o
+	return o
+}
+
+// stale reports whether it has not failed for a while: possibly because the call
+// is no longer made.
+func (o *feedOutage) stale(now time.Time) bool { return now.Sub(o.failed) >= outageWindow }
+
+// What is noted of the hub's store. Kinds of calls are apart, because one may
+// fail while others work.
+
+// noteStoring notes how storing the events of any feeds went.
+func (h *Hub) noteStoring(err error) { h.storing.log(h.storeLog, err, "storing events") }
+
+// noteComparing notes how a call of Bounds went that was made with ctx.
+func (h *Hub) noteComparing(ctx context.Context, err error) {
+	if ctx.Err() == nil && h.ctx.Err() == nil {
+		h.comparing.log(h.storeLog, err, "comparing feeds with the store")
+	}
+}
+
+// noteFeed notes how a call for one feed went that was made with ctx.
+func (h *Hub) noteFeed(ctx context.Context, err error, what, feed string) {
+	h.noteFeedAt(ctx, err, what, feed, 0)
+}
+
+// noteRead notes how a read of the feed after the cursor went.
+func (h *Hub) noteRead(ctx context.Context, err error, feed string, after Cursor) {
+	h.noteFeedAt(ctx, err, "reading a feed", feed, after)
+}
+
+func (h *Hub) noteFeedAt(ctx context.Context, err error, what, feed string, after Cursor) {
+	if ctx.Err() == nil && h.ctx.Err() == nil {
+		h.faults.log(h.storeLog, err, what, feed, after)
+	}
+}
+
+// What noteFeed is called for.
+const (
+	locatingFeed  = "looking up the ends of a feed"
+	seekingInFeed = "looking for a time in a feed"
+	storingInFeed = "storing events of a feed that was held"
+)
