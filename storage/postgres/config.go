@@ -57,7 +57,7 @@ func parse(url string, o Options) (*pgxpool.Config, error) {
 }
 
 // poolConfig returns the configuration of one of the pools.
-func poolConfig(base *pgxpool.Config, conns int, name string) *pgxpool.Config {
+func (s *Store) poolConfig(base *pgxpool.Config, conns int, name string) *pgxpool.Config {
 	config := base.Copy()
 	config.ConnConfig.RuntimeParams["application_name"] += " " + name
 	// Every statement here follows an index, and to plan it anew would take as
@@ -74,11 +74,13 @@ func poolConfig(base *pgxpool.Config, conns int, name string) *pgxpool.Config {
 	// A connection that has died while idle shows at its first use, which is
 	// then repeated: asking each time first would cost a round trip.
 	config.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false }
-	if name == "publish" || name == "keep" {
-		config.AfterConnect = func(ctx context.Context, c *pgx.Conn) error {
-			_, err := c.Exec(ctx, query("keep_commits_durable"), pgx.QueryExecModeSimpleProtocol)
-			return err
+	config.AfterConnect = func(ctx context.Context, c *pgx.Conn) error {
+		if name == "publish" || name == "keep" {
+			if _, err := c.Exec(ctx, query("keep_commits_durable"), pgx.QueryExecModeSimpleProtocol); err != nil {
+				return err
+			}
 		}
+		return s.identify(ctx, c)
 	}
 	return config
 }

@@ -48,16 +48,6 @@ func TestOpenTogether(t *testing.T) {
 	}
 }
 
-// Every store has an id of its own, or a new one would meet an old one's streams.
-func TestID(t *testing.T) {
-	t.Parallel()
-	p := storagetest.SharedPostgres(t)
-	a, b := start(t, p.NewDatabase(t), Options{}), start(t, p.NewDatabase(t), Options{})
-	if a.ID() == b.ID() {
-		t.Errorf("two stores have the id %q", a.ID())
-	}
-}
-
 func TestNewerSchema(t *testing.T) {
 	t.Parallel()
 	url := storagetest.SharedPostgres(t).NewDatabase(t)

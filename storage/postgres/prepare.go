@@ -52,10 +52,7 @@ func prepare(ctx context.Context, base *pgx.ConnConfig) (id string, err error) {
 	if _, err := db.ExecContext(ctx, query("set_store_id"), rand.Text()); err != nil {
 		return "", fmt.Errorf("write store id: %w", err)
 	}
-	if err := db.QueryRowContext(ctx, query("get_store_id")).Scan(&id); err != nil {
-		return "", fmt.Errorf("read store id: %w", err)
-	}
-	return id, nil
+	return readID(db.QueryRowContext(ctx, query("get_store_id")))
 }
 
 func checkServer(ctx context.Context, db *sql.DB) error {

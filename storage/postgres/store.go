@@ -26,6 +26,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -72,7 +73,7 @@ func (o Options) withDefaults() Options {
 
 // Store is a [feed.Store] in a Postgres database.
 type Store struct {
-	id     string
+	id     atomic.Pointer[string]
 	o      Options
 	config *pgx.ConnConfig // for connections outside the pools
 
@@ -118,24 +119,23 @@ func open(ctx context.Context, url string, o Options) (_ *Store, err error) {
 		turns: newGates(), waits: newGates(), waiting: make(chan struct{}, o.PublishConns-1),
 		done: make(chan struct{}),
 	}
-	if s.id, err = prepare(ctx, base.ConnConfig); err != nil {
+	id, err := prepare(ctx, base.ConnConfig)
+	if err != nil {
 		return nil, explain(err)
 	}
+	s.id.Store(&id)
 	for _, p := range []struct {
 		pool  **pgxpool.Pool
 		conns int
 		name  string
 	}{{&s.publish, o.PublishConns, "publish"}, {&s.replay, o.ReplayConns, "replay"}, {&s.verify, o.VerifyConns, "verify"}, {&s.keep, keepConns, "keep"}} {
-		if *p.pool, err = pgxpool.NewWithConfig(ctx, poolConfig(base, p.conns, p.name)); err != nil {
+		if *p.pool, err = pgxpool.NewWithConfig(ctx, s.poolConfig(base, p.conns, p.name)); err != nil {
 			s.disconnect()
 			return nil, err
 		}
 	}
 	return s, nil
 }
-
-// ID implements [feed.Store].
-func (s *Store) ID() string { return s.id }
 
 // Close waits for the calls in progress and closes the connections. The calls
 // after it, and those that wait for a connection, get an error that wraps
@@ -153,7 +153,7 @@ func (s *Store) Close() error {
 }
 
 func (s *Store) disconnect() {
-	for _, pool := range []*pgxpool.Pool{s.publish, s.replay, s.verify, s.keep} {
+	for _, pool := range s.pools() {
 		if pool != nil {
 			pool.Close()
 		}

@@ -70,7 +70,7 @@ func SharedPostgres(t testing.TB) *Postgres {
 		shared.Postgres = &Postgres{url: *u, addr: u.Host}
 		return shared.Postgres
 	}
-	p, err := newServer("-c", "listen_addresses=", "-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=200")
+	p, err := newServer(home.seed, "-c", "listen_addresses=", "-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=200")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,8 +84,29 @@ func SharedPostgres(t testing.TB) *Postgres {
 // real one does. It ends with the test.
 func StartPostgres(t testing.TB) *Postgres {
 	t.Helper()
+	return startOwn(t, home.seed)
+}
+
+// StartStandby starts a copy of the server, made by pg_basebackup, that follows
+// it, as [StartPostgres] does.
+func (p *Postgres) StartStandby(t testing.TB) *Postgres {
+	t.Helper()
+	return startOwn(t, func(s *server) (password string, err error) {
+		return p.own(t).password, s.run(filepath.Join(s.bin, "pg_basebackup"), "-D", s.data(), "-R", "-c", "fast", "--no-sync", "-d", p.URL("postgres"))
+	})
+}
+
+// Promote makes a standby a primary.
+func (p *Postgres) Promote(t testing.TB) {
+	t.Helper()
+	p.Exec(t, "postgres", "SELECT pg_promote()")
+}
+
+// startOwn starts a server on the data that seed makes.
+func startOwn(t testing.TB, seed func(*server) (password string, err error)) *Postgres {
+	t.Helper()
 	port := strconv.Itoa(FreePort(t))
-	p, err := newServer("-c", "listen_addresses=127.0.0.1", "-c", "port="+port)
+	p, err := newServer(seed, "-c", "listen_addresses=127.0.0.1", "-c", "port="+port)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,13 +153,28 @@ func (p *Postgres) Dir() string { return p.dir }
 // goes with the server, which is quicker.
 func (p *Postgres) NewDatabase(t testing.TB) string {
 	t.Helper()
+	return p.newDatabase(t, "template0") // the other template may be in use, or not be empty
+}
+
+func (p *Postgres) newDatabase(t testing.TB, template string) string {
+	t.Helper()
 	name := "rejoin_test_" + strings.ToLower(rand.Text())
-	// template0 because the other template may be in use, or not be empty.
-	p.Exec(t, "postgres", "CREATE DATABASE "+name+" TEMPLATE template0")
+	p.Exec(t, "postgres", "CREATE DATABASE "+name+" TEMPLATE "+template)
 	if p.server == nil {
 		t.Cleanup(func() { p.Exec(t, "postgres", "DROP DATABASE "+name+" WITH (FORCE)") })
 	}
 	return p.URL(name)
+}
+
+// CopyDatabase makes a copy of the database at the URL, which nobody may use
+// meanwhile, as [Postgres.NewDatabase] does.
+func (p *Postgres) CopyDatabase(t testing.TB, database string) string {
+	t.Helper()
+	u, err := url.Parse(database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p.newDatabase(t, strings.TrimPrefix(u.Path, "/"))
 }
 
 // Exec runs a statement in a database.
@@ -157,8 +193,8 @@ func (p *Postgres) Exec(t testing.TB, database, sql string, args ...any) {
 	}
 }
 
-// newServer makes the files of a server.
-func newServer(flags ...string) (*Postgres, error) {
+// newServer makes the files of a server, whose data seed makes.
+func newServer(seed func(*server) (password string, err error), flags ...string) (*Postgres, error) {
 	bin, err := postgresBin()
 	if err != nil {
 		return nil, err
@@ -168,7 +204,7 @@ func newServer(flags ...string) (*Postgres, error) {
 		return nil, fmt.Errorf("make a directory for Postgres: %w", err)
 	}
 	s := &server{bin: bin, dir: dir}
-	if s.password, err = home.seed(s); err != nil {
+	if s.password, err = seed(s); err != nil {
 		return nil, err
 	}
 	s.flags = append([]string{"-D", s.data(), "-k", dir}, flags...)
@@ -187,9 +223,9 @@ func postgresBin() (string, error) {
 		dirs = append(dirs, debian[i])
 	}
 	for _, dir := range dirs {
-		_, err := os.Stat(filepath.Join(dir, "initdb"))
+		initdb, err := filepath.EvalSymlinks(filepath.Join(dir, "initdb"))
 		if _, err2 := os.Stat(filepath.Join(dir, "postgres")); err == nil && err2 == nil {
-			return dir, nil
+			return filepath.Dir(initdb), nil // all its programs are there
 		}
 	}
 	return "", errors.New("this test needs Postgres: apt-get install postgresql, or set " + PostgresEnv)
