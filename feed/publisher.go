@@ -120,7 +120,7 @@ func NewPublisher(store Store, hub *Hub, bus Bus, o PublisherOptions) *Publisher
 		observe:   o.Observe,
 		more:      make(chan struct{}, 1),
 		aside:     make(map[string]*queue),
-		teller:    newTeller(bus, hub.memory, cmp.Or(o.Logger, slog.Default())),
+		teller:    newTeller(bus, hub.memory, store.ID, cmp.Or(o.Logger, slog.Default())),
 	}
 	if p.observe == nil {
 		p.observe = func(time.Duration, int) {}
@@ -400,7 +400,7 @@ func (p *Publisher) commit(calls []*publish, noWait bool) {
 	}
 	// The append has no deadline, and outlives the callers: an answer that
 	// comes late is better than not knowing what was stored.
-	began := time.Now()
+	began, id := time.Now(), p.store.ID()
 	results, err := p.store.Append(context.Background(), batches)
 	if err == nil && len(results) != len(batches) {
 		err = fmt.Errorf("%w: the store gave %d results for %d batches", ErrUncertain, len(results), len(batches))
@@ -433,7 +433,7 @@ func (p *Publisher) commit(calls []*publish, noWait bool) {
 		p.observe(time.Since(began), len(events))
 	}
 	p.answer(calls, results, noWait)
-	p.teller.tell(events)
+	p.teller.tell(id, events)
 }
 
 // answer gives each call its result, or sets it aside.

@@ -11,8 +11,12 @@ import (
 //
 // An error that wraps ErrUnavailable promises that nothing was stored.
 type Store interface {
-	// ID names this store's content. It is made when the store is created
-	// and kept with it: a new or replaced store has another.
+	// ID names this store's content, in letters, digits, dots and dashes. It is
+	// made when the store is created and kept with it: a new or replaced store
+	// has another. It may change while the store is in use, when what it holds
+	// may be another from then on: restored, promoted, or a copy. What Append
+	// commits is of the ID that holds before and after the call; if it changes
+	// meanwhile, of either. ID does not block.
 	ID() string
 
 	// Append commits batches, each whole or not at all, and returns one result

@@ -27,20 +27,29 @@ type teller struct {
 	done   chan struct{}
 	stop   func() // has the loop end when it has told what it knows; closes done
 
+	id func() string // the store's
+
 	mu     sync.Mutex
+	from   string // the id of the store that events are of
 	events []Event
 	more   chan struct{}
 }
 
-func newTeller(bus Bus, memory *Memory, logger *slog.Logger) *teller {
+func newTeller(bus Bus, memory *Memory, id func() string, logger *slog.Logger) *teller {
 	done := make(chan struct{})
 	stop := sync.OnceFunc(func() { close(done) })
-	return &teller{bus: bus, memory: memory, logger: located(logger, "bus", bus), done: done, stop: stop, more: make(chan struct{}, 1)}
+	return &teller{bus: bus, memory: memory, id: id, logger: located(logger, "bus", bus), done: done, stop: stop, more: make(chan struct{}, 1)}
 }
 
-func (t *teller) tell(events []Event) {
+// tell queues events that were committed to the store with the id. Under another
+// they may be others: only the nodes that look at the store know.
+func (t *teller) tell(id string, events []Event) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if id != t.id() {
+		return
+	}
+	t.discard(id)
 	// A bus that is slow or away is not waited for. What it is not told, the
 	// other nodes find in the store.
 	if len(t.events) < tellQueue && t.memory.Take(HoldBus, costs(events)) {
@@ -71,9 +80,18 @@ func (t *teller) loop() {
 	}
 }
 
+// discard drops what is queued of a store with another id.
+func (t *teller) discard(id string) {
+	if t.from != id {
+		t.memory.Give(HoldBus, costs(t.events))
+		t.from, t.events = id, nil
+	}
+}
+
 func (t *teller) take() []Event {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.discard(t.id())
 	n := min(len(t.events), tellEvents)
 	events := t.events[:n:n]
 	t.events = t.events[n:]

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -73,8 +74,14 @@ func (n *node) openBus(c BusConfig, logger *slog.Logger) error {
 		n.bus = memory.NewBus()
 		return nil
 	}
+	id := n.store.ID
+	if _, file := n.store.(*sqlite.Store); file {
+		// No other node has this file, but one may have a copy of it.
+		process := rand.Text()
+		id = func() string { return n.store.ID() + "-" + process }
+	}
 	bus, err := redis.Open(c.URL, redis.Options{
-		StoreID:      n.store.ID(),
+		StoreID:      id,
 		Prefix:       c.Prefix,
 		Shards:       c.Shards,
 		StreamLength: c.StreamLength,

@@ -65,6 +65,22 @@ func parseURL(raw string, config *tls.Config) (*address, error) {
 	return a, a.query(u.Query())
 }
 
+// String returns the URL without names, passwords and parameters.
+func (a *address) String() string {
+	s := "redis"
+	if a.options.TLSConfig != nil {
+		s += "s"
+	}
+	if a.kind != "" {
+		s += "+" + a.kind
+	}
+	s += "://" + strings.Join(a.options.Addrs, ",")
+	if a.kind == "sentinel" {
+		s += "/" + url.PathEscape(a.options.MasterName)
+	}
+	return s
+}
+
 func (a *address) hosts(list string) error {
 	port := "6379"
 	if a.kind == "sentinel" {

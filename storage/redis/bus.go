@@ -18,9 +18,10 @@ import (
 
 // Options tunes a bus. StoreID has to be set; every other zero value is good.
 type Options struct {
-	// StoreID is the id of the store whose events the bus carries: [feed.Store].
-	// Buses with different ids have nothing in common.
-	StoreID string
+	// StoreID returns the id of the store whose events the bus carries, as
+	// [feed.Store] ID does: without braces, and another if what the store holds
+	// may be another. Buses with different ids have nothing in common.
+	StoreID func() string
 	// Prefix begins all keys; "" means "rejoin".
 	Prefix string
 	// Shards is the number of hash slots that feeds are spread over on Cluster,
@@ -43,15 +44,18 @@ const maxShards = 1024
 // Bus is a [feed.Bus] on Redis. It is safe for concurrent use.
 type Bus struct {
 	address address
-	keys    keyspace
+	prefix  string
+	storeID func() string
 	length  any   // a number, as it goes into each command
 	expiry  int64 // seconds
 	logger  *slog.Logger
 
+	current atomic.Pointer[keyspace] // see keys
+	moving  sync.Mutex               // held to change it
+
 	teller goredis.UniversalClient
 	gate   gate
 	wary   wary
-	kept   []atomic.Int64 // when the expiry of each wake stream was last put off, in Unix seconds
 
 	signals signals
 	health  health
@@ -75,8 +79,11 @@ func Open(url string, o Options) (*Bus, error) {
 	if a.kind != "cluster" {
 		shards = 1
 	}
-	keys, err := newKeyspace(cmp.Or(o.Prefix, "rejoin"), o.StoreID, shards)
-	if err != nil {
+	if o.StoreID == nil {
+		return nil, errors.New("open redis: there is no store id")
+	}
+	prefix, id := cmp.Or(o.Prefix, "rejoin"), o.StoreID()
+	if err := errors.Join(checkPart("prefix", prefix), checkPart("store id", id)); err != nil {
 		return nil, fmt.Errorf("open redis: %w", err)
 	}
 	expiry := cmp.Or(o.Expiry, time.Hour)
@@ -85,13 +92,14 @@ func Open(url string, o Options) (*Bus, error) {
 	}
 	b := &Bus{
 		address: *a,
-		keys:    keys,
+		prefix:  prefix,
+		storeID: o.StoreID,
 		length:  cmp.Or(o.StreamLength, 1000),
 		expiry:  int64((expiry + time.Second - 1) / time.Second),
-		logger:  cmp.Or(o.Logger, slog.Default()),
+		logger:  cmp.Or(o.Logger, slog.Default()).With("bus", a.String()),
 		teller:  a.client(block + grace),
-		kept:    make([]atomic.Int64, shards),
 	}
+	b.current.Store(newKeyspace(prefix, id, shards))
 	b.health.logger = b.logger
 	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
 	defer cancel()
@@ -101,6 +109,9 @@ func Open(url string, o Options) (*Bus, error) {
 	}
 	return b, nil
 }
+
+// String returns where the Redis is, without names and passwords.
+func (b *Bus) String() string { return b.address.String() }
 
 // Close releases the bus. Tail and Signals must have returned.
 func (b *Bus) Close() error {
@@ -168,8 +179,9 @@ type health struct {
 
 	mu     sync.Mutex
 	lanes  map[*lane]error // of running tails: nil once connected
-	down   bool            // as last logged
-	tell   error           // of the last Tell
+	down   bool            // one of them is not
+	outage feed.Outage
+	tell   error // of the last Tell
 	toldAt time.Time
 }
 
@@ -199,7 +211,8 @@ func (h *health) told(err error) {
 	h.tell, h.toldAt = err, time.Now()
 }
 
-// tails notes the state of a lane, and logs when the state of all changes.
+// tails notes the state of a lane, and logs when the state of all changes, or the
+// reason why one is not connected.
 func (h *health) tails(l *lane, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -214,17 +227,21 @@ func (h *health) tails(l *lane, err error) {
 	for _, e := range h.lanes {
 		first = cmp.Or(first, e)
 	}
-	switch {
-	case err != nil && !h.down:
-		h.down = true
-		h.logger.Warn("the bus is away; events of other nodes arrive late until it is back", "bus", "redis", "error", err)
-	case first == nil && h.down:
-		h.down = false
-		h.logger.Info("the bus is back", "bus", "redis")
+	if err == nil && first != nil {
+		return // of another lane, which has noted it
+	}
+	h.down = err != nil
+	switch h.outage.Note(err) {
+	case feed.OutageBegan:
+		h.logger.Warn("the bus is away; events of other nodes arrive late until it is back", "error", err)
+	case feed.OutageChanged:
+		h.logger.Warn("the bus is still away, for another reason", "error", err)
+	case feed.OutageEnded:
+		h.logger.Info("the bus is back")
 	}
 }
 
-// away says whether the bus is away, as last logged.
+// away says whether the bus is away.
 func (h *health) away() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -14,7 +14,7 @@ func TestBus(t *testing.T) {
 	t.Parallel()
 	url := storagetest.RedisURL(t)
 	storagetest.TestBus(t, func(t *testing.T) storagetest.Joiner {
-		o := redis.Options{StoreID: rand.Text(), Prefix: "test"}
+		o := redis.Options{StoreID: named(rand.Text()), Prefix: "test"}
 		return func(t *testing.T) feed.Bus { return open(t, url, o) }
 	})
 }
@@ -23,7 +23,7 @@ func TestSignals(t *testing.T) {
 	t.Parallel()
 	url := storagetest.RedisURL(t)
 	storagetest.TestSignals(t, func(t *testing.T) storagetest.Joiner {
-		o := redis.Options{StoreID: rand.Text(), Prefix: "test"}
+		o := redis.Options{StoreID: named(rand.Text()), Prefix: "test"}
 		return func(t *testing.T) feed.Bus { return open(t, url, o) }
 	})
 }

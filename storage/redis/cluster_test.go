@@ -100,7 +100,7 @@ func TestCluster(t *testing.T) {
 	})
 	t.Run("a slot moves", func(t *testing.T) {
 		for range 2 { // there and back
-			move(t, servers, o.Prefix+":"+o.StoreID+":{3}:wake", func() {
+			move(t, servers, o.Prefix+":"+o.StoreID()+":{3}:wake", func() {
 				for _, name := range feeds {
 					if err := tell(teller, n.world.commit(name, 1)); err != nil {
 						t.Error(err)
@@ -118,7 +118,7 @@ func TestCluster(t *testing.T) {
 	})
 	t.Run("the slot of the signals moves", func(t *testing.T) {
 		for range 2 {
-			move(t, servers, o.Prefix+":"+o.StoreID+":signals", func() { e.hears(teller, 2*time.Second) })
+			move(t, servers, o.Prefix+":"+o.StoreID()+":signals", func() { e.hears(teller, 2*time.Second) })
 		}
 	})
 	t.Run("a server is away", func(t *testing.T) {
@@ -126,7 +126,7 @@ func TestCluster(t *testing.T) {
 		e.hears(teller, 3*time.Second)
 	})
 	t.Run("the server of the signals is away", func(t *testing.T) {
-		away := owner(t, servers, o.Prefix+":"+o.StoreID+":signals")
+		away := owner(t, servers, o.Prefix+":"+o.StoreID()+":signals")
 		away.Pause()
 		defer away.Resume()
 		time.Sleep(3 * time.Second) // the fault has to last

@@ -9,10 +9,7 @@ import (
 
 // Nodes of all versions have to agree on where a feed is.
 func TestShardsStay(t *testing.T) {
-	k, err := newKeyspace("rejoin", "s", 16)
-	if err != nil {
-		t.Fatal(err)
-	}
+	k := newKeyspace("rejoin", "s", 16)
 	for name, want := range map[string]string{
 		"chat":         "rejoin:s:{11}:feed:chat",
 		"news":         "rejoin:s:{6}:feed:news",

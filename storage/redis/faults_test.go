@@ -269,7 +269,7 @@ func TestApart(t *testing.T) {
 	url := storagetest.RedisURL(t)
 	o := options()
 	other, prefix := o, o
-	other.StoreID += "2"
+	other.StoreID = named(o.StoreID() + "2")
 	prefix.Prefix += "2"
 	w := newWorld()
 	n := join(t, w, url, o, "chat")

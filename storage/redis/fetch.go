@@ -145,8 +145,12 @@ func (l *lane) readApart(ctx context.Context, errands []*errand) error {
 }
 
 // deliver hands over what was found and is vouched for. Where that does not
-// lead from the cursor to what the wake streams named, the feed grew.
+// lead from the cursor to what the wake streams named, the feed grew. It hands
+// over nothing if the store has become another meanwhile.
 func (l *lane) deliver(errands []*errand) {
+	if l.moved() {
+		return
+	}
 	size := 0
 	for _, e := range errands {
 		size += len(e.found)

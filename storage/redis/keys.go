@@ -4,33 +4,60 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync/atomic"
 )
 
 // keyspace names the keys of one store.
 type keyspace struct {
+	storeID string
 	wakes   []string // the wake stream of each shard
 	feeds   []string // what the keys of each shard's feeds begin with
 	signals string   // a channel
+
+	kept []atomic.Int64 // when the expiry of each wake stream was last put off, in Unix seconds
 }
 
-func newKeyspace(prefix, storeID string, shards int) (keyspace, error) {
-	for what, s := range map[string]string{"prefix": prefix, "store id": storeID} {
-		// Redis hashes what stands in the first braces of a key.
-		if s == "" || strings.ContainsAny(s, "{}") {
-			return keyspace{}, fmt.Errorf("the %s %q is empty or has a brace in it", what, s)
-		}
+// checkPart says whether s can be a part of all keys.
+func checkPart(what, s string) error {
+	// Redis hashes what stands in the first braces of a key.
+	if s == "" || strings.ContainsAny(s, "{}") {
+		return fmt.Errorf("the %s %q is empty or has a brace in it", what, s)
 	}
-	k := keyspace{
+	return nil
+}
+
+func newKeyspace(prefix, storeID string, shards int) *keyspace {
+	k := &keyspace{
+		storeID: storeID,
 		wakes:   make([]string, shards),
 		feeds:   make([]string, shards),
 		signals: prefix + ":" + storeID + ":signals",
+		kept:    make([]atomic.Int64, shards),
 	}
 	for i := range shards {
 		shard := prefix + ":" + storeID + ":{" + strconv.Itoa(i) + "}:"
 		k.wakes[i] = shard + "wake"
 		k.feeds[i] = shard + "feed:"
 	}
-	return k, nil
+	return k
+}
+
+// keys returns the keys of the store as it is now. When its id has changed, they
+// are others than before.
+func (b *Bus) keys() *keyspace {
+	id := b.storeID()
+	if k := b.current.Load(); k.storeID == id {
+		return k
+	}
+	b.moving.Lock()
+	defer b.moving.Unlock()
+	k := b.current.Load()
+	if k.storeID != id {
+		b.logger.Info("the store is another, restarted or replaced; its events have other keys from now on", "before", k.storeID, "now", id)
+		k = newKeyspace(b.prefix, id, len(k.wakes))
+		b.current.Store(k)
+	}
+	return k
 }
 
 // shard returns the shard of a feed. All nodes have to agree on it, and all

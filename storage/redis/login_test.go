@@ -122,8 +122,8 @@ func TestURLs(t *testing.T) {
 		b.Close()
 	}
 	for _, o := range []redis.Options{
-		{}, {StoreID: "a{b"}, {StoreID: "a", Prefix: "}"}, {StoreID: "a", Shards: -1}, {StoreID: "a", Shards: 5000},
-		{StoreID: "a", StreamLength: -1}, {StoreID: "a", Expiry: -1},
+		{}, {StoreID: named("")}, {StoreID: named("a{b")}, {StoreID: named("a"), Prefix: "}"}, {StoreID: named("a"), Shards: -1}, {StoreID: named("a"), Shards: 5000},
+		{StoreID: named("a"), StreamLength: -1}, {StoreID: named("a"), Expiry: -1},
 	} {
 		if b, err := redis.Open("redis://127.0.0.1:1", o); err == nil {
 			b.Close()

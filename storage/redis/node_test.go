@@ -242,8 +242,11 @@ func flows(t *testing.T, teller *redis.Bus, n *node, name string) {
 	n.arrives(time.Second)
 }
 
+// named returns the id of a store that keeps it.
+func named(id string) func() string { return func() string { return id } }
+
 func options() redis.Options {
-	return redis.Options{StoreID: rand.Text(), Prefix: "test", Logger: slog.New(slog.DiscardHandler)}
+	return redis.Options{StoreID: named(rand.Text()), Prefix: "test", Logger: slog.New(slog.DiscardHandler)}
 }
 
 // direct returns a client to look at Redis, and to damage what is there.
@@ -262,7 +265,7 @@ func direct(t *testing.T, url string) *goredis.Client {
 // keysOf returns the keys that end so.
 func keysOf(t *testing.T, c *goredis.Client, o redis.Options, end string) []string {
 	t.Helper()
-	keys, err := c.Keys(t.Context(), o.Prefix+":"+o.StoreID+":*"+end).Result()
+	keys, err := c.Keys(t.Context(), o.Prefix+":"+o.StoreID()+":*"+end).Result()
 	if err != nil {
 		t.Fatal(err)
 	}

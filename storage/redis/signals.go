@@ -54,9 +54,10 @@ func (b *Bus) publish(ctx context.Context, payload []byte) error {
 	short, cancel := context.WithTimeout(ctx, signalTimeout)
 	defer cancel()
 	sent := b.signals.send(time.Now())
-	client, err := b.speaker(short)
+	channel := b.keys().signals
+	client, err := b.speaker(short, channel)
 	if err == nil {
-		err = client.Process(short, goredis.NewIntCmd(short, "publish", b.keys.signals, payload))
+		err = client.Process(short, goredis.NewIntCmd(short, "publish", channel, payload))
 	}
 	if err != nil {
 		b.signals.unsend(sent)
@@ -71,9 +72,9 @@ func (b *Bus) publish(ctx context.Context, payload []byte) error {
 // speaker returns the client to publish with. Cluster takes signals on every
 // server; they stay in order if they all go to the one that is listened to,
 // which go-redis chooses by the name of the channel.
-func (b *Bus) speaker(ctx context.Context) (goredis.UniversalClient, error) {
+func (b *Bus) speaker(ctx context.Context, channel string) (goredis.UniversalClient, error) {
 	if c, ok := b.teller.(*goredis.ClusterClient); ok {
-		return c.MasterForKey(ctx, b.keys.signals)
+		return c.MasterForKey(ctx, channel)
 	}
 	return b.teller, nil
 }
@@ -90,6 +91,9 @@ func (b *Bus) Signals(ctx context.Context, receive func(payload []byte)) error {
 		if ctx.Err() != nil {
 			break
 		}
+		if err == errMoved {
+			continue
+		}
 		b.signals.note(&b.health, &b.signals.listening, err)
 		relearn(ctx, client)
 		if time.Since(began) > steady+pingEvery+pingGrace {
@@ -101,18 +105,19 @@ func (b *Bus) Signals(ctx context.Context, receive func(payload []byte)) error {
 }
 
 // listen subscribes to the store's channel and hands over what comes, until
-// the connection is lost.
+// the connection is lost or the store has another channel.
 //
 // go-redis would go on by itself with a new one. It does not say so, and after
 // a read that timed out in the middle of a payload it takes the rest for the
 // next answer. So any error ends the subscription, and pings see to it that a
 // read times out only if the server stands still.
 func (b *Bus) listen(ctx context.Context, client goredis.UniversalClient, receive func(payload []byte)) error {
+	keys := b.keys()
 	sub := client.Subscribe(ctx)
 	hangUp := sync.OnceFunc(func() { sub.Close() })
 	defer hangUp()
 	defer context.AfterFunc(ctx, hangUp)()
-	if err := sub.Subscribe(ctx, b.keys.signals); err != nil {
+	if err := sub.Subscribe(ctx, keys.signals); err != nil {
 		return fmt.Errorf("subscribe: %w", err)
 	}
 	var pings sync.WaitGroup
@@ -138,8 +143,14 @@ func (b *Bus) listen(ctx context.Context, client goredis.UniversalClient, receiv
 			b.signals.note(&b.health, &b.signals.listening, nil)
 		case *goredis.Message:
 			b.signals.heard()
+			if b.keys() != keys {
+				return errMoved
+			}
 			receive([]byte(answer.Payload))
 		case *goredis.Pong:
+			if b.keys() != keys {
+				return errMoved
+			}
 			// What was sent before the ping has been read by now.
 			if b.signals.unheard(time.Now()) {
 				return errDeaf
@@ -212,10 +223,10 @@ func (s *signals) note(h *health, f *failure, err error) {
 	switch {
 	case err != nil && !s.down && now.Sub(f.since) > signalPatience:
 		s.down = true
-		h.logger.Warn("signals do not get through; ephemeral events stay on their node", "bus", "redis", "error", err)
+		h.logger.Warn("signals do not get through; ephemeral events stay on their node", "error", err)
 	case s.down && s.sending.err == nil && s.listening.err == nil:
 		s.down = false
-		h.logger.Info("signals get through again", "bus", "redis")
+		h.logger.Info("signals get through again")
 	}
 }
 

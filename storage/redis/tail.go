@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -39,10 +40,11 @@ func (b *Bus) Tail(ctx context.Context, r feed.Receiver) error {
 type lane struct {
 	*tail
 	shard    int
-	wake     string   // the key of its wake stream
-	at       position // of the last entry read
-	anchor   position // read once; a stream that begins behind it may have lost what was not
-	broken   bool     // no stream: not read until it is one
+	keys     *keyspace // that it reads
+	wake     string    // the key of its wake stream
+	at       position  // of the last entry read
+	anchor   position  // read once; a stream that begins behind it may have lost what was not
+	broken   bool      // no stream: not read until it is one
 	surveyed time.Time
 	woken    time.Time // when the last wake-up was
 	grown    map[string]*news
@@ -50,9 +52,9 @@ type lane struct {
 }
 
 func (t *tail) lanes() []*lane {
-	lanes := make([]*lane, len(t.bus.keys.wakes))
-	for i, key := range t.bus.keys.wakes {
-		lanes[i] = &lane{tail: t, shard: i, wake: key, grown: make(map[string]*news)}
+	lanes := make([]*lane, len(t.bus.keys().wakes))
+	for i := range lanes {
+		lanes[i] = &lane{tail: t, shard: i, grown: make(map[string]*news)}
 	}
 	return lanes
 }
@@ -71,6 +73,9 @@ func (l *lane) follow(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		if err == errMoved {
+			continue
+		}
 		health.tails(l, err)
 		l.bus.counts.reconnects.Add(1)
 		relearn(ctx, l.client)
@@ -81,14 +86,22 @@ func (l *lane) follow(ctx context.Context) {
 	}
 }
 
+// errMoved says that the store has other keys than those that are read.
+var errMoved = errors.New("the store has other keys now")
+
 // listen reads from where the wake stream ends now. It returns when it can't
-// any more.
+// any more, or when the store has other keys.
 func (l *lane) listen(ctx context.Context) error {
+	l.keys = l.bus.keys()
+	l.wake = l.keys.wakes[l.shard]
 	if err := l.survey(ctx, true); err != nil {
 		return err
 	}
 	l.bus.health.tails(l, nil)
 	for {
+		if l.moved() {
+			return errMoved
+		}
 		full, err := l.await(ctx)
 		if isWrongType(err) {
 			err = l.survey(ctx, false)
@@ -108,6 +121,9 @@ func (l *lane) listen(ctx context.Context) error {
 		}
 	}
 }
+
+// moved says whether the store has other keys than those that the lane reads.
+func (l *lane) moved() bool { return l.bus.keys() != l.keys }
 
 // The calls of the receiver.
 

@@ -70,6 +70,7 @@ func (b *Bus) tell(ctx context.Context, events []feed.Event) error {
 // flush is the events of one Tell, by shard and feed.
 type flush struct {
 	bus    *Bus
+	keys   *keyspace
 	events []feed.Event
 	next   []int32 // of the same feed, or -1
 	shards []*shardFlush
@@ -92,9 +93,9 @@ type growth struct {
 }
 
 func (b *Bus) newFlush(events []feed.Event) *flush {
-	f := &flush{bus: b, events: events, next: make([]int32, len(events))}
+	f := &flush{bus: b, keys: b.keys(), events: events, next: make([]int32, len(events))}
 	grown := make(map[string]*growth, min(len(events), 64))
-	byShard := make([]*shardFlush, len(b.keys.wakes))
+	byShard := make([]*shardFlush, len(f.keys.wakes))
 	var g *growth
 	for i := range events {
 		name := events[i].Feed
@@ -108,8 +109,8 @@ func (b *Bus) newFlush(events []feed.Event) *flush {
 			g.count++
 			continue
 		}
-		shard := b.keys.shard(name)
-		g = &growth{name: name, key: b.keys.feed(shard, name), first: int32(i), last: int32(i), count: 1, refused: -1}
+		shard := f.keys.shard(name)
+		g = &growth{name: name, key: f.keys.feed(shard, name), first: int32(i), last: int32(i), count: 1, refused: -1}
 		grown[name] = g
 		if byShard[shard] == nil {
 			byShard[shard] = &shardFlush{shard: shard}
@@ -142,13 +143,13 @@ func (f *flush) send(ctx context.Context, shards []*shardFlush, mend bool) error
 			others = append(others, f.bus.keep(ctx, pipe, g.key))
 		}
 		if mend && s.mended {
-			others = append(others, f.bus.remove(ctx, pipe, f.bus.keys.wakes[s.shard]))
+			others = append(others, f.bus.remove(ctx, pipe, f.keys.wakes[s.shard]))
 		}
 		wakes[i] = f.wake(ctx, s)
 		_ = pipe.Process(ctx, wakes[i])
-		if now := time.Now().Unix(); mend || now-f.bus.kept[s.shard].Load() >= min(wakeKept, f.bus.expiry/2) {
-			f.bus.kept[s.shard].Store(now)
-			others = append(others, f.bus.keep(ctx, pipe, f.bus.keys.wakes[s.shard]))
+		if now := time.Now().Unix(); mend || now-f.keys.kept[s.shard].Load() >= min(wakeKept, f.bus.expiry/2) {
+			f.keys.kept[s.shard].Store(now)
+			others = append(others, f.bus.keep(ctx, pipe, f.keys.wakes[s.shard]))
 		}
 	}
 	if _, err := pipe.Exec(ctx); err != nil && !isAnswer(err) {
@@ -228,7 +229,7 @@ func (b *Bus) remove(ctx context.Context, pipe goredis.Pipeliner, key string) go
 func (f *flush) wake(ctx context.Context, s *shardFlush) *goredis.StatusCmd {
 	keep := min(max(wakeNames/len(s.grown), wakeEntriesLeast), wakeEntriesMost)
 	args := make([]any, 0, 6+2*len(s.grown))
-	args = append(args, "xadd", f.bus.keys.wakes[s.shard], "maxlen", "~", strconv.Itoa(keep), "*")
+	args = append(args, "xadd", f.keys.wakes[s.shard], "maxlen", "~", strconv.Itoa(keep), "*")
 	var scratch []byte
 	for _, g := range s.grown {
 		var r run

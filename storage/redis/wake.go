@@ -94,7 +94,7 @@ func (l *lane) note(fields []any) (sound bool) {
 		if n == nil {
 			// The key is the shard's where the news came from: a node that has
 			// been told of other shards than this one is understood as well.
-			n = &news{name: name, key: l.bus.keys.feed(l.shard, name)}
+			n = &news{name: name, key: l.keys.feed(l.shard, name)}
 			l.grown[name] = n
 			l.order = append(l.order, n)
 		}
