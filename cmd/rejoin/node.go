@@ -118,8 +118,7 @@ func (n *node) close() error {
 	return errors.Join(errs...)
 }
 
-// openStore tries once to open the store. An error that wraps errNotYet may go
-// away by itself.
+// openStore tries once to open the store. A notYet error may go away by itself.
 func openStore(ctx context.Context, url string) (feed.Store, error) {
 	if path, ok := strings.CutPrefix(url, "sqlite:"); ok {
 		store, err := sqlite.Open(ctx, path)
@@ -135,27 +134,52 @@ func openStore(ctx context.Context, url string) (feed.Store, error) {
 	case err == nil:
 		return store, nil
 	case errors.Is(err, feed.ErrUnavailable), ctx.Err() != nil:
-		return nil, fmt.Errorf("%w: %w", errNotYet, err)
+		return nil, notYet{err}
 	}
 	return nil, err
 }
 
-var errNotYet = errors.New("the store cannot be reached yet")
+// notYet is an error of a store that cannot be reached yet.
+type notYet struct{ error }
+
+func (e notYet) Unwrap() error { return e.error }
+
+func isNotYet(err error) bool {
+	_, ok := errors.AsType[notYet](err)
+	return ok
+}
+
+// storeAt returns where the store of a URL is, without names and passwords.
+func storeAt(url string) string {
+	if strings.HasPrefix(url, "sqlite:") {
+		return url
+	}
+	return postgres.Location(url)
+}
 
 const (
 	openTimeout = 30 * time.Second // for one try, with the migrations
 	openPause   = 500 * time.Millisecond
 )
 
-// awaitStore opens the store as soon as it can be reached.
-func awaitStore(ctx context.Context, url string) (feed.Store, error) {
+// awaitStore opens the store as soon as it can be reached, after a first try
+// that failed with err. It logs each cause why not.
+func awaitStore(ctx context.Context, url string, err error, logger *slog.Logger) (feed.Store, error) {
+	logger = logger.With("store", storeAt(url))
+	var outage feed.Outage
 	for {
-		store, err := openStore(ctx, url)
-		if err == nil || !errors.Is(err, errNotYet) {
-			return store, err
+		switch outage.Note(err) {
+		case feed.OutageBegan:
+			logger.Warn("the store cannot be reached; waiting for it", "error", err)
+		case feed.OutageChanged:
+			logger.Warn("the store still cannot be reached, for another reason", "error", err)
 		}
 		if sleep(ctx, openPause) != nil {
 			return nil, ctx.Err()
+		}
+		var store feed.Store
+		if store, err = openStore(ctx, url); err == nil || !isNotYet(err) || ctx.Err() != nil {
+			return store, err
 		}
 	}
 }

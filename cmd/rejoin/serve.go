@@ -71,9 +71,9 @@ func runNode(ctx context.Context, c Config, logger *slog.Logger) error {
 		return err
 	}
 	defer guards.close()
-	store, err := openStore(ctx, c.Store.URL)
-	if err != nil && !errors.Is(err, errNotYet) {
-		return err
+	store, absent := openStore(ctx, c.Store.URL)
+	if absent != nil && !isNotYet(absent) {
+		return absent
 	}
 	listeners, err := listenAll(ctx, c)
 	if err != nil {
@@ -82,7 +82,7 @@ func runNode(ctx context.Context, c Config, logger *slog.Logger) error {
 		}
 		return err
 	}
-	return listeners.serve(ctx, store, c, guards, logger)
+	return listeners.serve(ctx, store, absent, c, guards, logger)
 }
 
 // listeners is what a node listens with.
@@ -120,8 +120,8 @@ func (h *lateHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (h *lateHandler) set(handler http.Handler) { h.Store(&handler) }
 
 // serve answers requests until ctx ends and those in progress are answered. If
-// store is nil, it waits for it.
-func (l listeners) serve(ctx context.Context, store feed.Store, c Config, guards guards, logger *slog.Logger) error {
+// store is nil, it waits for it; absent is why it is.
+func (l listeners) serve(ctx context.Context, store feed.Store, absent error, c Config, guards guards, logger *slog.Logger) error {
 	var public, admin lateHandler
 	public.set(server.Waiting(c.CORS.Origins))
 	admin.set(adminHandler(nil))
@@ -160,8 +160,7 @@ func (l listeners) serve(ctx context.Context, store feed.Store, c Config, guards
 	group.Go(func() (err error) {
 		defer func() { err = errors.Join(err, adminServer.Close(), httpServer.Close()) }()
 		if n == nil {
-			logger.Warn("the store cannot be reached; waiting for it")
-			store, err := awaitStore(ctx, c.Store.URL)
+			store, err := awaitStore(ctx, c.Store.URL, absent, logger)
 			if err != nil {
 				return ignoreEnd(ctx, err)
 			}
