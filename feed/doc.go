@@ -110,7 +110,7 @@
 //	Hub.mu > log.subsMu > Lane.mu
 //
 // A flight calls its waiters under flight.mu, which wake groups: flight.mu >
-// Lane.mu. segment.mu, Publisher.mu, teller.mu, signals.mu, doubts.mu and
-// outage.mu are taken alone. Of a log, users and idle belong to Hub.mu, and the
+// Lane.mu. segment.mu, Publisher.mu, teller.mu, signals.mu, doubts.mu,
+// Outage.mu and faults.mu are taken alone. Of a log, users and idle belong to Hub.mu, and the
 // ephemeral events to log.mu.
 package feed

@@ -19,6 +19,11 @@
 // blocks on the wake streams alone, so that being woken costs Redis what grew,
 // not what is open.
 //
+// The id of a store may change while nodes run: after a failover, a restart, or
+// in a copy, the same ids may be of other events. The bus asks for it at each
+// Tell and at least once a second in Tail and Signals, goes on with other keys,
+// and calls Missed. The keys of before expire.
+//
 // Signals ([feed.Signaler]) are published on one channel a store, and kept
 // nowhere:
 //

@@ -105,6 +105,9 @@ func (s *Store) connect() error {
 // ID implements [feed.Store].
 func (s *Store) ID() string { return s.id }
 
+// String returns where the store is.
+func (s *Store) String() string { return "sqlite:" + s.path }
+
 // Close waits for the calls in progress, moves what is in the write-ahead log
 // to the file, and lets another Store open it. The calls after it, and those
 // that wait for a connection, get an error that wraps [feed.ErrStopped].
