@@ -50,6 +50,7 @@ const (
 	fromStart
 	fromNewest
 	fromTime
+	fromMoment
 	fromCursor
 )
 
@@ -78,6 +79,14 @@ func FromNewest(n uint64) From { return From{kind: fromNewest, newest: n} }
 
 // FromTime starts with the oldest kept event of that instant or later.
 func FromTime(t time.Time) From { return From{kind: fromTime, time: t} }
+
+// FromMoment starts now, where now was a moment that [time.Now] has returned in
+// this process, such as when the store could not be asked where that is in the feed.
+// Whatever the store's clock shows, no event is missed that was committed from then
+// on. Some from before it may come, too: the last append, and those of the last
+// second or hundredth of the time since then. Of a store that is no [Keeper], whose
+// clock nobody can read, it starts with the oldest event.
+func FromMoment(t time.Time) From { return From{kind: fromMoment, time: t} }
 
 // ParseFrom reads "now", "start", "-N" (the newest N events) or an RFC 3339
 // time. Its error wraps ErrInvalid.
@@ -124,7 +133,8 @@ func (g Gap) Cursor() Cursor { return Cursor(g.Resumes - 1) }
 
 // locate decides where a subscription starts in a feed with bounds b: the
 // cursor that it starts from, and the gap, if any, that lies right behind that
-// cursor. For FromTime, found is the cursor before the first event of that time.
+// cursor. For FromTime, found is the cursor before the first event of that time,
+// and for FromMoment one before all that may be as new.
 func locate(from From, b Bounds, found Cursor) (Cursor, *Gap) {
 	oldest, newest := Cursor(b.First-1), Cursor(b.Last)
 	switch from.kind {
@@ -135,7 +145,7 @@ func locate(from From, b Bounds, found Cursor) (Cursor, *Gap) {
 			return oldest, nil
 		}
 		return newest - Cursor(from.newest), nil
-	case fromTime:
+	case fromTime, fromMoment:
 		return min(max(found, oldest), newest), nil
 	case fromCursor:
 		return from.cursor, gapAfter(from.cursor, b)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"sync/atomic"
-	"time"
 )
 
 // Start is a feed, and where a subscription to it starts.
@@ -14,8 +13,8 @@ type Start struct {
 }
 
 // Group is the subscriptions of one subscriber to one feed or several, read as
-// one. Each of them has a cursor and gaps of its own; there is no order between
-// feeds.
+// one with Poll. Each of them has a cursor and gaps of its own; there is no order
+// between feeds.
 //
 // Its methods are for one goroutine, except for Wake and Close.
 type Group struct {
@@ -34,18 +33,25 @@ type single struct {
 }
 
 // SubscribeAll returns subscriptions to several feeds, or none of them: then
-// the error is as of Subscribe. The feeds are not empty and all different. They
-// are read with Next.
-func (h *Hub) SubscribeAll(ctx context.Context, starts []Start) (*Group, error) {
-	return h.lane.SubscribeAll(ctx, starts, make(tokens, 1))
+// the error is as of Subscribe. The feeds are not empty and all different.
+func (h *Hub) SubscribeAll(ctx context.Context, starts []Start) (*WaitingGroup, error) {
+	woken := make(tokens, 1)
+	g, err := h.lane.SubscribeAll(ctx, starts, woken)
+	if err != nil {
+		return nil, err
+	}
+	return &WaitingGroup{g, woken}, nil
 }
 
-// SubscribeAll is the hub's, of a group that is read with Poll, by a reader that
-// the lane calls.
+// SubscribeAll is the hub's, of a group whose reader is called by the lane.
+// Nothing else wakes it, so there is no waiting for it.
 func (l *Lane) SubscribeAll(ctx context.Context, starts []Start, reader Reader) (*Group, error) {
 	g := newGroup(len(starts))
 	g.lane, g.reader, g.left = l, reader, int32(len(starts))
 	if err := l.hub.introduce(ctx, starts); err != nil {
+		if l.hub.ctx.Err() != nil && ctx.Err() == nil {
+			err = ErrStopped
+		}
 		return nil, fmt.Errorf("subscribe: %w", err)
 	}
 	for i, start := range starts {
@@ -97,9 +103,26 @@ func (h *Hub) introduce(ctx context.Context, starts []Start) error {
 // Size returns how many subscriptions there are.
 func (g *Group) Size() int { return len(g.subs) }
 
-// At returns one of the subscriptions, which are in the order of their starts.
-// They are read and closed by the group alone.
-func (g *Group) At(index int) *Subscription { return &g.subs[index] }
+// At returns where one of the subscriptions stands. They are in the order of
+// their starts.
+func (g *Group) At(index int) Position { return Position{&g.subs[index]} }
+
+// Position is where a subscription of a group stands. It moves with the group,
+// which alone reads and closes its subscriptions.
+type Position struct{ s *Subscription }
+
+// Feed returns the name of the feed.
+func (p Position) Feed() string { return p.s.Feed() }
+
+// Cursor returns the cursor of the subscription.
+func (p Position) Cursor() Cursor { return p.s.Cursor() }
+
+// Bounds returns which events existed when the subscription was made.
+func (p Position) Bounds() Bounds { return p.s.Bounds() }
+
+// Gap returns the gap that the subscription starts with and that has not been
+// handed out yet, or nil.
+func (p Position) Gap() *Gap { return p.s.Gap() }
 
 // Close ends all subscriptions.
 func (g *Group) Close() {
@@ -117,40 +140,10 @@ func (g *Group) Wake() {
 	g.lane.call(g)
 }
 
-// Next returns what follows the cursor of one of the subscriptions, which is
-// the one at the index, as [Subscription] Next does. Of a feed that is closed
-// and was handed out whole it returns one Delivery that says Closed; when all
-// are, ErrClosed. On a tick, the index is -1.
-func (g *Group) Next(ctx context.Context, tick <-chan time.Time) (index int, d Delivery, err error) {
-	for {
-		if index, d, err = g.Poll(); index >= 0 || err != nil {
-			return index, d, err
-		}
-		if ticked, err := g.Wait(ctx, tick); ticked || err != nil {
-			return -1, Delivery{}, err
-		}
-	}
-}
-
-// Wait returns when Poll may have something, or a value has come from tick, which
-// may be nil. It is for groups of [Hub] SubscribeAll; its errors are the context's
-// and ErrStopped.
-func (g *Group) Wait(ctx context.Context, tick <-chan time.Time) (ticked bool, err error) {
-	woken, _ := g.reader.(tokens)
-	select {
-	case <-woken:
-		return false, nil
-	case <-tick:
-		return true, nil
-	case <-ctx.Done():
-		return false, ctx.Err()
-	case <-g.lane.hub.ctx.Done():
-		return false, ErrStopped
-	}
-}
-
-// Poll is Next for who does not wait: if there is nothing at this moment, the
-// index is -1, and the reader is called when there is.
+// Poll returns what follows the cursor of one of the subscriptions at this
+// moment: that at the index. If there is nothing, the index is -1, and the reader
+// is called when there may be something. Of a feed that is closed and was handed
+// out whole it returns one Delivery that says Closed; when all are, ErrClosed.
 func (g *Group) Poll() (index int, d Delivery, err error) {
 	if g.lane.hub.ctx.Err() != nil {
 		return -1, Delivery{}, ErrStopped

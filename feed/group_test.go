@@ -17,7 +17,7 @@ import (
 )
 
 // follow subscribes to several feeds until the test ends.
-func (r *rig) follow(starts ...feed.Start) *feed.Group {
+func (r *rig) follow(starts ...feed.Start) *feed.WaitingGroup {
 	r.t.Helper()
 	g, err := r.hub.SubscribeAll(r.t.Context(), starts)
 	if err != nil {
@@ -28,7 +28,7 @@ func (r *rig) follow(starts ...feed.Start) *feed.Group {
 }
 
 // drain returns what the group has at this moment, in words.
-func (r *rig) drain(g *feed.Group) (all []string) {
+func (r *rig) drain(g *feed.WaitingGroup) (all []string) {
 	r.t.Helper()
 	synctest.Wait()
 	tick := make(chan time.Time, 1)
@@ -60,7 +60,7 @@ func (r *rig) drain(g *feed.Group) (all []string) {
 	}
 }
 
-func (r *rig) wantDrained(g *feed.Group, want ...string) {
+func (r *rig) wantDrained(g *feed.WaitingGroup, want ...string) {
 	r.t.Helper()
 	// Which of several ready feeds comes first is not promised: the tests have
 	// one at a time.
@@ -123,6 +123,36 @@ func TestGroupAsksOnce(t *testing.T) {
 	})
 }
 
+// TestGroupCannotWait: a group on a lane is woken by its reader being called, and
+// by nothing else, so whoever waited for it would do so for ever.
+func TestGroupCannotWait(t *testing.T) {
+	type next interface {
+		Next(context.Context, <-chan time.Time) (int, feed.Delivery, error)
+	}
+	type wait interface {
+		Wait(context.Context, <-chan time.Time) (bool, error)
+	}
+	type nextOfOne interface {
+		Next(context.Context, <-chan time.Time) (feed.Delivery, error)
+	}
+	var g any = &feed.Group{}
+	if _, ok := g.(next); ok {
+		t.Error("a group has a Next")
+	}
+	if _, ok := g.(wait); ok {
+		t.Error("a group has a Wait")
+	}
+	var p any = feed.Position{}
+	if _, ok := p.(nextOfOne); ok {
+		t.Error("a subscription of a group has a Next")
+	}
+	var _ interface {
+		next
+		wait
+	} = &feed.WaitingGroup{}
+	var _ nextOfOne = &feed.Subscription{}
+}
+
 // TestGroupNone: where one of them cannot be followed, none is.
 func TestGroupNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -146,12 +176,12 @@ func TestGroupEnds(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		for _, end := range []struct {
 			name string
-			do   func(*feed.Group)
+			do   func(*feed.WaitingGroup)
 			want error
 		}{
-			{"the context", func(*feed.Group) { cancel() }, context.Canceled},
-			{"the group", (*feed.Group).Close, feed.ErrStopped},
-			{"the hub", func(*feed.Group) { r.pub.Close(); r.hub.Close() }, feed.ErrStopped},
+			{"the context", func(*feed.WaitingGroup) { cancel() }, context.Canceled},
+			{"the group", (*feed.WaitingGroup).Close, feed.ErrStopped},
+			{"the hub", func(*feed.WaitingGroup) { r.pub.Close(); r.hub.Close() }, feed.ErrStopped},
 		} {
 			g := r.follow(feed.Start{Feed: "a"}, feed.Start{Feed: "b"})
 			in := t.Context()

@@ -74,6 +74,7 @@ type Hub struct {
 
 	pages  flights[pageKey, page]
 	bounds flights[string, Bounds]
+	clocks flights[struct{}, storeClock]
 
 	signals *signals
 	doubts  doubts
@@ -111,6 +112,7 @@ func NewHub(store Store, bus Bus, o HubOptions) *Hub {
 		logs:   make(map[string]*log),
 		missed: make(chan struct{}, 1),
 		doubts: doubts{more: make(chan struct{}, 1)},
+		clocks: flights[struct{}, storeClock]{keep: time.Second, most: 1},
 	}
 	slots := min(max(int(memory.Limit(HoldReplays)/pageCost), 4), pagesMost)
 	h.pages = flights[pageKey, page]{
@@ -199,7 +201,7 @@ func (h *Hub) Subscribe(ctx context.Context, feed string, from From) (*Subscript
 	if err != nil {
 		return nil, err
 	}
-	return g.At(0), nil
+	return &g.subs[0], nil
 }
 
 // subscribe makes s, which is of a group and has nothing yet, a subscription.
@@ -229,15 +231,9 @@ func (h *Hub) locate(ctx context.Context, s *Subscription, l *log, from From) er
 	if err != nil {
 		return err
 	}
-	var found Cursor
-	if from.kind == fromTime {
-		ctx, cancel := h.until(ctx)
-		defer cancel()
-		found, err = h.store.Seek(ctx, l.feed, from.time)
-		h.noteFeed(ctx, err, seekingInFeed, l.feed)
-		if err != nil {
-			return err
-		}
+	found, err := h.seek(ctx, l.feed, from)
+	if err != nil {
+		return err
 	}
 	// The bounds may be shared, and older than what was found or the log has.
 	b.Last = max(b.Last, uint64(found))
@@ -250,6 +246,22 @@ func (h *Hub) locate(ctx context.Context, s *Subscription, l *log, from From) er
 	l.attach(s)
 	h.counts.subscribers.Add(1)
 	return nil
+}
+
+// seek returns the cursor that a time stands for, and 0 if from is none.
+func (h *Hub) seek(ctx context.Context, feed string, from From) (Cursor, error) {
+	if from.kind != fromTime && from.kind != fromMoment {
+		return 0, nil
+	}
+	ctx, cancel := h.until(ctx)
+	defer cancel()
+	seek := h.store.Seek
+	if from.kind == fromMoment {
+		seek = h.seekMoment
+	}
+	c, err := seek(ctx, feed, from.time)
+	h.noteFeed(ctx, err, seekingInFeed, feed)
+	return c, err
 }
 
 // boundsFor returns bounds that are recent enough to decide where from is.

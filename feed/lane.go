@@ -158,9 +158,3 @@ func (h *Hub) laneLoop() {
 		}
 	}
 }
-
-// tokens is the reader of a group whose owner waits on a goroutine of its own.
-type tokens chan struct{}
-
-// Ready implements [Reader].
-func (t tokens) Ready() { signal(t) }

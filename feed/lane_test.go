@@ -15,8 +15,8 @@ func (c call) Ready() { c() }
 func waiting(lane *Lane, called func()) *Subscription {
 	g := newGroup(1)
 	g.lane, g.reader = lane, call(called)
-	g.At(0).group = g
-	return g.At(0)
+	g.subs[0].group = g
+	return &g.subs[0]
 }
 
 // TestLaneCallsAll: each subscription of a log that grew is called once, those

@@ -126,21 +126,32 @@ func (w *world) connect(r *reader, n *node, starts []start) {
 	}()
 }
 
-// nextFunc is [feed.Group] Next, or that of a Subscription, which is the one
+// nextFunc is [feed.WaitingGroup] Next, or that of a Subscription, which is the one
 // with the index 0.
 type nextFunc func(ctx context.Context, tick <-chan time.Time) (int, feed.Delivery, error)
 
+// standing is where a subscription stands.
+type standing interface{ Cursor() feed.Cursor }
+
+// subscription is what a reader reads.
+type subscription struct {
+	places []standing
+	next   nextFunc
+	close  func()
+}
+
 // subscribe opens what the reader is to read.
-func (c *conn) subscribe(ctx context.Context, starts []start) (subs []*feed.Subscription, next nextFunc, err error) {
+func (c *conn) subscribe(ctx context.Context, starts []start) (*subscription, error) {
 	if !c.reader.group {
 		s, err := c.node.hub.Subscribe(ctx, c.reader.parts[0].feed, starts[0].from)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		return []*feed.Subscription{s}, func(ctx context.Context, tick <-chan time.Time) (int, feed.Delivery, error) {
+		next := func(ctx context.Context, tick <-chan time.Time) (int, feed.Delivery, error) {
 			d, err := s.Next(ctx, tick)
 			return 0, d, err
-		}, nil
+		}
+		return &subscription{[]standing{s}, next, s.Close}, nil
 	}
 	all := make([]feed.Start, len(starts))
 	for i, s := range starts {
@@ -150,18 +161,18 @@ func (c *conn) subscribe(ctx context.Context, starts []start) (subs []*feed.Subs
 		r := &onLane{lane: c.node.hub.NewLane()}
 		g, err := r.lane.SubscribeAll(ctx, all, r)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		return subscriptions(g), r.next(g), nil
+		return &subscription{placesOf(g), r.next(g), g.Close}, nil
 	}
 	g, err := c.node.hub.SubscribeAll(ctx, all)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return subscriptions(g), g.Next, nil
+	return &subscription{placesOf(g.Group), g.Next, g.Close}, nil
 }
 
-func subscriptions(g *feed.Group) (all []*feed.Subscription) {
+func placesOf(g *feed.Group) (all []standing) {
 	for i := range g.Size() {
 		all = append(all, g.At(i))
 	}
@@ -170,19 +181,17 @@ func subscriptions(g *feed.Group) (all []*feed.Subscription) {
 
 func (c *conn) follow(ctx context.Context, starts []start) error {
 	w := c.world
-	subs, next, err := c.subscribe(ctx, starts)
+	sub, err := c.subscribe(ctx, starts)
 	if err != nil {
 		return err
 	}
-	for _, s := range subs {
-		defer s.Close()
-	}
+	defer sub.close()
 	if c.node.dead.Load() {
 		return errCrashed
 	}
 	for i, p := range c.reader.parts {
-		p.follower.Opened(subs[i].Cursor())
-		s, at := starts[i], subs[i].Cursor()
+		p.follower.Opened(sub.places[i].Cursor())
+		s, at := starts[i], sub.places[i].Cursor()
 		if s.upper != nil && !w.plan.rollbacks && (at < s.lower || at > s.upper()) {
 			w.gate.fault(fmt.Errorf("%s starts in %s at %d, want %d to %d", c.reader.name, p.feed, at, s.lower, s.upper()))
 		}
@@ -191,6 +200,7 @@ func (c *conn) follow(ctx context.Context, starts []start) error {
 	c.mu.Lock()
 	c.opened = true
 	c.mu.Unlock()
+	next := sub.next
 	if w.plan.next != nil {
 		next = w.plan.next(next)
 	}
@@ -203,7 +213,7 @@ func (c *conn) follow(ctx context.Context, starts []start) error {
 			return c.end(err)
 		}
 		if i >= 0 {
-			c.see(c.reader.parts[i], subs[i], d)
+			c.see(c.reader.parts[i], sub.places[i], d)
 		}
 	}
 }
@@ -252,7 +262,7 @@ func (c *conn) next(ctx context.Context, next nextFunc) (int, feed.Delivery, err
 }
 
 // see hands a delivery to the checker.
-func (c *conn) see(p *part, sub *feed.Subscription, d feed.Delivery) {
+func (c *conn) see(p *part, sub standing, d feed.Delivery) {
 	w := c.world
 	switch {
 	case d.Ephemeral:
@@ -341,7 +351,7 @@ func (w *world) from(name string) start {
 	b := w.bounds(name)
 	newest := func() feed.Cursor { return feed.Cursor(w.bounds(name).Last) }
 	oldest := func() feed.Cursor { return feed.Cursor(w.bounds(name).First - 1) }
-	switch w.rng.IntN(6) {
+	switch w.rng.IntN(7) {
 	case 0:
 		return start{upper: newest}
 	case 1:
@@ -363,6 +373,10 @@ func (w *world) from(name string) start {
 		return start{feed.FromTime(t), sought(), sought}
 	case 4:
 		return start{from: feed.After(feed.Cursor(w.rng.IntN(int(b.Last) + 1)))}
+	case 5:
+		// Of what is to come, none may be behind it.
+		last := feed.Cursor(b.Last)
+		return start{from: feed.FromMoment(time.Now()), upper: func() feed.Cursor { return max(last, oldest()) }}
 	default:
 		// A cursor that was never given, or not yet: from another store, say.
 		return start{from: feed.After(feed.Cursor(b.Last + uint64(w.rng.IntN(3)*w.rng.IntN(200))))}

@@ -18,7 +18,7 @@ type onLane struct {
 // Ready implements [feed.Reader].
 func (r *onLane) Ready() { r.called = true }
 
-// next is [feed.Group] Next.
+// next is [feed.WaitingGroup] Next.
 func (r *onLane) next(g *feed.Group) nextFunc {
 	return func(ctx context.Context, tick <-chan time.Time) (int, feed.Delivery, error) {
 		for {

@@ -119,7 +119,9 @@ type Keeper interface {
 
 	// List returns the feeds whose names begin with prefix and come after the
 	// name after, in the order of the names' bytes: limit of them, if there are
-	// so many. A feed that was never written to or closed is not among them.
+	// so many. A feed that was never written to or closed is not among them. With
+	// a limit of 0, it is asked for the time alone.
+	// A limit of 0 asks for the time alone.
 	List(ctx context.Context, prefix, after string, limit int) (Listing, error)
 
 	// Trim gives up the feed's events below the id before, all of them at once

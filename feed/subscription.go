@@ -77,11 +77,12 @@ func (s *Subscription) wake() {
 // subscription is closed. A store that cannot be read is not an error here:
 // it is asked again until it answers.
 func (s *Subscription) Next(ctx context.Context, tick <-chan time.Time) (Delivery, error) {
+	woken := s.group.reader.(tokens) // only Hub.Subscribe hands subscriptions out
 	for !s.closed.Load() && s.hub().ctx.Err() == nil {
 		if d, ok, err := s.poll(); ok || err != nil {
 			return d, err
 		}
-		if ticked, err := s.group.Wait(ctx, tick); ticked || err != nil {
+		if ticked, err := woken.wait(ctx, tick, s.hub()); ticked || err != nil {
 			return Delivery{}, err
 		}
 	}

@@ -27,52 +27,83 @@ func newResponse(w http.ResponseWriter, r *http.Request, timeout time.Duration) 
 	return response{w, http.NewResponseController(w), r.ProtoMajor > 1, timeout}
 }
 
-// awaitStore has the stream subscribe as soon as the store can.
-func (r response) awaitStore(ctx context.Context, st *stream, request subscribeRequest, subscribe subscribeFunc) error {
+// awaitStore returns the stream's group as soon as the store can be asked for it.
+func (r response) awaitStore(ctx context.Context, st *stream, request subscribeRequest, hub *feed.Hub) (*feed.WaitingGroup, error) {
 	for i, start := range request.starts {
 		if start.From == (feed.From{}) {
-			// "Now" is before the head went out: what is published from then on
+			// "Now" is before the head goes out: what is published from then on
 			// must not be missed, and the store may be back for other nodes
-			// first. Stores keep whole milliseconds.
-			request.starts[i].From = feed.FromTime(time.Now().Truncate(time.Millisecond))
+			// first.
+			request.starts[i].From = feed.FromMoment(time.Now())
 		}
 	}
 	if err := r.flush(); err != nil {
-		return err
+		return nil, err
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	again := time.NewTicker(storeRetry)
 	defer again.Stop()
-	for {
+	opened := make(chan opening)
+	for asking := false; ; {
 		select {
 		case <-again.C:
+			if !asking {
+				asking = true
+				go open(ctx, hub, request.starts, opened)
+			}
+		case o := <-opened:
+			if o.err == nil || !errors.Is(o.err, feed.ErrUnavailable) {
+				return o.group, o.err
+			}
+			asking = false
 		case <-ctx.Done():
-			return ctx.Err()
+			return nil, ctx.Err()
 		}
-		now := st.server.now()
-		if err := st.Over(now); err != nil {
-			if errors.Is(err, errExpired) {
-				err = errors.Join(err, r.write(request.form.appendControl(nil, expired)))
-			}
-			return err
-		}
-		group, err := subscribe(ctx, request.starts)
-		if err == nil {
-			st.subscribe(request, group)
-		}
-		if err == nil || !errors.Is(err, feed.ErrUnavailable) {
-			return err
-		}
-		if now >= st.due {
-			st.due = now + st.heartbeat
-			if err := r.write(request.form.keepAlive()); err != nil {
-				return err
-			}
+		if err := r.keepWaiting(st, request.form); err != nil {
+			return nil, err
 		}
 	}
 }
 
-// carry writes what the stream has to say. It returns why the stream ended.
-func (r response) carry(ctx context.Context, st *stream) error {
+// opening is what a try to open a stream has come to.
+type opening struct {
+	group *feed.WaitingGroup
+	err   error
+}
+
+// open tries to open a stream. A store that does not answer holds up nobody else.
+func open(ctx context.Context, hub *feed.Hub, starts []feed.Start, opened chan<- opening) {
+	group, err := hub.SubscribeAll(ctx, starts)
+	select {
+	case opened <- opening{group, err}:
+	case <-ctx.Done():
+		if err == nil {
+			group.Close()
+		}
+	}
+}
+
+// keepWaiting keeps a stream alive that has not been opened, or returns why it has
+// to end.
+func (r response) keepWaiting(st *stream, f form) error {
+	now := st.server.now()
+	if err := st.Over(now); err != nil {
+		if errors.Is(err, errExpired) {
+			err = errors.Join(err, r.write(f.appendControl(nil, expired)))
+		}
+		return err
+	}
+	if now < st.due {
+		return nil
+	}
+	st.due = now + st.heartbeat
+	return r.write(f.keepAlive())
+}
+
+// carry writes what the stream of the group has to say. It returns why the stream
+// ended.
+func (r response) carry(ctx context.Context, st *stream, group *feed.WaitingGroup) error {
 	if err := r.write(st.open()); err != nil {
 		return err
 	}
@@ -93,7 +124,7 @@ func (r response) carry(ctx context.Context, st *stream) error {
 			continue
 		}
 		due.Reset(st.Due() - st.server.now())
-		if _, err := st.group.Wait(ctx, due.C); err != nil && !errors.Is(err, feed.ErrStopped) {
+		if _, err := group.Wait(ctx, due.C); err != nil && !errors.Is(err, feed.ErrStopped) {
 			return err
 		}
 	}

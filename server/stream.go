@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -66,8 +67,32 @@ func (s *Server) newStream(r *http.Request, request subscribeRequest) *stream {
 	return st
 }
 
-// subscribe has the stream say what the group has, from here on.
-func (st *stream) subscribe(request subscribeRequest, group *feed.Group) {
+// subscribeOn has the stream send what it subscribes to on the lane of a socket.
+func (st *stream) subscribeOn(ctx context.Context, request subscribeRequest, socket *engine.Socket) error {
+	group, err := socket.Lane().SubscribeAll(ctx, request.starts, socket)
+	if err != nil {
+		return err
+	}
+	return st.subscribe(request, group)
+}
+
+// subscribe has the stream send what the group has, unless there is nothing to
+// stream to this client.
+func (st *stream) subscribe(request subscribeRequest, group *feed.Group) error {
+	st.sendFrom(request, group)
+	if request.gapFails {
+		if err := checkGaps(group); err != nil {
+			return err
+		}
+	}
+	if request.done(group) {
+		return errDelivered
+	}
+	return nil
+}
+
+// sendFrom has the stream send what the group has, which Closed closes.
+func (st *stream) sendFrom(request subscribeRequest, group *feed.Group) {
 	st.begin(request, st.server.options.Retry, group)
 	st.subscribed.Store(group)
 }
@@ -272,32 +297,45 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, request subscrib
 		s.turnAway(w, r, err)
 		return
 	}
-	subscribe, socket := s.hub.SubscribeAll, s.socketFor(r)
-	if socket != nil {
-		subscribe = func(ctx context.Context, starts []feed.Start) (*feed.Group, error) {
-			return socket.Lane().SubscribeAll(ctx, starts, socket)
+	ours := true // to close
+	defer func() {
+		if ours { // and something has panicked
+			st.Closed(&engine.PanicError{Value: recover(), Stack: debug.Stack()})
+			panic(http.ErrAbortHandler)
 		}
+	}()
+	var group *feed.WaitingGroup
+	var err error
+	if socket := s.socketFor(r); socket != nil {
+		err = st.subscribeOn(r.Context(), request, socket)
+		if err == nil {
+			ours = false
+			setStreamHead(w.Header(), request.form)
+			s.take(w, socket, st)
+			return
+		}
+	} else if group, err = s.hub.SubscribeAll(r.Context(), request.starts); err == nil {
+		err = st.subscribe(request, group.Group)
 	}
 	response := newResponse(w, r, s.options.WriteTimeout)
-	err := s.begin(r.Context(), st, request, subscribe)
 	switch {
+	case err == nil:
+		writeStreamHead(w, request.form)
 	case errors.Is(err, feed.ErrUnavailable) && accepts(r, "text/event-stream"):
 		writeStreamHead(w, request.form)
-		err = response.awaitStore(r.Context(), st, request, subscribe)
-	case err != nil:
+		if group, err = response.awaitStore(r.Context(), st, request, s.hub); err == nil {
+			st.sendFrom(request, group.Group)
+		}
+	default:
+		ours = false
 		st.Closed(err)
 		s.refuseStream(w, r, err)
 		return
-	case socket != nil:
-		setStreamHead(w.Header(), request.form)
-		s.take(w, socket, st)
-		return
-	default:
-		writeStreamHead(w, request.form)
 	}
 	if err == nil {
-		err = response.carry(r.Context(), st)
+		err = response.carry(r.Context(), st, group)
 	}
+	ours = false
 	st.Closed(err)
 	if !clean(err) {
 		panic(http.ErrAbortHandler)

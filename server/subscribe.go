@@ -1,7 +1,6 @@
 package server
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -83,28 +82,6 @@ func preference(r *http.Request, mediaType string) (weight float64) {
 		}
 	}
 	return weight
-}
-
-type subscribeFunc func(context.Context, []feed.Start) (*feed.Group, error)
-
-// begin has the stream subscribe, unless there is nothing to stream to this client.
-func (s *Server) begin(ctx context.Context, st *stream, request subscribeRequest, subscribe subscribeFunc) error {
-	group, err := subscribe(ctx, request.starts)
-	if err != nil {
-		return err
-	}
-	if request.gapFails {
-		err = checkGaps(group)
-	}
-	if err == nil && request.done(group) {
-		err = errDelivered
-	}
-	if err != nil {
-		group.Close()
-		return err
-	}
-	st.subscribe(request, group)
-	return nil
 }
 
 func checkGaps(group *feed.Group) error {

@@ -1,0 +1,74 @@
+package feed
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+const (
+	// clockMargin allows for a clock that is set by a leap second, and a hundredth
+	// of the time that has passed for clocks that are being brought into step.
+	clockMargin = time.Second
+
+	// commitMost is the longest that the commit of an append is taken to last: a
+	// store that stands still may hold it up for about as long as it does.
+	commitMost = 10 * time.Minute
+)
+
+// storeClock is what the clock of the store showed, and when this process had the
+// answer.
+type storeClock struct{ shown, at time.Time }
+
+// before returns what the clock of the store showed at a moment of this process,
+// or less.
+func (c storeClock) before(moment time.Time) time.Time {
+	// The monotonic clock stands still while the machine sleeps, and the other one
+	// can be set: the longer of the two is safe.
+	passed := max(c.at.Sub(moment), c.at.Round(0).Sub(moment.Round(0)))
+	return c.shown.Add(-passed - clockMargin - max(passed, 0)/100).Truncate(time.Millisecond)
+}
+
+// readClock asks the store for the time, once for all who want it.
+func (h *Hub) readClock(ctx context.Context, k Keeper) (storeClock, error) {
+	call := h.clocks.join(struct{}{}, h.start, func() (storeClock, error) {
+		if h.ctx.Err() != nil {
+			return storeClock{}, ErrStopped
+		}
+		l, err := k.List(h.ctx, "", "", 0)
+		return storeClock{l.Now, time.Now()}, err
+	})
+	select {
+	case <-call.done:
+		return call.value, call.err
+	case <-ctx.Done():
+		return storeClock{}, ctx.Err()
+	}
+}
+
+// seekMoment returns a cursor after which is everything that was committed to the
+// feed from a moment of this process on.
+func (h *Hub) seekMoment(ctx context.Context, feed string, moment time.Time) (Cursor, error) {
+	k, ok := h.store.(Keeper)
+	if !ok {
+		return 0, nil // without a clock, only the whole feed is sure to have it
+	}
+	clock, err := h.readClock(ctx, k)
+	if err != nil {
+		return 0, fmt.Errorf("read the clock of the store: %w", err)
+	}
+	at := clock.before(moment)
+	c, err := k.Seek(ctx, feed, at)
+	if err != nil || c == 0 {
+		return c, err
+	}
+	// An append is timed before it commits, and a store that stands still can be
+	// long about that. It holds the feed meanwhile: what may have become visible
+	// after the moment, with a time before it, is the last append before it, all of
+	// which has one time.
+	p, err := k.Read(ctx, feed, c-1, Limit{Events: 1, Bytes: 1})
+	if err != nil || len(p.Events) == 0 || p.Events[0].Time.Before(at.Add(-commitMost)) {
+		return c, err
+	}
+	return k.Seek(ctx, feed, p.Events[0].Time)
+}

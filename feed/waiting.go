@@ -1,0 +1,51 @@
+package feed
+
+import (
+	"context"
+	"time"
+)
+
+// WaitingGroup is a Group whose owner can wait for it, on a goroutine of its own.
+type WaitingGroup struct {
+	*Group
+	woken tokens
+}
+
+// Next is a Poll that waits. It returns when there is something, when ctx ends,
+// and when a value comes from tick, which may be nil: then the index is -1.
+func (g *WaitingGroup) Next(ctx context.Context, tick <-chan time.Time) (index int, d Delivery, err error) {
+	for {
+		if index, d, err = g.Poll(); index >= 0 || err != nil {
+			return index, d, err
+		}
+		if ticked, err := g.Wait(ctx, tick); ticked || err != nil {
+			return -1, Delivery{}, err
+		}
+	}
+}
+
+// Wait returns when Poll may have something, or a value has come from tick, which
+// may be nil. Its errors are the context's and ErrStopped.
+func (g *WaitingGroup) Wait(ctx context.Context, tick <-chan time.Time) (ticked bool, err error) {
+	return g.woken.wait(ctx, tick, g.lane.hub)
+}
+
+// tokens is the reader of a group whose owner waits.
+type tokens chan struct{}
+
+// Ready implements [Reader].
+func (t tokens) Ready() { signal(t) }
+
+// wait waits for a call of Ready.
+func (t tokens) wait(ctx context.Context, tick <-chan time.Time, h *Hub) (ticked bool, err error) {
+	select {
+	case <-t:
+		return false, nil
+	case <-tick:
+		return true, nil
+	case <-ctx.Done():
+		return false, ctx.Err()
+	case <-h.ctx.Done():
+		return false, ErrStopped
+	}
+}
