@@ -20,8 +20,8 @@ var (
 	ErrOverloaded = errors.New("too many publishes are waiting")
 	// ErrUncertain is for an append whose commit may or may not have happened.
 	ErrUncertain = errors.New("outcome unknown")
-	// ErrBusy is for a feed that another transaction holds. Nothing was done. Of
-	// appends, a Store returns it, and a Publisher never does.
+	// ErrBusy is for a feed that another transaction holds. Nothing was done. For
+	// an append that has waited for the feed, the error is ErrUnavailable as well.
 	ErrBusy = errors.New("feed busy")
 	// ErrClosed is for a feed that is closed: nothing more can be stored in it,
 	// and nothing will follow for who has all of it.

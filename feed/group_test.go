@@ -170,6 +170,26 @@ func TestGroupNone(t *testing.T) {
 	})
 }
 
+// TestGroupStopped: a hub that is closed while the store is asked where several
+// feeds are says so.
+func TestGroupStopped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.holdAt(feedtest.BoundsAsked)
+		ended := make(chan error, 1)
+		go func() {
+			_, err := r.hub.SubscribeAll(t.Context(), []feed.Start{{Feed: "a"}, {Feed: "b"}})
+			ended <- err
+		}()
+		synctest.Wait()
+		r.pub.Close()
+		r.hub.Close()
+		if err := <-ended; !errors.Is(err, feed.ErrStopped) {
+			t.Errorf("got %v, want ErrStopped", err)
+		}
+	})
+}
+
 func TestGroupEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)

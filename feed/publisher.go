@@ -446,6 +446,9 @@ func (p *Publisher) answer(calls []*publish, results []Result, noWait bool) {
 		if results[i].Replayed {
 			p.hub.hear(results[i].Events)
 		}
+		if errors.Is(results[i].Err, ErrUncertain) {
+			signal(p.hub.missed) // the hub finds out what was stored
+		}
 		if c.batch.Close && results[i].Err == nil {
 			p.hub.changed(c.batch.Feed)
 		}

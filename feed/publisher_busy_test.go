@@ -2,8 +2,11 @@ package feed_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -183,4 +186,38 @@ func (s *countingStore) Append(ctx context.Context, batches []feed.Batch) ([]fee
 		s.tries <- struct{}{}
 	}
 	return s.heldStore.Append(ctx, batches)
+}
+
+// A feed that stays held is no fault of the store, and its publisher learns which
+// of the two it is.
+func TestHeldForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		held := heldForLong{feedtest.NewStore()}
+		hub := feed.NewHub(held, &quietBus{}, feed.HubOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		pub := feed.NewPublisher(held, hub, &quietBus{}, feed.PublisherOptions{Logger: quiet})
+		_, err := pub.Publish(t.Context(), feed.Draft{Feed: "held", Data: "x"})
+		if !errors.Is(err, feed.ErrBusy) || !errors.Is(err, feed.ErrUnavailable) {
+			t.Errorf("got %v, want ErrBusy and ErrUnavailable", err)
+		}
+		pub.Close()
+		hub.Close()
+		if log.Len() > 0 {
+			t.Errorf("logged %s", log.String())
+		}
+	})
+}
+
+// heldForLong is a store whose feeds all are held for longer than it waits.
+type heldForLong struct{ *feedtest.Store }
+
+func (heldForLong) Append(_ context.Context, batches []feed.Batch) ([]feed.Result, error) {
+	results := make([]feed.Result, len(batches))
+	for i, b := range batches {
+		results[i].Err = fmt.Errorf("%w: somebody holds it", feed.ErrBusy)
+		if !b.NoWait {
+			return nil, fmt.Errorf("%w: %w: somebody still holds it", feed.ErrUnavailable, feed.ErrBusy)
+		}
+	}
+	return results, nil
 }

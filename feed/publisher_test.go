@@ -246,6 +246,38 @@ func TestPublishUncertain(t *testing.T) {
 	})
 }
 
+// uncertainResults is a store that commits every batch and knows of none whether
+// it did.
+type uncertainResults struct{ *feedtest.Store }
+
+func (s uncertainResults) Append(ctx context.Context, batches []feed.Batch) ([]feed.Result, error) {
+	results, err := s.Store.Append(ctx, batches)
+	for i := range results {
+		results[i] = feed.Result{Err: feed.ErrUncertain}
+	}
+	return results, err
+}
+
+// The same goes for one batch of an append.
+func TestPublishUncertainResult(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := uncertainResults{feedtest.NewStore()}
+		hub := feed.NewHub(store, &quietBus{}, feed.HubOptions{Verify: time.Hour, Logger: quiet})
+		defer hub.Close()
+		pub := feed.NewPublisher(store, hub, &quietBus{}, feed.PublisherOptions{Logger: quiet})
+		defer pub.Close()
+		s, err := hub.Subscribe(t.Context(), "a", feed.From{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		if _, err := pub.Publish(t.Context(), feed.Draft{Feed: "a"}); !errors.Is(err, feed.ErrUncertain) {
+			t.Errorf("got %v, want ErrUncertain", err)
+		}
+		reach(t, s, 1, time.Second)
+	})
+}
+
 func TestPublishRefusesBadDrafts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)

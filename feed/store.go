@@ -26,8 +26,9 @@ type Store interface {
 	// of the machine.
 	//
 	// A feed that somebody else holds, such as a long transaction, delays what
-	// is appended to it, within reason, unless the batch says NoWait: then the
-	// result of that batch is ErrBusy, and the others are committed at once.
+	// is appended to it, within reason, and then the error wraps ErrBusy and
+	// ErrUnavailable; unless the batch says NoWait: then the result of that batch
+	// is ErrBusy, and the others are committed at once.
 	//
 	// The drafts are clean: a Publisher has seen to that. An error means that
 	// none of the batches was stored, unless it wraps ErrUncertain. Within one

@@ -86,6 +86,11 @@ func (s *Store) finish(ctx context.Context, batches []feed.Batch, results []feed
 	return results, nil
 }
 
+// held is for what needs a feed, or a key, that was not free in time.
+func held(err error) error {
+	return fmt.Errorf("%w: held by another transaction: %w", feed.ErrBusy, err)
+}
+
 func busy(r feed.Result) bool { return errors.Is(r.Err, feed.ErrBusy) }
 
 // wait appends, and waits for the feeds as long as the lock timeout allows. One
@@ -94,7 +99,7 @@ func busy(r feed.Result) bool { return errors.Is(r.Err, feed.ErrBusy) }
 func (s *Store) wait(ctx context.Context, batches []feed.Batch) ([]feed.Result, *lostAnswer, error) {
 	n := survey(batches)
 	deadline := time.Now().Add(s.o.LockTimeout)
-	ctx, cancel := context.WithDeadlineCause(ctx, deadline, fmt.Errorf("another transaction has held the feed for %v", s.o.LockTimeout))
+	ctx, cancel := context.WithDeadlineCause(ctx, deadline, held(fmt.Errorf("not free within %v", s.o.LockTimeout)))
 	defer cancel()
 	leave, err := s.waits.enter(ctx, s.done, n.gates)
 	if err != nil {
@@ -125,6 +130,9 @@ func (s *Store) attempt(ctx context.Context, n needs, batches []feed.Batch, pati
 		tx := &appending{conn: c.Conn(), pid: c.Conn().PgConn().PID()}
 		if err := tx.hold(n, patience, s.o.LockTimeout+transit); err != nil {
 			tx.rollback()
+			if state(err) == lockNotAvailable {
+				err = held(err)
+			}
 			return unavailable(err)
 		}
 		results = tx.number(batches)

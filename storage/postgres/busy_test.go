@@ -67,6 +67,7 @@ func TestBusy(t *testing.T) {
 		began := time.Now()
 		_, err := s.Append(t.Context(), b)
 		wants(t, err, feed.ErrUnavailable)
+		wants(t, err, feed.ErrBusy)
 		if took := time.Since(began); took < 550*time.Millisecond || took > 5*time.Second {
 			t.Errorf("waited %v, want 600 ms", took)
 		}
