@@ -14,6 +14,8 @@ import (
 // bodyTimeout is how long a client may take to send a body.
 const bodyTimeout = 30 * time.Second
 
+var errBodyLate = fmt.Errorf("took longer than %v to come", bodyTimeout)
+
 // boundBody bounds the time that the request's body may take, whether somebody
 // reads it or not: before it answers, net/http waits for what nobody has read.
 // It lifts the bound itself when the body is there.
@@ -42,7 +44,7 @@ func boundBodies(next http.Handler) http.Handler {
 
 // readBody hands the whole body, of at most limit bytes, to use, which does not keep
 // it. what is its name in the error, which is that of use, or wraps feed.ErrInvalid,
-// feed.ErrTooLarge, feed.ErrOverloaded or os.ErrDeadlineExceeded.
+// feed.ErrTooLarge, feed.ErrOverloaded or errBodyLate.
 func (s *Server) readBody(w http.ResponseWriter, r *http.Request, what string, limit int, use func(body []byte) error) error {
 	if r.ContentLength > int64(limit) {
 		return bodyTooLarge(what, limit)
@@ -58,7 +60,7 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request, what string, l
 	case errors.Is(err, feed.ErrOverloaded):
 		return err
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return fmt.Errorf("the %s took longer than %v to come: %w", what, bodyTimeout, os.ErrDeadlineExceeded)
+		return fmt.Errorf("the %s %w", what, errBodyLate)
 	}
 	return invalid("reading the %s: %v", what, err)
 }

@@ -71,7 +71,7 @@ var statuses = []struct {
 	status int
 }{
 	{errDelivered, http.StatusNoContent},
-	{os.ErrDeadlineExceeded, http.StatusRequestTimeout},
+	{errBodyLate, http.StatusRequestTimeout},
 	{feed.ErrInvalid, http.StatusBadRequest},
 	{feed.ErrTooLarge, http.StatusRequestEntityTooLarge},
 	{errForbidden, http.StatusForbidden},
@@ -88,6 +88,8 @@ var statuses = []struct {
 	{feed.ErrBusy, http.StatusServiceUnavailable},
 	{feed.ErrStopped, http.StatusServiceUnavailable},
 	{context.Canceled, http.StatusServiceUnavailable},
+	{context.DeadlineExceeded, http.StatusServiceUnavailable}, // of a call of the store …
+	{os.ErrDeadlineExceeded, http.StatusServiceUnavailable},   // … or of its connection
 }
 
 // writeError answers with the problem that err is.
@@ -147,10 +149,10 @@ func detail(err error) string {
 		return "the store's answer was lost: what was published may or may not have been stored"
 	case errors.Is(err, feed.ErrOverloaded):
 		return "as many publishes as may are waiting for the store" + nothingStored
-	case errors.Is(err, feed.ErrUnavailable):
-		return "the store cannot be used right now" + nothingStored
 	case errors.Is(err, feed.ErrBusy):
 		return "another transaction of the store's database holds the feed; nothing was done"
+	case errors.Is(err, feed.ErrUnavailable), errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
+		return "the store cannot be used right now" + nothingStored
 	case errors.Is(err, feed.ErrStopped):
 		return "this node is stopping" + nothingStored
 	case errors.Is(err, feed.ErrKeyReused):

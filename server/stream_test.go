@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -226,6 +227,48 @@ func TestStoreAway(t *testing.T) {
 	held.want(event(1, "b"))
 	n.publish("chat", "c", 2)
 	early.want(event(2, "c"))
+}
+
+// panics is a response whose Write panics the second time.
+type panics struct {
+	*httptest.ResponseRecorder
+	writes int
+}
+
+func (p *panics) Write(b []byte) (int, error) {
+	if p.writes++; p.writes > 1 {
+		panic("the pen broke")
+	}
+	return p.ResponseRecorder.Write(b)
+}
+
+// TestPanicEndsStream: what goes wrong in a stream that net/http carries breaks it
+// off, is logged, and leaves no subscriber behind.
+func TestPanicEndsStream(t *testing.T) {
+	var log strings.Builder
+	n := start(t, server.Options{SubscribersPerAddress: 1, Logger: slog.New(slog.NewTextHandler(&log, nil))}, nil)
+	n.publish("chat", "a", 1)
+	for range 3 {
+		func() {
+			defer func() {
+				if value := recover(); value != http.ErrAbortHandler {
+					t.Errorf("got the panic %v, want ErrAbortHandler", value)
+				}
+			}()
+			r := httptest.NewRequest("GET", events+"?from=start", nil)
+			n.ServeHTTP(&panics{ResponseRecorder: httptest.NewRecorder()}, r)
+		}()
+	}
+	if count := strings.Count(log.String(), "the pen broke"); count != 3 {
+		t.Errorf("logged %d times, want 3:\n%s", count, log.String())
+	}
+	if left := n.hub.Stats().Subscribers; left != 0 {
+		t.Errorf("%d subscribers are left", left)
+	}
+	ctx := within(t, prompt)
+	if n.Drain(ctx, 0); ctx.Err() != nil {
+		t.Error("a subscriber is still counted")
+	}
 }
 
 // TestEverybodyAtOnce: eight publishers at full speed on one feed, while a
