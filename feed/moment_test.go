@@ -156,7 +156,14 @@ func TestFromMomentAsksOnce(t *testing.T) {
 		r := newRig(t)
 		starts := []feed.Start{{Feed: "a", From: feed.FromMoment(time.Now())}, {Feed: "b", From: feed.FromMoment(time.Now())}}
 		for range 10 {
-			go r.follow(starts...)
+			go func() {
+				g, err := r.hub.SubscribeAll(t.Context(), starts)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				g.Close()
+			}()
 		}
 		synctest.Wait()
 		if n := r.count(feedtest.ListAsked); n != 1 {
