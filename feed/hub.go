@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -83,7 +84,9 @@ type Hub struct {
 	faults             faults // of the store, in single feeds
 	storeLog           *slog.Logger
 
-	counts counts
+	failures atomic.Uint64 // how often the store failed to answer
+	wentBack wentBack
+	counts   counts
 }
 
 // pageKey names the page of a feed that begins after a cursor.
@@ -227,9 +230,13 @@ func (h *Hub) subscribe(ctx context.Context, s *Subscription, start Start) error
 
 // locate finds where the subscription begins, and attaches it to its log.
 func (h *Hub) locate(ctx context.Context, s *Subscription, l *log, from From) error {
+	undos := uint16(l.undos.Load())
 	b, err := h.boundsFor(ctx, l, from)
 	if err != nil {
 		return err
+	}
+	if from.kind != fromCursor {
+		undos = uint16(l.undos.Load()) // it has seen nothing that could be undone
 	}
 	found, err := h.seek(ctx, l.feed, from)
 	if err != nil {
@@ -240,7 +247,7 @@ func (h *Hub) locate(ctx context.Context, s *Subscription, l *log, from From) er
 	if p, ok := l.proven(); ok {
 		b.First = min(max(b.First, p.first), b.Last+1)
 	}
-	s.log, s.bounds = l, b
+	s.log, s.bounds, s.undos = l, b, undos
 	s.cursor, s.gap = locate(from, b, found)
 	s.stirred.Store(true) // it has not been polled yet
 	l.attach(s)
@@ -298,13 +305,11 @@ func (h *Hub) readBounds(ctx context.Context, l *log) (Bounds, error) {
 	if h.ctx.Err() != nil {
 		return Bounds{}, ErrStopped
 	}
-	before, _ := l.proven()
-	all, err := h.store.Bounds(ctx, []string{l.feed})
+	all, err := h.compareLogs(ctx, []*log{l})
 	h.noteFeed(ctx, err, locatingFeed, l.feed)
 	if err != nil {
 		return Bounds{}, err
 	}
-	h.settle(l, l.learn(all[0], before))
 	return all[0], nil
 }
 

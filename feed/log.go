@@ -34,6 +34,7 @@ type log struct {
 	restarts int       // how often it started again
 	filling  bool      // a goroutine is bringing tail up to known
 	grown    time.Time // when tail last moved
+	history            // that the events are from
 
 	ephemera ephemera
 
@@ -60,7 +61,7 @@ func (l *log) accept(events []Event, now time.Time) outcome {
 	for i := range events {
 		e := &events[i]
 		l.known = max(l.known, e.ID)
-		if l.loaded && e.ID == uint64(l.tail)+1 {
+		if l.loaded && !l.wrong && e.ID == uint64(l.tail)+1 {
 			l.add(*e)
 		}
 	}
@@ -81,6 +82,7 @@ func (l *log) add(e Event) {
 	l.segments[newest].add(e)
 	l.cache.memory.hold(HoldLogs, cost(&e))
 	l.tail++
+	l.newest = stampOf(&e)
 }
 
 // begin returns a segment of the log.
@@ -200,6 +202,7 @@ func (l *log) restart(b Bounds) {
 	l.known = max(l.known, b.Last)
 	l.discard(len(l.segments))
 	l.base, l.tail = Cursor(b.Last), Cursor(b.Last)
+	l.newest, l.mark, l.seam = stamp{}, stamp{}, stamp{}
 }
 
 // forget gives up the segments that end before the oldest kept event.
@@ -219,8 +222,9 @@ func (l *log) rest(then time.Time) {
 	if l.ephemera.at.Before(then) {
 		l.ephemera.discard(l.cache, len(l.ephemera.newest))
 	}
-	if l.grown.Before(then) {
+	if len(l.segments) > 0 && l.grown.Before(then) {
 		l.discard(len(l.segments))
+		l.seam = l.newest
 	}
 }
 
@@ -230,12 +234,13 @@ type want struct {
 	tail     Cursor
 	known    uint64
 	restarts int
+	newest   stamp
 }
 
 func (l *log) wanted() want {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return want{l.tail, l.known, l.restarts}
+	return want{l.tail, l.known, l.restarts, l.newest}
 }
 
 // fill takes the page that was read for w. It reports whether subscribers have
@@ -244,6 +249,10 @@ func (l *log) wanted() want {
 func (l *log) fill(w want, p Page, now time.Time) (grew, done bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.wrong {
+		l.filling = false // the review sees to the hole
+		return false, true
+	}
 	if w.restarts != l.restarts {
 		// The page is of the store that was replaced.
 		l.filling = l.known > uint64(l.tail)
@@ -279,7 +288,7 @@ func (l *log) fill(w want, p Page, now time.Time) (grew, done bool) {
 // hole says whether the log has to be filled, and makes the caller the one who
 // sees to it.
 func (l *log) hole() bool {
-	if !l.loaded || l.filling || l.known <= uint64(l.tail) {
+	if !l.loaded || l.filling || l.wrong || l.known <= uint64(l.tail) {
 		return false
 	}
 	l.filling = true
@@ -304,6 +313,8 @@ func (l *log) after(c Cursor) (Delivery, view) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
+	case l.wrong:
+		return Delivery{}, viewEnd // until the review wakes everybody
 	case l.closed && uint64(c) == l.end && uint64(l.tail) <= l.end:
 		// With an event behind its end, it is not closed: the store was replaced
 		// by an older one, which the log is about to find out.
@@ -335,7 +346,7 @@ func (l *log) bounds() (b Bounds, complete, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	b = Bounds{First: l.first, Last: max(uint64(l.tail), l.first-1)}
-	complete = l.known <= b.Last
+	complete = l.known <= b.Last && !l.wrong
 	b.Closed = l.closed && b.Last == l.end
 	return b, complete, l.loaded
 }

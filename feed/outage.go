@@ -192,11 +192,19 @@ func (o *feedOutage) stale(now time.Time) bool { return now.Sub(o.failed) >= out
 // fail while others work.
 
 // noteStoring notes how storing the events of any feeds went.
-func (h *Hub) noteStoring(err error) { h.storing.log(h.storeLog, err, "storing events") }
+func (h *Hub) noteStoring(err error) {
+	if err != nil {
+		h.failures.Add(1)
+	}
+	h.storing.log(h.storeLog, err, "storing events")
+}
 
 // noteComparing notes how a call of Bounds went that was made with ctx.
 func (h *Hub) noteComparing(ctx context.Context, err error) {
 	if ctx.Err() == nil && h.ctx.Err() == nil {
+		if err != nil {
+			h.failures.Add(1)
+		}
 		h.comparing.log(h.storeLog, err, "comparing feeds with the store")
 	}
 }

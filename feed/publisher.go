@@ -400,7 +400,7 @@ func (p *Publisher) commit(calls []*publish, noWait bool) {
 	}
 	// The append has no deadline, and outlives the callers: an answer that
 	// comes late is better than not knowing what was stored.
-	began, id := time.Now(), p.store.ID()
+	began, id, epoch := time.Now(), p.store.ID(), p.hub.epoch()
 	results, err := p.store.Append(context.Background(), batches)
 	if err == nil && len(results) != len(batches) {
 		err = fmt.Errorf("%w: the store gave %d results for %d batches", ErrUncertain, len(results), len(batches))
@@ -427,7 +427,7 @@ func (p *Publisher) commit(calls []*publish, noWait bool) {
 	}
 	// The logs come first, which costs next to nothing: whoever has the answer
 	// and then subscribes here starts behind its own event.
-	p.hub.accept(events)
+	p.hub.committed(events, epoch)
 	p.published.Add(uint64(len(events)))
 	if len(events) > 0 {
 		p.observe(time.Since(began), len(events))

@@ -13,8 +13,8 @@ import (
 
 // accept takes events that the store has committed into the logs that want
 // them, and returns how many were taken. Events of one feed that stand together
-// are taken together.
-func (h *Hub) accept(events []Event) (taken int) {
+// are taken together. own says that this node has committed them just now.
+func (h *Hub) accept(events []Event, own bool) (taken int) {
 	now := time.Now()
 	for len(events) > 0 {
 		n := 1
@@ -22,9 +22,14 @@ func (h *Hub) accept(events []Event) (taken int) {
 			n++
 		}
 		if l := h.lookup(events[0].Feed); l != nil {
-			o := l.accept(events[:n], now)
-			h.settle(l, o)
-			taken += o.taken
+			if l.parts(events[:n], own) {
+				h.suspect(l)
+				h.hear(events[n-1 : n])
+			} else {
+				o := l.accept(events[:n], now)
+				h.settle(l, o)
+				taken += o.taken
+			}
 		}
 		events = events[n:]
 	}
@@ -50,7 +55,7 @@ func (r receiver) Cursor(feed string) (Cursor, bool) {
 	return p.tail, ok
 }
 
-func (r receiver) Receive(events []Event) { r.counts.fromBus.Add(uint64(r.accept(events))) }
+func (r receiver) Receive(events []Event) { r.counts.fromBus.Add(uint64(r.accept(events, false))) }
 
 func (r receiver) Grew(feed string, last uint64) {
 	if l := r.lookup(feed); l != nil {
@@ -81,16 +86,21 @@ func (h *Hub) fill(l *log) {
 			return
 		}
 		w := l.wanted()
-		p, err := h.store.Read(h.ctx, l.feed, w.tail, pageLimit)
-		if err == nil {
-			err = checkPage(l.feed, w.tail, p)
-		}
+		epoch := h.epoch()
+		p, same, err := h.readOn(l.feed, w)
 		h.noteRead(h.ctx, err, l.feed, w.tail)
 		if err != nil {
-			h.pause(wait.next())
+			h.failures.Add(1)
+		}
+		if err != nil || epoch != h.epoch() {
+			h.pause(wait.next()) // the store may have been replaced meanwhile
 			continue
 		}
 		wait = backoff{}
+		if !same {
+			l.refuse(w)
+			h.suspect(l)
+		}
 		grew, done := l.fill(w, p, time.Now())
 		h.settle(l, outcome{grew: grew})
 		if grew {
@@ -174,22 +184,9 @@ func (h *Hub) compare(ctx context.Context, logs []*log) error {
 	if len(logs) == 0 {
 		return nil
 	}
-	feeds, before := make([]string, len(logs)), make([]proven, len(logs))
-	for i, l := range logs {
-		// The log is read before the store is: whatever the log holds now was
-		// committed, so the store can't be behind it.
-		before[i], _ = l.proven()
-		feeds[i] = l.feed
-	}
-	all, err := h.store.Bounds(ctx, feeds)
+	_, err := h.compareLogs(ctx, logs)
 	h.noteComparing(ctx, err)
-	if err != nil {
-		return err
-	}
-	for i, l := range logs {
-		h.settle(l, l.learn(all[i], before[i]))
-	}
-	return nil
+	return err
 }
 
 // readPage asks the store for the page of a log's feed after the cursor. Pages

@@ -162,6 +162,9 @@ func (s seekStore) Seek(ctx context.Context, name string, t time.Time) (feed.Cur
 	return s.spoil(c), err
 }
 
+// plainStore is a store that hides that it is a feed.Comparer.
+type plainStore struct{ feed.Keeper }
+
 // swapped is a store that answers for the feeds in another order than asked.
 type swapped struct{ feed.Keeper }
 

@@ -139,6 +139,10 @@ func TestSimulationNoticesBrokenPromises(t *testing.T) {
 			most, mu := make(map[string]uint64), &sync.Mutex{}
 			through(func(s feed.Keeper) feed.Keeper { return stubborn{s, mu, most} })(p)
 		}, ""},
+		{"a store that grows under ids given before, and does not show it", func(p *plan) {
+			p.rollbacks = true
+			through(func(s feed.Keeper) feed.Keeper { return plainStore{s} })(p)
+		}, "without a gap"},
 		{"bounds of several feeds in another order", grouped(through(func(s feed.Keeper) feed.Keeper { return swapped{s} })), ""},
 		{"a search that finds too much for the retention", func(p *plan) {
 			p.retention, p.retain.Age = true, 5*time.Second

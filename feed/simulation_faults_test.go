@@ -3,6 +3,7 @@ package feed_test
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/rejoin/rejoin/feed"
 )
@@ -86,6 +87,8 @@ func (w *world) interrupt() {
 		}
 	}
 	w.emptyBus()
+	time.Sleep(2 * time.Millisecond) // no two events of different pasts have one time
+	w.store.NewEpoch()
 }
 
 // rollback puts an older state of one feed in place, of a moment between two
@@ -106,7 +109,33 @@ func (w *world) rollback() bool {
 	}
 	w.interrupt()
 	w.rollTo(name, w.batchEnd(name, b.First-1, b.First-1+w.rng.Uint64N(span)))
+	if w.chance(60) {
+		w.regrow(name, b.Last)
+	}
 	return true
+}
+
+// regrow has somebody else append to a feed that was rolled back, in one commit,
+// until it is at least as long as it was. The bus may say so.
+func (w *world) regrow(name string, before uint64) {
+	wr := &writer{name: fmt.Sprint("again", len(w.trace))}
+	last := w.bounds(name).Last
+	var drafts []feed.Draft
+	for range before - min(before, last) + uint64(w.rng.IntN(4)) {
+		drafts = append(drafts, w.draft(wr, name))
+	}
+	if len(drafts) == 0 {
+		return
+	}
+	results, _ := w.store.Append(context.Background(), []feed.Batch{{Feed: name, Drafts: drafts}})
+	events := results[0].Events
+	if len(events) == 0 {
+		return // it is closed
+	}
+	w.log("%s grows again, from %d to %d", name, last, events[len(events)-1].ID)
+	if w.chance(50) {
+		w.carry(events)
+	}
 }
 
 func (w *world) rollTo(name string, last uint64) {
@@ -146,6 +175,7 @@ func (w *world) replaceStore() bool {
 	for _, n := range w.running() {
 		n.untrim()
 	}
+	ends := make(map[string]uint64)
 	for _, name := range w.feeds {
 		now, then := w.bounds(name), c.Bounds(name)
 		w.log("a copy is put in place: %s goes from %v to %v", name, now, then)
@@ -155,8 +185,14 @@ func (w *world) replaceStore() bool {
 		} else if then.First < now.First {
 			w.checker.Untrimmed(name)
 		}
+		ends[name] = now.Last
 	}
 	w.store.Replace(c)
+	for _, name := range w.feeds {
+		if w.chance(40) {
+			w.regrow(name, ends[name])
+		}
+	}
 	return true
 }
 

@@ -18,7 +18,10 @@ type access struct {
 	node  *node
 }
 
-var _ feed.Keeper = access{}
+var (
+	_ feed.Keeper   = access{}
+	_ feed.Comparer = access{}
+)
 
 func (a access) pass(ctx context.Context, at point, name string, after feed.Cursor) error {
 	return a.world.gate.pass(ctx, call{node: a.node, at: at, feeds: name, after: uint64(after)})
@@ -103,6 +106,21 @@ func (a access) Bounds(ctx context.Context, feeds []string) ([]feed.Bounds, erro
 	all, _ := a.world.store.Bounds(ctx, feeds)
 	return all, a.pass(ctx, boundsAnswered, what, 0)
 }
+
+func (a access) Ends(ctx context.Context, places []feed.Place) ([]feed.End, error) {
+	feeds := make([]string, len(places))
+	for i, p := range places {
+		feeds[i] = p.Feed
+	}
+	what := strings.Join(slices.Sorted(slices.Values(feeds)), ",")
+	if err := a.pass(ctx, boundsAsked, what, 0); err != nil {
+		return nil, err
+	}
+	ends, _ := a.world.store.Ends(ctx, places)
+	return ends, a.pass(ctx, boundsAnswered, what, 0)
+}
+
+func (a access) Epoch() uint64 { return a.world.store.Epoch() }
 
 func (a access) Seek(ctx context.Context, name string, t time.Time) (feed.Cursor, error) {
 	if err := a.pass(ctx, seekAsked, name, 0); err != nil {

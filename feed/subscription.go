@@ -17,9 +17,10 @@ type Subscription struct {
 	bounds  Bounds
 	stirred atomic.Bool // it may have something new
 	closed  atomic.Bool
-	place   int32 // in its audience, under the log's subsMu
-	ended   bool  // the feed is closed, and was handed out whole
-	hinted  bool  // what was handed out last was an ephemeral event
+	place   int32  // in its audience, under the log's subsMu
+	ended   bool   // the feed is closed, and was handed out whole
+	hinted  bool   // what was handed out last was an ephemeral event
+	undos   uint16 // of the log, that the cursor has been brought in line with
 
 	cursor  Cursor
 	counted Cursor        // events up to here were counted as handed out
@@ -136,6 +137,12 @@ func (s *Subscription) stored() (d Delivery, ok bool, err error) {
 // tell what follows, it asks the store.
 func (s *Subscription) look() (Delivery, bool, error) {
 	d, view := s.log.after(s.cursor)
+	for gap, changed := s.parted(); changed; gap, changed = s.parted() {
+		if gap != nil {
+			return s.pass(gap), true, nil
+		}
+		d, view = s.log.after(s.cursor)
+	}
 	switch view {
 	case viewEvents:
 		s.advance(d, &s.hub().counts.fromLog)
@@ -197,6 +204,9 @@ func (s *Subscription) take() (Delivery, bool) {
 		return Delivery{}, false
 	}
 	s.trouble = nil
+	if s.outdated() {
+		return Delivery{}, false
+	}
 	// The page may be from before a trim that the log has heard of.
 	if d, view := s.log.after(s.cursor); view == viewTrimmed {
 		return s.pass(d.Gap), true

@@ -233,6 +233,9 @@ func (c *Checker) End(name string, p feed.Page) {
 		c.fault("%s: closed is %t, should be %t", name, p.Closed, r.closed)
 	}
 	for _, f := range c.followers {
+		if f.feed == name && f.open && !f.left {
+			f.judgeSeen(held)
+		}
 		switch {
 		case f.feed != name || !f.open || f.left:
 		case uint64(f.cursor) != p.Last:

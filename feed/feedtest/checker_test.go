@@ -2,6 +2,7 @@ package feedtest
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -46,6 +47,17 @@ func (s *story) rollback(last uint64) {
 	s.RolledBack("a", last)
 	s.page.Last, s.page.Events = last, s.page.Events[:last+1-s.page.First]
 	s.page.Closed = false
+}
+
+// regrow stores other events under ids that are given again.
+func (s *story) regrow(first, last uint64) []feed.Event {
+	again := events(first, last)
+	for i := range again {
+		again[i].Data += " again"
+	}
+	s.Acked(again...)
+	s.page.Last, s.page.Events = last, append(slices.Clone(s.page.Events), again...)
+	return again
 }
 
 func (s *story) close(last uint64) {
@@ -131,6 +143,17 @@ func TestCheckerPassesWhatIsRight(t *testing.T) {
 			s.page.Last, s.page.Events = 7, append(s.page.Events, again)
 			s.Acked(again)
 			s.f.Saw(again)
+		}},
+		{"a rollback that has grown again", func(s *story) {
+			s.f.Saw(events(1, 10)...)
+			s.rollback(6)
+			s.regrow(7, 12)
+			s.f.SawGap(ahead(10, 13))
+		}},
+		{"a rollback that has grown again, for one who was before it", func(s *story) {
+			s.f.Saw(events(1, 6)...)
+			s.rollback(6)
+			s.f.Saw(s.regrow(7, 12)...)
 		}},
 		{"a cursor that was never given", func(s *story) {
 			s.f.Leave()
@@ -239,11 +262,22 @@ func TestCheckerCatches(t *testing.T) {
 			s.f.SawGap(ahead(10, 5))
 			s.f.Saw(events(5, 6)...)
 		}, "goes up to 6"},
-		{"a gap ahead that goes on", func(s *story) {
+		{"a gap ahead of more than there is", func(s *story) {
 			s.f.Saw(events(1, 10)...)
 			s.rollback(6)
 			s.f.SawGap(ahead(10, 12))
 		}, "that resumes with 12"},
+		{"a rollback that has grown again, and no gap", func(s *story) {
+			s.f.Saw(events(1, 10)...)
+			s.rollback(6)
+			s.f.Saw(s.regrow(7, 12)[4:]...)
+		}, "without a gap"},
+		{"old events after a rollback", func(s *story) {
+			s.f.Saw(events(1, 6)...)
+			s.rollback(6)
+			s.regrow(7, 10)
+			s.f.Saw(events(7, 10)...)
+		}, "without a gap"},
 		{"wrong bytes", func(s *story) {
 			e := event(5)
 			e.Data += "!"

@@ -1,6 +1,7 @@
 package feedtest
 
 import (
+	"context"
 	"maps"
 	"slices"
 
@@ -50,3 +51,40 @@ func (h *history) clone() *history {
 	other.events, other.unswept = slices.Clip(h.events), slices.Clip(h.unswept)
 	return &other
 }
+
+// Ends implements feed.Comparer. It passes the points of Bounds.
+func (s *Store) Ends(ctx context.Context, places []feed.Place) ([]feed.End, error) {
+	feeds := make([]string, len(places))
+	for i, p := range places {
+		feeds[i] = p.Feed
+	}
+	if err := s.pass(ctx, BoundsAsked, 0, feeds...); err != nil {
+		return nil, err
+	}
+	ends := make([]feed.End, len(places))
+	s.mu.Lock()
+	for i, p := range places {
+		h := s.feeds[p.Feed]
+		if h == nil {
+			h = &history{first: 1}
+		}
+		ends[i].Bounds = h.bounds()
+		if h.last() > 0 {
+			ends[i].Newest = h.updated
+		}
+		if p.ID >= h.first && p.ID <= h.last() {
+			ends[i].Then = h.events[p.ID-h.first].Time
+		}
+	}
+	s.mu.Unlock()
+	if err := s.pass(ctx, BoundsAnswered, 0, feeds...); err != nil {
+		return nil, err
+	}
+	return ends, nil
+}
+
+// Epoch implements feed.Comparer.
+func (s *Store) Epoch() uint64 { return s.epoch.Load() }
+
+// NewEpoch is for a store that may have been replaced.
+func (s *Store) NewEpoch() { s.epoch.Add(1) }

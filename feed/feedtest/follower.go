@@ -1,6 +1,8 @@
 package feedtest
 
 import (
+	"hash/fnv"
+	"io"
 	"slices"
 
 	"github.com/rejoin/rejoin/feed"
@@ -20,6 +22,7 @@ type Follower struct {
 	highest uint64      // the highest id that was known to exist before that
 	gone    uint64      // the events before it must not come any more
 	closed  bool        // it was told that the feed is
+	seen    []uint64    // marks of what it saw on it, without a gap, up to the cursor
 }
 
 // Follow adds a subscriber that is about to open a subscription, which is
@@ -60,6 +63,7 @@ func (f *Follower) before() {
 	r := f.checker.record(f.feed)
 	f.highest = r.highest
 	f.floor = r.newest()
+	f.seen = nil
 }
 
 // Saw says what the subscriber was delivered, in order.
@@ -91,6 +95,7 @@ func (f *Follower) saw(e feed.Event) {
 		c.fault("%s: was delivered event %d, long after those before %d were trimmed", f.name, e.ID, f.gone)
 	}
 	f.cursor = feed.Cursor(e.ID)
+	f.seen = append(f.seen, mark(e))
 	r := c.record(f.feed)
 	r.highest = max(r.highest, e.ID)
 	for _, stored := range r.stored[e.ID] {
@@ -129,17 +134,14 @@ func (f *Follower) SawGap(g feed.Gap) {
 	default:
 		c.fault("%s: a gap for the reason %q", f.name, g.Reason)
 	}
-	f.cursor = g.Cursor()
+	f.cursor, f.seen = g.Cursor(), nil
 }
 
-// sawAhead judges a gap that says that the cursor is past the end: the store
-// must have been rolled back to before it, or the subscriber must have brought
-// a cursor that was never given.
+// sawAhead judges a gap that says that the cursor is past the end, or past what
+// can be trusted: the store must have been rolled back to before it, or under
+// the subscriber, or the subscriber must have brought a cursor that was never
+// given.
 func (f *Follower) sawAhead(g feed.Gap, r *record) {
-	if g.Resumes == 0 || g.Resumes > uint64(g.After) {
-		f.checker.fault("%s: a gap ahead of %d that resumes with %d", f.name, g.After, g.Resumes)
-		return
-	}
 	end, rolledBack := f.floor, false
 	for _, last := range r.ends {
 		switch {
@@ -150,10 +152,17 @@ func (f *Follower) sawAhead(g feed.Gap, r *record) {
 			end, rolledBack = last, true
 		}
 	}
-	if !rolledBack && (g.After != f.brought || uint64(g.After) <= f.highest) {
+	// That a store which has grown again is another one can be known without it
+	// being known from where on.
+	grown := g.Resumes > uint64(g.After)
+	if g.Resumes == 0 || grown && (g.Resumes > r.highest+1 || len(r.ends) == 0) {
+		f.checker.fault("%s: a gap ahead of %d that resumes with %d", f.name, g.After, g.Resumes)
+		return
+	}
+	if !rolledBack && !grown && (g.After != f.brought || uint64(g.After) <= f.highest) {
 		f.checker.fault("%s: a gap ahead of %d, which exists", f.name, g.After)
 	}
-	if g.Resumes <= end {
+	if g.Resumes <= end && (rolledBack || !grown) {
 		f.checker.fault("%s: the gap ahead of %d resumes with %d, but the feed goes up to %d", f.name, g.After, g.Resumes, end)
 	}
 }
@@ -198,4 +207,26 @@ func (f *Follower) Leave() {
 	f.checker.mu.Lock()
 	defer f.checker.mu.Unlock()
 	f.left = true
+}
+
+// mark tells an event from another one with its id.
+func mark(e feed.Event) uint64 {
+	h := fnv.New64a()
+	io.WriteString(h, e.Type)
+	io.WriteString(h, "\n")
+	io.WriteString(h, e.Data)
+	return h.Sum64()
+}
+
+// judgeSeen demands that what the subscriber has seen since its last gap is what
+// is held now: where a store was replaced by an older one, it had to be told.
+func (f *Follower) judgeSeen(held map[uint64]feed.Event) {
+	first := uint64(f.cursor) + 1 - uint64(len(f.seen))
+	for i, seen := range f.seen {
+		id := first + uint64(i)
+		if e, ok := held[id]; ok && mark(e) != seen {
+			f.checker.fault("%s: saw another event %d than %s, and then went up to %d without a gap", f.name, id, show(e), f.cursor)
+			return
+		}
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
@@ -53,6 +54,7 @@ type Store struct {
 
 // content is what all gates to one store share.
 type content struct {
+	epoch  atomic.Uint64
 	mu     sync.Mutex
 	id     string
 	feeds  map[string]*history
@@ -364,6 +366,9 @@ func (s *Store) Rollback(name string, last uint64) {
 		h.bytes -= int64(len(e.Data))
 	}
 	h.events, h.closed = slices.Clone(h.events[:last+1-h.first]), false
+	if n := len(h.events); n > 0 {
+		h.updated = h.events[n-1].Time
+	}
 	for key, k := range s.keys {
 		lost := func(e feed.Event) bool { return e.Feed == name && e.ID > last }
 		if slices.ContainsFunc(k.events, lost) || key.feed == name && len(k.events) == 0 {

@@ -40,6 +40,7 @@ func (s *Store) identify(ctx context.Context, c *pgx.Conn) error {
 		return err
 	}
 	if before := s.id.Swap(&id); *before != id {
+		s.epoch.Add(1)
 		for _, pool := range s.pools() {
 			pool.Reset()
 		}

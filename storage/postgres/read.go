@@ -70,6 +70,42 @@ func (s *Store) Bounds(ctx context.Context, feeds []string) ([]feed.Bounds, erro
 	return bounds, nil
 }
 
+// Ends implements [feed.Comparer].
+func (s *Store) Ends(ctx context.Context, places []feed.Place) ([]feed.End, error) {
+	ends := make([]feed.End, len(places))
+	if len(places) == 0 {
+		return ends, nil
+	}
+	feeds, ids := make([]string, len(places)), make([]int64, len(places))
+	for i, p := range places {
+		feeds[i], ids[i] = p.Feed, int64(min(p.ID, uint64(feed.MaxCursor)))
+	}
+	err := s.read(ctx, s.verify, func(rows pgx.Rows) error {
+		for i := range ends {
+			ends[i] = feed.End{Bounds: feed.Unwritten}
+		}
+		for rows.Next() {
+			raw := rows.RawValues()
+			e := &ends[int8of(raw[0])-1]
+			e.Bounds = boundsOf(raw[1:])
+			if raw[4] != nil {
+				e.Newest = timeOf(raw[4])
+			}
+			if raw[5] != nil {
+				e.Then = timeOf(raw[5])
+			}
+		}
+		return nil
+	}, query("ends"), feeds, ids)
+	if err != nil {
+		return nil, fmt.Errorf("read ends: %w", err)
+	}
+	return ends, nil
+}
+
+// Epoch implements [feed.Comparer].
+func (s *Store) Epoch() uint64 { return s.epoch.Load() }
+
 // Seek implements [feed.Store].
 func (s *Store) Seek(ctx context.Context, name string, t time.Time) (feed.Cursor, error) {
 	// Events have whole milliseconds: the first that is not before t.

@@ -74,6 +74,7 @@ func (o Options) withDefaults() Options {
 // Store is a [feed.Store] in a Postgres database.
 type Store struct {
 	id     atomic.Pointer[string]
+	epoch  atomic.Uint64 // how often the id has changed
 	o      Options
 	config *pgx.ConnConfig // for connections outside the pools
 
@@ -91,7 +92,10 @@ type Store struct {
 	done   chan struct{} // closed by Close
 }
 
-var _ feed.Keeper = (*Store)(nil)
+var (
+	_ feed.Keeper   = (*Store)(nil)
+	_ feed.Comparer = (*Store)(nil)
+)
 
 // Open opens the store in the database at url, a URL or a string of keywords and
 // values as Postgres's own programs take it, and migrates an older schema. ctx

@@ -16,6 +16,7 @@ type reader struct {
 	*conn
 	begin, commit      *stmt
 	page, bounds, list *stmt
+	ends               *stmt
 	getBounds, getTime *stmt
 }
 
@@ -27,7 +28,7 @@ func newReader(dsn string) (*reader, error) {
 	r := &reader{conn: c}
 	if err := c.prepare(map[**stmt]string{
 		&r.begin: "begin_read", &r.commit: "commit",
-		&r.page: "page", &r.bounds: "bounds", &r.list: "list",
+		&r.page: "page", &r.bounds: "bounds", &r.list: "list", &r.ends: "ends",
 		&r.getBounds: "get_bounds", &r.getTime: "get_time",
 	}); err != nil {
 		return nil, errors.Join(err, c.Close())
@@ -86,6 +87,46 @@ func (s *Store) Bounds(ctx context.Context, feeds []string) ([]feed.Bounds, erro
 		return nil, fmt.Errorf("read bounds: %w", unavailable(err))
 	}
 	return bounds, nil
+}
+
+// Ends implements [feed.Comparer].
+func (s *Store) Ends(ctx context.Context, places []feed.Place) ([]feed.End, error) {
+	r, err := take(ctx, s, s.reading)
+	if err != nil {
+		return nil, fmt.Errorf("read ends: %w", err)
+	}
+	defer func() { s.reading <- r }()
+	ends, asked := make([]feed.End, len(places)), make([][2]any, len(places))
+	for i, p := range places {
+		ends[i] = feed.End{Bounds: feed.Unwritten}
+		asked[i] = [2]any{p.Feed, min(p.ID, uint64(feed.MaxCursor))}
+	}
+	question, err := json.Marshal(asked)
+	if err != nil {
+		return nil, fmt.Errorf("read ends: %w", err)
+	}
+	err = r.ends.each(func(row []driver.Value) bool {
+		e := &ends[row[0].(int64)]
+		e.Bounds = boundsOf(row[1:4])
+		e.Newest, e.Then = timeOf(row[4]), timeOf(row[5])
+		return true
+	}, string(question))
+	if err != nil {
+		return nil, fmt.Errorf("read ends: %w", unavailable(err))
+	}
+	return ends, nil
+}
+
+// Epoch implements [feed.Comparer]. A file that is replaced is not read: the
+// process has the old one open.
+func (s *Store) Epoch() uint64 { return 0 }
+
+// timeOf reads a time that may be NULL.
+func timeOf(value driver.Value) time.Time {
+	if ms, ok := value.(int64); ok {
+		return time.UnixMilli(ms).UTC()
+	}
+	return time.Time{}
 }
 
 // Seek implements [feed.Store]. Ids and times of a feed go up together, so it

@@ -45,7 +45,10 @@ type Store struct {
 	close  func() error
 }
 
-var _ feed.Keeper = (*Store)(nil)
+var (
+	_ feed.Keeper   = (*Store)(nil)
+	_ feed.Comparer = (*Store)(nil)
+)
 
 // Open opens the store in the file at path, and creates it if there is none;
 // its directory has to exist. It migrates an older schema, and refuses a newer

@@ -86,6 +86,65 @@ func testReadLimits(t *testing.T, open Opener) {
 	expect(t, s, "long", paged)
 }
 
+// testEnds is about a store that is a [feed.Comparer]: the ends of feeds, and the
+// times of events in them, are those that it has elsewhere.
+func testEnds(t *testing.T, open Opener) {
+	s := start(t, open)
+	c, ok := s.(feed.Comparer)
+	if !ok {
+		t.Skip("not a feed.Comparer")
+	}
+	ends := func(places ...feed.Place) []feed.End {
+		t.Helper()
+		got, err := c.Ends(t.Context(), places)
+		if err != nil || len(got) != len(places) {
+			t.Fatalf("got %d ends of %d places, %v", len(got), len(places), err)
+		}
+		return got
+	}
+	ends()
+	ends(feed.Place{Feed: "a"})
+	epoch := c.Epoch()
+	var events []feed.Event
+	for i := range 5 {
+		events = append(events, publish(t, s, numbered("a", i, 1))...)
+		time.Sleep(2 * time.Millisecond) // the times are to differ
+	}
+	publish(t, s, numbered("other", 0, 7))
+	if err := s.(feed.Keeper).Trim(t.Context(), "a", 3); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Append(t.Context(), []feed.Batch{{Feed: "closed", Close: true}}); err != nil {
+		t.Fatal(err)
+	}
+	of := func(then time.Time) feed.End {
+		return feed.End{Bounds: feed.Bounds{First: 3, Last: 5}, Newest: events[4].Time, Then: then}
+	}
+	none := feed.End{Bounds: feed.Unwritten}
+	empty := none
+	empty.Closed = true
+	got := ends(feed.Place{Feed: "nowhere", ID: 1}, feed.Place{Feed: "a"}, feed.Place{Feed: "a", ID: 2},
+		feed.Place{Feed: "a", ID: 3}, feed.Place{Feed: "a", ID: 5}, feed.Place{Feed: "a", ID: 4},
+		feed.Place{Feed: "a", ID: 6}, feed.Place{Feed: "a", ID: 1<<64 - 1}, feed.Place{Feed: "closed", ID: 1})
+	want := []feed.End{none, of(time.Time{}), of(time.Time{}), of(events[2].Time), of(events[4].Time), of(events[3].Time),
+		of(time.Time{}), of(time.Time{}), empty}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("ends (-want +got):\n%s", diff)
+	}
+	places := make([]feed.Place, 3000)
+	for i := range places {
+		places[i] = feed.Place{Feed: "a", ID: uint64(i % 7)}
+	}
+	for i, e := range ends(places...) {
+		if id := i % 7; e.Bounds != want[1].Bounds || e.Then.IsZero() != (id < 3 || id > 5) {
+			t.Fatalf("place %d: got %v", i, e)
+		}
+	}
+	if now := c.Epoch(); now != epoch {
+		t.Errorf("the epoch of a store that is what it was goes from %d to %d", epoch, now)
+	}
+}
+
 func testBounds(t *testing.T, open Opener) {
 	s := start(t, open)
 	bounds := func(names ...string) []feed.Bounds {

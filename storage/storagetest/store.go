@@ -46,6 +46,7 @@ var storeTests = []test{
 	{"read", testRead},
 	{"read limits", testReadLimits},
 	{"bounds", testBounds},
+	{"ends", testEnds},
 	{"seek", testSeek},
 	{"concurrent appends", testConcurrent},
 	{"ended contexts", testEndedContext},

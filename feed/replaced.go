@@ -1,0 +1,519 @@
+package feed
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A store can be replaced by an older copy of itself: by a backup, or by a
+// standby that lacks the last commits. Ids are then given a second time, with
+// other events. Where the copy ends before what a log holds, its bounds show
+// it. Where it has grown past that, only the events do: this file compares them.
+//
+// What a log holds is compared with the store at its newest event, which costs
+// next to nothing, whenever the bounds are. A difference there, or any other
+// hint of one, proves nothing yet: it leads to a review, which reads the store
+// and compares the events themselves.
+
+// Comparer is a [Store] that helps a hub to notice that it has been replaced by
+// an older copy of itself, and has grown since. Without it, the hub notices
+// only a copy that ends before what the hub holds, or one that a publish or a
+// read comes across.
+type Comparer interface {
+	Store
+
+	// Ends returns the end of each place's feed, in order, as of one instant,
+	// and with what Bounds promises.
+	Ends(ctx context.Context, places []Place) ([]End, error)
+
+	// Epoch changes whenever the calls that follow may be answered by another
+	// server, or by another run of the same, than those before.
+	Epoch() uint64
+}
+
+// Place is a feed, and the id of an event that may be in it. 0 is none.
+type Place struct {
+	Feed string
+	ID   uint64
+}
+
+// End is what a store has at the end of a feed, and at a place in it.
+type End struct {
+	Bounds
+	Newest time.Time // the time of the event Last; zero if there was none yet
+	Then   time.Time // the time of the event at the place; zero if there is none, or it is trimmed
+}
+
+// stamp tells an event from another one that got the same id in another history:
+// that was stored at another time.
+type stamp struct {
+	id Cursor // 0: of no event
+	ms int64
+}
+
+func stampOf(e *Event) stamp { return stamp{Cursor(e.ID), e.Time.UnixMilli()} }
+
+// history is what a log knows of the history that its events are from. It is
+// under the log's mu.
+type history struct {
+	newest  stamp  // of the event at tail, unless its id is another
+	seam    stamp  // of the last event that was given up when the feed was quiet
+	mark    stamp  // of the newest event that a comparison has found in the store …
+	epoch   uint64 // … when the hub's epoch was this
+	suspect bool   // a review is due
+	wrong   bool   // and until then the log takes nothing and hands out nothing
+
+	undone []undoing     // one for each time that it turned out to be undone
+	undos  atomic.Uint32 // how many; may be read without the lock
+}
+
+// undoing is a store that has been replaced, as a subscriber sees it that was
+// there before.
+type undoing struct {
+	agreed Cursor // the old history and the new one agree up to here, as far as is known
+	end    Cursor // the new one ended here
+}
+
+// mostUndone bounds what a log remembers of its undoings.
+const mostUndone = 32
+
+// undo notes that what is after agreed is no longer so. The caller holds mu.
+func (h *history) undo(agreed, end Cursor) {
+	// A subscriber that was there before several of them is past all that it
+	// can trust if it is past the first place where any history parted.
+	for i := range h.undone {
+		h.undone[i].agreed = min(h.undone[i].agreed, agreed)
+		h.undone[i].end = end
+	}
+	h.undone = append(h.undone, undoing{agreed, end})
+	if len(h.undone) > mostUndone {
+		h.undone = slices.Delete(h.undone, 1, 2)
+	}
+	h.undos.Add(1)
+}
+
+// since returns what was undone after the first n times. The caller holds mu.
+func (h *history) since(n uint16) undoing {
+	missed := int(uint16(h.undos.Load()) - n)
+	return h.undone[max(0, len(h.undone)-missed)]
+}
+
+// parted returns the gap that comes after the subscription's cursor if the store
+// was replaced since the cursor was where it is. changed says whether it was
+// replaced at all: what was read before that is not to be used.
+func (s *Subscription) parted() (gap *Gap, changed bool) {
+	now := uint16(s.log.undos.Load())
+	if now == s.undos {
+		return nil, false
+	}
+	s.log.mu.Lock()
+	defer s.log.mu.Unlock()
+	u := s.log.since(s.undos)
+	s.undos = uint16(s.log.undos.Load())
+	if s.cursor <= u.agreed {
+		return nil, true
+	}
+	return &Gap{After: s.cursor, Resumes: uint64(u.end) + 1, Reason: Ahead}, true
+}
+
+// outdated says whether an answer of the store that came for the subscription is
+// not to be used.
+func (s *Subscription) outdated() bool {
+	if uint16(s.log.undos.Load()) != s.undos {
+		return true
+	}
+	s.log.mu.Lock()
+	defer s.log.mu.Unlock()
+	return s.log.wrong
+}
+
+// parts compares events that the store has committed with those that the log
+// holds. It reports whether they are not of one history: then the log is not to
+// take them. own says that this node has committed them just now: their ids are
+// to be new, and a difference is proof.
+func (l *log) parts(events []Event, own bool) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.loaded {
+		return false
+	}
+	for i := range events {
+		e := &events[i]
+		if e.ID > uint64(l.tail) {
+			continue
+		}
+		switch held := l.held(Cursor(e.ID)); {
+		case held != nil && !sameEvent(held, e), held == nil && l.contradicts(stampOf(e)):
+			l.suspect, l.wrong = true, l.wrong || own
+			return true
+		case held == nil && own:
+			// It may have come from the store before this answer did, and be
+			// given up since.
+			l.suspect = true
+		}
+	}
+	return l.suspect && own
+}
+
+// contradicts says whether the log knows of another event under this id. The
+// caller holds mu.
+func (l *log) contradicts(s stamp) bool {
+	return s.id == l.newest.id && s != l.newest || s.id == l.mark.id && s != l.mark
+}
+
+// held returns the event with the id if the log holds it. The caller holds mu.
+func (l *log) held(id Cursor) *Event {
+	for i := len(l.segments) - 1; i >= 0; i-- {
+		if s := l.segments[i]; id > s.after {
+			if n := int(id - s.after); n <= len(s.events) {
+				return &s.events[n-1]
+			}
+			return nil
+		}
+	}
+	return nil
+}
+
+func sameEvent(a, b *Event) bool {
+	return a.Type == b.Type && a.Data == b.Data && a.JSON == b.JSON && a.Time.UnixMilli() == b.Time.UnixMilli()
+}
+
+// standing is a log at one moment, as the store is compared with it.
+type standing struct {
+	proven
+	base         Cursor
+	newest, mark stamp
+	seam         stamp
+	epoch        uint64
+	restarts     int
+	loaded       bool
+	suspect      bool
+}
+
+func (l *log) standing() standing {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return standing{
+		proven{l.tail, l.first, l.closed, l.end}, l.base, l.newest, l.mark, l.seam,
+		l.epoch, l.restarts, l.loaded, l.suspect,
+	}
+}
+
+// doubtful says whether the log may hold what the store, which answered at the
+// epoch, does not have.
+func (st standing) doubtful(e End, epoch uint64, comparer bool) bool {
+	if !st.loaded {
+		return false
+	}
+	at := func(s stamp, t time.Time) bool {
+		return s.id > 0 && uint64(s.id) >= e.First && uint64(s.id) <= e.Last && s.ms != t.UnixMilli()
+	}
+	switch {
+	case st.suspect || st.undone(e.Bounds):
+		return true
+	case !comparer:
+		return false
+	case st.newest.id == st.tail && uint64(st.tail) == e.Last && at(st.newest, e.Newest):
+		return true
+	}
+	// What has come since the last comparison is of the same history, unless
+	// the store may have been another since then.
+	return at(st.mark, e.Then) || epoch != st.epoch && st.mark.id < st.tail && st.base < st.tail
+}
+
+// confirm notes that the store, which answered at the epoch, has what the log
+// held before.
+func (l *log) confirm(st standing, e End, epoch uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.restarts != st.restarts {
+		return
+	}
+	if l.newest.id != l.tail && uint64(l.tail) == e.Last && e.Last > 0 {
+		l.newest = stamp{l.tail, e.Newest.UnixMilli()}
+		l.mark, l.epoch = l.newest, epoch
+		return
+	}
+	if st.loaded && st.newest.id == st.tail {
+		l.mark, l.epoch = st.newest, epoch
+	}
+}
+
+// committed takes events that this node's publisher has committed into the logs.
+// epoch is the hub's before the store was asked to.
+func (h *Hub) committed(events []Event, epoch uint64) {
+	if epoch != h.epoch() {
+		h.hear(events) // the store may have been replaced since: it is read
+		return
+	}
+	h.accept(events, true)
+}
+
+// readOn reads what a filling log wants. same says whether that follows the
+// event at the log's end: where the log knows that event, it is read once more.
+func (h *Hub) readOn(feed string, w want) (p Page, same bool, err error) {
+	if w.tail > 0 && w.newest.id == w.tail {
+		limit := pageLimit
+		limit.Events++
+		if p, err = h.store.Read(h.ctx, feed, w.tail-1, limit); err != nil {
+			return p, true, err
+		}
+		if err = checkPage(feed, w.tail-1, p); err != nil {
+			return p, true, err
+		}
+		if len(p.Events) > 0 && p.Events[0].ID == uint64(w.tail) && stampOf(&p.Events[0]) != w.newest {
+			return p, false, nil
+		}
+		if p.Last < uint64(w.tail) || len(p.Events) != 1 {
+			return p, p.Last >= uint64(w.tail), nil
+		}
+		// An event alone may be larger than a page.
+	}
+	if p, err = h.store.Read(h.ctx, feed, w.tail, pageLimit); err == nil {
+		err = checkPage(feed, w.tail, p)
+	}
+	return p, true, err
+}
+
+// refuse has the log take and hand out nothing more until it has been reviewed:
+// the store has another event than it at the end of what it wanted to be filled.
+func (l *log) refuse(w want) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.restarts == w.restarts {
+		l.suspect, l.wrong = true, true
+	}
+}
+
+// epoch changes whenever the store may have been replaced.
+func (h *Hub) epoch() uint64 {
+	epoch := h.failures.Load()
+	if c, ok := h.store.(Comparer); ok {
+		epoch += c.Epoch()
+	}
+	return epoch
+}
+
+// ends asks the store where the logs' feeds end.
+func (h *Hub) ends(ctx context.Context, logs []*log, before []standing) (ends []End, comparer bool, err error) {
+	if c, ok := h.store.(Comparer); ok {
+		places := make([]Place, len(logs))
+		for i, l := range logs {
+			places[i] = Place{l.feed, uint64(before[i].mark.id)}
+		}
+		ends, err = c.Ends(ctx, places)
+		return ends, true, err
+	}
+	feeds := make([]string, len(logs))
+	for i, l := range logs {
+		feeds[i] = l.feed
+	}
+	all, err := h.store.Bounds(ctx, feeds)
+	for _, b := range all {
+		ends = append(ends, End{Bounds: b})
+	}
+	return ends, false, err
+}
+
+// compareLogs compares logs with the store, and returns the bounds of their
+// feeds.
+func (h *Hub) compareLogs(ctx context.Context, logs []*log) ([]Bounds, error) {
+	before := make([]standing, len(logs))
+	for i, l := range logs {
+		// The log is read before the store is: whatever the log holds now was
+		// committed, so the store can't be behind it.
+		before[i] = l.standing()
+	}
+	ends, comparer, err := h.ends(ctx, logs, before)
+	if err != nil {
+		return nil, err
+	}
+	epoch := h.epoch()
+	bounds := make([]Bounds, len(logs))
+	var doubtful []*log
+	for i, l := range logs {
+		bounds[i] = ends[i].Bounds
+		if before[i].doubtful(ends[i], epoch, comparer) {
+			doubtful = append(doubtful, l)
+			continue
+		}
+		h.settle(l, l.learn(ends[i].Bounds, before[i].proven))
+		l.confirm(before[i], ends[i], epoch)
+	}
+	slices.SortFunc(doubtful, func(a, b *log) int { return strings.Compare(a.feed, b.feed) })
+	for _, l := range doubtful {
+		if err := h.review(ctx, l); err != nil {
+			return nil, err
+		}
+	}
+	return bounds, nil
+}
+
+// suspect has a log reviewed.
+func (h *Hub) suspect(l *log) {
+	l.mu.Lock()
+	l.suspect = true
+	l.mu.Unlock()
+	h.lookAgain(l.feed)
+}
+
+// review compares what the log holds with the store, event by event. If they
+// differ, the log starts again with what is stored now.
+func (h *Hub) review(ctx context.Context, l *log) error {
+	st, held := l.holding()
+	epoch := h.epoch()
+	found, err := h.findParting(ctx, l.feed, st, held)
+	if err != nil {
+		return fmt.Errorf("compare %s with the store: %w", l.feed, err)
+	}
+	if epoch != h.epoch() {
+		signal(h.missed) // the store may have been replaced meanwhile: once more
+		return nil
+	}
+	o, undone := l.reviewed(st, found, epoch)
+	if undone {
+		h.forget(l.feed)
+		h.wentBack.note(h, l.feed, st, found)
+		signal(h.missed) // as for other feeds
+	}
+	h.settle(l, o)
+	return nil
+}
+
+// holding returns the log as it stands, with all events that it holds.
+func (l *log) holding() (standing, []Event) {
+	st := l.standing()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var held []Event
+	for _, s := range l.segments {
+		held = append(held, s.events...)
+	}
+	if l.restarts != st.restarts {
+		return st, nil // reviewed will notice
+	}
+	st.base, st.tail, st.newest = l.base, l.tail, l.newest
+	return st, held
+}
+
+// parting is where a log's history and the store's part.
+type parting struct {
+	bounds Bounds // of the store
+	agreed Cursor // the newest event that both are known to have
+	differ bool   // there is an id for which they have different events
+}
+
+// findParting reads the store until it differs from what a log held.
+func (h *Hub) findParting(ctx context.Context, feed string, st standing, held []Event) (p parting, err error) {
+	read := func(after Cursor, limit Limit) (Page, error) {
+		page, err := h.store.Read(ctx, feed, after, limit)
+		if err == nil {
+			err = checkPage(feed, after, page)
+		}
+		p.bounds = page.Bounds
+		return page, err
+	}
+	one := Limit{Events: 1, Bytes: 1}
+	for _, s := range []stamp{st.mark, st.seam, st.newest} {
+		if s.id <= p.agreed || s.id > st.tail || s.id > st.base && len(held) > 0 {
+			continue // it is among those held, if it is anything
+		}
+		page, err := read(s.id-1, one)
+		if err != nil {
+			return p, err
+		}
+		if len(page.Events) == 0 || page.Events[0].ID != uint64(s.id) {
+			continue
+		}
+		if stampOf(&page.Events[0]) != s {
+			p.differ = true
+			return p, nil
+		}
+		p.agreed = s.id
+	}
+	after := st.base
+	for {
+		page, err := read(after, pageLimit)
+		if err != nil {
+			return p, err
+		}
+		for i := range page.Events {
+			e := &page.Events[i]
+			if e.ID > uint64(st.tail) {
+				return p, nil
+			}
+			n := int(e.ID - uint64(st.base) - 1)
+			if n >= len(held) || !sameEvent(&held[n], e) {
+				p.differ = n < len(held)
+				return p, nil
+			}
+			p.agreed, after = Cursor(e.ID), Cursor(e.ID)
+		}
+		if len(page.Events) == 0 || after >= st.tail {
+			return p, nil
+		}
+	}
+}
+
+// reviewed takes what a review has found of the log as it stood. undone says
+// that the store is an older one.
+func (l *log) reviewed(st standing, p parting, epoch uint64) (o outcome, undone bool) {
+	l.mu.Lock()
+	if !l.loaded || l.restarts != st.restarts {
+		l.mu.Unlock()
+		return outcome{}, false
+	}
+	wrong := l.wrong
+	l.suspect, l.wrong = false, false
+	if !p.differ && !st.undone(p.bounds) {
+		if st.newest.id == st.tail {
+			l.mark, l.epoch = st.newest, epoch
+		}
+		l.mu.Unlock()
+		o = l.learn(p.bounds, proven{})
+		o.grew = o.grew || wrong
+		return o, false
+	}
+	defer l.mu.Unlock()
+	switch {
+	case p.differ:
+		l.undo(p.agreed, Cursor(p.bounds.Last))
+		undone = true
+	case p.bounds.Last < uint64(st.tail):
+		// Nothing says that it has grown since.
+		l.undo(Cursor(p.bounds.Last), Cursor(p.bounds.Last))
+		undone = true
+	}
+	l.known, l.closed = 0, false
+	l.restarts++
+	l.restart(p.bounds)
+	l.close(p.bounds)
+	l.epoch = epoch
+	return outcome{grew: true}, undone
+}
+
+// wentBack notes stores that were replaced by older ones: once, however many
+// feeds show it.
+type wentBack struct {
+	mu    sync.Mutex
+	quiet time.Time // until then
+}
+
+func (w *wentBack) note(h *Hub, feed string, st standing, p parting) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	logged := now.Before(w.quiet)
+	w.quiet = now.Add(time.Minute)
+	if logged {
+		return
+	}
+	h.logger.Error("the store has been replaced by an older one: events that were sent are not in it, and their ids are given again. "+
+		"Subscribers that are past it get a gap (ahead). Look for a restored backup, or a standby that was promoted without the last commits",
+		"feed", feed, "held", st.tail, "agrees", p.agreed, "last", p.bounds.Last)
+}
