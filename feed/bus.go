@@ -32,3 +32,12 @@ type Receiver interface {
 	// Missed says that anything may have happened to any feed.
 	Missed()
 }
+
+// ComparingReceiver is a Receiver that compares events which it has with what
+// another node tells of them.
+type ComparingReceiver interface {
+	Receiver
+	// Seen is handed events that are not after the receiver's cursor, before
+	// Receive is handed those that follow.
+	Seen(events []Event)
+}

@@ -114,14 +114,16 @@ type GapReason string
 const (
 	// Trimmed: the feed no longer keeps the events that follow the cursor.
 	Trimmed GapReason = "trimmed"
-	// Ahead: the cursor is past the end of the feed, whose store must have
-	// been replaced by an older one.
+	// Ahead: the cursor is past what can be trusted, because the store was
+	// replaced by an older one: past the end of the feed, or past the newest
+	// event that both stores are known to have.
 	Ahead GapReason = "ahead"
 )
 
 // Gap says that events are missing from a subscription, and which: those after
-// the cursor After and before the id Resumes. For Ahead, Resumes is not larger
-// than After: what the subscriber has seen there is no longer what is stored.
+// the cursor After and before the id Resumes. For Ahead, Resumes is the id after
+// the feed's end, and may be smaller than After or larger: what the subscriber has
+// seen is no longer what is stored.
 type Gap struct {
 	After   Cursor
 	Resumes uint64

@@ -65,12 +65,16 @@
 // them, no filters, and no order across feeds. A subscription whose reader
 // has stopped is not ended here: that is for whoever reads to say.
 //
-// A store that is replaced by an older copy of itself is noticed when it ends
-// before what a subscriber has: that subscriber gets a gap with the reason
-// [Ahead]. If the copy has already grown past that, nobody can tell from the
-// numbers. This is why a store that is not the same has another ID. Until the
-// hub has compared, it may say of a feed that was closed in the newer copy that
-// it is closed.
+// A store that is replaced by an older copy of itself is noticed by a hub that
+// runs, also when the copy has grown past what the hub holds: by the events, if
+// the store is a [Comparer]. A subscriber whose cursor is past the newest event
+// that both are known to have gets a gap with the reason [Ahead], and goes on
+// from the end. Until the hub has compared (HubOptions.Verify), the bus may
+// bring an event of the copy behind an old one, and the hub may say of a feed
+// that was closed in the newer copy that it is closed. A subscriber that comes
+// back from elsewhere with an old cursor that exists in the copy cannot be told
+// from one that has seen the copy's event. This is why a store that is not the
+// same has another ID.
 //
 // # Using it
 //

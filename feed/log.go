@@ -61,7 +61,7 @@ func (l *log) accept(events []Event, now time.Time) outcome {
 	for i := range events {
 		e := &events[i]
 		l.known = max(l.known, e.ID)
-		if l.loaded && !l.wrong && e.ID == uint64(l.tail)+1 {
+		if l.loaded && !l.suspect && e.ID == uint64(l.tail)+1 {
 			l.add(*e)
 		}
 	}

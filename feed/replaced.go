@@ -65,8 +65,8 @@ type history struct {
 	seam    stamp  // of the last event that was given up when the feed was quiet
 	mark    stamp  // of the newest event that a comparison has found in the store …
 	epoch   uint64 // … when the hub's epoch was this
-	suspect bool   // a review is due
-	wrong   bool   // and until then the log takes nothing and hands out nothing
+	suspect bool   // a review is due: until then the log takes nothing that was not read …
+	wrong   bool   // … and nothing at all, and hands out nothing
 
 	undone []undoing     // one for each time that it turned out to be undone
 	undos  atomic.Uint32 // how many; may be read without the lock
@@ -352,6 +352,22 @@ func (h *Hub) compareLogs(ctx context.Context, logs []*log) ([]Bounds, error) {
 		}
 	}
 	return bounds, nil
+}
+
+var _ ComparingReceiver = receiver{}
+
+// Seen implements ComparingReceiver. The bus proves nothing: the store is asked.
+func (r receiver) Seen(events []Event) {
+	for len(events) > 0 {
+		n := 1
+		for n < len(events) && events[n].Feed == events[0].Feed {
+			n++
+		}
+		if l := r.lookup(events[0].Feed); l != nil && l.parts(events[:n], false) {
+			r.suspect(l)
+		}
+		events = events[n:]
+	}
 }
 
 // suspect has a log reviewed.

@@ -255,6 +255,10 @@ func (t *tailer) gap(b streamBlock) error {
 	case feed.Trimmed:
 		t.note("gap: events %d to %d of %s are no longer kept; going on with event %d", after+1, gap.Resumes-1, f.feed, gap.Resumes)
 	case feed.Ahead:
+		if gap.Resumes > uint64(after) {
+			t.note("gap: the store of %s was replaced by an older one, which has grown since: other events than those seen up to %d may stand under their ids; going on with event %d", f.feed, after, gap.Resumes)
+			break
+		}
 		t.note("gap: %s ends at event %d, before event %d, which was seen: its store was replaced by an older one; what comes next has the id %d", f.feed, at[i], after, gap.Resumes)
 	default:
 		t.note("gap: after event %d of %s comes event %d (%s)", after, f.feed, gap.Resumes, gap.Reason)

@@ -56,6 +56,7 @@ type Bus struct {
 	teller goredis.UniversalClient
 	gate   gate
 	wary   wary
+	echoes echoes
 
 	signals signals
 	health  health

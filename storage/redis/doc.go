@@ -50,6 +50,9 @@
 // handed over: the receiver is told that the feed grew, and reads its store.
 // The same goes for whatever a stream lacks: trimmed, evicted, overtaken.
 //
+// What others told of ids that the receiver has is read as well, and handed to a
+// [feed.ComparingReceiver] to compare.
+//
 // The tail calls Missed when it starts, whenever it has had to connect again,
 // and when a wake stream does not reach back to where the node has read. It
 // writes nothing to Redis. The telling side heals: a stream of ours that can't

@@ -26,6 +26,7 @@ type errand struct {
 	after  uint64 // read from here
 	cursor uint64 // the receiver is here
 	found  []entry
+	seen   []feed.Event // that the receiver has, for it to compare
 }
 
 func (e *errand) size() int { return int(e.last - e.after) }
@@ -37,11 +38,11 @@ func (l *lane) fetch(ctx context.Context) error {
 	size := 0
 	for _, n := range l.order {
 		cursor, open := l.cursor(n.name)
-		if !open || uint64(cursor) >= n.last {
+		if !open || uint64(cursor) >= n.last && n.foreign == 0 {
 			continue
 		}
 		e := &errand{news: n, cursor: uint64(cursor)}
-		if e.plan(); e.last-e.after > fetchEvents {
+		if e.plan(); e.last-e.after > fetchEvents && uint64(cursor) < n.last {
 			l.grew(n.name, n.last)
 			continue
 		}
@@ -60,9 +61,12 @@ func (l *lane) fetch(ctx context.Context) error {
 }
 
 // plan decides from where to read. Runs that the receiver has in part are read
-// whole, or their sum could not be checked.
+// whole, or their sum could not be checked, and those of others that it has are
+// for it to compare.
 func (e *errand) plan() {
-	e.runs = slices.DeleteFunc(e.runs, func(r run) bool { return r.last <= e.cursor })
+	e.runs = slices.DeleteFunc(e.runs, func(r run) bool {
+		return r.last <= e.cursor && (e.foreign == 0 || r.last < e.foreign)
+	})
 	slices.SortFunc(e.runs, func(a, b run) int { return cmp.Or(cmp.Compare(a.first, b.first), cmp.Compare(a.last, b.last)) })
 	e.after = e.runs[0].first - 1
 }
@@ -163,6 +167,9 @@ func (l *lane) deliver(errands []*errand) {
 			grew = append(grew, e)
 		}
 	}
+	for _, e := range errands {
+		l.seen(e.seen)
+	}
 	l.receive(events)
 	for _, e := range grew {
 		l.grew(e.name, e.last)
@@ -175,20 +182,20 @@ func (e *errand) events(events []feed.Event) (_ []feed.Event, whole bool) {
 	reached := e.cursor
 	var scratch []byte
 	for _, r := range e.runs {
-		if r.last <= reached {
+		if r.last <= reached && r.last > e.cursor {
 			continue // told twice
 		}
-		mark := len(events)
+		mark, seen := len(events), len(e.seen)
 		var ok bool
 		if events, scratch, ok = e.take(events, r, scratch); !ok {
-			events = events[:mark]
+			events, e.seen = events[:mark], e.seen[:seen]
 			continue
 		}
 		if r.first <= reached+1 {
-			reached = r.last
+			reached = max(reached, r.last)
 		}
 	}
-	return events, reached == e.last
+	return events, reached >= e.last
 }
 
 // take appends the events of one run, if they are all there and what they were
@@ -209,6 +216,8 @@ func (e *errand) take(events []feed.Event, r run, scratch []byte) ([]feed.Event,
 		sum, scratch = add(sum, &event, scratch)
 		if id > e.cursor {
 			events = append(events, event)
+		} else {
+			e.seen = append(e.seen, event)
 		}
 		i++
 	}

@@ -18,12 +18,14 @@ type tail struct {
 
 	mu       sync.Mutex // one call of the receiver at a time
 	receiver feed.Receiver
+	comparer feed.ComparingReceiver // the same, or nil
 }
 
 // Tail hands what other nodes tell to r until ctx ends. It has a client of its
 // own, because a blocked read ends early only if its connection is closed.
 func (b *Bus) Tail(ctx context.Context, r feed.Receiver) error {
 	t := &tail{bus: b, client: b.address.client(block + grace), receiver: r}
+	t.comparer, _ = r.(feed.ComparingReceiver)
 	hangUp := sync.OnceFunc(func() { t.client.Close() })
 	defer hangUp()
 	defer context.AfterFunc(ctx, hangUp)()
@@ -141,6 +143,15 @@ func (t *tail) receive(events []feed.Event) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.receiver.Receive(events)
+}
+
+func (t *tail) seen(events []feed.Event) {
+	if len(events) == 0 || t.comparer == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.comparer.Seen(events)
 }
 
 func (t *tail) grew(name string, last uint64) {

@@ -237,6 +237,7 @@ func (f *flush) wake(ctx context.Context, s *shardFlush) *goredis.StatusCmd {
 			event := &f.events[e]
 			if r.last > 0 && event.ID != r.last+1 {
 				args = append(args, g.name, r.String())
+				f.bus.echoes.told(g.name, r)
 				r = run{}
 			}
 			if r.last == 0 {
@@ -246,6 +247,7 @@ func (f *flush) wake(ctx context.Context, s *shardFlush) *goredis.StatusCmd {
 			r.sum, scratch = add(r.sum, event, scratch)
 		}
 		args = append(args, g.name, r.String())
+		f.bus.echoes.told(g.name, r)
 	}
 	return goredis.NewStatusCmd(ctx, args...)
 }

@@ -29,6 +29,7 @@ type news struct {
 	name, key string
 	runs      []run
 	last      uint64
+	foreign   uint64 // the first id that others told; 0 for none
 }
 
 // await blocks until feeds have grown or a second has passed, and leaves what
@@ -97,6 +98,9 @@ func (l *lane) note(fields []any) (sound bool) {
 			n = &news{name: name, key: l.keys.feed(l.shard, name)}
 			l.grown[name] = n
 			l.order = append(l.order, n)
+		}
+		if own := l.bus.echoes.heard(name, r); !own && l.comparer != nil && (n.foreign == 0 || r.first < n.foreign) {
+			n.foreign = r.first
 		}
 		n.runs = append(n.runs, r)
 		n.last = max(n.last, r.last)

@@ -208,6 +208,9 @@ function sentence(entry) {
 
 function gapSentence({ reason, after, resumes, lost }) {
   if (reason === "ahead") {
+    if (resumes > after) {
+      return `Gap: the store of this feed was replaced by an older one, which has grown since. Events up to ${after} may differ from what is stored; the next event is ${resumes}.`;
+    }
     return `Gap: the cursor ${after} is ahead of this feed. Its store was replaced by an older one; the next event is ${resumes}.`;
   }
   const why = reason === "trimmed" ? "trimmed from the feed before they could be delivered" : reason;
