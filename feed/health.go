@@ -8,9 +8,12 @@ type Health struct {
 	Bus   error
 }
 
-// Health asks the store and the bus whether they work. A bus that has no
-// method Ping(context.Context) error cannot fail, and always works. Of a closed
-// hub, both are ErrStopped.
+// pinger is a store or a bus that can look whether it works.
+type pinger interface{ Ping(context.Context) error }
+
+// Health asks the store and the bus whether they work. A store has to answer, and
+// to find no fault with itself if it is a pinger. A bus that is none cannot fail, and
+// always works. Of a closed hub, both are ErrStopped.
 func (h *Hub) Health(ctx context.Context) Health {
 	ctx, leave, err := h.enter(ctx)
 	if err != nil {
@@ -20,7 +23,11 @@ func (h *Hub) Health(ctx context.Context) Health {
 	var health Health
 	_, health.Store = h.store.Bounds(ctx, []string{"health"})
 	h.noteComparing(ctx, health.Store)
-	if bus, ok := h.bus.(interface{ Ping(context.Context) error }); ok {
+	if store, ok := h.store.(pinger); ok && health.Store == nil {
+		health.Store = store.Ping(ctx)
+		h.noteChecking(ctx, health.Store)
+	}
+	if bus, ok := h.bus.(pinger); ok {
 		health.Bus = bus.Ping(ctx)
 	}
 	return health

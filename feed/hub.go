@@ -80,9 +80,9 @@ type Hub struct {
 	signals *signals
 	doubts  doubts
 
-	storing, comparing Outage // of the store
-	faults             faults // of the store, in single feeds
-	storeLog           *slog.Logger
+	storing, comparing, checking Outage // of the store
+	faults                       faults // of the store, in single feeds
+	storeLog                     *slog.Logger
 
 	failures atomic.Uint64 // how often the store failed to answer
 	wentBack wentBack

@@ -209,6 +209,13 @@ func (h *Hub) noteComparing(ctx context.Context, err error) {
 	}
 }
 
+// noteChecking notes what the store has found at a look at itself.
+func (h *Hub) noteChecking(ctx context.Context, err error) {
+	if ctx.Err() == nil && h.ctx.Err() == nil {
+		h.checking.log(h.storeLog, err, "the store's check of itself")
+	}
+}
+
 // noteFeed notes how a call for one feed went that was made with ctx.
 func (h *Hub) noteFeed(ctx context.Context, err error, what, feed string) {
 	h.noteFeedAt(ctx, err, what, feed, 0)

@@ -122,10 +122,13 @@ func (n *node) close() error {
 func openStore(ctx context.Context, url string) (feed.Store, error) {
 	if path, ok := strings.CutPrefix(url, "sqlite:"); ok {
 		store, err := sqlite.Open(ctx, path)
-		if err != nil {
-			return nil, err // not store: a nil *sqlite.Store is no nil feed.Store
+		switch {
+		case err == nil:
+			return store, nil
+		case errors.Is(err, feed.ErrUnavailable): // the disk is full
+			return nil, notYet{err}
 		}
-		return store, nil
+		return nil, err // not store: a nil *sqlite.Store is no nil feed.Store
 	}
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()

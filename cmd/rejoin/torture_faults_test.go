@@ -332,10 +332,4 @@ func fillDisk(w *tortureWorld, d time.Duration, _ *rand.Rand) {
 	if err := os.Remove(filler); err != nil {
 		w.t.Error(err)
 	}
-	for _, n := range w.nodes {
-		// It was started in the middle of this.
-		if n.gaveUp("the disk is full") || n.gaveUp("no space left on device") {
-			n.start()
-		}
-	}
 }

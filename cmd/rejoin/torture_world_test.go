@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -189,12 +188,6 @@ func (n *tortureNode) stop(signal syscall.Signal) {
 
 func (n *tortureNode) signal(s syscall.Signal) {
 	_ = syscall.Kill(-n.running().cmd.Process.Pid, s) // it may have ended, which is noticed elsewhere
-}
-
-// gaveUp says whether the node has ended because of what it says.
-func (n *tortureNode) gaveUp(words string) bool {
-	p := n.running()
-	return ended(p) && p.cmd.ProcessState.ExitCode() == exitFailed && strings.Contains(p.log.String(), words)
 }
 
 // ready waits until a node is ready for traffic.

@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"context"
-	"database/sql/driver"
 	"errors"
 	"fmt"
 	"os"
@@ -21,9 +20,11 @@ type writer struct {
 	trim, getUnswept, setSwept *stmt
 	sizeEvents, deleteEvents   *stmt
 	deleteKeys                 *stmt
-	truncateWAL, getVersion    *stmt
+	truncateWAL, restartWAL    *stmt
+	getVersion, countPages     *stmt
 
-	feeds feedRows
+	feeds    feedRows
+	pageSize int64
 
 	// Bytes of log at which it is emptied here: always, and the next time.
 	walLimit, tolerated int64
@@ -38,6 +39,7 @@ func newWriter(dsn string) (*writer, error) {
 	if _, err := c.Exec(query("tune_writer"), nil); err != nil {
 		return nil, errors.Join(fmt.Errorf("tune: %w", err), c.Close())
 	}
+	var getPageSize *stmt
 	if err := c.prepare(map[**stmt]string{
 		&w.begin: "begin_write", &w.commit: "commit", &w.rollback: "rollback",
 		&w.getFeed: "get_feed", &w.addFeed: "add_feed", &w.growFeed: "grow_feed",
@@ -46,9 +48,13 @@ func newWriter(dsn string) (*writer, error) {
 		&w.trim: "trim", &w.getUnswept: "get_unswept", &w.setSwept: "set_swept",
 		&w.sizeEvents: "size_events", &w.deleteEvents: "delete_events",
 		&w.deleteKeys:  "delete_keys",
-		&w.truncateWAL: "truncate_wal", &w.getVersion: "get_version",
+		&w.truncateWAL: "truncate_wal", &w.restartWAL: "restart_wal",
+		&w.getVersion: "get_version", &w.countPages: "count_pages", &getPageSize: "get_page_size",
 	}); err != nil {
 		return nil, errors.Join(err, c.Close())
+	}
+	if w.pageSize, err = getPageSize.number(); err != nil {
+		return nil, errors.Join(fmt.Errorf("get page size: %w", err), c.Close())
 	}
 	return w, nil
 }
@@ -74,7 +80,33 @@ func (s *Store) write(ctx context.Context, f func(*writer) error) error {
 		return err
 	}
 	defer func() { s.writing <- w }()
-	if err := w.transact(func() error { return f(w) }); err != nil {
+	return s.store(w, f)
+}
+
+// free is write for what makes room: on a full disk, it has the reserve.
+func (s *Store) free(ctx context.Context, f func(*writer) error) error {
+	w, err := take(ctx, s, s.writing)
+	if err != nil {
+		return err
+	}
+	defer func() { s.writing <- w }()
+	err = s.store(w, f)
+	if isFull(err) && s.reserve.release() {
+		err = s.store(w, f)
+		s.reserve.shareWith(s.path + "-wal")
+	}
+	s.reserve.fill()
+	return err
+}
+
+// store runs f in a transaction, and once more if the log can make room for it.
+func (s *Store) store(w *writer, f func(*writer) error) error {
+	err := s.transact(w, f)
+	if isFull(err) && s.restartWAL(w) {
+		err = s.transact(w, f)
+	}
+	if err != nil {
+		s.noteDamage(err)
 		return err
 	}
 	s.boundWAL(w)
@@ -82,15 +114,38 @@ func (s *Store) write(ctx context.Context, f func(*writer) error) error {
 }
 
 // transact runs f in a transaction, which is undone if f returns an error.
-func (w *writer) transact(f func() error) error {
-	if err := w.begin.exec(); err != nil {
+func (s *Store) transact(w *writer, f func(*writer) error) error {
+	if err := s.inPlace(); err != nil {
 		return unavailable(err)
 	}
-	if err := f(); err != nil {
-		return w.undo(unavailable(err))
+	if err := w.begin.exec(); err != nil {
+		return unavailable(s.explain(err))
+	}
+	if err := f(w); err != nil {
+		return w.undo(unavailable(s.explain(err)))
+	}
+	if err := s.allocate(w); err != nil {
+		return w.undo(unavailable(s.explain(err)))
 	}
 	if err := w.commit.exec(); err != nil {
-		return w.undo(commitError(err))
+		return w.undo(commitError(s.explain(err)))
+	}
+	if err := s.inPlace(); err != nil {
+		return fmt.Errorf("%w: %w", feed.ErrUncertain, err)
+	}
+	return nil
+}
+
+// allocate sees to it that what the transaction adds to the file finds room there
+// when it is moved out of the log: otherwise the log could not be emptied on a
+// full disk, and nothing could be deleted.
+func (s *Store) allocate(w *writer) error {
+	pages, err := w.countPages.number()
+	if err != nil {
+		return fmt.Errorf("count pages: %w", err)
+	}
+	if err := s.lock.allocate(pages * w.pageSize); err != nil {
+		return fmt.Errorf("allocate: %w", err)
 	}
 	return nil
 }
@@ -128,27 +183,28 @@ func (s *Store) boundWAL(w *writer) {
 	if err != nil || info.Size() < w.tolerated {
 		return
 	}
-	for range cap(s.reading) {
-		r := <-s.reading
-		defer func() { s.reading <- r }()
-	}
 	w.tolerated = w.walLimit
-	if !w.emptyWAL() {
+	if !s.checkpoint(w, w.truncateWAL) {
 		w.tolerated = max(w.walLimit, 2*info.Size())
 	}
 }
 
-// emptyWAL says whether the log is empty now. That it is not costs disk space
-// and no more, so why it is not is nobody's affair.
-func (w *writer) emptyWAL() bool {
+// restartWAL makes the room that the log has free for what is written next, and
+// says whether it could.
+func (s *Store) restartWAL(w *writer) bool { return s.checkpoint(w, w.restartWAL) }
+
+// checkpoint moves what is in the log to the file, with the readers held back, and
+// says whether all of it is there now. That it is not costs disk space and no
+// more, so why it is not is nobody's affair.
+func (s *Store) checkpoint(w *writer, how *stmt) bool {
+	for range cap(s.reading) {
+		r := <-s.reading
+		defer func() { s.reading <- r }()
+	}
 	if _, err := w.Exec(query("wait_for_nobody"), nil); err != nil {
 		return false
 	}
-	empty := false
-	err := w.truncateWAL.each(func(row []driver.Value) bool {
-		empty = row[0] == int64(0) // busy
-		return true
-	})
+	busy, err := how.number()
 	_, again := w.Exec(query("wait_for_others"), nil)
-	return err == nil && again == nil && empty
+	return err == nil && again == nil && busy == 0
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"strings"
 
 	"github.com/mattn/go-sqlite3"
@@ -81,7 +82,16 @@ func (s *stmt) each(f func(row []driver.Value) bool, args ...driver.Value) (err 
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, rows.Close()) }()
+	defer func() {
+		err = errors.Join(err, rows.Close())
+		switch p := recover().(type) {
+		case nil:
+		case *runtime.TypeAssertionError: // f's, as no column has a wrong type otherwise
+			err = errors.Join(fmt.Errorf("%w: %w", errDamaged, p), err)
+		default:
+			panic(p)
+		}
+	}()
 	if s.row == nil {
 		s.row = make([]driver.Value, len(rows.Columns()))
 	}
@@ -96,6 +106,15 @@ func (s *stmt) each(f func(row []driver.Value) bool, args ...driver.Value) (err 
 			return nil
 		}
 	}
+}
+
+// number runs the statement for the number that it returns first.
+func (s *stmt) number() (n int64, err error) {
+	err = s.each(func(row []driver.Value) bool {
+		n = row[0].(int64)
+		return true
+	})
+	return n, err
 }
 
 // exec runs the statement for what it does.

@@ -12,41 +12,153 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/storage/storagetest"
 )
 
-// A disk without room, which is mounted for the test. Who may not mount runs it
-// again in a user namespace, where anybody may.
+// A disk without room, and then with some.
 func TestFullDisk(t *testing.T) {
-	dir := t.TempDir()
-	err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=16m")
-	if errors.Is(err, syscall.EPERM) && os.Getenv(inNamespace) == "" {
-		runInNamespace(t)
+	dir, ok := storagetest.SmallDisk(t, "16m")
+	if !ok {
 		return
 	}
-	if err != nil {
-		t.Fatalf("mount a small disk: %v; run the tests as root, or where user namespaces are allowed", err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, 0); err != nil {
-			t.Error(err)
-		}
-	})
 	s := openStore(t, filepath.Join(dir, "store.db"))
 	defer closeStore(t, s)
 	goesOn(t, s)
-	filler := filepath.Join(dir, "filler")
-	if err := os.WriteFile(filler, make([]byte, 32<<20), 0o644); !errors.Is(err, syscall.ENOSPC) {
-		t.Fatalf("fill the disk: got %v, want %v", err, syscall.ENOSPC)
-	}
+	filler := storagetest.FillDisk(t, dir)
 	fails(t, s, feed.ErrUnavailable)
+	_, err := put(t.Context(), s, "chat", strings.Repeat("x", 1<<20))
+	wantError(t, err, s.path, "the disk is full")
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
 	goesOn(t, s)
 	_, err = Open(t.Context(), filepath.Join(dir, "store.db"))
 	wantError(t, err, "in use")
+}
+
+// publishUntilFull appends until the store has no room, and returns how many
+// events there are.
+func publishUntilFull(t *testing.T, s *Store) uint64 {
+	t.Helper()
+	for {
+		_, err := put(t.Context(), s, "chat", strings.Repeat("x", 20_000))
+		if errors.Is(err, feed.ErrUnavailable) {
+			return last(t, s, "chat")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// sweepAll trims the feed's events and removes them.
+func sweepAll(t *testing.T, s *Store, before uint64) {
+	t.Helper()
+	if err := s.Trim(t.Context(), "chat", before); err != nil {
+		t.Fatal(err)
+	}
+	for more := true; more; {
+		var err error
+		if more, err = s.Sweep(t.Context(), 500, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// What is deleted on a full disk makes room for what is published, though the
+// disk stays as full as it is.
+func TestDeleteOnFullDisk(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		publish int // events before something else fills the disk; 0 for until it is full
+		reopen  bool
+	}{
+		{"filled by events", 0, false},
+		{"filled by events, started again", 0, true},
+		{"filled by others", 100, false},
+		{"filled by others, started again", 100, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			dir, ok := storagetest.SmallDisk(t, "48m")
+			if !ok {
+				return
+			}
+			s := openStore(t, filepath.Join(dir, "store.db"))
+			defer func() { closeStore(t, s) }()
+			for range test.publish {
+				mustPut(t, s, "chat", strings.Repeat("x", 20_000))
+			}
+			if test.publish == 0 {
+				publishUntilFull(t, s)
+			}
+			if test.reopen {
+				closeStore(t, s)
+			}
+			storagetest.FillDisk(t, dir)
+			if test.reopen {
+				s = openStore(t, filepath.Join(dir, "store.db"))
+			}
+			end := publishUntilFull(t, s)
+			checkFeed(t, s, "chat", nil)
+			sweepAll(t, s, end-2)
+			for range 50 {
+				mustPut(t, s, "chat", strings.Repeat("y", 20_000))
+			}
+			sweepAll(t, s, end+48)
+			// A crash at this moment leaves these files.
+			w := <-s.writing
+			crashed := t.TempDir()
+			if out, err := exec.Command("cp", s.path, s.path+"-wal", crashed).CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			s.writing <- w
+			next := openStore(t, filepath.Join(crashed, "store.db"))
+			defer closeStore(t, next)
+			if got := last(t, next, "chat"); got != end+50 {
+				t.Errorf("after a crash, the feed ends at %d, want %d", got, end+50)
+			}
+			w = <-next.writing
+			if got := pragma(t, w.conn, "integrity_check"); got != "ok" {
+				t.Errorf("integrity check: %v", got)
+			}
+			next.writing <- w
+		})
+	}
+}
+
+// A start on a disk without any room at all may succeed later.
+func TestOpenOnFullDisk(t *testing.T) {
+	dir, ok := storagetest.SmallDisk(t, "16m")
+	if !ok {
+		return
+	}
+	path := filepath.Join(dir, "store.db")
+	storeFile(t, path)
+	if err := os.Remove(path + "-reserve"); err != nil {
+		t.Fatal(err)
+	}
+	filler := storagetest.FillDisk(t, dir)
+	for range 2 {
+		_, err := Open(t.Context(), path)
+		if !errors.Is(err, feed.ErrUnavailable) {
+			t.Errorf("got %v, want %v", err, feed.ErrUnavailable)
+		}
+		wantError(t, err, path, "the disk is full")
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	s := openStore(t, path)
+	defer closeStore(t, s)
+	if got := last(t, s, "chat"); got != 2000 {
+		t.Errorf("the feed ends at %d, want 2000", got)
+	}
+	if info, err := os.Stat(path + "-reserve"); err != nil || info.Size() != reserveSize {
+		t.Errorf("the reserve: got %v, %v; want %d bytes", info, err, reserveSize)
+	}
 }
 
 // A COMMIT that fails in the middle of its writing leaves the outcome unknown;
@@ -147,38 +259,17 @@ func TestOpenWithoutPermission(t *testing.T) {
 	t.Run("file not writable", func(t *testing.T) {
 		path := place(t, 0o777)
 		storeFile(t, path)
-		if err := errors.Join(os.Chmod(path, 0o444), os.Chmod(path+".lock", 0o666)); err != nil {
-			t.Fatal(err)
-		}
-		wantError(t, asNobody(t, path), "able to write", "readonly")
-	})
-	t.Run("file not readable", func(t *testing.T) {
-		path := place(t, 0o777)
-		storeFile(t, path)
-		if err := errors.Join(os.Chmod(path, 0o000), os.Chmod(path+".lock", 0o666)); err != nil {
+		if err := os.Chmod(path, 0o444); err != nil {
 			t.Fatal(err)
 		}
 		wantError(t, asNobody(t, path), "able to write", "permission denied")
 	})
-}
-
-const inNamespace = "REJOIN_TEST_NAMESPACE"
-
-// runInNamespace runs the test again, as root of namespaces of its own.
-func runInNamespace(t *testing.T) {
-	t.Helper()
-	cmd := exec.Command(os.Args[0], "-test.run", "^"+t.Name()+"$", "-test.v")
-	cmd.Env = append(os.Environ(), inNamespace+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
-		UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
-	}
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("run as root of a user namespace: %v; run the tests as root, or where user namespaces are allowed\n%s", err, out)
-	}
-	if !strings.Contains(string(out), "--- PASS: "+t.Name()) {
-		t.Fatalf("the test did not run:\n%s", out)
-	}
+	t.Run("file not readable", func(t *testing.T) {
+		path := place(t, 0o777)
+		storeFile(t, path)
+		if err := os.Chmod(path, 0o000); err != nil {
+			t.Fatal(err)
+		}
+		wantError(t, asNobody(t, path), "able to write", "permission denied")
+	})
 }

@@ -16,12 +16,17 @@ const sweepBytes = 4 << 20
 
 // List implements [feed.Keeper].
 func (s *Store) List(ctx context.Context, prefix, after string, limit int) (feed.Listing, error) {
-	r, err := take(ctx, s, s.reading)
+	list, err := read(ctx, s, func(r *reader) (feed.Listing, error) {
+		return r.listFeeds(prefix, after, limit)
+	})
 	if err != nil {
 		return feed.Listing{}, fmt.Errorf("list: %w", err)
 	}
-	defer func() { s.reading <- r }()
-	list := feed.Listing{Now: time.UnixMilli(s.now().UnixMilli()).UTC()}
+	list.Now = time.UnixMilli(s.now().UnixMilli()).UTC()
+	return list, nil
+}
+
+func (r *reader) listFeeds(prefix, after string, limit int) (list feed.Listing, err error) {
 	err = r.list.each(func(row []driver.Value) bool {
 		name := row[0].(string)
 		if !strings.HasPrefix(name, prefix) || len(list.Feeds) == limit {
@@ -33,16 +38,13 @@ func (s *Store) List(ctx context.Context, prefix, after string, limit int) (feed
 		})
 		return true
 	}, prefix, after)
-	if err != nil {
-		return feed.Listing{}, fmt.Errorf("list: %w", unavailable(err))
-	}
-	return list, nil
+	return list, err
 }
 
 // Trim implements [feed.Keeper]. It moves a number in the feed's row, which the
 // readers heed; the events' rows are left to Sweep.
 func (s *Store) Trim(ctx context.Context, name string, before uint64) error {
-	err := s.write(ctx, func(w *writer) error {
+	err := s.free(ctx, func(w *writer) error {
 		return w.trim.exec(name, int64(min(before, uint64(feed.MaxCursor))))
 	})
 	if err != nil {
@@ -53,7 +55,7 @@ func (s *Store) Trim(ctx context.Context, name string, before uint64) error {
 
 // Sweep implements [feed.Keeper].
 func (s *Store) Sweep(ctx context.Context, limit int, window time.Duration) (more bool, err error) {
-	err = s.write(ctx, func(w *writer) error {
+	err = s.free(ctx, func(w *writer) error {
 		more, err = w.sweep(limit, s.now().Add(-window).UnixMilli())
 		return err
 	})

@@ -9,26 +9,28 @@ import (
 	"github.com/mattn/go-sqlite3"
 )
 
-// lock keeps a store's file for one Store. It is an SQLite transaction on an
-// empty file of its own, because SQLite's file locks work on every system that
-// SQLite runs on, hold within a process too, and end with the process however
-// it ends.
-type lock struct{ *conn }
+var errInUse = errors.New("it is in use: another process, or this one, has it open")
 
-// acquire takes the lock for the file at path. The lock's file stays when the
-// lock is released: removing it could take it from under the next holder.
-func acquire(path string) (*lock, error) {
+// lockFile keeps a store's file for one Store by the file's name. It is an SQLite
+// transaction on an empty file beside it, because SQLite's file locks work on
+// every system that SQLite runs on, hold within a process too, and end with the
+// process however it ends.
+type lockFile struct{ *conn }
+
+// acquireBeside takes the lock for the file at path. The lock's file stays when
+// the lock is released: removing it could take it from under the next holder.
+func acquireBeside(path string) (*lockFile, error) {
 	path += ".lock"
 	c, err := dial(dsn(path, "mode=rwc", "_busy_timeout=0", "_journal_mode=MEMORY"))
 	if err == nil {
 		if _, err = c.Exec(query("lock"), nil); err == nil {
-			return &lock{c}, nil
+			return &lockFile{c}, nil
 		}
 		err = errors.Join(err, c.Close())
 	}
 	// The first statement that dial runs on the file may find it locked.
 	if e, ok := errors.AsType[sqlite3.Error](err); ok && e.Code == sqlite3.ErrBusy {
-		return nil, errors.New("it is in use: another process, or this one, has it open")
+		return nil, errInUse
 	}
 	// SQLite tries twice and reports why the second time failed.
 	if f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL, 0o644); err == nil {
@@ -38,5 +40,3 @@ func acquire(path string) (*lock, error) {
 	}
 	return nil, fmt.Errorf("lock %s: %w", path, explain(err))
 }
-
-func (l *lock) release() error { return l.Close() }

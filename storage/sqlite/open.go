@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/mattn/go-sqlite3"
 	"github.com/pressly/goose/v3"
 )
 
@@ -49,7 +48,7 @@ func resolve(path string) (string, error) {
 	path = filepath.Join(dir, filepath.Base(abs))
 	switch _, err := os.Lstat(path); {
 	case errors.Is(err, fs.ErrNotExist):
-		return path, nil
+		return path, checkOrphan(path)
 	case err != nil:
 		return "", err
 	}
@@ -64,8 +63,20 @@ func resolve(path string) (string, error) {
 		return "", errors.New("it is a directory, not a file")
 	case !info.Mode().IsRegular():
 		return "", errors.New("it is not a regular file")
+	case info.Size() == 0:
+		return path, checkOrphan(path)
 	}
 	return path, nil
+}
+
+// checkOrphan refuses to begin anew where the log of a file is that was taken
+// away: SQLite would remove it, and the newest events with it.
+func checkOrphan(path string) error {
+	info, err := os.Stat(path + "-wal")
+	if err != nil || info.Size() == 0 {
+		return nil
+	}
+	return fmt.Errorf("it is missing or empty, but its log is there: put the file back beside %s-wal, or move that away to begin anew", path)
 }
 
 // dsn names the file at path with parameters of SQLite and, with an underscore
@@ -152,8 +163,14 @@ func inspect(ctx context.Context, path string) (err error) {
 // migrate brings the schema up to date. The mark comes first, so that a start
 // that is cut short leaves a file that the next start knows as ours.
 func migrate(ctx context.Context, db *sql.DB) error {
-	if _, err := db.ExecContext(ctx, query("set_mark")); err != nil {
-		return fmt.Errorf("write header: %w", explain(err))
+	var id int64
+	if err := db.QueryRowContext(ctx, query("get_mark")).Scan(&id); err != nil {
+		return fmt.Errorf("read header: %w", explain(err))
+	}
+	if id != mark { // a file that is up to date is not written to: the disk may be full
+		if _, err := db.ExecContext(ctx, query("set_mark")); err != nil {
+			return fmt.Errorf("write header: %w", explain(err))
+		}
 	}
 	provider, err := newProvider(db)
 	if err != nil {
@@ -172,25 +189,4 @@ func newProvider(db *sql.DB) (*goose.Provider, error) {
 	}
 	return goose.NewProvider(goose.DialectSQLite3, db, files,
 		goose.WithLogger(goose.NopLogger()), goose.WithDisableGlobalRegistry(true))
-}
-
-// explain puts what an error code means for this file in front of the error.
-func explain(err error) error {
-	e, ok := errors.AsType[sqlite3.Error](err)
-	if !ok {
-		return err
-	}
-	switch e.Code {
-	case sqlite3.ErrNotADB:
-		return fmt.Errorf("it is not an SQLite database, or its header is damaged: %w", err)
-	case sqlite3.ErrCorrupt:
-		return fmt.Errorf("it is damaged: %w", err)
-	case sqlite3.ErrCantOpen, sqlite3.ErrReadonly, sqlite3.ErrPerm:
-		return fmt.Errorf("this user must be able to write the file and its directory: %w", err)
-	case sqlite3.ErrBusy:
-		return fmt.Errorf("another program has it locked: %w", err)
-	case sqlite3.ErrFull:
-		return fmt.Errorf("the disk is full: %w", err)
-	}
-	return err
 }

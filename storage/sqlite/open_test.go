@@ -121,6 +121,13 @@ func TestOpenRefuses(t *testing.T) {
 					t.Fatal(err)
 				}
 			}},
+		{name: "a log without its file", words: []string{"missing", "store.db-wal", "put the file back"},
+			make: func(t *testing.T, path string) { writeAt(t, path+"-wal", 0, make([]byte, 5000)) }},
+		{name: "a log beside an empty file", words: []string{"empty", "store.db-wal", "put the file back"},
+			make: func(t *testing.T, path string) {
+				writeAt(t, path, 0, nil)
+				writeAt(t, path+"-wal", 0, make([]byte, 5000))
+			}},
 		{name: "another application's database", words: []string{"another application"},
 			make: func(t *testing.T, path string) { execute(t, path, "CREATE TABLE feeds (id INTEGER)") }},
 		{name: "another application's, by goose", words: []string{"another application"},
@@ -223,8 +230,8 @@ func TestOpenPaths(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(entries) != 2 || entries[0].Name() != name || entries[1].Name() != name+".lock" {
-				t.Errorf("the directory has %v, want %q and its lock", entries, name)
+			if len(entries) != 2 || entries[0].Name() != name || !strings.HasPrefix(entries[1].Name(), name+".") && entries[1].Name() != name+"-reserve" {
+				t.Errorf("the directory has %v, want %q and what keeps it", entries, name)
 			}
 		})
 	}

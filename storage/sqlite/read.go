@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
@@ -38,14 +39,17 @@ func newReader(dsn string) (*reader, error) {
 
 // Read implements [feed.Store].
 func (s *Store) Read(ctx context.Context, name string, after feed.Cursor, limit feed.Limit) (feed.Page, error) {
-	r, err := take(ctx, s, s.reading)
+	page, err := read(ctx, s, func(r *reader) (feed.Page, error) { return r.readPage(name, after, limit) })
 	if err != nil {
 		return feed.Page{}, fmt.Errorf("read: %w", err)
 	}
-	defer func() { s.reading <- r }()
+	return page, nil
+}
+
+func (r *reader) readPage(name string, after feed.Cursor, limit feed.Limit) (feed.Page, error) {
 	page := feed.Page{Bounds: feed.Unwritten}
 	bytes := 0
-	err = r.page.each(func(row []driver.Value) bool {
+	err := r.page.each(func(row []driver.Value) bool {
 		page.Bounds = boundsOf(row[0:3])
 		if row[3] == nil {
 			return false
@@ -58,63 +62,60 @@ func (s *Store) Read(ctx context.Context, name string, after feed.Cursor, limit 
 		bytes += len(e.Data)
 		return len(page.Events) < limit.Events && bytes < limit.Bytes
 	}, name, int64(min(after, feed.MaxCursor)))
-	if err != nil {
-		return feed.Page{}, fmt.Errorf("read: %w", unavailable(err))
-	}
-	return page, nil
+	return page, err
 }
 
 // Bounds implements [feed.Store].
 func (s *Store) Bounds(ctx context.Context, feeds []string) ([]feed.Bounds, error) {
-	r, err := take(ctx, s, s.reading)
-	if err != nil {
-		return nil, fmt.Errorf("read bounds: %w", err)
-	}
-	defer func() { s.reading <- r }()
-	bounds := make([]feed.Bounds, len(feeds))
-	for i := range bounds {
-		bounds[i] = feed.Unwritten
-	}
 	names, err := json.Marshal(feeds)
 	if err != nil {
 		return nil, fmt.Errorf("read bounds: %w", err)
 	}
-	err = r.bounds.each(func(row []driver.Value) bool {
-		bounds[row[0].(int64)] = boundsOf(row[1:4])
-		return true
-	}, string(names))
+	bounds, err := read(ctx, s, func(r *reader) ([]feed.Bounds, error) {
+		return r.readBounds(string(names), len(feeds))
+	})
 	if err != nil {
-		return nil, fmt.Errorf("read bounds: %w", unavailable(err))
+		return nil, fmt.Errorf("read bounds: %w", err)
 	}
 	return bounds, nil
 }
 
+// readBounds returns the bounds of n feeds, whose names are a JSON array.
+func (r *reader) readBounds(names string, n int) ([]feed.Bounds, error) {
+	bounds := slices.Repeat([]feed.Bounds{feed.Unwritten}, n)
+	err := r.bounds.each(func(row []driver.Value) bool {
+		bounds[row[0].(int64)] = boundsOf(row[1:4])
+		return true
+	}, names)
+	return bounds, err
+}
+
 // Ends implements [feed.Comparer].
 func (s *Store) Ends(ctx context.Context, places []feed.Place) ([]feed.End, error) {
-	r, err := take(ctx, s, s.reading)
-	if err != nil {
-		return nil, fmt.Errorf("read ends: %w", err)
-	}
-	defer func() { s.reading <- r }()
-	ends, asked := make([]feed.End, len(places)), make([][2]any, len(places))
+	asked := make([][2]any, len(places))
 	for i, p := range places {
-		ends[i] = feed.End{Bounds: feed.Unwritten}
 		asked[i] = [2]any{p.Feed, min(p.ID, uint64(feed.MaxCursor))}
 	}
 	question, err := json.Marshal(asked)
 	if err != nil {
 		return nil, fmt.Errorf("read ends: %w", err)
 	}
-	err = r.ends.each(func(row []driver.Value) bool {
+	ends, err := read(ctx, s, func(r *reader) ([]feed.End, error) { return r.readEnds(string(question), len(places)) })
+	if err != nil {
+		return nil, fmt.Errorf("read ends: %w", err)
+	}
+	return ends, nil
+}
+
+func (r *reader) readEnds(question string, n int) ([]feed.End, error) {
+	ends := slices.Repeat([]feed.End{{Bounds: feed.Unwritten}}, n)
+	err := r.ends.each(func(row []driver.Value) bool {
 		e := &ends[row[0].(int64)]
 		e.Bounds = boundsOf(row[1:4])
 		e.Newest, e.Then = timeOf(row[4]), timeOf(row[5])
 		return true
-	}, string(question))
-	if err != nil {
-		return nil, fmt.Errorf("read ends: %w", unavailable(err))
-	}
-	return ends, nil
+	}, question)
+	return ends, err
 }
 
 // Epoch implements [feed.Comparer]. A file that is replaced is not read: the
@@ -133,14 +134,9 @@ func timeOf(value driver.Value) time.Time {
 // halves the ids and needs no index on the time. Retention asks again and again
 // about feeds of which nothing is due, so it looks at the oldest event first.
 func (s *Store) Seek(ctx context.Context, name string, t time.Time) (feed.Cursor, error) {
-	r, err := take(ctx, s, s.reading)
+	cursor, err := read(ctx, s, func(r *reader) (feed.Cursor, error) { return r.seek(name, t) })
 	if err != nil {
 		return 0, fmt.Errorf("seek: %w", err)
-	}
-	defer func() { s.reading <- r }()
-	cursor, err := r.seek(name, t)
-	if err != nil {
-		return 0, fmt.Errorf("seek: %w", unavailable(err))
 	}
 	return cursor, nil
 }
@@ -185,7 +181,7 @@ func (r *reader) timeOf(id int64, seq uint64) (time.Time, error) {
 		return true
 	}, id, int64(seq))
 	if err == nil && at.IsZero() {
-		err = fmt.Errorf("event %d is missing", seq)
+		err = fmt.Errorf("%w: event %d is missing", errDamaged, seq)
 	}
 	return at, err
 }

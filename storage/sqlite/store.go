@@ -10,9 +10,14 @@
 // A trim moves the first id in the feed's row, which every reader heeds; the rows
 // before it are removed later, a few in a transaction.
 //
-// One Store at a time has a file open, in whatever process: a second is refused.
-// Beside the file at path stand path-wal and path-shm, which belong to it, and
-// path.lock, which is empty.
+// One Store at a time has a file open, in whatever process and by whatever name:
+// a second is refused. Beside the file at path stand path-wal and path-shm, which
+// belong to it. When one of the three is removed or replaced, nothing is stored
+// any more, until it is back.
+//
+// On Linux, path-reserve holds some room on the disk for the trims and sweeps that
+// make more when the disk is full. On other systems there is path.lock instead,
+// which is empty, and a link to the file is not seen through.
 package sqlite
 
 import (
@@ -20,6 +25,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
@@ -40,7 +46,13 @@ type Store struct {
 	writing chan *writer
 	reading chan *reader
 
-	lock   *lock
+	lock      *lock
+	reserve   reserve
+	originals []original
+
+	fault  atomic.Pointer[fault]
+	damage atomic.Pointer[error]
+
 	closed chan struct{}
 	close  func() error
 }
@@ -53,7 +65,8 @@ var (
 // Open opens the store in the file at path, and creates it if there is none;
 // its directory has to exist. It migrates an older schema, and refuses a newer
 // one, a file that is not a store of this package, a damaged file, and one that
-// another Store has open. ctx bounds the migration.
+// another Store has open. ctx bounds the migration. An error that wraps
+// [feed.ErrUnavailable] may go away by itself: the disk is full.
 func Open(ctx context.Context, path string) (*Store, error) {
 	s, err := open(ctx, path)
 	if err != nil {
@@ -70,23 +83,53 @@ func open(ctx context.Context, path string) (*Store, error) {
 	s := &Store{
 		path: path, now: time.Now,
 		writing: make(chan *writer, 1), reading: make(chan *reader, readers),
-		closed: make(chan struct{}),
+		reserve: reserve{path + "-reserve"},
+		closed:  make(chan struct{}),
 	}
 	s.close = sync.OnceValue(s.release)
-	if s.lock, err = acquire(path); err != nil {
+	err = s.start(ctx)
+	if isFull(err) && s.reserve.release() {
+		if err = s.start(ctx); err == nil {
+			s.reserve.shareWith(path + "-wal")
+		}
+	}
+	switch {
+	case isFull(err):
+		return nil, unavailable(explain(err))
+	case err != nil:
 		return nil, err
 	}
-	if s.id, err = prepare(ctx, path); err == nil {
-		err = s.connect()
-	}
-	if err != nil {
-		return nil, errors.Join(err, s.lock.release())
-	}
+	s.reserve.fill()
 	return s, nil
 }
 
+// start locks the file and connects, or does nothing.
+func (s *Store) start(ctx context.Context) (err error) {
+	if s.lock, err = acquire(s.path); err != nil {
+		return err
+	}
+	if s.id, err = prepare(ctx, s.path); err == nil {
+		err = s.connect()
+	}
+	if err != nil {
+		return errors.Join(err, s.lock.release())
+	}
+	return nil
+}
+
 // connect opens the connections, all or none.
-func (s *Store) connect() error {
+func (s *Store) connect() (err error) {
+	defer func() {
+		if err == nil {
+			return
+		}
+		for range len(s.reading) {
+			err = errors.Join(err, (<-s.reading).Close())
+		}
+		for range len(s.writing) {
+			err = errors.Join(err, (<-s.writing).Close())
+		}
+	}()
 	w, err := newWriter(writerDSN(s.path))
 	if err != nil {
 		return fmt.Errorf("connect: %w", explain(err))
@@ -95,14 +138,11 @@ func (s *Store) connect() error {
 	for range readers {
 		r, err := newReader(readerDSN(s.path))
 		if err != nil {
-			for range len(s.reading) {
-				err = errors.Join(err, (<-s.reading).Close())
-			}
-			return errors.Join(fmt.Errorf("connect: %w", explain(err)), w.Close())
+			return fmt.Errorf("connect: %w", explain(err))
 		}
 		s.reading <- r
 	}
-	return nil
+	return s.noteOriginals()
 }
 
 // ID implements [feed.Store].

@@ -1,0 +1,20 @@
+//go:build !linux
+
+package sqlite
+
+// lock keeps a store's file for one Store. Only on Linux is there a lock for the
+// file itself that leaves SQLite's own alone.
+type lock struct{ *lockFile }
+
+func acquire(path string) (*lock, error) {
+	l, err := acquireBeside(path)
+	if err != nil {
+		return nil, err
+	}
+	return &lock{l}, nil
+}
+
+func (l *lock) release() error { return l.Close() }
+
+// allocate does nothing: the file grows as SQLite writes it.
+func (l *lock) allocate(size int64) error { return nil }

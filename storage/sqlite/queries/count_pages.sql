@@ -1,0 +1,2 @@
+-- With those that the transaction under way has added.
+PRAGMA page_count

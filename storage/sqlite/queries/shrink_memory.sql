@@ -1,0 +1,2 @@
+-- Gives up the pages that are kept in memory.
+PRAGMA shrink_memory
