@@ -3,6 +3,7 @@ package server_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"net/http/httptest"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -18,22 +20,54 @@ import (
 	"github.com/rejoin/rejoin/server"
 )
 
-const (
-	slowEvents = 400 // which are small, but for the cursor of a hundred feeds
-	slowBytes  = 16 << 10
-)
+// slowEvents are small, but for the cursor of a hundred feeds.
+const slowEvents = 400
 
 // slowReader is a client that reads all the time, but little by little, over
-// sockets that hold next to nothing.
-type slowReader struct{ conn net.Conn }
-
-func (r slowReader) Read(p []byte) (int, error) {
-	time.Sleep(30 * time.Millisecond) // it is slow
-	return r.conn.Read(p[:min(len(p), slowBytes)])
+// sockets that hold little.
+type slowReader struct {
+	conn  net.Conn
+	bytes int           // at most that many …
+	every time.Duration // … in this time
+	until time.Time     // from then on it is quick; zero: never
 }
 
-// followSlowly follows a hundred feeds, the last of which has many events.
-func followSlowly(t *testing.T, n *node) *bufio.Reader {
+func (r *slowReader) Read(p []byte) (int, error) {
+	if r.until.IsZero() || time.Now().Before(r.until) {
+		time.Sleep(r.every) // it is slow
+		p = p[:min(len(p), r.bytes)]
+	}
+	return r.conn.Read(p)
+}
+
+// startNarrow starts a server of the node whose sockets hold about twice the
+// bytes, and returns its address. With TLS, net/http carries its streams.
+func startNarrow(t *testing.T, n *node, bytes int, secure bool) string {
+	t.Helper()
+	narrow := httptest.NewUnstartedServer(n.Server)
+	narrow.Config.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
+		tcp, ok := conn.(*net.TCPConn)
+		if !ok {
+			tcp = conn.(*tls.Conn).NetConn().(*net.TCPConn)
+		}
+		if err := tcp.SetWriteBuffer(bytes); err != nil {
+			t.Error(err)
+		}
+		return overBoth(ctx, conn)
+	}
+	if secure {
+		narrow.StartTLS()
+	} else {
+		narrow.Start()
+	}
+	t.Cleanup(narrow.Close)
+	t.Cleanup(func() { n.Drain(context.Background(), 0) })
+	return narrow.Listener.Addr().String()
+}
+
+// followSlowly follows a hundred feeds, the last of which has many events, over
+// the connection that r is yet to have.
+func followSlowly(t *testing.T, n *node, conn net.Conn, r *slowReader) *bufio.Reader {
 	t.Helper()
 	var names []string
 	for i := range 100 {
@@ -46,48 +80,69 @@ func followSlowly(t *testing.T, n *node) *bufio.Reader {
 	if _, err := n.publisher.PublishBatch(t.Context(), feed.Batch{Feed: names[99], Drafts: drafts}); err != nil {
 		t.Fatal(err)
 	}
-	narrow := httptest.NewUnstartedServer(n.Server)
-	narrow.Config.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
-		if err := conn.(*net.TCPConn).SetWriteBuffer(64 << 10); err != nil {
-			t.Error(err)
-		}
-		return overBoth(ctx, conn)
-	}
-	narrow.Start()
-	t.Cleanup(narrow.Close)
-	t.Cleanup(func() { n.Drain(context.Background(), 0) })
-	conn, err := net.Dial("tcp", narrow.Listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
 	t.Cleanup(func() { conn.Close() })
-	if err := conn.(*net.TCPConn).SetReadBuffer(64 << 10); err != nil {
-		t.Fatal(err)
-	}
 	fmt.Fprintf(conn, "GET /v1/events?from=start&feed=%s HTTP/1.1\r\nHost: rejoin\r\n\r\n", strings.Join(names, ","))
-	resp, err := http.ReadResponse(bufio.NewReaderSize(slowReader{conn}, slowBytes), nil)
+	r.conn = conn
+	resp, err := http.ReadResponse(bufio.NewReaderSize(r, 16<<10), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return bufio.NewReader(resp.Body)
 }
 
+// dialNarrow connects as over Ethernet, where the loopback would send 64 KiB in
+// a packet and acknowledge no less, and holds about twice the bytes unread.
+func dialNarrow(t *testing.T, address string, bytes int) net.Conn {
+	t.Helper()
+	dialer := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
+		var failed error
+		err := c.Control(func(fd uintptr) {
+			failed = errors.Join(
+				syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_MAXSEG, 1400),
+				syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, bytes))
+		})
+		return errors.Join(err, failed)
+	}}
+	conn, err := dialer.DialContext(t.Context(), "tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
 var lastOfMany = regexp.MustCompile(`^id: .*,livefeed-099-of-100=(\d+)\n$`)
 
-// TestSlowReaderOfMany: who reads slowly is not who reads nothing, even where
-// the cursors make a megabyte of what is a few kilobytes in the store.
+// TestSlowReaderOfMany: a slow reader is no stalled one, even where the cursors
+// make a megabyte of what is a few kilobytes in the store. It reads something
+// dozens of times within the timeout, and far less in that time than makes a
+// full socket writable again. A slower machine only makes it slower.
 func TestSlowReaderOfMany(t *testing.T) {
-	n := start(t, server.Options{WriteTimeout: time.Second}, nil)
-	r := followSlowly(t, n)
-	began := time.Now()
-	for last := ""; last != fmt.Sprint(slowEvents); {
-		line, err := r.ReadString('\n')
-		if err != nil {
-			t.Fatalf("broken off behind event %s, %v after the beginning: %v", last, time.Since(began), err)
-		}
-		if id := lastOfMany.FindStringSubmatch(line); id != nil {
-			last = id[1]
-		}
+	t.Parallel()
+	for _, secure := range []bool{false, true} {
+		t.Run(fmt.Sprintf("secure=%t", secure), func(t *testing.T) {
+			t.Parallel()
+			const timeout = 3 * time.Second
+			n := start(t, server.Options{WriteTimeout: timeout}, nil)
+			conn := dialNarrow(t, startNarrow(t, n, 200<<10, secure), 16<<10)
+			if secure {
+				conn = tls.Client(conn, &tls.Config{InsecureSkipVerify: true})
+			}
+			slow := &slowReader{bytes: 3 << 10, every: timeout / 30, until: time.Now().Add(3 * timeout)}
+			r := followSlowly(t, n, conn, slow)
+			began := time.Now()
+			for last := ""; last != fmt.Sprint(slowEvents); {
+				line, err := r.ReadString('\n')
+				if err != nil {
+					t.Fatalf("broken off behind event %s, %v after the beginning: %v", last, time.Since(began), err)
+				}
+				if id := lastOfMany.FindStringSubmatch(line); id != nil {
+					last = id[1]
+				}
+			}
+			if time.Now().Before(slow.until) {
+				t.Error("it was through before it could be slow")
+			}
+		})
 	}
 }
 
@@ -96,9 +151,15 @@ func TestSlowReaderOfMany(t *testing.T) {
 // engine does not wait for a socket that is full.
 func TestSlowReaderOfManyDrained(t *testing.T) {
 	n := start(t, server.Options{}, nil)
-	r := followSlowly(t, n)
+	conn, err := net.Dial("tcp", startNarrow(t, n, 64<<10, false))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.(*net.TCPConn).SetReadBuffer(64 << 10); err != nil {
+		t.Fatal(err)
+	}
+	r := followSlowly(t, n, conn, &slowReader{bytes: 16 << 10, every: 30 * time.Millisecond})
 	var last, kind, line string
-	var err error
 	for i := 0; err == nil; i++ {
 		if i == 30 {
 			go n.Drain(context.Background(), 0)

@@ -20,11 +20,12 @@ type response struct {
 	writer  http.ResponseWriter
 	control *http.ResponseController
 	http2   bool
-	timeout time.Duration // for one write
+	stall   *stallWatch
 }
 
 func newResponse(w http.ResponseWriter, r *http.Request, timeout time.Duration) response {
-	return response{w, http.NewResponseController(w), r.ProtoMajor > 1, timeout}
+	control := http.NewResponseController(w)
+	return response{w, control, r.ProtoMajor > 1, newStallWatch(r, control, timeout)}
 }
 
 // awaitStore returns the stream's group as soon as the store can be asked for it.
@@ -148,7 +149,18 @@ func (r response) writeHeld(piece []byte, st *stream) error {
 const restCost = 64 << 10
 
 func (r response) write(b []byte) error {
-	_ = r.control.SetWriteDeadline(time.Now().Add(r.timeout))
+	for r.stall.conn == nil && len(b) > unseenBytes {
+		if err := r.writeAtOnce(b[:unseenBytes]); err != nil {
+			return err
+		}
+		b = b[unseenBytes:]
+	}
+	return r.writeAtOnce(b)
+}
+
+func (r response) writeAtOnce(b []byte) error {
+	r.stall.begin()
+	defer r.stall.end()
 	if _, err := r.writer.Write(b); err != nil {
 		return err
 	}

@@ -75,10 +75,15 @@ func startOn(t *testing.T, store feed.Store, o server.Options) *node {
 // being tested.
 func overBoth(ctx context.Context, conn net.Conn) context.Context {
 	if *netHTTP {
-		return ctx
+		conn = covered{conn}
 	}
 	return server.WithConn(ctx, conn)
 }
+
+// covered is a connection below something, as below TLS: no engine can have it.
+type covered struct{ net.Conn }
+
+func (c covered) NetConn() net.Conn { return c.Conn }
 
 // do sends a request and returns the answer with its whole body.
 func (n *node) do(method, path string, header map[string]string, body string) (*http.Response, string) {

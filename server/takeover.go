@@ -15,18 +15,17 @@ type connKey struct{}
 
 // WithConn is for the ConnContext of an http.Server. It lets the [Server] take
 // connections over: streams over HTTP/1.1 without TLS are then written at a
-// fraction of what they cost otherwise. It needs Linux.
+// fraction of what they cost otherwise. With TLS, it lets the Server see whether
+// a slow client reads. It needs Linux.
 func WithConn(ctx context.Context, conn net.Conn) context.Context {
-	if tcp, ok := conn.(*net.TCPConn); ok {
-		return context.WithValue(ctx, connKey{}, tcp)
-	}
-	return ctx
+	return context.WithValue(ctx, connKey{}, conn)
 }
 
 // socketFor returns a socket to carry the answer to r, or nil if net/http has to,
 // which knows what to do about the body of a request that needs none.
 func (s *Server) socketFor(r *http.Request) *engine.Socket {
-	if !r.ProtoAtLeast(1, 1) || r.ProtoMajor != 1 || r.ContentLength != 0 || r.Context().Value(connKey{}) == nil {
+	_, tcp := r.Context().Value(connKey{}).(*net.TCPConn)
+	if !r.ProtoAtLeast(1, 1) || r.ProtoMajor != 1 || r.ContentLength != 0 || !tcp {
 		return nil
 	}
 	s.engineOnce.Do(s.startEngine)
