@@ -155,6 +155,8 @@ func (t *benchTarget) openStream(ctx context.Context, i int, path, cursor string
 		if err := conn.SetDeadline(time.Now().Add(answerPatience)); err != nil {
 			return benchHead{}, err
 		}
+		stop := context.AfterFunc(ctx, func() { conn.Close() })
+		defer stop()
 		if _, err := conn.Write(append(request, "\r\n"...)); err != nil {
 			return benchHead{}, err
 		}
@@ -166,6 +168,8 @@ func (t *benchTarget) openStream(ctx context.Context, i int, path, cursor string
 			return head, benchRefused(head.status)
 		case !head.events:
 			return head, errors.New("the answer is not an event stream")
+		case !stop():
+			return head, ctx.Err()
 		}
 		return head, conn.SetDeadline(time.Time{})
 	}()

@@ -38,6 +38,7 @@ type benchPublisher struct {
 	run    *benchRun
 	index  int
 	feeds  []*benchFeed // in turn
+	mu     sync.Mutex   // held to set conn, and to use it from elsewhere
 	conn   net.Conn
 	reader *bufio.Reader
 	body   []byte
@@ -86,6 +87,7 @@ func (p *benchPublisher) work(ctx context.Context, plan benchPlan, begin time.Du
 		return err
 	}
 	defer timer.close()
+	defer context.AfterFunc(ctx, p.hurry)()
 	for i := 0; ctx.Err() == nil; i++ {
 		f := p.feeds[i%len(p.feeds)]
 		n, due := p.run.batch, p.run.now()
@@ -114,9 +116,8 @@ func (p *benchPublisher) work(ctx context.Context, plan benchPlan, begin time.Du
 // publish publishes n events. A failure that may pass is counted; an error is
 // for one that will not.
 func (p *benchPublisher) publish(ctx context.Context, f *benchFeed, n int, due time.Duration) error {
-	// An answer that is under way is waited for, whatever ctx says.
 	p.fill(f, n, due)
-	err := p.exchange(context.WithoutCancel(ctx))
+	err := p.exchange(ctx)
 	r := p.run
 	if err == nil {
 		meter := r.meter.Load()
@@ -127,6 +128,9 @@ func (p *benchPublisher) publish(ctx context.Context, f *benchFeed, n int, due t
 		f.accepted.Add(int64(n))
 		f.saw(p.lastID())
 		return nil
+	}
+	if errors.Is(err, context.Canceled) {
+		return nil // nothing was sent
 	}
 	note(&r.faults.failed, &r.faults.firstFailure, fmt.Errorf("a publish failed: %w", err))
 	refused, ok := errors.AsType[benchRefused](err)
@@ -150,14 +154,27 @@ func (p *benchPublisher) dial(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.conn, p.reader = conn, bufio.NewReaderSize(conn, 4<<10)
 	return nil
 }
 
 func (p *benchPublisher) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.conn != nil {
 		p.conn.Close()
 		p.conn = nil
+	}
+}
+
+// hurry cuts the time short that an answer may take.
+func (p *benchPublisher) hurry() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.conn != nil {
+		_ = p.conn.SetDeadline(time.Now().Add(interruptedWait))
 	}
 }
 
@@ -180,7 +197,8 @@ func (p *benchPublisher) fill(f *benchFeed, n int, due time.Duration) {
 	p.out = append(p.out, p.body...)
 }
 
-// exchange sends the request and reads the answer.
+// exchange sends the request and reads the answer, which is waited for a little
+// even when ctx has ended.
 func (p *benchPublisher) exchange(ctx context.Context) error {
 	if p.conn == nil {
 		if err := p.dial(ctx); err != nil {
@@ -189,6 +207,9 @@ func (p *benchPublisher) exchange(ctx context.Context) error {
 	}
 	if err := p.conn.SetDeadline(time.Now().Add(answerPatience)); err != nil {
 		return err
+	}
+	if ctx.Err() != nil {
+		p.hurry()
 	}
 	if _, err := p.conn.Write(p.out); err != nil {
 		return err

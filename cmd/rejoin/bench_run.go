@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"net/url"
 	"os"
 	"runtime"
 	"strings"
@@ -36,7 +37,10 @@ type benchRun struct {
 func bench(ctx context.Context, mode benchMode, o benchOptions, stdout, stderr io.Writer) error {
 	r := newBenchRun(mode, o)
 	stop := r.showProgress(stderr)
-	err := mode.run(r, ctx)
+	err := knock(ctx, newClient(), []*url.URL{o.url})
+	if err == nil {
+		err = mode.run(r, ctx)
+	}
 	stop()
 	switch {
 	case err == nil || r.result.measured:
@@ -124,18 +128,20 @@ func (r *benchRun) finish(subscribers []*benchSubscriber) {
 	}
 }
 
+// interruptedWait is how long an interrupted run waits for an answer, or for
+// another delivery.
+const interruptedWait = 2 * time.Second
+
 // awaitAll waits until the meter has all deliveries that are expected, or until
 // nothing has come for so long that they count as lost.
 func (r *benchRun) awaitAll(ctx context.Context, m *benchMeter, subscribers int) {
 	delivered, quiet := m.delivered(), time.Now()
 	for delivered < m.expected.Load() && r.faults.ended.Load() < int64(subscribers) {
-		if sleep(ctx, time.Millisecond) != nil {
-			ctx = context.WithoutCancel(ctx) // what is under way may still come
-		}
+		time.Sleep(time.Millisecond) // also when ctx has ended: what is under way may still come
 		if n := m.delivered(); n != delivered {
 			delivered, quiet = n, time.Now()
 		}
-		if time.Since(quiet) > r.drain {
+		if time.Since(quiet) > r.drain || ctx.Err() != nil && time.Since(quiet) > interruptedWait {
 			return
 		}
 	}

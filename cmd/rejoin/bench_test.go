@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -218,22 +217,7 @@ func TestBenchWithoutServer(t *testing.T) {
 // awaitBench waits until a run has published to its feed.
 func awaitBench(t *testing.T, url string) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		resp, err := http.Get(url + "/v1/feeds?prefix=bench:")
-		if err != nil {
-			t.Fatal(err)
-		}
-		var list struct{ Feeds []struct{ Last uint64 } }
-		err = json.NewDecoder(resp.Body).Decode(&list)
-		resp.Body.Close()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(list.Feeds) > 0 && list.Feeds[0].Last > 5 {
-			return
-		}
-	}
-	t.Fatal("nothing is published")
+	eventuallyPublished(t, url, "bench:")
 }
 
 // TestBenchServerGoesAway: what was measured is printed, and what happened is

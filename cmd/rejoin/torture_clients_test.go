@@ -28,7 +28,7 @@ func (s *schedule) startPublishers() (stop func()) {
 		p := s.prover(i, s.feeds)
 		work.Go(func() {
 			defer p.client.CloseIdleConnections()
-			if err := p.run(ctx); err != nil {
+			if err := p.run(ctx, context.WithoutCancel(ctx)); err != nil {
 				s.found("%s: %v", p.name, err)
 			}
 		})

@@ -33,7 +33,11 @@ fails if anything was lost, came twice or out of order, or was not what was
 published.
 
 Break what you like meanwhile: kill nodes, restart Redis and Postgres. A delay is
-no failure, as long as everything has arrived --patience after the end.
+no failure, as long as everything has arrived --patience after the end. At the
+beginning one server has to answer.
+
+An interrupt ends the publishing. What is under way then has 10 seconds to arrive
+and be judged; if no server answers any more, there is no verdict.
 
 The feeds are deleted at the end, where the token in REJOIN_TOKEN may do that; it
 has to be good for publishing to and reading what begins with --prefix.`,
@@ -110,12 +114,21 @@ func (v *verification) check() error {
 // run publishes and follows for the time that was asked for, or until it is
 // interrupted, and judges what happened.
 func (v *verification) run(ctx context.Context) error {
-	v.client, v.recording, v.began = newClient(), feedtest.NewRecording(), time.Now()
+	v.client, v.recording = newClient(), feedtest.NewRecording()
+	if err := knock(ctx, v.client, v.urls); err != nil {
+		if ctx.Err() != nil {
+			err = errors.New("interrupted before a server answered")
+		}
+		return fmt.Errorf("verify: %w", err)
+	}
+	v.began = time.Now()
 	v.recording.Retention = true // the deployment may have rules of its own
 	publishing, stopPublishing := context.WithTimeout(ctx, v.lasts)
 	defer stopPublishing()
 	following, stopFollowing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopFollowing()
+	settling, stopSettling := v.settling(ctx)
+	defer stopSettling()
 	// Whatever ends one of them for good ends the run.
 	fail := func(err error) error {
 		stopPublishing()
@@ -123,7 +136,7 @@ func (v *verification) run(ctx context.Context) error {
 	}
 	var publishers, followers errgroup.Group
 	for _, p := range v.provers() {
-		publishers.Go(func() error { return fail(p.run(publishing)) })
+		publishers.Go(func() error { return fail(p.run(publishing, settling)) })
 	}
 	for i := range v.subscribers {
 		w := v.witness(i)
@@ -134,16 +147,38 @@ func (v *verification) run(ctx context.Context) error {
 	err := publishers.Wait()
 	v.took = time.Since(v.began)
 	if err == nil {
-		err = v.collect(context.WithoutCancel(ctx))
+		err = v.collect(settling)
 	}
 	stopProgress()
 	stopFollowing()
 	err = errors.Join(err, followers.Wait())
-	v.delete(context.WithoutCancel(ctx))
+	deletePatience := 30 * time.Second
+	if settling.Err() != nil {
+		err, deletePatience = errors.New("interrupted, and what was under way did not arrive in time: there is no verdict"), time.Second
+	}
+	v.delete(context.WithoutCancel(ctx), deletePatience)
 	if err != nil {
 		return fmt.Errorf("verify: %w", err)
 	}
 	return v.report(v.recording.Judge())
+}
+
+// interruptPatience is how long what is under way may take once a verification
+// has been interrupted.
+const interruptPatience = 10 * time.Second
+
+// settling returns the context of all that comes after the publishing. It
+// outlives ctx for as long as a verdict can still be hoped for.
+func (v *verification) settling(ctx context.Context) (settling context.Context, stop func()) {
+	settling, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	forget := context.AfterFunc(ctx, func() {
+		v.note("interrupted: waiting for what is under way; another interrupt ends it at once")
+		time.AfterFunc(interruptPatience, cancel)
+		for knock(settling, v.client, v.urls) == nil && sleep(settling, time.Second/2) == nil {
+		}
+		cancel()
+	})
+	return settling, func() { forget(); cancel() }
 }
 
 // provers share the rate.

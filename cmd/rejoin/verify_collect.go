@@ -137,8 +137,8 @@ func getJSON(ctx context.Context, client *http.Client, from string, to any) erro
 }
 
 // delete deletes the feeds, and notes why they are left if it may not.
-func (v *verification) delete(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+func (v *verification) delete(ctx context.Context, patience time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for _, name := range v.names {
 		if err := v.deleteOne(ctx, name); err != nil {

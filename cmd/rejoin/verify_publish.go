@@ -43,10 +43,10 @@ type proofCounts struct {
 }
 
 // run publishes until ctx ends, and then until the outcome of the last event is
-// known. It returns an error if there is no going on.
-func (p *prover) run(ctx context.Context) error {
+// known, or settling ends. It returns an error if there is no going on.
+func (p *prover) run(ctx, settling context.Context) error {
 	for n := 1; ctx.Err() == nil; n++ {
-		if err := p.publish(ctx, n); err != nil {
+		if err := p.publish(settling, n); err != nil {
 			return err
 		}
 		_ = sleep(ctx, time.Duration(float64(p.pause)*(0.5+p.random.Float64()))) // the loop looks at ctx
@@ -105,10 +105,9 @@ func (p *prover) publish(ctx context.Context, n int) error {
 				_, err = p.try(ctx, e, p.anywhere())
 			}
 			return err
-		case gives, time.Now().After(deadline):
+		case gives, time.Now().After(deadline), sleep(ctx, proofPause/2+rand.N(proofPause)) != nil:
 			return nil
 		}
-		time.Sleep(proofPause/2 + rand.N(proofPause)) // also when ctx has ended
 	}
 }
 
@@ -121,7 +120,7 @@ func (p *prover) anywhere() *url.URL { return p.urls[p.random.IntN(len(p.urls))]
 // attempt will change.
 func (p *prover) try(ctx context.Context, e proof, at *url.URL) (outcome feedtest.Outcome, err error) {
 	p.counts.attempts.Add(1)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.attempt)
+	ctx, cancel := context.WithTimeout(ctx, p.attempt)
 	defer cancel()
 	entry := feedtest.Attempt{Feed: e.feed, Key: e.key, Sum: feedtest.SumOf(e.kind, e.data)}
 	entry.Outcome, entry.ID, err = p.post(ctx, e, at)
