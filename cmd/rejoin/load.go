@@ -234,6 +234,9 @@ func readConfigFile(v *viper.Viper, flags *pflag.FlagSet, keys []key) (faults []
 	v.SetConfigFile(name)
 	v.SetConfigType("yaml") // whatever the file is called
 	if err := v.ReadInConfig(); err != nil {
+		if parse, ok := errors.AsType[viper.ConfigParseError](err); ok {
+			err = fmt.Errorf("%s: %s", name, yamlFault(parse.Unwrap()))
+		}
 		return nil, fmt.Errorf("read configuration file: %w", err)
 	}
 	for _, name := range slices.Sorted(slices.Values(v.AllKeys())) {
@@ -248,6 +251,19 @@ func readConfigFile(v *viper.Viper, flags *pflag.FlagSet, keys []key) (faults []
 		}
 	}
 	return faults, nil
+}
+
+// notMapping matches the part of a YAML fault that repeats what the file says,
+// which may be a secret.
+var notMapping = regexp.MustCompile("cannot unmarshal !![a-z]+( `.*`)? into .*")
+
+// yamlFault returns in one line what is wrong with a file, and in which line if
+// the parser knows.
+func yamlFault(err error) string {
+	fault := strings.TrimPrefix(err.Error(), "yaml: ")
+	fault = strings.TrimPrefix(fault, "unmarshal errors:\n  ")
+	fault = strings.ReplaceAll(fault, "\n  ", "; ")
+	return notMapping.ReplaceAllString(fault, "a key with its value is wanted here, such as listen: 127.0.0.1:8080")
 }
 
 func bind(v *viper.Viper, flags *pflag.FlagSet, keys []key) error {

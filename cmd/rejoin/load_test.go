@@ -287,7 +287,7 @@ func TestConfigFile(t *testing.T) {
 	for content, fault := range map[string]string{
 		"listen: a: b":                         "read configuration file: ",
 		"listen: 127.0.0.1:1\nlisten: 1.2.3.4": "already defined",
-		"just words":                           "read configuration file: ",
+		"just words":                           "line 1: a key with its value is wanted here",
 	} {
 		if _, err := load(t, content); err == nil || !strings.Contains(err.Error(), fault) {
 			t.Errorf("%q: got %v, want %q", content, err, fault)
