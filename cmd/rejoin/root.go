@@ -28,6 +28,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	root := newRootCommand()
 	root.SetArgs(args)
 	root.SetIn(stdin)
+	stdout, stderr = harmless(stdout), harmless(stderr)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 

@@ -36,6 +36,11 @@ With --json, each event is one line whatever its data:
 {"feed","id","type","time","data"}. Its data is the JSON that was published, or
 else a string. An event that is not stored has no id.
 
+On a terminal, control characters other than tabs and line feeds, those that turn
+the direction of text around, and bytes that are not UTF-8 are shown, as in \x1b
+or \u202e: whoever may publish could otherwise have the terminal do things. In a
+pipe or a file, every byte is as it was published.
+
 It ends when all its feeds are closed, when it is interrupted, when the token's
 time is up, and when the server refuses it for good.
 

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"unsafe"
+)
+
+// pseudoterminal opens a terminal, and the end from which it is seen.
+func pseudoterminal(t *testing.T) (seen, terminal *os.File) {
+	t.Helper()
+	seen, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { seen.Close() })
+	var unlock, number int32
+	for request, arg := range map[uintptr]*int32{syscall.TIOCSPTLCK: &unlock, syscall.TIOCGPTN: &number} {
+		if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, seen.Fd(), request, uintptr(unsafe.Pointer(arg))); errno != 0 {
+			t.Fatal(errno)
+		}
+	}
+	terminal, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { terminal.Close() })
+	return seen, terminal
+}
+
+// TestTailTerminal: a terminal is shown what strangers published, and what their
+// servers say, without obeying any of it. A pipe gets every byte.
+func TestTailTerminal(t *testing.T) {
+	t.Parallel()
+	const evil = "\x1b]0;owned\x07a\tb\u009b2J\u202e\x9b\rc"
+	const shown = `\x1b]0;owned\x07a` + "\tb" + `\u009b2J\u202e\x9b\x0dc`
+	gap := "event: feed.gap\ndata: " + `{"feed":"chat","after":"1","resumes":3,"reason":"\u001b]0;gap\u0007"}` + "\nid: 2\n\n"
+	script := &scripted{answers: []http.HandlerFunc{
+		breaks(opened(0), block(1, evil), gap),
+		func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/problem+json")
+			w.WriteHeader(http.StatusForbidden)
+			_, _ = io.WriteString(w, `{"detail":"no \u001b[31mentry"}`)
+		},
+	}}
+	wantNotes := []string{`(\x1b]0;gap\x07)`, `no \x1b[31mentry (status 403)`}
+	for _, onTerminal := range []bool{true, false} {
+		script.visits = nil
+		server := httptest.NewServer(script)
+		cmd := exec.Command(built(t, false), "tail", "--url", server.URL, "--feed", "chat", "--from", "start")
+		var out, notes string
+		if onTerminal {
+			seen, terminal := pseudoterminal(t)
+			cmd.Stdout, cmd.Stderr = terminal, terminal
+			_ = cmd.Run() // it is refused in the end
+			terminal.Close()
+			all, _ := io.ReadAll(seen) // to the EIO of a terminal that nobody has open
+			out = strings.ReplaceAll(string(all), "\r\n", "\n")
+			notes = out
+		} else {
+			var stderr strings.Builder
+			cmd.Stderr = &stderr
+			all, _ := cmd.Output()
+			out, notes = string(all), stderr.String()
+			wantNotes = []string{"(\x1b]0;gap\x07)", "no \x1b[31mentry (status 403)"}
+		}
+		server.Close()
+		want := evil + "\n"
+		if onTerminal {
+			want = shown + "\n"
+		}
+		if first, _, _ := strings.Cut(out, "rejoin: "); first != want {
+			t.Errorf("on a terminal %t: %q, want %q", onTerminal, first, want)
+		}
+		for _, want := range wantNotes {
+			if !strings.Contains(notes, want) {
+				t.Errorf("on a terminal %t: %q does not have %q", onTerminal, notes, want)
+			}
+		}
+		if onTerminal && strings.ContainsAny(out, "\x1b\x07\r\u009b\u202e") {
+			t.Errorf("the terminal obeys something in %q", out)
+		}
+	}
+}
