@@ -31,7 +31,7 @@ func New(hub *feed.Hub, o Options) (*Engine, error) {
 		return nil, fmt.Errorf("start engine: %w", err)
 	}
 	e := &Engine{options: o, poller: p, stop: make(chan struct{})}
-	for range runtime.NumCPU() {
+	for range runtime.GOMAXPROCS(0) {
 		e.lanes = append(e.lanes, e.newLane(hub))
 	}
 	e.work.Go(p.loop)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -16,6 +17,16 @@ import (
 	"testing"
 	"time"
 )
+
+// TestLanes: there are as many lanes as the runtime has processors for them, which in
+// a container is fewer than the machine has.
+func TestLanes(t *testing.T) {
+	machine := runtime.GOMAXPROCS(3)
+	defer runtime.GOMAXPROCS(machine)
+	if lanes := len(newWorld(t, Options{}).engine.lanes); lanes != 3 {
+		t.Errorf("%d lanes for 3 processors", lanes)
+	}
+}
 
 // TestPartialWrites: a socket takes what it has room for, again and again. A rest
 // that is forgotten, repeated or overtaken is a stream that lies.
