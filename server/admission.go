@@ -37,6 +37,7 @@ func (s *seat) seated() *seat { return s }
 
 // subscribers is who is subscribed, and who may be.
 type subscribers struct {
+	announced bool // draining is what /readyz says
 	draining  bool
 	gone      chan struct{} // closed when draining and the last has left
 	all       []subscriber
@@ -94,7 +95,7 @@ func (s *Server) checkGone() {
 func (s *Server) isDraining() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.subscribers.draining
+	return s.subscribers.announced || s.subscribers.draining
 }
 
 func (s *Server) stopAdmitting() []subscriber {
@@ -126,23 +127,37 @@ func addressOf(r *http.Request) netip.Addr {
 // turnAway counts and answers a subscriber that is not admitted.
 func (s *Server) turnAway(w http.ResponseWriter, r *http.Request, why error) {
 	s.shed.Add(1)
-	if errors.Is(why, errAddressFull) {
+	switch {
+	case errors.Is(why, errAddressFull):
 		shed(w, r, http.StatusTooManyRequests, why.Error())
-		return
+	case errors.Is(why, errDraining):
+		if r.ProtoMajor > 1 {
+			// It has the client open a connection for its next request, perhaps
+			// to another node.
+			w.Header().Set("Connection", "close")
+		}
+		shedFor(w, r, http.StatusServiceUnavailable, why.Error(), jitter(s.options.Retry, 0.5))
+	default:
+		shed(w, r, http.StatusServiceUnavailable, why.Error())
 	}
-	shed(w, r, http.StatusServiceUnavailable, why.Error())
 }
 
 // shed turns a client away for now. An event stream must not see a status
 // other than 200, which stops a browser for good: it gets the time after which
 // to come back, and a connection that breaks.
 func shed(w http.ResponseWriter, r *http.Request, status int, why string) {
+	shedFor(w, r, status, why, jitter(12500*time.Millisecond, 0.6))
+}
+
+// shedFor does it for that time: a node that stops is soon replaced, and a full one
+// is not.
+func shedFor(w http.ResponseWriter, r *http.Request, status int, why string, retry time.Duration) {
 	if !accepts(r, "text/event-stream") {
 		writeProblem(w, status, why)
 		return
 	}
 	writeStreamHead(w, eventStream{})
-	_, _ = w.Write(sse.AppendRetry(nil, jitter(12500*time.Millisecond, 0.6)))
+	_, _ = w.Write(sse.AppendRetry(nil, retry))
 	_ = http.NewResponseController(w).Flush()
 	panic(http.ErrAbortHandler)
 }

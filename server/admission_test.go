@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"regexp"
 	"runtime"
 	"strconv"
@@ -207,5 +208,39 @@ func TestFaultyStore(t *testing.T) {
 	wantProblem(t, r, body, http.StatusInternalServerError, "something went wrong")
 	if strings.Contains(body, "malformed") {
 		t.Error(body)
+	}
+}
+
+// TestTurnedAwayOverHTTP2: who comes back to a node that is draining is to open a
+// connection for its next try, which may lead to another node, and has not long to
+// wait for it.
+func TestTurnedAwayOverHTTP2(t *testing.T) {
+	n := start(t, server.Options{Retry: 2 * time.Second}, nil)
+	secure := httptest.NewUnstartedServer(n.Server)
+	secure.EnableHTTP2 = true
+	secure.StartTLS()
+	defer secure.Close()
+	n.Drain(t.Context(), 0)
+	seen := make(map[string]bool)
+	for i := range 3 {
+		r, err := http.NewRequestWithContext(httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
+			GotConn: func(c httptrace.GotConnInfo) { seen[c.Conn.LocalAddr().String()] = true },
+		}), "GET", secure.URL+events, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Accept", "text/event-stream")
+		resp, err := secure.Client().Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err == nil || resp.ProtoMajor != 2 || !regexp.MustCompile(`^retry: [123]\d{3}\n$`).Match(body) {
+			t.Errorf("got %q over %s, and then %v", body, resp.Proto, err)
+		}
+		if len(seen) != i+1 {
+			t.Errorf("%d tries were made over %d connections", i+1, len(seen))
+		}
 	}
 }

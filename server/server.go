@@ -106,6 +106,14 @@ func New(hub *feed.Hub, publisher *feed.Publisher, o Options) *Server {
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.routes.ServeHTTP(w, r) }
 
+// AnnounceDrain has /readyz say that the server is draining, while everything else
+// goes on: whoever sends traffic here has the time to notice before Drain.
+func (s *Server) AnnounceDrain() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.subscribers.announced = true
+}
+
 // Drain makes the server not ready, takes no more subscribers, and breaks off
 // its streams one after another over the window, so that their clients do not
 // all arrive elsewhere at once. When ctx ends, it breaks the remaining ones off

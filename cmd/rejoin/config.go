@@ -91,6 +91,7 @@ type AuthConfig struct {
 
 // DrainConfig is about stopping.
 type DrainConfig struct {
+	Delay  time.Duration // for which only /readyz says so
 	Window time.Duration // over which streams are ended
 }
 
@@ -147,6 +148,7 @@ func (c Config) Validate() error {
 		checkJWT(c.Auth),
 		checkTLS(c.TLS),
 		checkOrigins(c.CORS.Origins),
+		checkBetween("drain.delay", c.Drain.Delay, 0, 10*time.Minute),
 		checkBetween("drain.window", c.Drain.Window, 0, 10*time.Minute),
 		checkOneOf("log.level", c.Log.Level, "debug", "info", "warn", "error"),
 		checkOneOf("log.format", c.Log.Format, "text", "json"),

@@ -65,6 +65,7 @@ func (c *Config) keys() []key {
 		{"tls.cert", text(&c.TLS.Cert)},
 		{"tls.key", text(&c.TLS.Key)},
 		{"cors.origins", list(&c.CORS.Origins)},
+		{"drain.delay", duration(&c.Drain.Delay)},
 		{"drain.window", duration(&c.Drain.Window)},
 		{"log.level", text(&c.Log.Level)},
 		{"log.format", text(&c.Log.Format)},

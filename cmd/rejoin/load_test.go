@@ -117,7 +117,7 @@ func TestEveryKeyFromTheEnvironment(t *testing.T) {
 		"subscribe.heartbeat": "3s", "subscribe.retry": "4s", "subscribe.write_timeout": "5s", "subscribe.max_age": "6s",
 		"limits.event_bytes": "7", "limits.batch_events": "8", "limits.batch_bytes": "9", "limits.feeds_per_subscription": "10", "limits.subscribers": "11", "limits.subscribers_per_address": "12", "limits.memory": "64MiB", "idempotency.window": "10s", "retention": "feeds=chat:* age=8h events=9", "auth.mode": "none", "auth.jwt.key": "s", "auth.jwt.key_file": "f", "auth.jwt.jwks_url": "u",
 		"auth.jwt.algorithms": "HS256, ES256", "auth.jwt.issuer": "i", "auth.jwt.audience": "a", "tls.cert": "c", "tls.key": "k",
-		"cors.origins": "https://a.example,https://b.example,", "drain.window": "8s", "log.level": "warn", "log.format": "json",
+		"cors.origins": "https://a.example,https://b.example,", "drain.delay": "3s", "drain.window": "8s", "log.level": "warn", "log.format": "json",
 	}
 	for _, k := range new(Config).keys() {
 		t.Setenv(variable(k.name), values[k.name])
@@ -139,7 +139,7 @@ func TestEveryKeyFromTheEnvironment(t *testing.T) {
 		Auth:        AuthConfig{"none", true, JWTConfig{"s", "f", "u", []string{"HS256", "ES256"}, "i", "a"}},
 		TLS:         TLSConfig{"c", "k"},
 		CORS:        CORSConfig{[]string{"https://a.example", "https://b.example"}},
-		Drain:       DrainConfig{8 * time.Second},
+		Drain:       DrainConfig{3 * time.Second, 8 * time.Second},
 		Log:         LogConfig{"warn", "json"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -258,6 +258,7 @@ func TestFaults(t *testing.T) {
 		"server: {hosts: ['a.example:8080']}":                                             `server.hosts: "a.example:8080" is not a host such as rejoin.example, without scheme and port`,
 		"server: {hosts: '*'}":                                                            `server.hosts: "*" is not a host`,
 		"cors: {origins: ['*', 'https://a.example']}":                                     "cors.origins: * stands alone",
+		"drain: {delay: -1s}":                                                             "drain.delay: -1s is not from",
 		"drain: {window: 11m}":                                                            "drain.window: 11m0s is not from",
 		"log: {level: loud}":                                                              `log.level: "loud" is not one of debug, info, warn, error`,
 		"log: {format: xml}":                                                              `log.format: "xml" is not one of text, json`,

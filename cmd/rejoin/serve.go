@@ -171,9 +171,9 @@ func (l listeners) serve(ctx context.Context, store feed.Store, absent error, c 
 		}
 		defer func() { err = errors.Join(err, n.close()) }()
 		<-ctx.Done()
-		logger.Info("stopping", "window", c.Drain.Window)
+		logger.Info("stopping", "delay", c.Drain.Delay, "window", c.Drain.Window)
 		defer logger.Info("stopped")
-		return stop(httpServer, n.server, c.Drain.Window)
+		return stop(httpServer, n.server, c.Drain)
 	})
 	return group.Wait()
 }
@@ -230,23 +230,19 @@ func adminHandler(metrics http.Handler) http.Handler {
 // end: longer than a slow body may.
 const stopGrace = 35 * time.Second
 
-// stop takes no more connections, breaks the streams off over the window and
-// returns when every request has been answered.
-func stop(httpServer *http.Server, handler *server.Server, window time.Duration) error {
-	ctx, cancel := context.WithTimeout(context.Background(), window+stopGrace)
+// stop breaks the streams off over the window, after the delay, and returns when
+// every request has been answered. Connections are taken until the streams have
+// ended: /readyz answers on them, and who comes to a closed port learns nothing.
+func stop(httpServer *http.Server, handler *server.Server, drain DrainConfig) error {
+	handler.AnnounceDrain()
+	time.Sleep(drain.Delay)
+	ctx, cancel := context.WithTimeout(context.Background(), drain.Window+stopGrace)
 	defer cancel()
-	var group errgroup.Group
-	group.Go(func() error {
-		handler.Drain(ctx, window)
-		return nil
-	})
-	group.Go(func() error {
-		if err := httpServer.Shutdown(ctx); err != nil {
-			return errors.Join(fmt.Errorf("stop http: %w", err), httpServer.Close())
-		}
-		return nil
-	})
-	return group.Wait()
+	handler.Drain(ctx, drain.Window)
+	if err := httpServer.Shutdown(ctx); err != nil {
+		return errors.Join(fmt.Errorf("stop http: %w", err), httpServer.Close())
+	}
+	return nil
 }
 
 // urlOf returns an address to open in a browser on this machine, without its

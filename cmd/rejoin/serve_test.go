@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -33,7 +34,9 @@ type running struct {
 func runServe(t *testing.T, ctx context.Context, db string, flags ...string) *running {
 	t.Helper()
 	t.Setenv("REJOIN_LOG_FORMAT", "json")
-	t.Setenv("REJOIN_DRAIN_WINDOW", "10ms")
+	if os.Getenv("REJOIN_DRAIN_WINDOW") == "" {
+		t.Setenv("REJOIN_DRAIN_WINDOW", "10ms")
+	}
 	stderr, log := io.Pipe()
 	r := &running{log: bufio.NewScanner(stderr), exit: make(chan int, 1)}
 	args := append([]string{"serve", "--listen", "127.0.0.1:0", "--store", "sqlite:" + db}, flags...)
