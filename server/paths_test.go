@@ -11,11 +11,11 @@ import (
 // streamTests are the tests of streams over HTTP/1.1, which the engine carries, or
 // net/http where there is no engine. Each has to pass over both.
 var streamTests = []string{
-	"ComingBackToAClosedFeed", "DescriptorReuse", "Drain", "DrainAtOnce", "DrainSpreads",
-	"EndAtOnce", "GapFails", "GapFailsLater", "HiddenCursorUnderEphemeralEvents",
-	"ManyContract", "ManyDrain", "ManyHiddenCursors", "MaxAge", "MuchAtOnce", "QuietClient",
+	"BreakTakesTheConnection", "ComingBackToAClosedFeed", "DescriptorReuse", "Drain", "DrainAtOnce", "DrainSpreads",
+	"EndAtOnce", "GapFails", "GapFailsLater", "HiddenCursorUnderEphemeralEvents", "LastRequest",
+	"ManyContract", "ManyDrain", "ManyHiddenCursors", "MaxAge", "MuchAtOnce", "NextRequest", "Pipelined", "PoolOfConnections", "QuietClient",
 	"SlowReaderOfMany", "SlowReaderOfManyDrained", "StalledReader", "StoreAway", "StreamOnTheWire",
-	"SubscribeContract", "TokenExpires", "WhereAStreamStarts",
+	"SubscribeContract", "TokenExpires", "TokenExpiresAndTheNextRequest", "WhereAStreamStarts",
 }
 
 // TestOverNetHTTP runs these tests again, in a process of its own whose streams

@@ -67,6 +67,7 @@ type Server struct {
 
 	engineOnce sync.Once
 	engine     *engine.Engine // nil where there is none, or no need of one yet
+	returned   *engine.Returned
 
 	sameOrigin  *http.CrossOriginProtection
 	shed        atomic.Uint64 // subscribers that were turned away
@@ -91,6 +92,7 @@ func New(hub *feed.Hub, publisher *feed.Publisher, o Options) *Server {
 		memory:     hub.Memory(),
 		options:    o,
 		logger:     cmp.Or(o.Logger, slog.Default()),
+		returned:   engine.NewReturned(),
 		sameOrigin: trusting(o.Origins),
 		deliveries: &deliveries{},
 		subscribers: subscribers{
@@ -147,6 +149,7 @@ func (s *Server) Close() {
 	if s.engine != nil {
 		s.engine.Close()
 	}
+	_ = s.returned.Close()
 }
 
 // now is the clock of the streams.

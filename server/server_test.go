@@ -31,6 +31,7 @@ type node struct {
 	store     feed.Store
 	hub       *feed.Hub
 	publisher *feed.Publisher
+	http      *httptest.Server
 }
 
 // start runs a node for the length of the test. wrap, if not nil, stands
@@ -52,6 +53,7 @@ func startOn(t *testing.T, store feed.Store, o server.Options) *node {
 	publisher := feed.NewPublisher(store, hub, bus, feed.PublisherOptions{})
 	n := &node{Server: server.New(hub, publisher, o), t: t, store: store, hub: hub, publisher: publisher}
 	http1 := httptest.NewUnstartedServer(n.Server)
+	n.http = http1
 	http1.Config.ConnContext = overBoth
 	http1.Start()
 	n.url = http1.URL

@@ -311,7 +311,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, request subscrib
 		if err == nil {
 			ours = false
 			setStreamHead(w.Header(), request.form)
-			s.take(w, socket, st)
+			s.take(w, r, socket, st)
 			return
 		}
 	} else if group, err = s.hub.SubscribeAll(r.Context(), request.starts); err == nil {

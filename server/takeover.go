@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -36,7 +37,7 @@ func (s *Server) socketFor(r *http.Request) *engine.Socket {
 }
 
 func (s *Server) startEngine() {
-	e, err := engine.New(s.hub, engine.Options{WriteTimeout: s.options.WriteTimeout, Now: s.now})
+	e, err := engine.New(s.hub, engine.Options{WriteTimeout: s.options.WriteTimeout, Now: s.now, Reusable: clean, Returned: s.returned})
 	switch {
 	case err == nil:
 		s.engine = e
@@ -47,12 +48,14 @@ func (s *Server) startEngine() {
 
 // take has the socket carry the stream, behind the head of the response: nobody
 // has written anything yet.
-func (s *Server) take(w http.ResponseWriter, socket *engine.Socket, st *stream) {
+func (s *Server) take(w http.ResponseWriter, r *http.Request, socket *engine.Socket, st *stream) {
 	st.chunk()
-	head := append(appendHead(nil, w.Header()), st.open()...)
-	conn, _, err := http.NewResponseController(w).Hijack()
+	conn, buffered, err := http.NewResponseController(w).Hijack()
 	if err == nil {
-		err = socket.Take(conn, head, st.group, st)
+		// The next request may be here already.
+		unread, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
+		last := r.Close || !socket.Reuse(unread)
+		err = socket.Take(conn, append(appendHead(nil, w.Header(), last), st.open()...), st.group, st)
 	}
 	if err != nil {
 		st.Closed(err)
@@ -60,8 +63,26 @@ func (s *Server) take(w http.ResponseWriter, socket *engine.Socket, st *stream) 
 	}
 }
 
+// Returned returns the listener of the connections on which streams have ended
+// cleanly and that then bring another request, to be served by the http.Server that
+// took them: its Serve may be called for several listeners. A connection that brings
+// none within idle is closed; 0 means 2 minutes. Shutdown and Close of that server
+// close the listener, too.
+//
+// It is for streams that [WithConn] lets this server take over, and to be called
+// before there are any. Where it was not, nor anybody accepts from it, such a
+// connection is closed when its stream has ended cleanly: the whole stream arrives,
+// but a request that the client sends at that moment gets no answer, and one that is
+// not idempotent, such as a POST, is not repeated by most clients.
+func (s *Server) Returned(idle time.Duration) net.Listener {
+	s.returned.Open(cmp.Or(idle, 2*time.Minute))
+	return s.returned
+}
+
 // appendHead appends the head of a response in chunks, as net/http would write it.
-func appendHead(dst []byte, header http.Header) []byte {
+// Only the last response of a connection says so: with that in the head, some clients
+// (Node's fetch) take a stream that breaks off for one that has ended.
+func appendHead(dst []byte, header http.Header, last bool) []byte {
 	dst = append(dst, "HTTP/1.1 200 OK\r\n"...)
 	for name, values := range header {
 		for _, value := range values {
@@ -71,8 +92,10 @@ func appendHead(dst []byte, header http.Header) []byte {
 	}
 	dst = append(dst, "Date: "...)
 	dst = time.Now().UTC().AppendFormat(dst, http.TimeFormat)
-	// Nobody would read another request from this connection.
-	return append(dst, "\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"...)
+	if last {
+		dst = append(dst, "\r\nConnection: close"...)
+	}
+	return append(dst, "\r\nTransfer-Encoding: chunked\r\n\r\n"...)
 }
 
 // lineBreaks keeps the value of a field in its line, as net/http does.

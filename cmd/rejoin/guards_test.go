@@ -212,7 +212,7 @@ func startTLS(t *testing.T, g guards) string {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
-	go func() { done <- serveHTTP(s, listener) }()
+	go func() { done <- serveHTTP(s, listener, true) }()
 	t.Cleanup(func() {
 		s.Close()
 		if err := <-done; err != nil {

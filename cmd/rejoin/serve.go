@@ -151,11 +151,12 @@ func (l listeners) serve(ctx context.Context, store feed.Store, absent error, c 
 		logger.Warn("anyone who reaches this address may read and publish everything: auth.mode is none")
 	}
 
+	secure := guards.certificate != nil
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return serveHTTP(httpServer, l.public) })
+	group.Go(func() error { return serveHTTP(httpServer, l.public, secure) })
 	if l.admin != nil {
 		logger.Info("listening for operators", "address", l.admin.Addr().String(), "metrics", "http:"+urlOf(l.admin.Addr())+"/metrics")
-		group.Go(func() error { return serveHTTP(adminServer, l.admin) })
+		group.Go(func() error { return serveHTTP(adminServer, l.admin, false) })
 	}
 	group.Go(func() (err error) {
 		defer func() { err = errors.Join(err, adminServer.Close(), httpServer.Close()) }()
@@ -170,6 +171,10 @@ func (l listeners) serve(ctx context.Context, store feed.Store, absent error, c 
 			logger.Info("the store is there")
 		}
 		defer func() { err = errors.Join(err, n.close()) }()
+		if !secure { // or no connection is taken from it
+			returned := n.server.Returned(httpServer.IdleTimeout)
+			group.Go(func() error { return serveHTTP(httpServer, returned, false) })
+		}
 		<-ctx.Done()
 		logger.Info("stopping", "delay", c.Drain.Delay, "window", c.Drain.Window)
 		defer logger.Info("stopped")
@@ -200,9 +205,11 @@ func newHTTPServer(handler http.Handler, logger *slog.Logger) *http.Server {
 	}
 }
 
-func serveHTTP(s *http.Server, listener net.Listener) error {
+// serveHTTP serves the listener, over TLS if secure: that s.TLSConfig is set says
+// nothing once s has served another one.
+func serveHTTP(s *http.Server, listener net.Listener, secure bool) error {
 	serve := s.Serve
-	if s.TLSConfig != nil {
+	if secure {
 		serve = func(l net.Listener) error { return s.ServeTLS(l, "", "") }
 	}
 	if err := serve(listener); !errors.Is(err, http.ErrServerClosed) {

@@ -8,7 +8,8 @@
 // descriptor closed, so that nothing can be written to one that has since become
 // somebody else's. A socket that is full keeps the rest of what it was given and
 // waits for the poller, a goroutine that all sockets share and that sees clients
-// leave. What is due at a time is kept in a wheel, one a lane.
+// leave. What is due at a time is kept in a wheel, one a lane. A connection whose
+// stream has ended cleanly goes to [Returned].
 //
 // It needs Linux: elsewhere, [New] returns [errors.ErrUnsupported].
 package engine
@@ -72,6 +73,11 @@ type Options struct {
 	WriteTimeout time.Duration
 	// Now is the clock of the streams.
 	Now func() time.Duration
+	// Reusable says whether a connection may serve another request after a stream
+	// that ended for that reason, all of which was written; nil: none may.
+	Reusable func(why error) bool
+	// Returned accepts those connections; nil: nobody does.
+	Returned *Returned
 	// Plain keeps the engine from submitting writes to the kernel in batches,
 	// where it could.
 	Plain bool

@@ -17,6 +17,7 @@ import (
 type Engine struct {
 	options Options
 	poller  *poller
+	idle    *idleConns
 	lanes   []*lane
 	turn    atomic.Uint32 // the lane of the next socket
 	work    sync.WaitGroup
@@ -30,21 +31,31 @@ func New(hub *feed.Hub, o Options) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start engine: %w", err)
 	}
-	e := &Engine{options: o, poller: p, stop: make(chan struct{})}
+	if o.Returned == nil {
+		o.Returned = NewReturned()
+	}
+	idle, err := newIdleConns(o.Returned)
+	if err != nil {
+		_ = p.file.Close()
+		return nil, fmt.Errorf("start engine: %w", err)
+	}
+	e := &Engine{options: o, poller: p, idle: idle, stop: make(chan struct{})}
 	for range runtime.GOMAXPROCS(0) {
 		e.lanes = append(e.lanes, e.newLane(hub))
 	}
 	e.work.Go(p.loop)
+	e.work.Go(idle.loop)
 	for _, l := range e.lanes {
 		e.work.Go(func() { l.loop(e.stop) })
 	}
 	return e, nil
 }
 
-// Close closes the sockets that are left, and returns when everything that the
+// Close closes the sockets that are left, and [Returned], and returns when everything that the
 // engine started has ended.
 func (e *Engine) Close() {
 	e.poller.closeAll()
+	e.idle.closeAll()
 	close(e.stop)
 	e.work.Wait()
 }
@@ -56,6 +67,29 @@ func (e *Engine) NewSocket() *Socket {
 	return &Socket{lane: e.lanes[int(n)%len(e.lanes)]}
 }
 
+// Reuse has the connection that the socket is about to take returned after a clean end.
+// Unread is what was read from it and belongs to its next request. It reports false if
+// there is no place for that, or nobody to answer that request.
+func (s *Socket) Reuse(unread []byte) bool {
+	marks := reusable
+	if len(unread) > 0 {
+		if !s.lane.engine.idle.keepUnread(s, unread) {
+			return false
+		}
+		marks |= pipelined
+	}
+	s.marks.Or(marks)
+	return true
+}
+
+// takeUnread returns what Reuse kept, and forgets it.
+func (s *Socket) takeUnread() []byte {
+	if s.marks.Load()&pipelined == 0 {
+		return nil
+	}
+	return s.lane.engine.idle.takeUnread(s)
+}
+
 // Take makes the socket carry the stream from here on, behind head, on conn, a TCP
 // connection that nobody uses any more, whatever comes of it. After an error,
 // Closed of the stream is not called.
@@ -63,6 +97,7 @@ func (s *Socket) Take(conn net.Conn, head []byte, group *feed.Group, stream Stre
 	defer conn.Close()
 	fd, err := duplicate(conn)
 	if err != nil {
+		s.takeUnread()
 		return fmt.Errorf("take connection: %w", err)
 	}
 	s.fd, s.group, s.stream = int32(fd), group, stream
@@ -71,6 +106,7 @@ func (s *Socket) Take(conn net.Conn, head []byte, group *feed.Group, stream Stre
 	s.lane.sockets.Add(1)
 	if err := s.lane.engine.poller.add(s); err != nil {
 		s.lane.sockets.Add(-1)
+		s.takeUnread()
 		_ = syscall.Close(fd)
 		return fmt.Errorf("take connection: %w", err)
 	}

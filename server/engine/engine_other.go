@@ -30,5 +30,8 @@ func (*Socket) Lane() *feed.Lane { return nil }
 // Ready implements [feed.Reader].
 func (*Socket) Ready() {}
 
+// Reuse is not called.
+func (*Socket) Reuse([]byte) bool { return false }
+
 // Take is not called.
 func (*Socket) Take(net.Conn, []byte, *feed.Group, Stream) error { return errors.ErrUnsupported }

@@ -34,20 +34,26 @@ type place struct {
 const edges = syscall.EPOLLOUT | syscall.EPOLLRDHUP | 1<<31 // EPOLLET
 
 func newPoller() (*poller, error) {
+	file, conn, err := newEpoll()
+	return &poller{file: file, conn: conn}, err
+}
+
+// newEpoll returns an epoll instance that the runtime waits for as for any other
+// descriptor, so that no thread has to.
+func newEpoll() (*os.File, syscall.RawConn, error) {
 	fd, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
 	if err != nil {
-		return nil, os.NewSyscallError("epoll_create1", err)
+		return nil, nil, os.NewSyscallError("epoll_create1", err)
 	}
-	// So that the runtime waits for it as for any other descriptor, and no
-	// thread does.
 	if err := syscall.SetNonblock(fd, true); err != nil {
-		return nil, errors.Join(os.NewSyscallError("fcntl", err), syscall.Close(fd))
+		return nil, nil, errors.Join(os.NewSyscallError("fcntl", err), syscall.Close(fd))
 	}
-	p := &poller{file: os.NewFile(uintptr(fd), "epoll")}
-	if p.conn, err = p.file.SyscallConn(); err != nil {
-		return nil, errors.Join(err, p.file.Close())
+	file := os.NewFile(uintptr(fd), "epoll")
+	conn, err := file.SyscallConn()
+	if err != nil {
+		return nil, nil, errors.Join(err, file.Close())
 	}
-	return p, nil
+	return file, conn, nil
 }
 
 // add has the poller watch a socket.
@@ -83,6 +89,12 @@ func (p *poller) remove(k key) {
 	p.places[k.place].socket = nil
 	p.places[k.place].use++
 	p.free = append(p.free, k.place)
+}
+
+// release forgets a socket whose descriptor lives on.
+func (p *poller) release(k key, fd int32) {
+	p.remove(k)
+	_ = p.conn.Control(func(epoll uintptr) { _ = syscall.EpollCtl(int(epoll), syscall.EPOLL_CTL_DEL, int(fd), nil) })
 }
 
 // closeAll takes no more sockets, and ends those there are.

@@ -30,11 +30,13 @@ type Socket struct {
 }
 
 const (
-	taken    uint32 = 1 << iota // there is a stream to carry
-	waiting                     // the socket is full, and wants to know of room
-	writable                    // there is room since that was last unset
-	left                        // the client has left
-	stopped                     // the engine is being closed
+	taken     uint32 = 1 << iota // there is a stream to carry
+	waiting                      // the socket is full, and wants to know of room
+	writable                     // there is room since that was last unset
+	left                         // the client has left
+	stopped                      // the engine is being closed
+	reusable                     // the connection may serve another request
+	pipelined                    // which has begun to come already
 )
 
 // backlog is what is left to write to a socket that is full, or new. It is mostly a
@@ -248,24 +250,21 @@ func (s *Socket) close(why error) {
 		why = ErrLeft // a write has seen it before the poller
 	}
 	s.closed = true
-	s.lane.engine.poller.remove(s.key)
-	s.drain()
-	_ = syscall.Close(int(s.fd))
+	e, fd, next := s.lane.engine, s.fd, s.takeUnread()
+	reuse := s.full == nil && s.marks.Load()&reusable != 0 && e.options.Reusable != nil && e.options.Reusable(why)
+	if reuse {
+		e.poller.release(s.key, fd)
+	} else {
+		e.poller.remove(s.key)
+		_ = discard(fd) // see lingerFor
+		_ = syscall.Close(int(fd))
+	}
 	stream := s.stream
 	s.full, s.stream, s.group = nil, nil, nil
 	s.lane.sockets.Add(-1)
 	stream.Closed(why)
-}
-
-// drain reads what the client has sent and nobody has asked for. A close over
-// unread bytes would have the kernel take back what is still on its way.
-func (s *Socket) drain() {
-	var b [512]byte
-	for range 128 {
-		n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, uintptr(s.fd), uintptr(unsafe.Pointer(&b)), uintptr(len(b)), syscall.MSG_DONTWAIT, 0, 0)
-		if errno != 0 || n == 0 {
-			return
-		}
+	if reuse { // last, so that the next request does not meet this stream
+		e.idle.add(fd, next)
 	}
 }
 

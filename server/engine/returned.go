@@ -1,0 +1,101 @@
+package engine
+
+import (
+	"net"
+	"sync"
+	"time"
+)
+
+// Returned is a [net.Listener] of connections on which a stream has ended cleanly.
+// Each is accepted when its client has sent more: until then it costs neither a
+// goroutine nor a buffer. Close closes those that are not accepted yet.
+//
+// Connections are kept from the first call of Open on, until Close. Before and after,
+// a connection is closed when its stream has ended.
+type Returned struct {
+	conns chan net.Conn
+	done  chan struct{}
+
+	mu     sync.Mutex
+	open   bool
+	closed bool
+	idle   time.Duration
+	drop   func() // closes those that are not accepted yet
+}
+
+// NewReturned returns a listener that is not open.
+func NewReturned() *Returned {
+	return &Returned{conns: make(chan net.Conn), done: make(chan struct{})}
+}
+
+// Open has connections kept from here on, each until its client has been silent for
+// idle.
+func (r *Returned) Open(idle time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.open, r.idle = true, idle
+}
+
+// keeps says whether connections are kept, and how long.
+func (r *Returned) keeps() (idle time.Duration, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.idle, r.open && !r.closed
+}
+
+// Accept implements [net.Listener].
+func (r *Returned) Accept() (net.Conn, error) {
+	select {
+	case conn := <-r.conns:
+		return conn, nil
+	case <-r.done:
+		return nil, net.ErrClosed
+	}
+}
+
+// give returns when somebody has accepted the connection, or it was closed.
+func (r *Returned) give(conn net.Conn) {
+	select {
+	case r.conns <- conn:
+	case <-r.done:
+		conn.Close()
+	}
+}
+
+// Close implements [net.Listener].
+func (r *Returned) Close() error {
+	r.mu.Lock()
+	drop := r.drop
+	if !r.closed {
+		r.closed = true
+		close(r.done)
+	}
+	r.mu.Unlock()
+	if drop != nil {
+		drop()
+	}
+	return nil
+}
+
+// Addr implements [net.Listener]. There is nothing to dial.
+func (r *Returned) Addr() net.Addr { return returnedAddr{} }
+
+type returnedAddr struct{}
+
+func (returnedAddr) Network() string { return "tcp" }
+func (returnedAddr) String() string  { return "returned" }
+
+// unreadConn is a connection of which somebody has read more than they needed.
+type unreadConn struct {
+	net.Conn
+	unread []byte
+}
+
+func (c *unreadConn) Read(b []byte) (int, error) {
+	if len(c.unread) == 0 {
+		return c.Conn.Read(b)
+	}
+	n := copy(b, c.unread)
+	c.unread = c.unread[n:]
+	return n, nil
+}
