@@ -91,7 +91,7 @@ type AuthConfig struct {
 
 // DrainConfig is about stopping.
 type DrainConfig struct {
-	Delay  time.Duration // for which only /readyz says so
+	Delay  time.Duration // for which nothing but /readyz changes
 	Window time.Duration // over which streams are ended
 }
 
