@@ -109,7 +109,7 @@ func (s *schedule) startWitnesses() (stop func()) {
 				habits: kind.habits, strict: true, silence: 7 * time.Second, counts: &s.counts,
 			}
 			if kind.quiet {
-				w.log.Apart()
+				w.log.Apart("of quiet feeds")
 			}
 			s.witnesses = append(s.witnesses, w)
 			work.Go(func() {

@@ -14,7 +14,8 @@ type DeliveryLog struct {
 	name    string
 	slow    bool
 	left    bool
-	apart   bool
+	apart   string          // what is said of those whose delays are judged with its own
+	types   map[string]bool // that it asks for; nil for all
 	run     *Recording
 	mu      sync.Mutex
 	feeds   []string
@@ -44,7 +45,13 @@ const (
 	delivered // feed, id less the one before, sum
 	gapped    // feed, after, resumes, 1 for trimmed
 	cut
-	broken // length, text
+	broken      // length, text
+	passed      // feed, cursor
+	closed      // feed, last
+	turnedAway  // because all is closed
+	hinted      // feed, sum
+	looked      // feed, id less the one before, sum
+	lookedBelow // feed, id
 )
 
 const (
@@ -155,12 +162,13 @@ func (l *DeliveryLog) Leave() {
 	l.left = true
 }
 
-// Apart says that the client's delays are judged apart from those of others: what
-// is slow on feeds where little happens must not hide behind what happens a lot.
-func (l *DeliveryLog) Apart() {
+// Apart says that the client's delays are judged together with those of the
+// clients of the same name, and apart from all others: what is slow on feeds where
+// little happens must not hide behind what happens a lot.
+func (l *DeliveryLog) Apart(from string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.apart = true
+	l.apart = from
 }
 
 // Reached returns the id that the client has got to in a feed.
@@ -212,14 +220,14 @@ type logReader struct{ rest []byte }
 
 func (r *logReader) body(e *entry, ids []uint64) {
 	switch e.kind {
-	case asked, opened:
+	case asked, opened, passed, closed, lookedBelow:
 		e.feed, e.id = int(r.number()), r.number()
-	case delivered:
+	case hinted:
+		e.feed, e.sum = int(r.number()), r.sum()
+	case delivered, looked:
 		e.feed = int(r.number())
 		ids[e.feed] += uint64(r.signed())
-		e.id = ids[e.feed]
-		e.sum = Sum(binary.LittleEndian.Uint64(r.rest))
-		r.rest = r.rest[8:]
+		e.id, e.sum = ids[e.feed], r.sum()
 	case gapped:
 		e.feed, e.id, e.resume, e.trim = int(r.number()), r.number(), r.number(), r.number() == 1
 	case broken:
@@ -233,6 +241,12 @@ func (r *logReader) number() uint64 {
 	n, size := binary.Uvarint(r.rest)
 	r.rest = r.rest[size:]
 	return n
+}
+
+func (r *logReader) sum() Sum {
+	n := binary.LittleEndian.Uint64(r.rest)
+	r.rest = r.rest[8:]
+	return Sum(n)
 }
 
 func (r *logReader) signed() int64 {

@@ -31,6 +31,11 @@ const (
 	BadAnswer        = "bad answer"   // not what a publish may be answered
 	Overreached      = "overreached"  // the client itself asked for what it had not seen
 	Unread           = "unread store" // nobody looked what the store holds
+	NotClosed        = "not closed"   // a feed was called closed that is not, or not there yet
+	AfterClose       = "after the close"
+	TornBatch        = "torn batch" // a part of a batch is stored, or it is out of order
+	Stale            = "stale"      // an ephemeral event came to who connected long after it
+	FromCopy         = "of a copy"  // it was published to a copy of the store
 )
 
 // Finding is a broken promise.
@@ -65,6 +70,7 @@ type Report struct {
 	Connections  int
 	Deliveries   int // each was checked
 	Gaps         int
+	Ephemeral    int       // deliveries of events that are not stored
 	Replays      int       // deliveries of what was acknowledged before the connection opened
 	Violations   int       // all that were found
 	Findings     []Finding // the first of them
@@ -75,7 +81,7 @@ type Report struct {
 // FaultDelays are the delays of deliveries that the same faults overlap.
 type FaultDelays struct {
 	Names []string // sorted
-	Apart bool     // see [DeliveryLog.Apart]
+	Apart string   // see [DeliveryLog.Apart]
 	Bound time.Duration
 	Delays
 }
@@ -105,6 +111,9 @@ func (r *Recording) Judge() *Report {
 	for _, log := range r.clients {
 		j.judgeClient(log)
 	}
+	for _, key := range sortedKeys(r.batches) {
+		j.judgeBatch(key, r.batches[key])
+	}
 	for _, key := range sortedKeys(j.delays) {
 		d := j.delays[key]
 		if p99 := d.Quantile(0.99); p99 > d.Bound {
@@ -123,8 +132,8 @@ func (j *judge) find(f Finding) {
 }
 
 // delay enters how long after its acknowledgement, both in µs, an event was
-// delivered, to one of those whose delays are judged apart or not.
-func (j *judge) delay(acked, at int64, apart bool) {
+// delivered, and whether the client's delays are judged apart.
+func (j *judge) delay(acked, at int64, apart string) {
 	base, bound := acked, time.Duration(0)
 	var names []string
 	for _, f := range j.faults {
@@ -145,8 +154,8 @@ func (j *judge) delay(acked, at int64, apart bool) {
 	slices.Sort(names)
 	names = slices.Compact(names)
 	key := strings.Join(names, " + ")
-	if apart {
-		key += ", to clients apart"
+	if apart != "" {
+		key += ", to clients " + apart
 	}
 	d := j.delays[key]
 	if d == nil {

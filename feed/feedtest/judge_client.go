@@ -15,7 +15,9 @@ type reader struct {
 	open    bool
 	since   int64 // when it opened, in µs
 	first   bool  // nothing has come yet
+	closed  bool  // and nothing may come any more
 	missing []span
+	heard   map[string]int // of each series of ephemeral events, the newest
 
 	known    bool   // it has been open, ever
 	furthest uint64 // everything up to here it has, or was told that it is gone
@@ -85,6 +87,21 @@ func (c *clientJudge) entry(e entry) {
 	case gapped:
 		c.report.Gaps++
 		c.gap(&c.readers[e.feed], e)
+	case passed:
+		c.passed(&c.readers[e.feed], e)
+	case closed:
+		c.closed(&c.readers[e.feed], e)
+	case turnedAway:
+		c.turnedAway()
+	case hinted:
+		c.report.Ephemeral++
+		c.hinted(&c.readers[e.feed], e)
+	case looked:
+		c.report.Deliveries++
+		c.bytes(&c.readers[e.feed], e)
+		c.resurrected(&c.readers[e.feed], e)
+	case lookedBelow:
+		c.lookedBelow(&c.readers[e.feed], e)
 	}
 }
 
@@ -95,7 +112,7 @@ func (c *clientJudge) end() {
 		for _, m := range r.missing {
 			c.find(m.kind, r, m.from, "events %d to %d did not come, later ones did", m.from, m.to)
 		}
-		r.asked, r.open, r.missing = false, false, r.missing[:0]
+		r.asked, r.open, r.closed, r.missing, r.heard = false, false, false, r.missing[:0], nil
 	}
 }
 
@@ -119,10 +136,13 @@ func (c *clientJudge) delivered(r *reader, e entry) {
 		c.find(BadStream, r, e.id, "event %d came before the stream was open", e.id)
 		return
 	}
+	if r.closed {
+		c.find(AfterClose, r, e.id, "event %d came after the feed was said to be closed", e.id)
+	}
 	switch want := r.cursor + 1; {
 	case e.id == want:
 	case e.id > want:
-		c.skipped(r, want, e.id-1)
+		c.over(r, want, e.id-1)
 	case r.found(e.id):
 		c.find(Reordered, r, e.id, "event %d came after %d", e.id, r.cursor)
 	default:
@@ -131,6 +151,7 @@ func (c *clientJudge) delivered(r *reader, e entry) {
 	r.first = false
 	r.cursor = max(r.cursor, e.id)
 	r.furthest = max(r.furthest, r.cursor)
+	c.unasked(r, e)
 	c.bytes(r, e)
 	c.resurrected(r, e)
 	c.delayed(r, e)
@@ -171,6 +192,10 @@ func (r *reader) found(id uint64) bool {
 // bytes compares an event with what everybody else knows of it.
 func (c *clientJudge) bytes(r *reader, e entry) {
 	t := r.truth
+	if t.copied[e.sum] {
+		c.find(FromCopy, r, e.id, "event %d was published to a copy of the store", e.id)
+		return
+	}
 	if e.id > t.last {
 		c.find(NotStored, r, e.id, "event %d was delivered, and the store ends with %d", e.id, t.last)
 		return
@@ -225,15 +250,12 @@ func (c *clientJudge) gap(r *reader, e entry) {
 		c.find(BadStream, r, e.id, "a gap came before the stream was open")
 		return
 	}
-	gone := uint64(1)
-	for _, trim := range r.truth.trims {
-		if c.since(trim.Asked) <= e.at {
-			gone = max(gone, trim.Before)
-		}
+	if e.id > r.cursor && c.log.types != nil {
+		// The gap comes after what the filter left out.
+		c.over(r, r.cursor+1, e.id)
+		r.cursor = e.id
 	}
-	if c.Retention {
-		gone = max(gone, r.truth.allowed)
-	}
+	gone := c.gone(r, e.at)
 	switch {
 	case !e.trim:
 		c.find(LyingGap, r, e.id, "a gap after %d says that the feed was rolled back, which it was not", e.id)
@@ -247,6 +269,20 @@ func (c *clientJudge) gap(r *reader, e entry) {
 	r.first = false
 	r.cursor = max(r.cursor, e.resume-1)
 	r.furthest = max(r.furthest, r.cursor)
+}
+
+// gone returns the first id that has to be there at a time.
+func (c *clientJudge) gone(r *reader, at int64) uint64 {
+	gone := uint64(1)
+	for _, trim := range r.truth.trims {
+		if c.since(trim.Asked) <= at {
+			gone = max(gone, trim.Before)
+		}
+	}
+	if c.Retention {
+		gone = max(gone, r.truth.allowed)
+	}
+	return gone
 }
 
 // WorstByFault returns the worst delay under each fault, alone or with others.

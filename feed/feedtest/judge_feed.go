@@ -45,6 +45,7 @@ func (j *judge) judgeFeed(s *sent) *truth {
 	for _, id := range sortedKeys(t.acks) {
 		j.judgeAcknowledged(t, id, t.acks[id])
 	}
+	j.judgeClosing(t)
 	return t
 }
 
@@ -85,7 +86,9 @@ func (j *judge) judgeBounds(t *truth) {
 func (j *judge) judgeHeld(t *truth, id uint64, sum Sum) {
 	e := t.sums[sum]
 	if e == nil {
-		if acked := t.acks[id]; acked == nil { // else it is said of the acknowledged one
+		if t.copied[sum] {
+			j.find(Finding{Kind: FromCopy, Feed: t.name, ID: id, Detail: fmt.Sprintf("the store's event %d was published to a copy of it", id)})
+		} else if acked := t.acks[id]; acked == nil { // else it is said of the acknowledged one
 			j.find(Finding{Kind: Foreign, Feed: t.name, ID: id, Detail: fmt.Sprintf("the store's event %d was published by nobody", id)})
 		}
 		return

@@ -92,7 +92,7 @@ func TestJudgeDelaysApart(t *testing.T) {
 		}
 		log = r.Client("late", false)
 		if apart {
-			log.Apart()
+			log.Apart("of another kind")
 		}
 		for _, step := range connection(0, 0, 60, "b") {
 			if step.id >= 19 {

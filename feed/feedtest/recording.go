@@ -25,6 +25,7 @@ type Recording struct {
 
 	mu      sync.Mutex
 	feeds   map[string]*sent
+	batches map[string][]member
 	clients []*DeliveryLog
 	faults  []Fault
 	found   []Finding
@@ -32,7 +33,7 @@ type Recording struct {
 
 // NewRecording returns a recording that begins now.
 func NewRecording() *Recording {
-	return &Recording{began: time.Now(), feeds: make(map[string]*sent)}
+	return &Recording{began: time.Now(), feeds: make(map[string]*sent), batches: make(map[string][]member)}
 }
 
 // Sum stands for the bytes of an event.
@@ -61,9 +62,12 @@ const (
 // attempted until its outcome is known or nobody cares any more.
 type Attempt struct {
 	Feed, Key string
+	Type      string
+	Batch     string // all events of a batch are stored, or none; empty for an event alone
 	Sum       Sum
 	Outcome   Outcome
 	ID        uint64    // if it was acknowledged
+	Began     time.Time // matters where the feed is closed
 	At        time.Time // of the answer
 }
 
@@ -98,12 +102,18 @@ type sent struct {
 	sums  map[Sum]*intent
 	trims []Trim
 	held  *holding
+
+	closing   closing
+	ephemeral map[Sum]*Ephemeral
+	copied    map[Sum]bool
 }
 
 // intent is an event that somebody meant to publish.
 type intent struct {
 	key     string
+	kind    string // the event's type
 	sum     Sum
+	began   int64    // when the first attempt did, in µs
 	ids     []uint64 // that it was acknowledged with, each once
 	at      int64    // of the first acknowledgement, in µs
 	unknown bool     // an attempt's outcome is
@@ -115,12 +125,16 @@ type holding struct {
 	first, last uint64
 	sums        []Sum  // from first on
 	wrong       uint64 // the first id that is not where it belongs; 0 for none
+	closed      bool
 }
 
 func (r *Recording) feed(name string) *sent {
 	s := r.feeds[name]
 	if s == nil {
-		s = &sent{name: name, keys: make(map[string]*intent), sums: make(map[Sum]*intent)}
+		s = &sent{
+			name: name, keys: make(map[string]*intent), sums: make(map[Sum]*intent),
+			ephemeral: make(map[Sum]*Ephemeral), copied: make(map[Sum]bool),
+		}
 		r.feeds[name] = s
 	}
 	return s
@@ -133,8 +147,11 @@ func (r *Recording) Attempted(a Attempt) {
 	s := r.feed(a.Feed)
 	e := s.keys[a.Key]
 	if e == nil {
-		e = &intent{key: a.Key, sum: a.Sum}
+		e = &intent{key: a.Key, kind: a.Type, sum: a.Sum, began: r.since(a.Began)}
 		s.keys[a.Key], s.sums[a.Sum] = e, e
+		if a.Batch != "" {
+			r.batches[a.Batch] = append(r.batches[a.Batch], member{s.name, e})
+		}
 	}
 	switch a.Outcome {
 	case Unknown:
@@ -173,6 +190,14 @@ func (r *Recording) Found(f Finding) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.found = append(r.found, f)
+}
+
+// Copied says that an event was published to a copy of the store: what follows
+// the original must never see it.
+func (r *Recording) Copied(feed string, sum Sum) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.feed(feed).copied[sum] = true
 }
 
 // Holds says which bounds a feed has in the end. What it holds follows by
