@@ -64,7 +64,10 @@ func (p *places) parse(cursor string) (map[int]feed.Cursor, error) {
 		if !ok {
 			return nil, fmt.Errorf("the cursor of several feeds is like chat=42,news=7, not %.100q", cursor)
 		}
-		i := p.index(name)
+		i := len(read) // servers keep to the order
+		if i >= len(p.all) || p.all[i].feed != name {
+			i = p.index(name)
+		}
 		if i < 0 {
 			return nil, fmt.Errorf("it names %.100q, which is not followed", name)
 		}

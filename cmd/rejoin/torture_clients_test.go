@@ -3,51 +3,55 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
-	"strconv"
-	"sync"
+	"slices"
 	"time"
-
-	"github.com/rejoin/rejoin/feed/feedtest"
 )
 
-const (
-	torturePublishers  = 12
-	tortureSubscribers = 60
-)
+const torturePublishers = 12
+
+// tortureTypes are the types of the events; half of those on the busy feeds have
+// none.
+var tortureTypes = []string{"", "proof.lines", "proof.batch"}
 
 // startPublishers returns a function that has the publishers end and waits
 // until the outcome of all that they published is known.
 func (s *schedule) startPublishers() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
-	var work sync.WaitGroup
 	for i := range torturePublishers {
 		p := s.prover(i, s.feeds)
-		work.Go(func() {
-			defer p.client.CloseIdleConnections()
-			if err := p.run(ctx, context.WithoutCancel(ctx)); err != nil {
-				s.found("%s: %v", p.name, err)
-			}
-		})
+		s.publishing(&p.client, func() error { return p.run(ctx, context.WithoutCancel(ctx)) })
 	}
+	slow := s.prover(150, s.wide)
+	slow.pause *= 3
+	s.publishing(&slow.client, func() error { return slow.run(ctx, context.WithoutCancel(ctx)) })
 	// What is lost on the way with nothing behind it shows in no id.
 	for i, name := range s.quiet {
 		p := s.prover(torturePublishers+i, []string{name})
 		at := tortureHealth + time.Duration(s.random.Int64N(int64(tortureOverlay+tortureLongest)))
-		work.Go(func() {
-			defer p.client.CloseIdleConnections()
+		s.publishing(&p.client, func() error {
 			if sleep(ctx, at) != nil {
-				return // it is over sooner than it could have been
+				return nil // it is over sooner than it could have been
 			}
-			if err := p.publish(ctx, 1); err != nil {
-				s.found("%s: %v", p.name, err)
-			}
+			return p.publish(ctx, 1)
 		})
 	}
-	return func() { cancel(); work.Wait() }
+	s.startBatches(ctx)
+	s.startClosers(ctx)
+	s.startWhisperers(ctx)
+	return func() { cancel(); s.publishers.Wait() }
+}
+
+// publishing runs a publisher.
+func (s *schedule) publishing(client **http.Client, run func() error) {
+	s.publishers.Go(func() {
+		defer (*client).CloseIdleConnections()
+		if err := run(); err != nil {
+			s.found("a publisher: %v", err)
+		}
+	})
 }
 
 // prover makes the publisher number i.
@@ -61,66 +65,129 @@ func (s *schedule) prover(i int, feeds []string) *prover {
 	}
 }
 
-// kinds of subscribers, with how many there are of each.
-var tortureKinds = []struct {
+// tortureKind is a kind of subscribers.
+type tortureKind struct {
 	name   string
 	count  int
 	client int
-	many   bool // all feeds over one connection
-	quiet  bool // all those feeds in which little happens, instead
+	follow tortureFollow
+	wide   int // how many of the wide feeds it follows, if it does
 	slow   bool
 	habits habits
-}{
-	{name: "steady", count: 8},
-	{name: "on quiet feeds", count: 4, many: true, quiet: true},
+}
+
+// tortureFollow is which feeds a subscriber follows.
+type tortureFollow int
+
+const (
+	followsOne     tortureFollow = iota // of the busy feeds
+	followsBusy                         // all of them, over one connection
+	followsQuiet                        // all those in which little happens
+	followsWide                         // so many of the wide ones
+	followsClosing                      // one of those that get closed
+	followsAllClosing
+	followsEnding // one that gets closed beside the busy ones
+)
+
+var tortureKinds = []tortureKind{
+	{name: "steady", count: 6},
+	{name: "on quiet feeds", count: 4, follow: followsQuiet},
 	{name: "steady, in envelopes", count: 2, habits: habits{envelope: true}},
-	{name: "steady, HTTP/2", count: 6, client: clientHTTP2},
-	{name: "slow", count: 6, client: clientNarrow, slow: true, habits: habits{pause: 150 * time.Millisecond}},
+	{name: "steady, HTTP/2", count: 5, client: clientHTTP2},
+	{name: "slow", count: 5, client: clientNarrow, slow: true, habits: habits{pause: 150 * time.Millisecond}},
 	{name: "slow, HTTP/2", count: 2, client: clientHTTP2, slow: true, habits: habits{pause: 100 * time.Millisecond}},
-	{name: "stalling", count: 6, client: clientNarrow, slow: true, habits: habits{stall: 3500 * time.Millisecond}},
-	{name: "reconnecting", count: 8, habits: habits{cut: 500 * time.Millisecond, wait: 200 * time.Millisecond}},
+	{name: "stalling", count: 4, client: clientNarrow, slow: true, habits: habits{stall: 3500 * time.Millisecond}},
+	{name: "stalling, in envelopes", count: 1, client: clientNarrow, slow: true, habits: habits{stall: 3500 * time.Millisecond, envelope: true}},
+	{name: "reconnecting", count: 5, habits: habits{cut: 500 * time.Millisecond, wait: 200 * time.Millisecond}},
+	{name: "reconnecting, in envelopes", count: 2, habits: habits{cut: 500 * time.Millisecond, old: 0.3, wait: 200 * time.Millisecond, envelope: true}},
 	{name: "reconnecting, HTTP/2", count: 2, client: clientHTTP2, habits: habits{cut: 500 * time.Millisecond, wait: 200 * time.Millisecond}},
-	{name: "with old cursors", count: 6, habits: habits{cut: 700 * time.Millisecond, old: 0.7, wait: time.Second}},
-	{name: "many feeds", count: 4, many: true},
-	{name: "many feeds, reconnecting", count: 3, many: true, habits: habits{cut: time.Second, old: 0.3, wait: 500 * time.Millisecond}},
-	{name: "many feeds, HTTP/2", count: 2, many: true, client: clientHTTP2, habits: habits{cut: 2 * time.Second}},
-	{name: "many feeds, stalling", count: 1, many: true, client: clientNarrow, slow: true, habits: habits{stall: 2 * time.Second}},
+	{name: "with old cursors", count: 5, habits: habits{cut: 700 * time.Millisecond, old: 0.7, wait: time.Second}},
+	{name: "many feeds", count: 3, follow: followsBusy},
+	{name: "many feeds, reconnecting", count: 2, follow: followsBusy, habits: habits{cut: time.Second, old: 0.3, wait: 500 * time.Millisecond}},
+	{name: "many feeds, HTTP/2", count: 2, follow: followsBusy, client: clientHTTP2, habits: habits{cut: 2 * time.Second}},
+	{name: "many feeds, stalling", count: 1, follow: followsBusy, client: clientNarrow, slow: true, habits: habits{stall: 2 * time.Second}},
+	{name: "many feeds, one of which gets closed", count: 1, follow: followsEnding, habits: habits{cut: 2 * time.Second}},
+	{name: "on feeds that get closed", count: 3, follow: followsClosing},
+	{name: "on feeds that get closed, with old cursors", count: 3, follow: followsClosing, habits: habits{cut: 500 * time.Millisecond, old: 0.5, wait: 500 * time.Millisecond}},
+	{name: "on all feeds that get closed", count: 1, follow: followsAllClosing, habits: habits{cut: time.Second, old: 0.3}},
+	{name: "of one type", count: 2, habits: habits{types: []string{"proof.lines"}}},
+	{name: "of what has no type, reconnecting", count: 2, habits: habits{types: []string{"message"}, cut: 700 * time.Millisecond, old: 0.5, wait: 500 * time.Millisecond}},
+	{name: "of a type that there is not", count: 1, habits: habits{types: []string{"proof.none"}, cut: 3 * time.Second}},
+	{name: "of two types, many feeds", count: 1, follow: followsBusy, habits: habits{types: []string{"proof.batch", "message"}, cut: 2 * time.Second}},
+	{name: "wide", count: 1, follow: followsWide, wide: 83},
+	{name: "wide, HTTP/2", count: 1, follow: followsWide, wide: 40, client: clientHTTP2},
+	{name: "wide, reconnecting", count: 2, follow: followsWide, wide: 83, habits: habits{cut: time.Second, old: 0.2, wait: 500 * time.Millisecond}},
+	{name: "wide, of one type", count: 1, follow: followsWide, wide: 20, habits: habits{types: []string{"proof.batch"}, cut: 2 * time.Second}},
+	{name: "wide, stalling", count: 1, follow: followsWide, wide: 60, client: clientNarrow, slow: true, habits: habits{stall: 2 * time.Second}},
+}
+
+// followed returns the feeds that a subscriber of a kind follows, the nth of all.
+func (s *schedule) followed(kind tortureKind, n int) []string {
+	one := func(of []string) []string { return of[n%len(of):][:1] }
+	switch kind.follow {
+	case followsBusy:
+		return s.feeds
+	case followsQuiet:
+		return s.quiet
+	case followsWide:
+		return s.wide[:kind.wide]
+	case followsClosing:
+		return one(s.closing)
+	case followsAllClosing:
+		return s.closing
+	case followsEnding:
+		return append(one(s.closing), s.feeds...)
+	}
+	return one(s.feeds)
 }
 
 // startWitnesses starts the subscribers, and returns a function that ends them.
 func (s *schedule) startWitnesses() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
-	var work sync.WaitGroup
 	for _, kind := range tortureKinds {
 		for i := range kind.count {
-			names := s.feeds
-			if kind.quiet {
-				names = s.quiet
-			} else if !kind.many {
-				names = s.feeds[len(s.witnesses)%len(s.feeds):][:1]
-			}
-			at, err := newPlaces(names)
-			if err != nil {
-				s.world.t.Fatal(err)
-			}
-			w := &witness{
-				log: s.recording.Client(fmt.Sprintf("subscriber %d, %s", i, kind.name), kind.slow), at: at, urls: s.urlsFor(kind.client),
-				client: tortureClient(kind.client), random: rand.New(rand.NewPCG(s.seed, 1000+uint64(len(s.witnesses)))),
-				habits: kind.habits, strict: true, silence: 7 * time.Second, counts: &s.counts,
-			}
-			if kind.quiet {
+			w := s.witness(kind, s.followed(kind, len(s.witnesses)), i)
+			if kind.follow == followsQuiet {
 				w.log.Apart("of quiet feeds")
 			}
 			s.witnesses = append(s.witnesses, w)
-			work.Go(func() {
-				defer w.client.CloseIdleConnections()
-				if err := w.run(ctx); err != nil {
-					s.found("%s of a subscriber: %v", kind.name, err)
-				}
-			})
+			s.following(w.client, func() error { return w.run(ctx) })
 		}
 	}
-	return func() { cancel(); work.Wait() }
+	s.startPagers(ctx)
+	s.late = ctx
+	return func() { cancel(); s.followers.Wait() }
+}
+
+// witness makes the ith subscriber of a kind.
+func (s *schedule) witness(kind tortureKind, names []string, i int) *witness {
+	at, err := newPlaces(names)
+	if err != nil {
+		s.world.t.Fatal(err)
+	}
+	s.made++
+	w := &witness{
+		log: s.recording.Client(fmt.Sprintf("subscriber %d, %s", i, kind.name), kind.slow), at: at, urls: s.urlsFor(kind.client),
+		client: tortureClient(kind.client), random: rand.New(rand.NewPCG(s.seed, 1000+s.made)),
+		habits: kind.habits, strict: true, closing: true, ephemeral: true, silence: 7 * time.Second, counts: &s.counts,
+	}
+	if types := slices.Clone(kind.habits.types); len(types) > 0 {
+		if i := slices.Index(types, "message"); i >= 0 {
+			types[i] = "" // what it is the name of
+		}
+		w.log.Filter(types...)
+	}
+	return w
+}
+
+// following runs a subscriber.
+func (s *schedule) following(client *http.Client, run func() error) {
+	s.followers.Go(func() {
+		defer client.CloseIdleConnections()
+		if err := run(); err != nil {
+			s.found("a subscriber: %v", err)
+		}
+	})
 }
 
 // urlsFor returns where a client can go: HTTP/2 is only with TLS.
@@ -130,50 +197,4 @@ func (s *schedule) urlsFor(client int) []*url.URL {
 		return []*url.URL{last}
 	}
 	return all
-}
-
-// trim trims a feed to its newest events, at any node, until one has done it.
-func (s *schedule) trim(t laidTrim, start time.Time) {
-	time.Sleep(time.Until(start.Add(t.at)))
-	newest := uint64(0)
-	for _, w := range s.witnesses {
-		newest = max(newest, w.log.Reached(t.feed))
-	}
-	if newest <= t.keep {
-		return
-	}
-	order := feedtest.Trim{Feed: t.feed, Before: newest - t.keep, Asked: time.Now()}
-	client := tortureClient(clientHTTP1)
-	client.Timeout = 2 * time.Second
-	defer client.CloseIdleConnections()
-	urls := s.urls()
-	for i := int(s.seed % 100); order.Gone.IsZero() && time.Since(order.Asked) < 10*time.Second; i++ {
-		if err := trimFeed(client, urls[i%len(urls)], t.feed, order.Before); err == nil {
-			order.Gone = time.Now()
-			break
-		}
-		time.Sleep(100 * time.Millisecond) // until another may take it
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.orders = append(s.orders, order)
-}
-
-func trimFeed(client *http.Client, server *url.URL, name string, before uint64) error {
-	u := server.JoinPath("v1", "feeds", name, "events")
-	u.RawQuery = "before=" + strconv.FormatUint(before, 10)
-	req, err := http.NewRequest(http.MethodDelete, u.String(), nil)
-	if err != nil {
-		return err
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	_, _ = io.Copy(io.Discard, resp.Body) // the status says it all
-	if resp.StatusCode != http.StatusNoContent {
-		return fmt.Errorf("trim: %s", resp.Status)
-	}
-	return nil
 }

@@ -29,6 +29,8 @@ type blow struct {
 	target string // no two blows of a schedule have the same
 	bound  time.Duration
 	stops  bool // the bound counts from the end of it
+	// away is the nodes whose store is away meanwhile; nil for none.
+	away func(w *tortureWorld) []*tortureNode
 	// lay breaks something, waits for as long as it is to last, and mends it.
 	lay func(w *tortureWorld, d time.Duration, random *rand.Rand)
 }
@@ -38,7 +40,7 @@ type blow struct {
 func (w *tortureWorld) blows() [][]blow {
 	families := [][]blow{}
 	if w.postgres != nil {
-		families = append(families, redisBlows, postgresBlows)
+		families = append(families, redisBlows, postgresBlows, []blow{copyBlow})
 	}
 	var nodes, links, nets []blow
 	for i, n := range w.nodes {
@@ -164,8 +166,14 @@ func redisInfo(r *storagetest.Redis, section, name string) (n int) {
 	return 0
 }
 
+func allNodes(w *tortureWorld) []*tortureNode { return w.nodes }
+
+func oneNode(i int) func(w *tortureWorld) []*tortureNode {
+	return func(w *tortureWorld) []*tortureNode { return w.nodes[i : i+1] }
+}
+
 func onPostgres(name string, lay func(w *tortureWorld, d time.Duration)) blow {
-	return blow{name: "postgres " + name, target: "postgres", bound: boundStore, stops: true, lay: func(w *tortureWorld, d time.Duration, _ *rand.Rand) { lay(w, d) }}
+	return blow{name: "postgres " + name, target: "postgres", bound: boundStore, stops: true, away: allNodes, lay: func(w *tortureWorld, d time.Duration, _ *rand.Rand) { lay(w, d) }}
 }
 
 var postgresBlows = []blow{
@@ -234,7 +242,7 @@ func linkBlows(i int, server string) []blow {
 	on := func(name string, lay func(p *tortureProxy, d time.Duration, random *rand.Rand)) blow {
 		b := blow{name: server + " link " + name, target: fmt.Sprintf("%s link %d", server, i), bound: boundRedis}
 		if server == "postgres" {
-			b.bound, b.stops = boundStore, true
+			b.bound, b.stops, b.away = boundStore, true, oneNode(i)
 		}
 		b.lay = func(w *tortureWorld, d time.Duration, random *rand.Rand) {
 			p := w.nodes[i].toRedis
@@ -314,11 +322,17 @@ func (w *tortureWorld) netBlows(i int) []blow {
 			continue
 		}
 		_, port, _ := strings.Cut(to.proxy.addr(), ":")
-		all = append(all,
+		here := []blow{
 			on("of a node from "+to.name, to.stops, to.bound, [2]string{"in", "tcp sport " + port}, [2]string{"out", "tcp dport " + port}),
 			on("of a node from "+to.name+", requests lost", to.stops, to.bound, [2]string{"out", "tcp dport " + port}),
 			on("of a node from "+to.name+", replies lost", to.stops, to.bound, [2]string{"in", "tcp sport " + port}),
-		)
+		}
+		if to.name == "postgres" {
+			for j := range here {
+				here[j].away = oneNode(i)
+			}
+		}
+		all = append(all, here...)
 	}
 	return all
 }

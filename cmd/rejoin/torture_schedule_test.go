@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"net/url"
@@ -22,14 +23,22 @@ type schedule struct {
 	trims  []laidTrim
 	feeds  []string
 	quiet  []string // feeds that get one event, when things are broken
+	wide   []string // many feeds, which get events now and then
+	// closing are the feeds that get closed.
+	closing []string
 
-	recording *feedtest.Recording
-	witnesses []*witness
-	counts    proofCounts
+	recording             *feedtest.Recording
+	witnesses             []*witness
+	made                  uint64 // subscribers
+	publishers, followers sync.WaitGroup
+	counts                proofCounts
+	late                  context.Context // of subscribers that come later than the others
 
-	mu     sync.Mutex
-	faults []feedtest.Fault
-	orders []feedtest.Trim
+	mu       sync.Mutex
+	faults   []feedtest.Fault
+	orders   []trimOrder
+	whispers []whisper
+	copies   []*storeCopy
 }
 
 // laidBlow is a blow with its time.
@@ -39,16 +48,19 @@ type laidBlow struct {
 	seed      uint64
 }
 
-// laidTrim is a trim with its time: of a feed, all but the newest.
+// laidTrim is a trim with its time: of a feed, all but the newest, or all.
 type laidTrim struct {
-	feed string
-	keep uint64
-	at   time.Duration
+	feed    string
+	keep    uint64
+	deletes bool
+	at      time.Duration
 }
 
 const (
 	tortureFeeds   = 4
 	tortureQuiet   = 12
+	tortureWide    = 83
+	tortureClosing = 4
 	tortureHealth  = 700 * time.Millisecond // before the first fault
 	tortureOverlay = 1500 * time.Millisecond
 	tortureSettles = time.Second // of publishing, after the last
@@ -67,6 +79,12 @@ func (w *tortureWorld) draw(seed uint64) *schedule {
 	}
 	for i := range tortureQuiet {
 		s.quiet = append(s.quiet, fmt.Sprintf("t%d.quiet%d", seed, i))
+	}
+	for i := range tortureWide {
+		s.wide = append(s.wide, fmt.Sprintf("t%d.w%d", seed, i))
+	}
+	for i := range tortureClosing {
+		s.closing = append(s.closing, fmt.Sprintf("t%d.closing%d", seed, i))
 	}
 	families := w.blows()
 	taken := make(map[string]bool)
@@ -88,6 +106,13 @@ func (w *tortureWorld) draw(seed uint64) *schedule {
 			at: time.Duration(random.Int64N(int64(3 * time.Second))),
 		})
 	}
+	for range random.IntN(3) {
+		of := [][]string{s.feeds, s.wide, s.closing}[random.IntN(3)]
+		s.trims = append(s.trims, laidTrim{
+			feed: of[random.IntN(len(of))], deletes: true,
+			at: time.Duration(random.Int64N(int64(4 * time.Second))),
+		})
+	}
 	return s
 }
 
@@ -98,6 +123,10 @@ func (s *schedule) String() string {
 		parts = append(parts, fmt.Sprintf("%v to %v: %s, of %s", b.at.Round(time.Millisecond), (b.at+b.lasts).Round(time.Millisecond), b.name, b.target))
 	}
 	for _, t := range s.trims {
+		if t.deletes {
+			parts = append(parts, fmt.Sprintf("%v: %s is deleted", t.at.Round(time.Millisecond), t.feed))
+			continue
+		}
 		parts = append(parts, fmt.Sprintf("%v: %s is trimmed to its newest %d", t.at.Round(time.Millisecond), t.feed, t.keep))
 	}
 	slices.SortFunc(parts, strings.Compare)
@@ -106,7 +135,7 @@ func (s *schedule) String() string {
 
 // run carries the schedule out and returns what the judge says.
 func (s *schedule) run() *feedtest.Report {
-	began := time.Now()
+	s.world.now = s
 	publishing, following := s.startPublishers(), s.startWitnesses()
 	time.Sleep(tortureHealth)
 	var work sync.WaitGroup
@@ -131,7 +160,7 @@ func (s *schedule) run() *feedtest.Report {
 	publishing()
 	s.collect()
 	following()
-	s.conclude(began)
+	s.conclude()
 	return s.recording.Judge()
 }
 
@@ -151,6 +180,9 @@ func (s *schedule) found(format string, args ...any) {
 func (s *schedule) strike(b laidBlow, start time.Time) {
 	time.Sleep(time.Until(start.Add(b.at)))
 	f := feedtest.Fault{Name: b.name, From: time.Now(), Bound: b.bound * slower(), Settle: b.bound * slower(), Stops: b.stops}
+	if b.away != nil {
+		s.startLatecomers(b)
+	}
 	defer func() {
 		f.Until = time.Now()
 		s.mu.Lock()
@@ -163,7 +195,7 @@ func (s *schedule) strike(b laidBlow, start time.Time) {
 // collect reads what the store holds and waits until everybody has it.
 func (s *schedule) collect() {
 	v := &verification{
-		urls: s.urls(), client: tortureClient(clientHTTP1), names: slices.Concat(s.feeds, s.quiet), witnesses: s.witnesses,
+		urls: s.urls(), client: tortureClient(clientHTTP1), names: slices.Concat(s.feeds, s.quiet, s.wide, s.closing), witnesses: s.witnesses,
 		recording: s.recording, patience: tortureArrives * slower(),
 	}
 	defer v.client.CloseIdleConnections()
@@ -172,26 +204,43 @@ func (s *schedule) collect() {
 	}
 }
 
-// conclude notes, now that all is known, which faults there were and when what
-// was trimmed had to be gone.
-func (s *schedule) conclude(began time.Time) {
+// conclude notes, now that all is known, which faults there were, and when what
+// was trimmed or not stored had to be gone.
+func (s *schedule) conclude() {
 	for _, f := range s.faults {
 		s.recording.Broken(f)
 	}
 	for _, order := range s.orders {
-		if order.Gone.IsZero() {
-			s.recording.Trimmed(order)
-			continue
+		if !order.Gone.IsZero() {
+			order.Gone = s.everywhere(order.Gone)
 		}
-		order.Gone = order.Gone.Add(2 * time.Second * slower())
-		for _, f := range s.faults {
-			// A node that could not be reached may not have heard of it.
-			if later := f.Until.Add(boundStore * slower()); f.From.Before(order.Gone) && later.After(order.Gone) {
-				order.Gone = later
-			}
+		s.recording.Trimmed(order.Trim)
+		if order.again {
+			// It may be carried out once more, at any later time.
+			s.recording.Trimmed(feedtest.Trim{Feed: order.Feed, Before: s.recording.First(order.Feed), Asked: order.Asked})
 		}
-		s.recording.Trimmed(order)
 	}
+	for _, w := range s.whispers {
+		if !w.answered.IsZero() {
+			w.Gone = s.everywhere(w.answered)
+		}
+		s.recording.Sent(w.Ephemeral)
+	}
+	for _, c := range s.copies {
+		c.report(s.recording)
+	}
+}
+
+// everywhere returns when what a node did at a time has reached every other.
+func (s *schedule) everywhere(at time.Time) time.Time {
+	at = at.Add(2 * time.Second * slower())
+	for _, f := range s.faults {
+		// A node that could not be reached may not have heard of it.
+		if later := f.Until.Add(boundStore * slower()); f.From.Before(at) && later.After(at) {
+			at = later
+		}
+	}
+	return at
 }
 
 func (s *schedule) urls() (all []*url.URL) {

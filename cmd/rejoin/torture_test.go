@@ -148,6 +148,7 @@ func (w *tortureWorld) failure(s *schedule, r *feedtest.Report) string {
 	for _, f := range s.faults {
 		fmt.Fprintf(&b, "%s lasted from %s to %s\n", f.Name, f.From.Format(tortureClock), f.Until.Format(tortureClock))
 	}
+	fmt.Fprintf(&b, "found: %v; the first:\n", r.Kinds)
 	for _, f := range r.Findings {
 		fmt.Fprintln(&b, f)
 	}

@@ -29,6 +29,7 @@ type tortureWorld struct {
 	disk     string                // of SQLite; empty if it cannot be filled
 	ran      int                   // schedules
 	seed     uint64                // of the first
+	now      *schedule             // that is carried out
 
 	partitions, lost atomic.Int64 // of networks, and the packets in them
 }

@@ -88,6 +88,7 @@ func holdings(ctx context.Context, client *http.Client, server *url.URL, name st
 				Type string
 			}
 			First, Last uint64
+			Closed      bool
 		}
 		u := server.JoinPath("v1", "feeds", name, "events")
 		u.RawQuery = "limit=1000&after=" + strconv.FormatUint(after, 10)
@@ -96,6 +97,7 @@ func holdings(ctx context.Context, client *http.Client, server *url.URL, name st
 		}
 		if after == 0 {
 			to.Holds(name, page.First, page.Last)
+			to.HeldClosed(name, page.Closed)
 			last = page.Last
 		}
 		for _, e := range page.Events {

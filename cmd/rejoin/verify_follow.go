@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -24,6 +26,7 @@ type habits struct {
 	stall    time.Duration // for which it reads nothing, about once a second
 	wait     time.Duration // between two connections, at most
 	envelope bool          // it asks for envelopes
+	types    []string      // of the events that it asks for; none for all
 }
 
 // witness is a subscriber that follows feeds over one connection after another,
@@ -37,10 +40,13 @@ type witness struct {
 	habits habits
 	// strict says that there is nothing between the server and the witness: a
 	// stream is refused only for good, and never ends as if it were complete.
-	strict  bool
-	silence time.Duration // after which a connection counts as dead
-	counts  *proofCounts
-	hurry   atomic.Bool // no habits any more: what is left has to be read
+	strict    bool
+	closing   bool          // some of its feeds get closed: it ends when all are
+	ephemeral bool          // some events are not stored
+	silence   time.Duration // after which a connection counts as dead
+	heartbeat time.Duration // that it asks for; 0 for a third of that
+	counts    *proofCounts
+	hurry     atomic.Bool // no habits any more: what is left has to be read
 
 	opened bool // the present connection has been
 }
@@ -55,6 +61,9 @@ func (w *witness) run(ctx context.Context) error {
 		}
 		if errors.Is(err, errNoGoing) {
 			return err
+		}
+		if errors.Is(err, errClosed) {
+			return nil
 		}
 		pause := 20*time.Millisecond + time.Duration(w.random.Int64N(int64(w.habits.wait)+1))
 		if w.hurry.Load() {
@@ -72,13 +81,16 @@ func (w *witness) request(ctx context.Context) (*http.Request, error) {
 	old := w.random.Float64() < w.habits.old && !w.hurry.Load()
 	for i := range w.at.all {
 		f := &w.at.all[i]
-		if f.known = true; old {
+		if f.known, f.closed = true, false; old {
 			f.cursor -= feed.Cursor(w.random.Uint64N(min(uint64(f.cursor), 100) + 1))
 		}
 		w.log.Asks(f.feed, uint64(f.cursor), now)
 	}
 	u := w.urls[w.random.IntN(len(w.urls))].JoinPath("v1", "events")
-	query := url.Values{"heartbeat": {(w.silence / 3).String()}}
+	query := url.Values{"heartbeat": {cmp.Or(w.heartbeat, w.silence/3).String()}}
+	if len(w.habits.types) > 0 {
+		query.Set("types", strings.Join(w.habits.types, ","))
+	}
 	if w.at.many {
 		query.Set("feed", w.at.names())
 	} else {
@@ -138,6 +150,9 @@ func (w *witness) accept(resp *http.Response) error {
 	switch err := requireStream(resp); {
 	case err == nil:
 		return nil
+	case errors.Is(err, errClosed) && w.closing:
+		w.log.TurnedAway(time.Now())
+		return err
 	case errors.Is(err, errClosed):
 		return broken("204 for feeds that nobody closed")
 	case resp.StatusCode != http.StatusOK && !temporary(resp.StatusCode):
@@ -154,7 +169,7 @@ func (w *witness) read(ctx context.Context, blocks *blockReader) error {
 	for {
 		b, err := blocks.next()
 		switch {
-		case err == io.EOF && w.opened && w.strict:
+		case err == io.EOF && w.opened && w.strict && !w.at.closed():
 			return broken("the stream ended as if it were complete")
 		case err != nil:
 			return err
@@ -189,7 +204,9 @@ func (w *witness) take(b streamBlock, now time.Time) error {
 		if err != nil {
 			return err
 		}
-		return w.others(b, at, -1)
+		return w.others(b, at, -1, now)
+	case b.kind == "feed.closed" && w.closing:
+		return w.close(b, now)
 	case b.kind == "feed.expired":
 		return errExpired
 	case isControl(b.kind):
@@ -207,11 +224,17 @@ func (w *witness) cursors(b streamBlock) (map[int]feed.Cursor, error) {
 }
 
 // others demands that a block leaves the feeds where they are that it is not
-// about.
-func (w *witness) others(b streamBlock, at map[int]feed.Cursor, about int) error {
-	for i, f := range w.at.all {
-		if i != about && at[i] != f.cursor {
+// about, but for what the filter keeps from the witness.
+func (w *witness) others(b streamBlock, at map[int]feed.Cursor, about int, now time.Time) error {
+	for i := range w.at.all {
+		f := &w.at.all[i]
+		switch {
+		case i == about || at[i] == f.cursor:
+		case len(w.habits.types) == 0:
 			return broken("%s takes %s from event %d to %d", describe(b), f.feed, f.cursor, at[i])
+		default:
+			w.log.Passed(f.feed, uint64(at[i]), now)
+			f.cursor = at[i]
 		}
 	}
 	return nil
@@ -250,38 +273,82 @@ func (w *witness) gap(b streamBlock, now time.Time) error {
 		return broken("feed.gap %.200s has the cursor %.200q", b.data, b.id)
 	}
 	w.log.Gap(gap.Feed, feed.Gap{After: gap.After, Resumes: gap.Resumes, Reason: gap.Reason}, now)
-	if err := w.others(b, at, i); err != nil {
+	if err := w.others(b, at, i, now); err != nil {
 		return err
 	}
 	w.at.all[i].cursor = at[i]
 	return nil
 }
 
-func (w *witness) event(b streamBlock, now time.Time) error {
+func (w *witness) close(b streamBlock, now time.Time) error {
+	var end struct {
+		Feed string
+		Last uint64
+	}
 	at, err := w.cursors(b)
 	if err != nil {
 		return err
 	}
-	about, kind, data := 0, b.kind, b.data
-	if w.at.many || w.habits.envelope {
+	if err := json.Unmarshal([]byte(b.data), &end); err != nil {
+		return broken("feed.closed is %.200s", b.data)
+	}
+	i := w.at.index(end.Feed)
+	if i < 0 || uint64(at[i]) != end.Last {
+		return broken("feed.closed %.200s has the cursor %.200q", b.data, b.id)
+	}
+	w.log.Closed(end.Feed, end.Last, now)
+	w.at.all[i].cursor, w.at.all[i].closed = at[i], true
+	return w.others(b, at, i, now)
+}
+
+func (w *witness) event(b streamBlock, now time.Time) error {
+	about, id, kind, data, err := w.content(b)
+	if err != nil {
+		return err
+	}
+	f := &w.at.all[about]
+	sum := feedtest.SumOf(kind, data)
+	if !b.hasID && w.ephemeral {
+		if id != nil {
+			return broken("event %d of %s leaves the cursor where it is", *id, f.feed)
+		}
+		w.log.Hinted(f.feed, sum, now)
+		return nil
+	}
+	at, err := w.cursors(b)
+	if err != nil {
+		return err
+	}
+	if w.inEnvelopes() && (id == nil || at[about] != *id) {
+		return broken("%s is in the envelope %.200s", describe(b), b.data)
+	}
+	f.cursor = at[about]
+	w.counts.delivered.Add(1)
+	w.log.Delivered(f.feed, uint64(f.cursor), sum, now)
+	return w.others(b, at, about, now)
+}
+
+func (w *witness) inEnvelopes() bool { return w.at.many || w.habits.envelope }
+
+// content reads an event: which feed it is of, the id that an envelope has, and
+// what was published.
+func (w *witness) content(b streamBlock) (about int, id *feed.Cursor, kind, data string, err error) {
+	kind, data = b.kind, b.data
+	if w.inEnvelopes() {
 		var e struct {
 			envelope
 			Type string
 		}
-		if err := json.Unmarshal([]byte(b.data), &e); err != nil || e.ID == nil || len(e.Data) == 0 {
-			return broken("%s is not in an envelope: %.200s", describe(b), b.data)
+		if err := json.Unmarshal([]byte(b.data), &e); err != nil || len(e.Data) == 0 {
+			return 0, nil, "", "", broken("%s is not in an envelope: %.200s", describe(b), b.data)
 		}
-		if about = w.at.index(e.Feed); about < 0 || at[about] != *e.ID {
-			return broken("%s is event %d of %.100q", describe(b), *e.ID, e.Feed)
+		if about = w.at.index(e.Feed); about < 0 {
+			return 0, nil, "", "", broken("%s is of %.100q, which is not followed", describe(b), e.Feed)
 		}
-		kind, data = e.Type, dataOf(e.Data)
+		id, kind, data = e.ID, e.Type, dataOf(e.Data)
 	}
-	f := &w.at.all[about]
-	f.cursor = at[about]
-	w.counts.delivered.Add(1)
 	if kind == "message" {
 		kind = "" // what envelopes call it
 	}
-	w.log.Delivered(f.feed, uint64(f.cursor), feedtest.SumOf(kind, data), now)
-	return w.others(b, at, about)
+	return about, id, kind, data, nil
 }

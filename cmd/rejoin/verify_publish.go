@@ -34,6 +34,7 @@ type prover struct {
 	again     float64       // the part of the events that is sent again although acknowledged
 	twice     float64       // the part that is sent to two at the same time
 	giveUp    float64       // the part that is given up when the first attempt fails
+	closing   bool          // the feeds are closed by somebody, and publishing to them is refused then
 	counts    *proofCounts
 }
 
@@ -59,6 +60,7 @@ type proof struct {
 	feed, key   string
 	kind, media string
 	data        string
+	closes      bool // the feed
 }
 
 // next makes the event number n: text of one line or several, or JSON, some of
@@ -122,7 +124,7 @@ func (p *prover) try(ctx context.Context, e proof, at *url.URL) (outcome feedtes
 	p.counts.attempts.Add(1)
 	ctx, cancel := context.WithTimeout(ctx, p.attempt)
 	defer cancel()
-	entry := feedtest.Attempt{Feed: e.feed, Key: e.key, Sum: feedtest.SumOf(e.kind, e.data)}
+	entry := feedtest.Attempt{Feed: e.feed, Key: e.key, Type: e.kind, Sum: feedtest.SumOf(e.kind, e.data), Began: time.Now()}
 	entry.Outcome, entry.ID, err = p.post(ctx, e, at)
 	entry.At = time.Now()
 	p.recording.Attempted(entry)
@@ -134,6 +136,9 @@ func (p *prover) post(ctx context.Context, e proof, at *url.URL) (outcome feedte
 	outcome = feedtest.Refused
 	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { outcome = feedtest.Unknown }}
 	to := at.JoinPath("v1", "feeds", e.feed, "events")
+	if e.closes {
+		to.RawQuery = "close=true"
+	}
 	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, trace), http.MethodPost, to.String(), strings.NewReader(e.data))
 	if err != nil {
 		return outcome, 0, err
@@ -168,6 +173,8 @@ func (p *prover) refused(e proof, r *refusal) (outcome feedtest.Outcome, id uint
 	switch {
 	case r.stored == "no", r.status == http.StatusTooManyRequests:
 		return feedtest.Refused, 0, nil
+	case p.closing && r.status == http.StatusConflict:
+		return feedtest.Refused, 0, errFeedClosed
 	case r.status >= 500 && r.status != http.StatusNotImplemented, r.status == http.StatusRequestTimeout:
 		return feedtest.Unknown, 0, nil // a proxy's 503 may follow a request that went through
 	case r.status == http.StatusConflict, r.status == http.StatusUnprocessableEntity:
@@ -176,6 +183,9 @@ func (p *prover) refused(e proof, r *refusal) (outcome feedtest.Outcome, id uint
 	}
 	return feedtest.Refused, 0, fmt.Errorf("publish to %s: %w", e.feed, r)
 }
+
+// errFeedClosed is for what is published to a closed feed.
+var errFeedClosed = errors.New("the feed is closed")
 
 // errNoGoing is for what a subscriber is refused for good.
 var errNoGoing = errors.New("refused for good")

@@ -43,8 +43,8 @@ func (c *clientJudge) hinted(r *reader, e entry) {
 	case r.truth.sums[e.sum] != nil:
 		c.find(BadStream, r, 0, "an event that is stored came without its id")
 		return
-	case r.truth.copied[e.sum]:
-		c.find(FromCopy, r, 0, "an ephemeral event was published to a copy of the store")
+	case r.truth.elsewhere[e.sum]:
+		c.find(OtherStore, r, 0, "an ephemeral event was published to another store")
 		return
 	case sent == nil:
 		c.find(Foreign, r, 0, "an ephemeral event was published by nobody")

@@ -35,7 +35,7 @@ const (
 	AfterClose       = "after the close"
 	TornBatch        = "torn batch" // a part of a batch is stored, or it is out of order
 	Stale            = "stale"      // an ephemeral event came to who connected long after it
-	FromCopy         = "of a copy"  // it was published to a copy of the store
+	OtherStore       = "of another store"
 )
 
 // Finding is a broken promise.
@@ -70,9 +70,10 @@ type Report struct {
 	Connections  int
 	Deliveries   int // each was checked
 	Gaps         int
-	Ephemeral    int       // deliveries of events that are not stored
-	Replays      int       // deliveries of what was acknowledged before the connection opened
-	Violations   int       // all that were found
+	Ephemeral    int // deliveries of events that are not stored
+	Replays      int // deliveries of what was acknowledged before the connection opened
+	Violations   int // all that were found
+	Kinds        map[string]int
 	Findings     []Finding // the first of them
 	Health       Delays    // of deliveries that no fault overlaps
 	Faults       []FaultDelays
@@ -101,7 +102,7 @@ func (r *Recording) Judge() *Report {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	j := &judge{Recording: r, truths: make(map[string]*truth), faults: r.faults, delays: make(map[string]*FaultDelays)}
-	j.report.Feeds, j.report.Clients = len(r.feeds), len(r.clients)
+	j.report.Feeds, j.report.Clients, j.report.Kinds = len(r.feeds), len(r.clients), make(map[string]int)
 	for _, f := range r.found {
 		j.find(f)
 	}
@@ -126,6 +127,7 @@ func (r *Recording) Judge() *Report {
 
 func (j *judge) find(f Finding) {
 	j.report.Violations++
+	j.report.Kinds[f.Kind]++
 	if len(j.report.Findings) < mostFindings {
 		j.report.Findings = append(j.report.Findings, f)
 	}

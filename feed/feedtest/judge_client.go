@@ -192,8 +192,8 @@ func (r *reader) found(id uint64) bool {
 // bytes compares an event with what everybody else knows of it.
 func (c *clientJudge) bytes(r *reader, e entry) {
 	t := r.truth
-	if t.copied[e.sum] {
-		c.find(FromCopy, r, e.id, "event %d was published to a copy of the store", e.id)
+	if t.elsewhere[e.sum] {
+		c.find(OtherStore, r, e.id, "event %d was published to another store", e.id)
 		return
 	}
 	if e.id > t.last {

@@ -86,8 +86,8 @@ func (j *judge) judgeBounds(t *truth) {
 func (j *judge) judgeHeld(t *truth, id uint64, sum Sum) {
 	e := t.sums[sum]
 	if e == nil {
-		if t.copied[sum] {
-			j.find(Finding{Kind: FromCopy, Feed: t.name, ID: id, Detail: fmt.Sprintf("the store's event %d was published to a copy of it", id)})
+		if t.elsewhere[sum] {
+			j.find(Finding{Kind: OtherStore, Feed: t.name, ID: id, Detail: fmt.Sprintf("the store's event %d was published to another", id)})
 		} else if acked := t.acks[id]; acked == nil { // else it is said of the acknowledged one
 			j.find(Finding{Kind: Foreign, Feed: t.name, ID: id, Detail: fmt.Sprintf("the store's event %d was published by nobody", id)})
 		}

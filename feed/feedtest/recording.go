@@ -105,7 +105,7 @@ type sent struct {
 
 	closing   closing
 	ephemeral map[Sum]*Ephemeral
-	copied    map[Sum]bool
+	elsewhere map[Sum]bool // published to another store
 }
 
 // intent is an event that somebody meant to publish.
@@ -133,7 +133,7 @@ func (r *Recording) feed(name string) *sent {
 	if s == nil {
 		s = &sent{
 			name: name, keys: make(map[string]*intent), sums: make(map[Sum]*intent),
-			ephemeral: make(map[Sum]*Ephemeral), copied: make(map[Sum]bool),
+			ephemeral: make(map[Sum]*Ephemeral), elsewhere: make(map[Sum]bool),
 		}
 		r.feeds[name] = s
 	}
@@ -192,12 +192,25 @@ func (r *Recording) Found(f Finding) {
 	r.found = append(r.found, f)
 }
 
-// Copied says that an event was published to a copy of the store: what follows
-// the original must never see it.
-func (r *Recording) Copied(feed string, sum Sum) {
+// Elsewhere says that what another recording has was published to another store:
+// to a copy of this one, or to what this one is a copy of. What follows the one
+// must never see it, but for what they have in common.
+func (r *Recording) Elsewhere(other *Recording) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.feed(feed).copied[sum] = true
+	other.mu.Lock()
+	defer other.mu.Unlock()
+	for name, theirs := range other.feeds {
+		ours := r.feed(name)
+		for sum := range theirs.sums {
+			if ours.sums[sum] == nil {
+				ours.elsewhere[sum] = true
+			}
+		}
+		for sum := range theirs.ephemeral {
+			ours.elsewhere[sum] = true
+		}
+	}
 }
 
 // Holds says which bounds a feed has in the end. What it holds follows by
@@ -221,3 +234,26 @@ func (r *Recording) Held(feed string, id uint64, sum Sum) {
 
 // since returns a time as the recording's logs have it.
 func (r *Recording) since(t time.Time) int64 { return t.Sub(r.began).Microseconds() }
+
+// First returns the first id that the store holds of a feed; 0 if nobody looked.
+func (r *Recording) First(feed string) uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if h := r.feed(feed).held; h != nil {
+		return h.first
+	}
+	return 0
+}
+
+// All returns what the store holds of a feed, by id.
+func (r *Recording) All(feed string) map[uint64]Sum {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := make(map[uint64]Sum)
+	if h := r.feed(feed).held; h != nil {
+		for i, sum := range h.sums {
+			all[h.first+uint64(i)] = sum
+		}
+	}
+	return all
+}

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rejoin/rejoin/feed/feedtest"
+)
+
+// whisperer publishes events that are not stored, one after another through one
+// node. They may be lost.
+type whisperer struct {
+	*prover
+	node *url.URL
+
+	mu   *sync.Mutex // of all whisperers
+	sent *[]whisper
+}
+
+// whisper is an ephemeral event, and when it was answered.
+type whisper struct {
+	feedtest.Ephemeral
+	answered time.Time
+}
+
+// startWhisperers starts one for each node.
+func (s *schedule) startWhisperers(ctx context.Context) {
+	for i, u := range s.urls() {
+		w := &whisperer{prover: s.prover(400+i, s.feeds), node: u, mu: &s.mu, sent: &s.whispers}
+		w.pause = 60 * time.Millisecond * slower()
+		s.publishing(&w.client, func() error { return w.run(ctx) })
+	}
+}
+
+func (w *whisperer) run(ctx context.Context) error {
+	for series := 1; ctx.Err() == nil; series++ {
+		if err := w.one(ctx, fmt.Sprintf("%s-series%d", w.name, series)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// one publishes until an event is not accepted: what became of that one, and
+// when, nobody knows, so those after it are of another series.
+func (w *whisperer) one(ctx context.Context, series string) error {
+	name := w.feeds[w.random.IntN(len(w.feeds))]
+	for n := 1; ctx.Err() == nil; n++ {
+		e := feedtest.Ephemeral{Feed: name, Type: tortureTypes[w.random.IntN(len(tortureTypes))], Series: series, Number: n}
+		data := fmt.Sprintf("%s whispers %d%s", series, n, strings.Repeat("!", w.random.IntN(50)))
+		e.Sum = feedtest.SumOf(e.Type, data)
+		accepted, err := w.whisper(ctx, e, data)
+		if err != nil {
+			return err
+		}
+		said := whisper{Ephemeral: e}
+		if accepted {
+			said.answered = time.Now()
+		}
+		w.mu.Lock()
+		*w.sent = append(*w.sent, said)
+		w.mu.Unlock()
+		_ = sleep(ctx, w.pause) // the loop looks at ctx
+		if !accepted {
+			return nil
+		}
+	}
+	return nil
+}
+
+func (w *whisperer) whisper(ctx context.Context, e feedtest.Ephemeral, data string) (accepted bool, err error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.attempt)
+	defer cancel()
+	to := w.node.JoinPath("v1", "feeds", e.Feed, "events")
+	to.RawQuery = url.Values{"ephemeral": {"true"}, "type": {e.Type}}.Encode()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to.String(), strings.NewReader(data))
+	if err != nil {
+		return false, err
+	}
+	req.Header.Set("Content-Type", "text/plain")
+	resp, err := w.client.Do(req)
+	if err != nil {
+		return false, nil
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusAccepted {
+		_, err := io.Copy(io.Discard, resp.Body)
+		return err == nil, nil
+	}
+	if r := readRefusal(resp); !temporary(r.status) {
+		return false, fmt.Errorf("publish an ephemeral event: %w", r)
+	}
+	return false, nil
+}

@@ -1,0 +1,45 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/url"
+	"time"
+)
+
+// latecomers subscribe while the store is away, and stay: their streams are
+// accepted, and open when it is back. From then on they get everything when
+// everybody else does. They ask for few keep-alives: a stream that hears of new
+// events only when it sends one would go unnoticed otherwise.
+const (
+	latecomers          = 4
+	latecomersHeartbeat = 10 * time.Second // above the bound of their delays
+)
+
+// startLatecomers has subscribers come at random times of a blow.
+func (s *schedule) startLatecomers(b laidBlow) {
+	random := rand.New(rand.NewPCG(b.seed, 2))
+	nodes := b.away(s.world)
+	for i := range latecomers {
+		n := nodes[random.IntN(len(nodes))]
+		at := time.Duration(random.Int64N(int64(b.lasts)))
+		kind := tortureKind{name: fmt.Sprintf("come during %s", b.name)}
+		if i == latecomers-1 {
+			kind.follow = followsBusy
+		}
+		s.mu.Lock()
+		w := s.witness(kind, s.followed(kind, random.IntN(len(s.feeds))), i)
+		w.urls = []*url.URL{n.url}
+		w.log.Apart("that came while the store was away")
+		w.heartbeat = latecomersHeartbeat * slower()
+		w.silence = w.heartbeat + 3*time.Second
+		s.witnesses = append(s.witnesses, w)
+		s.mu.Unlock()
+		s.following(w.client, func() error {
+			if sleep(s.late, at) != nil {
+				return nil // it is over sooner than it could have been
+			}
+			return w.run(s.late)
+		})
+	}
+}
