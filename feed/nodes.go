@@ -44,7 +44,7 @@ func (h *Hub) takeNote(node string, n note) {
 	case signalChanged:
 		h.lookAgain(n.Feed)
 	case signalEphemeral:
-		if n.Event != nil && n.Event.ephemeral() {
+		if n.Event != nil && n.Event.ephemeral() && h.signals.inOrder(node, n.Number) {
 			h.ephemeral(*n.Event)
 		}
 	case signalCount:

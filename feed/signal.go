@@ -43,6 +43,8 @@ type note struct {
 	Event *Event     `json:"event,omitempty"`
 	Ask   string     `json:"ask,omitempty"` // names a question, in it and its answers
 	Count int        `json:"count,omitempty"`
+	// Number counts the ephemeral events that the node sends, from 1 on.
+	Number uint64 `json:"number,omitempty"`
 
 	at time.Time // since when it waits to be sent
 }
@@ -76,6 +78,7 @@ type signals struct {
 	node   string
 	out    chan note
 	memory *Memory
+	said   uint64 // ephemeral events, by sendLoop
 
 	mu    sync.Mutex
 	peers map[string]*peer
@@ -86,6 +89,7 @@ type signals struct {
 type peer struct {
 	heard time.Time // when it was last heard of
 	gone  bool      // by its own word, which signals that are late do not undo
+	said  uint64    // the number of its newest ephemeral event
 }
 
 // question is a count under way.
@@ -162,7 +166,14 @@ func (s *signals) gather(n note) []note {
 		}
 	}
 	s.memory.Give(HoldBus, size)
-	return slices.DeleteFunc(notes, func(n note) bool { return time.Since(n.at) > signalBudget })
+	notes = slices.DeleteFunc(notes, func(n note) bool { return time.Since(n.at) > signalBudget })
+	for i := range notes {
+		if notes[i].Kind == signalEphemeral {
+			s.said++
+			notes[i].Number = s.said
+		}
+	}
+	return notes
 }
 
 // transmit sends one signal. One that fails is lost, which is what signals may be.
@@ -202,11 +213,30 @@ func (s *signals) heard(node string, now time.Time) (fresh bool) {
 	return false
 }
 
+// inOrder reports whether a node's ephemeral event is newer than all that came
+// from it before. A bus may carry signals late, and more than once. Nodes of
+// older versions send no number.
+func (s *signals) inOrder(node string, number uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.peers[node]
+	if p == nil || number == 0 {
+		return true
+	}
+	newer := number > p.said
+	p.said = max(p.said, number)
+	return newer
+}
+
 // left notes that a node has gone. Nobody waits for its answer any more.
 func (s *signals) left(node string, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.peers[node] = &peer{heard: now, gone: true}
+	last := &peer{heard: now, gone: true}
+	if p := s.peers[node]; p != nil {
+		last.said = p.said
+	}
+	s.peers[node] = last
 	for _, q := range s.asked {
 		q.heed(node)
 	}

@@ -26,11 +26,13 @@ type signaler struct {
 	mu     sync.Mutex
 	frozen chan struct{} // not nil: calls of Signal wait for it
 	deaf   bool
+	sent   [][]byte
 }
 
 func (s *signaler) Signal(ctx context.Context, payload []byte) error {
 	s.mu.Lock()
 	frozen := s.frozen
+	s.sent = append(s.sent, payload)
 	s.mu.Unlock()
 	if frozen != nil {
 		select {
@@ -221,5 +223,27 @@ func TestSubscribersOfAllNodes(t *testing.T) {
 		nodes[1].end()
 		synctest.Wait()
 		count(nodes[0], 1, 0)
+	})
+}
+
+// A bus may carry a signal late, or twice: where a network loses packets, what a
+// connection had sent when it was dropped arrives behind what the next one sent.
+func TestSignalsKeepTheOrderOfEphemeralEvents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, store := &air{}, feedtest.NewStore()
+		first, second := a.peer(t, store), a.peer(t, store)
+		there := second.subscribe("a")
+		for _, data := range []string{"1", "2", "3"} {
+			first.say(data)
+			synctest.Wait()
+		}
+		for _, payload := range first.bus.sent {
+			second.bus.receive(payload)
+		}
+		first.say("4")
+		synctest.Wait()
+		if got := seen(t, there, time.Second); got != "1 2 3 4" {
+			t.Errorf("saw %q", got)
+		}
 	})
 }

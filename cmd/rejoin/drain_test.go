@@ -13,9 +13,9 @@ import (
 	"time"
 )
 
-// knock asks over a connection of its own, as a load balancer does, and returns the
+// askOnce asks over a connection of its own, as a load balancer does, and returns the
 // answer and how its body ended.
-func knock(t *testing.T, method, url, accept string) (resp *http.Response, body string, end error) {
+func askOnce(t *testing.T, method, url, accept string) (resp *http.Response, body string, end error) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(strings.Repeat("x", len(method)-len("GET"))))
 	if err != nil {
@@ -35,7 +35,7 @@ func knock(t *testing.T, method, url, accept string) (resp *http.Response, body 
 // demandDraining demands that /readyz says that the node is draining.
 func demandDraining(t *testing.T, url, when string) {
 	t.Helper()
-	resp, body, _ := knock(t, "GET", url+"/readyz", "")
+	resp, body, _ := askOnce(t, "GET", url+"/readyz", "")
 	if resp.StatusCode != http.StatusServiceUnavailable || !strings.Contains(body, `"draining":true`) {
 		t.Errorf("%s, /readyz answers %s %s", when, resp.Status, body)
 	}
@@ -76,7 +76,7 @@ func TestDrainIsSeen(t *testing.T) {
 	srv.await(t, "stopping")
 	demandDraining(t, srv.url, "during the delay")
 	second := openUntil(t, srv.url)
-	if resp, body, _ := knock(t, "POST", srv.url+"/v1/feeds/chat/events", ""); resp.StatusCode != http.StatusCreated {
+	if resp, body, _ := askOnce(t, "POST", srv.url+"/v1/feeds/chat/events", ""); resp.StatusCode != http.StatusCreated {
 		t.Errorf("during the delay, a publish gets %s %s", resp.Status, body)
 	}
 	if err := first(); !errors.Is(err, io.ErrUnexpectedEOF) || time.Since(signaled) < delay {
@@ -84,11 +84,11 @@ func TestDrainIsSeen(t *testing.T) {
 	}
 	// The other one has half of the window.
 	demandDraining(t, srv.url, "during the window")
-	_, body, end := knock(t, "GET", srv.url+"/v1/feeds/chat/events", "text/event-stream")
+	_, body, end := askOnce(t, "GET", srv.url+"/v1/feeds/chat/events", "text/event-stream")
 	if !errors.Is(end, io.ErrUnexpectedEOF) || !regexp.MustCompile(`^retry: [123]\d{3}\n$`).MatchString(body) {
 		t.Errorf("during the window, a new stream gets %q, and ends with %v", body, end)
 	}
-	if resp, body, _ := knock(t, "POST", srv.url+"/v1/feeds/chat/events", ""); resp.StatusCode != http.StatusCreated {
+	if resp, body, _ := askOnce(t, "POST", srv.url+"/v1/feeds/chat/events", ""); resp.StatusCode != http.StatusCreated {
 		t.Errorf("during the window, a publish gets %s %s", resp.Status, body)
 	}
 	if err := second(); !errors.Is(err, io.ErrUnexpectedEOF) || time.Since(signaled) < delay+window/2 {

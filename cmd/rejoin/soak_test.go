@@ -108,8 +108,14 @@ func (p *process) descriptors() int {
 // engine's, and connections of the store.
 func (p *process) awaitFewer(admin string, cold holds) holds {
 	p.t.Helper()
+	return p.awaitFewerFor(admin, cold, 20*time.Second)
+}
+
+// awaitFewerFor does the same with another patience.
+func (p *process) awaitFewerFor(admin string, cold holds, patience time.Duration) holds {
+	p.t.Helper()
 	const more = 20
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
 		h := soakOf(p, admin)
 		if h.subscribers == 0 && h.goroutines <= cold.goroutines+more && h.descriptors <= cold.descriptors+more {
 			return h

@@ -27,6 +27,8 @@ func (s *schedule) startPublishers() (stop func()) {
 	slow := s.prover(150, s.wide)
 	slow.pause *= 3
 	s.publishing(&slow.client, func() error { return slow.run(ctx, context.WithoutCancel(ctx)) })
+	unknown := s.prover(151, s.unknown)
+	s.publishing(&unknown.client, func() error { return unknown.run(ctx, context.WithoutCancel(ctx)) })
 	// What is lost on the way with nothing behind it shows in no id.
 	for i, name := range s.quiet {
 		p := s.prover(torturePublishers+i, []string{name})

@@ -12,23 +12,26 @@ import (
 // everybody else does. They ask for few keep-alives: a stream that hears of new
 // events only when it sends one would go unnoticed otherwise.
 const (
-	latecomers          = 4
+	latecomers          = 4                // five feeds; three blows at most
 	latecomersHeartbeat = 10 * time.Second // above the bound of their delays
 )
 
-// startLatecomers has subscribers come at random times of a blow.
+// startLatecomers has subscribers come at random times of a blow, each for feeds
+// of its own: of one that is followed already, a node knows enough to open
+// another stream without asking the store.
 func (s *schedule) startLatecomers(b laidBlow) {
 	random := rand.New(rand.NewPCG(b.seed, 2))
 	nodes := b.away(s.world)
 	for i := range latecomers {
 		n := nodes[random.IntN(len(nodes))]
 		at := time.Duration(random.Int64N(int64(b.lasts)))
-		kind := tortureKind{name: fmt.Sprintf("come during %s", b.name)}
-		if i == latecomers-1 {
-			kind.follow = followsBusy
-		}
 		s.mu.Lock()
-		w := s.witness(kind, s.followed(kind, random.IntN(len(s.feeds))), i)
+		feeds := s.unknown[int(s.strangers)%len(s.unknown):][:1]
+		if i == latecomers-1 {
+			feeds = s.unknown[int(s.strangers)%len(s.unknown):][:2]
+		}
+		s.strangers += uint64(len(feeds))
+		w := s.witness(tortureKind{name: fmt.Sprintf("came during %s", b.name)}, feeds, i)
 		w.urls = []*url.URL{n.url}
 		w.log.Apart("that came while the store was away")
 		w.heartbeat = latecomersHeartbeat * slower()

@@ -24,12 +24,12 @@ type schedule struct {
 	feeds  []string
 	quiet  []string // feeds that get one event, when things are broken
 	wide   []string // many feeds, which get events now and then
-	// closing are the feeds that get closed.
-	closing []string
+	// Feeds that get closed, and those that nobody follows before the store is away.
+	closing, unknown []string
 
 	recording             *feedtest.Recording
 	witnesses             []*witness
-	made                  uint64 // subscribers
+	made, strangers       uint64 // subscribers, and those of them that followed a feed of unknown
 	publishers, followers sync.WaitGroup
 	counts                proofCounts
 	late                  context.Context // of subscribers that come later than the others
@@ -61,6 +61,7 @@ const (
 	tortureQuiet   = 12
 	tortureWide    = 83
 	tortureClosing = 4
+	tortureUnknown = 20
 	tortureHealth  = 700 * time.Millisecond // before the first fault
 	tortureOverlay = 1500 * time.Millisecond
 	tortureSettles = time.Second // of publishing, after the last
@@ -85,6 +86,9 @@ func (w *tortureWorld) draw(seed uint64) *schedule {
 	}
 	for i := range tortureClosing {
 		s.closing = append(s.closing, fmt.Sprintf("t%d.closing%d", seed, i))
+	}
+	for i := range tortureUnknown {
+		s.unknown = append(s.unknown, fmt.Sprintf("t%d.unknown%d", seed, i))
 	}
 	families := w.blows()
 	taken := make(map[string]bool)
@@ -195,7 +199,7 @@ func (s *schedule) strike(b laidBlow, start time.Time) {
 // collect reads what the store holds and waits until everybody has it.
 func (s *schedule) collect() {
 	v := &verification{
-		urls: s.urls(), client: tortureClient(clientHTTP1), names: slices.Concat(s.feeds, s.quiet, s.wide, s.closing), witnesses: s.witnesses,
+		urls: s.urls(), client: tortureClient(clientHTTP1), names: slices.Concat(s.feeds, s.quiet, s.wide, s.closing, s.unknown), witnesses: s.witnesses,
 		recording: s.recording, patience: tortureArrives * slower(),
 	}
 	defer v.client.CloseIdleConnections()

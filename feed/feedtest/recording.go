@@ -201,7 +201,10 @@ func (r *Recording) Elsewhere(other *Recording) {
 	other.mu.Lock()
 	defer other.mu.Unlock()
 	for name, theirs := range other.feeds {
-		ours := r.feed(name)
+		ours := r.feeds[name]
+		if ours == nil {
+			continue // nobody follows it here
+		}
 		for sum := range theirs.sums {
 			if ours.sums[sum] == nil {
 				ours.elsewhere[sum] = true
