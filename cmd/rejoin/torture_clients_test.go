@@ -27,8 +27,6 @@ func (s *schedule) startPublishers() (stop func()) {
 	slow := s.prover(150, s.wide)
 	slow.pause *= 3
 	s.publishing(&slow.client, func() error { return slow.run(ctx, context.WithoutCancel(ctx)) })
-	unknown := s.prover(151, s.unknown)
-	s.publishing(&unknown.client, func() error { return unknown.run(ctx, context.WithoutCancel(ctx)) })
 	// What is lost on the way with nothing behind it shows in no id.
 	for i, name := range s.quiet {
 		p := s.prover(torturePublishers+i, []string{name})
@@ -43,6 +41,7 @@ func (s *schedule) startPublishers() (stop func()) {
 	s.startBatches(ctx)
 	s.startClosers(ctx)
 	s.startWhisperers(ctx)
+	s.publish = ctx
 	return func() { cancel(); s.publishers.Wait() }
 }
 
@@ -157,7 +156,7 @@ func (s *schedule) startWitnesses() (stop func()) {
 		}
 	}
 	s.startPagers(ctx)
-	s.late = ctx
+	s.follow = ctx
 	return func() { cancel(); s.followers.Wait() }
 }
 

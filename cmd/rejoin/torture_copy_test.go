@@ -103,7 +103,7 @@ func (c *storeCopy) live(d time.Duration, random *rand.Rand) error {
 		}
 		publishers.Go(func() {
 			defer p.client.CloseIdleConnections()
-			if err := p.run(publishing); err != nil {
+			if err := p.run(publishing, context.WithoutCancel(publishing)); err != nil {
 				s.found("on the copy, %s: %v", p.name, err)
 			}
 		})

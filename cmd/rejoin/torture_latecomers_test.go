@@ -25,7 +25,7 @@ func (s *schedule) startLatecomers(b laidBlow) {
 	for i := range latecomers {
 		n := nodes[random.IntN(len(nodes))]
 		at := time.Duration(random.Int64N(int64(b.lasts)))
-		s.mu.Lock()
+		s.mu.Lock() // another blow may bring its own
 		feeds := s.unknown[int(s.strangers)%len(s.unknown):][:1]
 		if i == latecomers-1 {
 			feeds = s.unknown[int(s.strangers)%len(s.unknown):][:2]
@@ -37,12 +37,18 @@ func (s *schedule) startLatecomers(b laidBlow) {
 		w.heartbeat = latecomersHeartbeat * slower()
 		w.silence = w.heartbeat + 3*time.Second
 		s.witnesses = append(s.witnesses, w)
+		number := 500 + 10*int(s.made)
 		s.mu.Unlock()
+		for j, name := range feeds {
+			p := s.prover(number+j, []string{name})
+			p.pause = 70 * time.Millisecond * slower()
+			s.publishing(&p.client, func() error { return p.run(s.publish) })
+		}
 		s.following(w.client, func() error {
-			if sleep(s.late, at) != nil {
+			if sleep(s.follow, at) != nil {
 				return nil // it is over sooner than it could have been
 			}
-			return w.run(s.late)
+			return w.run(s.follow)
 		})
 	}
 }

@@ -32,7 +32,7 @@ type schedule struct {
 	made, strangers       uint64 // subscribers, and those of them that followed a feed of unknown
 	publishers, followers sync.WaitGroup
 	counts                proofCounts
-	late                  context.Context // of subscribers that come later than the others
+	publish, follow       context.Context // of those that come later than the others
 
 	mu       sync.Mutex
 	faults   []feedtest.Fault

@@ -130,9 +130,20 @@ func tortureWorlds(t *testing.T, totals *tortureTotals, enough func() bool) {
 		if report.Violations > 0 {
 			t.Error(w.failure(s, report))
 		} else if testing.Verbose() {
-			t.Logf("seed %d: %d events, %d deliveries, %d gaps\n%s", seed, report.Acknowledged, report.Deliveries, report.Gaps, s)
+			t.Logf("seed %d: %d events, %d deliveries, %d gaps, %d ephemeral deliveries\n%s%s", seed, report.Acknowledged, report.Deliveries, report.Gaps, report.Ephemeral, s, apart(report))
 		}
 	}
+}
+
+// apart is what is known of the delays that are judged apart, as lines.
+func apart(r *feedtest.Report) string {
+	var b strings.Builder
+	for _, d := range r.Faults {
+		if d.Apart != "" {
+			fmt.Fprintf(&b, "\n%d deliveries to clients %s under %s, worst %v", d.Count, d.Apart, strings.Join(d.Names, " + "), d.Worst)
+		}
+	}
+	return b.String()
 }
 
 // failure is all that there is to know of a schedule that found something.
