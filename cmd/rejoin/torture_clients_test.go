@@ -149,7 +149,7 @@ func (s *schedule) startWitnesses() (stop func()) {
 		for i := range kind.count {
 			w := s.witness(kind, s.followed(kind, len(s.witnesses)), i)
 			if kind.follow == followsQuiet {
-				w.log.Apart("of quiet feeds")
+				w.log.Apart("of quiet feeds", 0)
 			}
 			s.witnesses = append(s.witnesses, w)
 			s.following(w.client, func() error { return w.run(ctx) })

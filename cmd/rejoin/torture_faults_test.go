@@ -285,6 +285,11 @@ func linkBlows(i int, server string) []blow {
 		}),
 		on("hanging", mood(proxyHangs)),
 		on("refused", mood(proxyRefuses)),
+		on("cut off", func(p *tortureProxy, d time.Duration, _ *rand.Rand) {
+			p.mood.Store(proxyRefuses)
+			p.reset(func(*proxyPair) bool { return true })
+			time.Sleep(d)
+		}),
 	}
 }
 

@@ -13,8 +13,14 @@ import (
 // events only when it sends one would go unnoticed otherwise.
 const (
 	latecomers          = 4                // five feeds; three blows at most
-	latecomersHeartbeat = 10 * time.Second // above the bound of their delays
+	latecomersHeartbeat = 12 * time.Second // above the bound of their delays, below tortureArrives
 )
+
+// latecomer is one of them, with the publishers of its feeds.
+type latecomer struct {
+	*witness
+	publishers []*prover
+}
 
 // startLatecomers has subscribers come at random times of a blow, each for feeds
 // of its own: of one that is followed already, a node knows enough to open
@@ -22,33 +28,61 @@ const (
 func (s *schedule) startLatecomers(b laidBlow) {
 	random := rand.New(rand.NewPCG(b.seed, 2))
 	nodes := b.away(s.world)
+	s.mu.Lock() // another blow may bring its own
+	defer s.mu.Unlock()
 	for i := range latecomers {
 		n := nodes[random.IntN(len(nodes))]
 		at := time.Duration(random.Int64N(int64(b.lasts)))
-		s.mu.Lock() // another blow may bring its own
-		feeds := s.unknown[int(s.strangers)%len(s.unknown):][:1]
+		count := 1
 		if i == latecomers-1 {
-			feeds = s.unknown[int(s.strangers)%len(s.unknown):][:2]
+			count = 2
 		}
-		s.strangers += uint64(len(feeds))
-		w := s.witness(tortureKind{name: fmt.Sprintf("came during %s", b.name)}, feeds, i)
-		w.urls = []*url.URL{n.url}
-		w.log.Apart("that came while the store was away")
-		w.heartbeat = latecomersHeartbeat * slower()
-		w.silence = w.heartbeat + 3*time.Second
-		s.witnesses = append(s.witnesses, w)
-		number := 500 + 10*int(s.made)
-		s.mu.Unlock()
+		feeds := s.unknown[:count]
+		s.unknown = s.unknown[count:]
+		l := latecomer{witness: s.witness(tortureKind{name: fmt.Sprintf("came during %s", b.name)}, feeds, i)}
+		l.urls = []*url.URL{n.url}
+		l.log.Apart("that came while the store was away", boundStore*slower())
+		l.heartbeat = latecomersHeartbeat * slower()
+		l.silence = l.heartbeat + time.Second
 		for j, name := range feeds {
-			p := s.prover(number+j, []string{name})
-			p.pause = 70 * time.Millisecond * slower()
-			s.publishing(&p.client, func() error { return p.run(s.publish) })
+			l.publishers = append(l.publishers, s.prover(500+10*int(s.made)+j, []string{name}))
 		}
-		s.following(w.client, func() error {
+		s.witnesses, s.latecomers = append(s.witnesses, l.witness), append(s.latecomers, l)
+		s.following(l.client, func() error {
 			if sleep(s.follow, at) != nil {
 				return nil // it is over sooner than it could have been
 			}
-			return w.run(s.follow)
+			return l.run(s.follow)
 		})
+	}
+}
+
+// publishToLatecomers publishes to their feeds, some before their streams open,
+// to be replayed, some afterwards.
+func (s *schedule) publishToLatecomers() {
+	const each = 5
+	for i, l := range s.latecomers {
+		for _, p := range l.publishers {
+			s.publishing(&p.client, func() error {
+				for n := 1; n <= 2*each; n++ {
+					if n == each+1 {
+						s.awaitOpen(s.latecomers[i])
+					}
+					if err := p.publish(s.publish, n); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		}
+	}
+}
+
+func (s *schedule) awaitOpen(l latecomer) {
+	for deadline := time.Now().Add(tortureArrives * slower()); l.log.Opens() == 0; {
+		if time.Now().After(deadline) {
+			return // the judge finds that it is unfinished
+		}
+		time.Sleep(10 * time.Millisecond) // until the stream is open
 	}
 }

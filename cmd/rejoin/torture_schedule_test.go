@@ -26,10 +26,12 @@ type schedule struct {
 	wide   []string // many feeds, which get events now and then
 	// Feeds that get closed, and those that nobody follows before the store is away.
 	closing, unknown []string
+	all              []string
 
 	recording             *feedtest.Recording
 	witnesses             []*witness
-	made, strangers       uint64 // subscribers, and those of them that followed a feed of unknown
+	latecomers            []latecomer
+	made                  uint64 // subscribers
 	publishers, followers sync.WaitGroup
 	counts                proofCounts
 	publish, follow       context.Context // of those that come later than the others
@@ -90,6 +92,7 @@ func (w *tortureWorld) draw(seed uint64) *schedule {
 	for i := range tortureUnknown {
 		s.unknown = append(s.unknown, fmt.Sprintf("t%d.unknown%d", seed, i))
 	}
+	s.all = slices.Concat(s.feeds, s.quiet, s.wide, s.closing, s.unknown)
 	families := w.blows()
 	taken := make(map[string]bool)
 	for count := 1 + random.IntN(3); count > 0 && len(families) > 0; count-- {
@@ -160,6 +163,7 @@ func (s *schedule) run() *feedtest.Report {
 			s.found("node %d is not ready %v after the last fault", i, boundStore*slower())
 		}
 	}
+	s.publishToLatecomers()
 	time.Sleep(tortureSettles)
 	publishing()
 	s.collect()
@@ -199,7 +203,7 @@ func (s *schedule) strike(b laidBlow, start time.Time) {
 // collect reads what the store holds and waits until everybody has it.
 func (s *schedule) collect() {
 	v := &verification{
-		urls: s.urls(), client: tortureClient(clientHTTP1), names: slices.Concat(s.feeds, s.quiet, s.wide, s.closing, s.unknown), witnesses: s.witnesses,
+		urls: s.urls(), client: tortureClient(clientHTTP1), names: s.all, witnesses: s.witnesses,
 		recording: s.recording, patience: tortureArrives * slower(),
 	}
 	defer v.client.CloseIdleConnections()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
 	"os"
@@ -140,7 +141,7 @@ func apart(r *feedtest.Report) string {
 	var b strings.Builder
 	for _, d := range r.Faults {
 		if d.Apart != "" {
-			fmt.Fprintf(&b, "\n%d deliveries to clients %s under %s, worst %v", d.Count, d.Apart, strings.Join(d.Names, " + "), d.Worst)
+			fmt.Fprintf(&b, "\n%d deliveries to clients %s under %s, worst %v", d.Count, d.Apart, cmp.Or(strings.Join(d.Names, " + "), "no fault"), d.Worst)
 		}
 	}
 	return b.String()

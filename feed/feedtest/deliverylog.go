@@ -14,7 +14,9 @@ type DeliveryLog struct {
 	name    string
 	slow    bool
 	left    bool
-	apart   string          // what is said of those whose delays are judged with its own
+	apart   string        // what is said of those whose delays are judged with its own
+	bound   time.Duration // of these, where nothing is broken; 0 for that of all others
+	opens   int
 	types   map[string]bool // that it asks for; nil for all
 	run     *Recording
 	mu      sync.Mutex
@@ -110,6 +112,7 @@ func (l *DeliveryLog) Opened(feed string, cursor uint64, at time.Time) {
 	i := l.feed(feed)
 	l.number(cursor)
 	l.reached[i] = cursor
+	l.opens++
 }
 
 // Delivered says that an event came.
@@ -164,11 +167,19 @@ func (l *DeliveryLog) Leave() {
 
 // Apart says that the client's delays are judged together with those of the
 // clients of the same name, and apart from all others: what is slow on feeds where
-// little happens must not hide behind what happens a lot.
-func (l *DeliveryLog) Apart(from string) {
+// little happens must not hide behind what happens a lot. Those that no fault
+// overlaps count with all others, unless they have a bound of their own.
+func (l *DeliveryLog) Apart(from string, bound time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.apart = from
+	l.apart, l.bound = from, bound
+}
+
+// Opens returns how often a stream of the client has opened a feed.
+func (l *DeliveryLog) Opens() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.opens
 }
 
 // Reached returns the id that the client has got to in a feed.

@@ -1,6 +1,7 @@
 package feedtest
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -134,8 +135,8 @@ func (j *judge) find(f Finding) {
 }
 
 // delay enters how long after its acknowledgement, both in µs, an event was
-// delivered, and whether the client's delays are judged apart.
-func (j *judge) delay(acked, at int64, apart string) {
+// delivered to a client.
+func (j *judge) delay(acked, at int64, client *DeliveryLog) {
 	base, bound := acked, time.Duration(0)
 	var names []string
 	for _, f := range j.faults {
@@ -149,13 +150,18 @@ func (j *judge) delay(acked, at int64, apart string) {
 		bound = max(bound, f.Bound)
 	}
 	took := time.Duration(at-base) * time.Microsecond
-	if len(names) == 0 {
+	apart := client.apart
+	switch {
+	case len(names) > 0:
+	case client.bound == 0:
 		j.report.Health.add(took)
 		return
+	default:
+		bound = client.bound
 	}
 	slices.Sort(names)
 	names = slices.Compact(names)
-	key := strings.Join(names, " + ")
+	key := cmp.Or(strings.Join(names, " + "), "no fault")
 	if apart != "" {
 		key += ", to clients " + apart
 	}

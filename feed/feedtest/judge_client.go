@@ -241,7 +241,7 @@ func (c *clientJudge) delayed(r *reader, e entry) {
 	case acked.at < r.since:
 		c.report.Replays++
 	default:
-		c.delay(acked.at, e.at, c.log.apart)
+		c.delay(acked.at, e.at, c.log)
 	}
 }
 

@@ -92,7 +92,7 @@ func TestJudgeDelaysApart(t *testing.T) {
 		}
 		log = r.Client("late", false)
 		if apart {
-			log.Apart("of another kind")
+			log.Apart("of another kind", 0)
 		}
 		for _, step := range connection(0, 0, 60, "b") {
 			if step.id >= 19 {
@@ -103,6 +103,22 @@ func TestJudgeDelaysApart(t *testing.T) {
 		report := r.Judge()
 		if late := report.Violations == 1 && report.Findings[0].Kind == Late; late != apart {
 			t.Errorf("apart %t: found %v", apart, report.Findings)
+		}
+	}
+}
+
+// TestJudgeDelaysApartInHealth: those that are judged apart may have a bound of
+// their own where nothing is broken.
+func TestJudgeDelaysApartInHealth(t *testing.T) {
+	for bound, late := range map[time.Duration]bool{0: false, time.Microsecond: true, time.Second: false} {
+		r := soundScript().play()
+		log := r.Client("apart", false)
+		log.Apart("of another kind", bound)
+		for _, step := range connection(0, 0, 60, "b") {
+			step.play(log, r.began.Add(step.at))
+		}
+		if report := r.Judge(); report.Violations > 0 != late {
+			t.Errorf("bound %v: found %v", bound, report.Findings)
 		}
 	}
 }
