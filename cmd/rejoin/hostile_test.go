@@ -82,7 +82,6 @@ type hostile struct {
 type hostilePeak struct {
 	rss     int
 	streams int64
-	during  string
 	after   time.Duration
 	held    string // by whom, as it says itself
 }
