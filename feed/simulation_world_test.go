@@ -114,6 +114,7 @@ type world struct {
 
 	refusedMu sync.Mutex
 	refused   map[string]error // data that must not have been stored
+	underWay  map[string]bool  // data of which a commit may be under way
 
 	spoken spoken
 
@@ -136,16 +137,17 @@ func (s state) String() string { return [...]string{"up", "down", "frozen"}[s] }
 func newWorld(seed uint64, alter func(*plan)) *world {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	w := &world{
-		plan:    newPlan(rng),
-		rng:     rng,
-		locks:   locks{held: make(map[string]*lock)},
-		store:   feedtest.NewStore(),
-		checker: feedtest.NewChecker(),
-		began:   time.Now(),
-		stream:  make(map[string][]feed.Event),
-		batches: make(map[string][]uint64),
-		refused: make(map[string]error),
-		spoken:  spoken{drafts: make(map[string]feed.Draft)},
+		plan:     newPlan(rng),
+		rng:      rng,
+		locks:    locks{held: make(map[string]*lock)},
+		store:    feedtest.NewStore(),
+		checker:  feedtest.NewChecker(),
+		began:    time.Now(),
+		stream:   make(map[string][]feed.Event),
+		batches:  make(map[string][]uint64),
+		refused:  make(map[string]error),
+		underWay: make(map[string]bool),
+		spoken:   spoken{drafts: make(map[string]feed.Draft)},
 	}
 	if alter != nil {
 		alter(&w.plan)

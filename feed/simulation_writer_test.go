@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/rejoin/rejoin/feed"
@@ -56,6 +57,9 @@ func (w *world) judge(wr *writer, n *node, b feed.Batch, result feed.Result, err
 	case n.dead.Load() || errors.Is(err, feed.ErrUncertain):
 		w.allow(b)
 		w.checker.Unsure(b.Drafts...)
+		if err != nil && strings.Contains(err.Error(), "has not ended") {
+			w.late(b)
+		}
 	case err == nil:
 		w.allow(b)
 		w.acked(wr, b, result)
@@ -107,7 +111,19 @@ func (w *world) refuse(b feed.Batch, err error) {
 	w.refusedMu.Lock()
 	defer w.refusedMu.Unlock()
 	for _, d := range b.Drafts {
-		w.refused[d.Data] = err
+		if !w.underWay[d.Data] {
+			w.refused[d.Data] = err
+		}
+	}
+}
+
+// late notes that a commit of the drafts is still under way: whatever becomes of
+// another try, they may be stored yet.
+func (w *world) late(b feed.Batch) {
+	w.refusedMu.Lock()
+	defer w.refusedMu.Unlock()
+	for _, d := range b.Drafts {
+		w.underWay[d.Data] = true
 	}
 }
 
