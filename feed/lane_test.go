@@ -4,6 +4,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // call is a reader that only notes that it was called.
@@ -164,4 +166,37 @@ func TestLaneWake(t *testing.T) {
 	if calls != 2 {
 		t.Errorf("called %d times, want 2", calls)
 	}
+}
+
+// TestLaneSharesTime: however long the readers of many feeds take, those of another
+// feed have their turn soon.
+func TestLaneSharesTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lane := &Lane{more: make(chan struct{}, 1)}
+		const feeds, readers, each = 80, 300, 100 * time.Microsecond
+		called := 0
+		for range feeds {
+			l := loaded(1, 0)
+			for range readers {
+				l.attach(waiting(lane, func() { called++; time.Sleep(each) }))
+			}
+			l.wake()
+		}
+		for range 20 {
+			lane.Step() // it is busy
+		}
+		quick := loaded(1, 0)
+		var took time.Duration
+		began := time.Now()
+		quick.attach(waiting(lane, func() { took = time.Since(began) }))
+		quick.wake()
+		for lane.Step() {
+		}
+		if took == 0 || took > 250*time.Millisecond {
+			t.Errorf("it had its turn after %v", took)
+		}
+		if called != feeds*readers {
+			t.Errorf("%d calls for %d readers", called, feeds*readers)
+		}
+	})
 }

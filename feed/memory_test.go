@@ -51,7 +51,7 @@ func TestLogsShareMemory(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			hub := feed.NewHub(feedtest.NewStore(), memory.NewBus(), feed.HubOptions{Memory: budget, Verify: time.Hour, Logger: quiet})
 			defer hub.Close()
-			pub := feed.NewPublisher(&discarding{last: make(map[string]uint64)}, hub, memory.NewBus(), feed.PublisherOptions{Logger: quiet})
+			pub := feed.NewPublisher(&discarding{feedtest.NewStore(), make(map[string]uint64)}, hub, memory.NewBus(), feed.PublisherOptions{Logger: quiet})
 			defer pub.Close()
 			subs := make([]*feed.Subscription, c.feeds)
 			for i := range subs {

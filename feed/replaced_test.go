@@ -2,6 +2,8 @@ package feed_test
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"strings"
@@ -141,7 +143,10 @@ func TestOwnCommitThatWasReadIsNoReplacement(t *testing.T) {
 				done := make(chan struct{})
 				go func() {
 					defer close(done)
-					r.publish("a", "x")
+					_, err := r.pub.Publish(context.Background(), feed.Draft{Feed: "a", Data: "x"})
+					if late := pause > 11*time.Second; errors.Is(err, feed.ErrUncertain) != late || !late && err != nil {
+						t.Errorf("after %v: %v", pause, err)
+					}
 				}()
 				reach(t, s, 1, 2*time.Second) // out of the store
 				time.Sleep(pause)

@@ -179,3 +179,50 @@ func TestSegmentEncodesEachAlike(t *testing.T) {
 		}
 	}
 }
+
+// What a filter shows is a view on what all see: where the events stand together, it
+// shares their bytes; and it is the same bytes wherever they do not.
+func TestSelect(t *testing.T) {
+	s := newSegment(0, stretch("a", 1, 40))
+	calls := 0
+	enc := counter{&calls}
+	for _, c := range []struct {
+		name   string
+		shows  func(id uint64) bool
+		size   int
+		n      int
+		shared bool
+	}{
+		{"all", func(uint64) bool { return true }, 1 << 20, 40, true},
+		{"none", func(uint64) bool { return false }, 1 << 20, 40, true},
+		{"one", func(id uint64) bool { return id == 7 }, 1 << 20, 40, true},
+		{"the middle", func(id uint64) bool { return id > 10 && id < 20 }, 1 << 20, 40, true},
+		{"every other", func(id uint64) bool { return id%2 == 0 }, 1 << 20, 40, false},
+		{"two stretches", func(id uint64) bool { return id/10%2 == 1 }, 1 << 20, 40, false},
+		{"as many as fit", func(id uint64) bool { return id > 3 }, 10, 6, true},
+		{"as many as fit, apart", func(id uint64) bool { return id%3 == 0 }, 5, 6, false},
+	} {
+		d := s.since(0)
+		all := d.Encoded(enc)
+		before := bytes.Clone(all)
+		got, n := d.Select(enc, c.size, func(e *Event) bool { return c.shows(e.ID) })
+		var want []byte
+		for _, e := range d.Events()[:n] {
+			if c.shows(e.ID) {
+				want = fmt.Appendf(want, "%d:x;", e.ID)
+			}
+		}
+		if n != c.n || !bytes.Equal(got, want) {
+			t.Errorf("%s: %d events are %q, want %q", c.name, n, got, want)
+		}
+		if at := bytes.Index(all, got); c.shared && len(got) > 0 && unsafe.SliceData(got) != unsafe.SliceData(all[at:]) {
+			t.Errorf("%s: it has bytes of its own", c.name)
+		}
+		if _ = append(got, "!"...); !bytes.Equal(all, before) {
+			t.Errorf("%s: an append to the bytes writes into those of others", c.name)
+		}
+	}
+	if calls != 40 {
+		t.Errorf("%d calls for 40 events", calls)
+	}
+}

@@ -150,10 +150,6 @@ func TestSimulationNoticesBrokenPromises(t *testing.T) {
 				return seekStore{s, func(c feed.Cursor) feed.Cursor { return c + 2 }}
 			})(p)
 		}, "retention trims"},
-		{"signals that come twice", signalling(func(receive func([]byte), payload []byte) {
-			receive(payload)
-			receive(payload)
-		}), "got the ephemeral event"},
 		{"signals that come in another order", func(p *plan) {
 			var mu sync.Mutex
 			var late []byte

@@ -135,7 +135,7 @@ func (s *script) Written() {
 func (s *script) Unwritten(_ int, left []byte) (keep []byte, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.repeats || s.end != nil {
+	if !s.repeats || s.said {
 		return bytes.Clone(left), nil
 	}
 	s.pieces = slices.Insert(s.pieces, 0, bytes.Clone(left))

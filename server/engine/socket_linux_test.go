@@ -35,7 +35,10 @@ func TestPartialWrites(t *testing.T) {
 		const streams, pieces = 20, 60
 		var work sync.WaitGroup
 		for n := range streams {
-			s, client := w.stream(4096)
+			ours, client := w.dial(4096)
+			s := newScript(w.t)
+			s.repeats = n%2 == 0 // where the others have the socket keep the rest
+			w.take(ours, s)
 			size := 0
 			for i := range pieces {
 				piece := numbered(n, size, 1+rand.IntN([]int{10, 1000, 40_000}[i%3]))
@@ -93,6 +96,27 @@ func TestHead(t *testing.T) {
 			w.t.Errorf("of a client that reads nothing: %v", err)
 		}
 		await(w.t, "no subscription is left", func() bool { return w.hub.Stats().Subscribers == 0 })
+	})
+}
+
+// TestTurns: a stream that has much to say, to a client that takes it all, lets others
+// have their turn in between, and comes back to the rest by itself.
+func TestTurns(t *testing.T) {
+	overBoth(t, Options{WriteTimeout: 10 * time.Second}, func(w *world) {
+		s, client := w.stream(0)
+		var pieces [][]byte
+		const size, count = 50_000, 100
+		for i := range count {
+			pieces = append(pieces, numbered(0, i*size, size))
+		}
+		s.say(io.EOF, pieces...)
+		demand(w.t, "the stream", client, 0, count*size)
+		if err := s.ended(); err != io.EOF {
+			w.t.Error(err)
+		}
+		if most := count*size/turnBytes + 1; s.yields < 10 || s.yields > most {
+			w.t.Errorf("%d turns for %d bytes", s.yields, count*size)
+		}
 	})
 }
 
