@@ -271,3 +271,10 @@ func (s *forgetful) Bounds(ctx context.Context, feeds []string) ([]feed.Bounds, 
 	}
 	return all, err
 }
+
+func (s *forgetful) Read(ctx context.Context, name string, after feed.Cursor, limit feed.Limit) (feed.Page, error) {
+	if s.forget.Load() {
+		return feed.Page{Bounds: feed.Unwritten}, nil
+	}
+	return s.Store.Read(ctx, name, after, limit)
+}
