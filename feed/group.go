@@ -154,10 +154,10 @@ func (g *Group) Poll() (index int, d Delivery, err error) {
 			g.turn = 0
 		}
 		s := &g.subs[i]
-		if s.ended || !s.stirred.Load() {
+		if s.ended || !s.stirred() {
 			continue
 		}
-		if s.closed.Load() {
+		if s.isClosed() {
 			return -1, Delivery{}, ErrStopped
 		}
 		d, ok, err := s.poll()
@@ -168,7 +168,7 @@ func (g *Group) Poll() (index int, d Delivery, err error) {
 			return i, Delivery{Closed: true}, nil
 		case ok:
 			if !d.newest || s.expectsHint() {
-				s.stirred.Store(true)
+				s.stir()
 			}
 			return i, d, nil
 		}
@@ -187,9 +187,9 @@ func (g *Group) PollAt(index int) (d Delivery, ok bool, err error) {
 		return Delivery{}, false, ErrStopped
 	}
 	s := &g.subs[index]
-	s.stirred.Store(false)
+	s.marks.And(^markStirred)
 	if d, ok, err = s.stored(); ok {
-		s.stirred.Store(true) // for whatever else there is
+		s.stir() // for whatever else there is
 	}
 	return d, ok, err
 }
@@ -197,8 +197,10 @@ func (g *Group) PollAt(index int) (d Delivery, ok bool, err error) {
 // Unread takes back what one of the subscriptions has handed out behind the cursor
 // c: it is handed out again. It is for a reader that cannot get rid of it now.
 func (g *Group) Unread(index int, c Cursor) {
-	g.subs[index].cursor = c
-	g.subs[index].stirred.Store(true)
+	s := &g.subs[index]
+	s.unread += uint32(s.cursor - c)
+	s.cursor = c
+	s.stir()
 }
 
 // Abandon lets go of what the subscriptions hold beside their cursors: pages of the
@@ -212,7 +214,7 @@ func (g *Group) Abandon() {
 // Stirred says whether Poll may have something.
 func (g *Group) Stirred() bool {
 	for i := range g.subs {
-		if g.subs[i].stirred.Load() {
+		if g.subs[i].stirred() {
 			return true
 		}
 	}

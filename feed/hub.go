@@ -249,7 +249,7 @@ func (h *Hub) locate(ctx context.Context, s *Subscription, l *log, from From) er
 	}
 	s.log, s.bounds, s.undos = l, b, undos
 	s.cursor, s.gap = locate(from, b, found)
-	s.stirred.Store(true) // it has not been polled yet
+	s.stir() // it has not been polled yet
 	l.attach(s)
 	h.counts.subscribers.Add(1)
 	return nil

@@ -111,7 +111,7 @@ func (l *Lane) pass(a *audience) (more bool) {
 	began := time.Now()
 	for i := n - 1; i >= 0; i-- {
 		s := l.chunk[i]
-		s.stirred.Store(true)
+		s.stir()
 		s.group.reader.Ready()
 		if i%8 == 0 && time.Since(began) >= passTime {
 			a.left += i // in the next turn

@@ -12,23 +12,33 @@ import (
 //
 // Its methods are for one goroutine, except for Close.
 type Subscription struct {
-	group   *Group
-	log     *log
-	bounds  Bounds
-	stirred atomic.Bool // it may have something new
-	closed  atomic.Bool
-	place   int32  // in its audience, under the log's subsMu
-	ended   bool   // the feed is closed, and was handed out whole
-	hinted  bool   // what was handed out last was an ephemeral event
-	undos   uint16 // of the log, that the cursor has been brought in line with
+	group  *Group
+	log    *log
+	bounds Bounds
+	marks  atomic.Uint32 // of stirred and closed
+	unread uint32        // events that were taken back, and counted as handed out
+	place  int32         // in its audience, under the log's subsMu
+	ended  bool          // the feed is closed, and was handed out whole
+	hinted bool          // what was handed out last was an ephemeral event
+	undos  uint16        // of the log, that the cursor has been brought in line with
 
 	cursor  Cursor
-	counted Cursor        // events up to here were counted as handed out
 	heard   uint64        // ephemeral events of the log that are behind it
 	gap     *Gap          // found at the start, yet to be handed out
 	reading *flight[page] // what the store was asked for
 	trouble *trouble      // that the store had with it, until it has not
 }
+
+const (
+	markStirred uint32 = 1 << iota // it may have something new
+	markClosed
+)
+
+func (s *Subscription) stir() { s.marks.Or(markStirred) }
+
+func (s *Subscription) stirred() bool { return s.marks.Load()&markStirred != 0 }
+
+func (s *Subscription) isClosed() bool { return s.marks.Load()&markClosed != 0 }
 
 // trouble is a store that fails to answer.
 type trouble struct {
@@ -53,7 +63,7 @@ func (s *Subscription) Gap() *Gap { return s.gap }
 // Close ends the subscription, and a Next that waits. It may be called from any
 // goroutine, and more than once.
 func (s *Subscription) Close() {
-	if s.closed.CompareAndSwap(false, true) {
+	if s.marks.Or(markClosed)&markClosed == 0 {
 		s.log.detach(s)
 		s.hub().release(s.log)
 		s.hub().counts.subscribers.Add(-1)
@@ -65,7 +75,7 @@ func (s *Subscription) hub() *Hub { return s.group.lane.hub }
 
 // wake has the reader poll.
 func (s *Subscription) wake() {
-	s.stirred.Store(true)
+	s.stir()
 	s.group.Wake()
 }
 
@@ -79,7 +89,7 @@ func (s *Subscription) wake() {
 // it is asked again until it answers.
 func (s *Subscription) Next(ctx context.Context, tick <-chan time.Time) (Delivery, error) {
 	woken := s.group.reader.(tokens) // only Hub.Subscribe hands subscriptions out
-	for !s.closed.Load() && s.hub().ctx.Err() == nil {
+	for !s.isClosed() && s.hub().ctx.Err() == nil {
 		if d, ok, err := s.poll(); ok || err != nil {
 			return d, err
 		}
@@ -93,7 +103,7 @@ func (s *Subscription) Next(ctx context.Context, tick <-chan time.Time) (Deliver
 // poll returns what there is for the subscription at this moment. If there is
 // nothing, or no more, it is woken when that may have changed.
 func (s *Subscription) poll() (d Delivery, ok bool, err error) {
-	s.stirred.Store(false)
+	s.marks.And(^markStirred)
 	if s.gap != nil {
 		return s.pass(s.gap), true, nil
 	}
@@ -167,18 +177,18 @@ func (s *Subscription) ask(call *flight[page]) {
 
 // advance moves the cursor behind a delivery, and counts its events once.
 func (s *Subscription) advance(d Delivery, count *atomic.Uint64) {
-	s.cursor += Cursor(len(d.Events()))
-	if s.cursor > s.counted {
-		count.Add(min(uint64(s.cursor-s.counted), uint64(len(d.Events()))))
-		s.counted = s.cursor
-	}
+	n := uint32(len(d.Events()))
+	s.cursor += Cursor(n)
+	again := min(s.unread, n)
+	s.unread -= again
+	count.Add(uint64(n - again))
 }
 
 // abandon no longer waits for an answer of the store, which takes memory.
 func (s *Subscription) abandon() {
 	if s.reading != nil {
 		s.leave()
-		s.stirred.Store(true)
+		s.stir()
 	}
 }
 

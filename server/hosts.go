@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 )
 
 // aHost matches a name as browsers send it.
@@ -62,10 +63,16 @@ func OnlyHosts(hosts []string, next http.Handler) http.Handler {
 	for i, host := range hosts {
 		accepted[i] = plainHost(unbracketed(host))
 	}
+	var last atomic.Pointer[string] // that passed: nearly all ask for the same
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if known := last.Load(); known != nil && r.Host == *known {
+			next.ServeHTTP(w, r)
+			return
+		}
 		host := plainHost((&url.URL{Host: r.Host}).Hostname())
 		switch {
 		case host == "", host == "localhost", isLoopback(host), slices.Contains(accepted, host):
+			last.Store(new(strings.Clone(r.Host)))
 		case r.URL.Path == "/healthz", r.URL.Path == "/readyz":
 		default:
 			boundBody(w, r)

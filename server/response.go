@@ -105,7 +105,7 @@ func (r response) keepWaiting(st *stream, f form) error {
 // carry writes what the stream of the group has to say. It returns why the stream
 // ended.
 func (r response) carry(ctx context.Context, st *stream, group *feed.WaitingGroup) error {
-	if err := r.write(st.open()); err != nil {
+	if err := r.write(st.open(st.server.options.Retry)); err != nil {
 		return err
 	}
 	due := time.NewTimer(time.Hour)

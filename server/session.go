@@ -17,7 +17,6 @@ type session struct {
 	many     bool
 	live     bool // the history is through
 	chunked  bool // the bytes are chunks: whoever carries them adds no framing
-	retry    time.Duration
 
 	group  *feed.Group
 	places []place  // of the subscriptions, in their order
@@ -49,13 +48,12 @@ type rest struct {
 }
 
 // begin has the session say what the group has. It is not to be copied any more.
-func (s *session) begin(request subscribeRequest, retry time.Duration, group *feed.Group) {
+func (s *session) begin(request subscribeRequest, group *feed.Group) {
 	s.form = request.form
 	s.encoding = request.form.events(request)
 	s.types = request.types
 	s.control = request.control
 	s.many = request.many
-	s.retry = retry
 	s.group = group
 	if s.places = s.only[:]; group.Size() > 1 {
 		s.places = make([]place, group.Size())
@@ -141,15 +139,15 @@ type opened struct {
 }
 
 // open greets the client: it says where the stream starts, and when to come
-// back, to no two clients the same.
-func (s *session) open() []byte {
+// back, which is about retry and to no two clients the same.
+func (s *session) open(retry time.Duration) []byte {
 	all := make([]opened, len(s.places))
 	for i := range all {
 		sub := s.group.At(i)
 		b := sub.Bounds()
 		all[i] = opened{sub.Feed(), s.places[i].at.String(), b.First, b.Last}
 	}
-	c := control{kind: "feed.open", cursor: s.showCursor(), retry: jitter(s.retry, 0.5)}
+	c := control{kind: "feed.open", cursor: s.showCursor(), retry: jitter(retry, 0.5)}
 	if s.many {
 		c.data = struct {
 			Feeds []opened `json:"feeds"`
@@ -318,7 +316,7 @@ func (s *session) appendLive(dst []byte) []byte {
 // tick keeps the connection alive. The client learns of a cursor that has moved
 // without an event shown.
 func (s *session) tick() []byte {
-	out := s.cursors(false)
+	out := s.cursors(0)
 	switch {
 	case s.control.heartbeat:
 		out = s.form.appendControl(out, heartbeat)
@@ -331,14 +329,14 @@ func (s *session) tick() []byte {
 var heartbeat = control{kind: "feed.heartbeat", data: struct{}{}}
 
 // farewell tells the client where it stands and when to come back.
-func (s *session) farewell() []byte {
+func (s *session) farewell(retry time.Duration) []byte {
 	s.places[0].hidden = true
-	return s.frame(s.cursors(true))
+	return s.frame(s.cursors(retry))
 }
 
 // cursors shows where each feed stands whose cursor has moved unseen. The last
-// of the blocks says when to come back, if it is the end.
-func (s *session) cursors(end bool) (out []byte) {
+// of the blocks says when to come back, unless retry is 0.
+func (s *session) cursors(retry time.Duration) (out []byte) {
 	last := -1
 	for i := range s.places {
 		if s.places[i].hidden {
@@ -358,8 +356,8 @@ func (s *session) cursors(end bool) (out []byte) {
 			Feed   string `json:"feed"`
 			Cursor string `json:"cursor"`
 		}{feed, s.places[i].at.String()}}
-		if end && i == last {
-			c.retry = jitter(s.retry, 0.5)
+		if i == last {
+			c.retry = jitter(retry, 0.5)
 		}
 		out = s.form.appendControl(out, c)
 	}
@@ -369,7 +367,7 @@ func (s *session) cursors(end bool) (out []byte) {
 
 // expired says that the token's time is up, behind the cursor.
 func (s *session) expired() []byte {
-	return s.end(s.frame(s.form.appendControl(s.cursors(false), expired)))
+	return s.end(s.frame(s.form.appendControl(s.cursors(0), expired)))
 }
 
 var expired = control{kind: "feed.expired", data: struct {

@@ -93,7 +93,7 @@ func (st *stream) subscribe(request subscribeRequest, group *feed.Group) error {
 
 // sendFrom has the stream send what the group has, which Closed closes.
 func (st *stream) sendFrom(request subscribeRequest, group *feed.Group) {
-	st.begin(request, st.server.options.Retry, group)
+	st.begin(request, group)
 	st.subscribed.Store(group)
 }
 
@@ -246,7 +246,7 @@ func (st *stream) last(why error) []byte {
 	case errors.Is(why, errExpired):
 		return st.expired()
 	case errors.Is(why, errDraining), errors.Is(why, errMaxAge), errors.Is(why, feed.ErrStopped):
-		return st.farewell()
+		return st.farewell(st.server.options.Retry)
 	case errors.Is(why, feed.ErrClosed):
 		return st.end(nil)
 	}

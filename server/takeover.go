@@ -55,7 +55,7 @@ func (s *Server) take(w http.ResponseWriter, r *http.Request, socket *engine.Soc
 		// The next request may be here already.
 		unread, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
 		last := r.Close || !socket.Reuse(unread)
-		err = socket.Take(conn, append(appendHead(nil, w.Header(), last), st.open()...), st.group, st)
+		err = socket.Take(conn, append(appendHead(nil, w.Header(), last), st.open(s.options.Retry)...), st.group, st)
 	}
 	if err != nil {
 		st.Closed(err)
