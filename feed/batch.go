@@ -25,7 +25,7 @@ func (p *Publisher) prepare(b Batch) (*publish, error) {
 			return nil, err
 		}
 		call.batch.Drafts[i] = clean
-		call.size += len(clean.Data) + draftCost
+		call.size += sizeOf(len(clean.Data)) + draftCost
 	}
 	if b.Feed == "" {
 		call.feed = commonFeed(b.Drafts)

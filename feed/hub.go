@@ -45,7 +45,7 @@ var pageLimit = Limit{Events: 512, Bytes: 64 << 10}
 // pageCost is what a page takes in memory, with what it is encoded as, roughly, and
 // pagesMost how many there are at one time, at most.
 const (
-	pageCost  = 256 << 10
+	pageCost  = 512 << 10
 	pagesMost = 32
 )
 

@@ -43,7 +43,16 @@ func newSegment(after Cursor, events []Event) *segment {
 }
 
 // cost is what an event takes in memory, roughly.
-func cost(e *Event) int { return len(e.Data) + len(e.Type) + 96 }
+func cost(e *Event) int { return sizeOf(len(e.Data)) + len(e.Type) + 96 }
+
+// sizeOf returns what a string of n bytes takes: large ones, whole pages.
+func sizeOf(n int) int {
+	const small, page = 32 << 10, 8 << 10
+	if n <= small {
+		return n
+	}
+	return (n + page - 1) / page * page
+}
 
 func costs(events []Event) (sum int) {
 	for i := range events {
@@ -122,8 +131,16 @@ func (s *segment) weigh(n int) bool {
 	return true
 }
 
-// encodings is how many encodings a segment keeps.
+// encodings is how many encodings a segment of a log keeps. A page keeps one: few
+// subscribers read it.
 const encodings = 8
+
+func (s *segment) most() int {
+	if s.log == nil {
+		return 1
+	}
+	return encodings
+}
 
 // encodedAs returns the entry for the encoding, from the index on at least, and
 // whether it is kept. The caller holds mu.
@@ -132,11 +149,11 @@ func (s *segment) encodedAs(encoding Encoding, from int) (e *encoded, kept bool)
 	switch {
 	case i < 0 && s.left:
 		return &encoded{encoding: encoding, first: from}, false
-	case i < 0 && len(s.encoded) < encodings:
+	case i < 0 && len(s.encoded) < s.most():
 		i = len(s.encoded)
 		s.encoded = append(s.encoded, encoded{encoding: encoding})
 	case i < 0:
-		i = encodings - 1
+		i = len(s.encoded) - 1
 		s.replace(i, encoded{encoding: encoding, first: from})
 	case from < s.encoded[i].first:
 		s.replace(i, encoded{encoding: encoding, first: from})

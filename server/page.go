@@ -74,7 +74,7 @@ type history struct {
 // size is what writing the page holds in memory, roughly.
 func (h *history) size() int {
 	if len(h.events) < int(h.end-h.after) {
-		return 2*stretchBytes + 2*pagePiece // of stretches that have yet to be read
+		return 4 * stretchBytes // of stretches that have yet to be read
 	}
 	size := pagePiece
 	for i := range h.events {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
 	"runtime"
 	"strconv"
 	"strings"
@@ -236,11 +235,7 @@ func grouped(f float64) string {
 // showProgress writes a line a second if there is someone at a terminal. The
 // function that it returns ends that.
 func (r *benchRun) showProgress(stderr io.Writer) (stop func()) {
-	file, ok := stderr.(*os.File)
-	if !ok {
-		return func() {}
-	}
-	if info, err := file.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
+	if _, ok := stderr.(terminal); !ok {
 		return func() {}
 	}
 	done, ended := make(chan struct{}), make(chan struct{})
@@ -261,7 +256,7 @@ func (r *benchRun) showProgress(stderr io.Writer) (stop func()) {
 				last, delivered, events = m, 0, 0
 			}
 			d, e := m.delivered(), m.events.Load()
-			fmt.Fprintf(file, "%4.0f s: %s published/s, %s delivered/s, %s to come; %d repeated, %d reordered, %d failed\n", r.now().Seconds(),
+			fmt.Fprintf(stderr, "%4.0f s: %s published/s, %s delivered/s, %s to come; %d repeated, %d reordered, %d failed\n", r.now().Seconds(),
 				grouped(float64(e-events)), grouped(float64(d-delivered)), grouped(float64(max(0, m.expected.Load()-d))),
 				r.faults.repeated.Load(), r.faults.reordered.Load(), r.faults.failed.Load())
 			delivered, events = d, e

@@ -328,9 +328,9 @@ func TestNextRequestOfEach(t *testing.T) {
 		r := bufio.NewReader(conn)
 		for id := 2; id < 5; id++ {
 			for _, x := range []struct{ request, words string }{
-				{"GET /v1/feeds/done/events?from=start HTTP/1.1\r\nHost: x\r\n\r\n", "event: feed.closed\n"},
-				{"POST /v1/feeds/news/events HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx", fmt.Sprintf(`"id":%d,`, id)},
-				{"GET /v1/feeds/done/events?from=start HTTP/1.1\r\nHost: x\r\n\r\n", "event: feed.closed\n"},
+				{"GET /v1/feeds/done/events?from=start HTTP/1.1\r\nHost: localhost\r\n\r\n", "event: feed.closed\n"},
+				{"POST /v1/feeds/news/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx", fmt.Sprintf(`"id":%d,`, id)},
+				{"GET /v1/feeds/done/events?from=start HTTP/1.1\r\nHost: localhost\r\n\r\n", "event: feed.closed\n"},
 			} {
 				if _, err := io.WriteString(conn, x.request); err != nil {
 					t.Fatal(err)

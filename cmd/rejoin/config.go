@@ -138,7 +138,7 @@ func (c Config) Validate() error {
 		// same event for ever.
 		checkBetween("limits.event_bytes", c.Limits.EventBytes, 1, feed.DefaultEventBytes),
 		checkBetween("limits.batch_events", c.Limits.BatchEvents, 1, 10_000),
-		checkBetween("limits.batch_bytes", c.Limits.BatchBytes, 1, 64<<20),
+		checkBetween("limits.batch_bytes", c.Limits.BatchBytes, 1, batchBytesMost),
 		checkBetween("limits.feeds_per_subscription", c.Limits.FeedsPerSubscription, 1, 1000),
 		checkBetween("limits.subscribers", c.Limits.Subscribers, 0, 10_000_000),
 		checkBetween("limits.subscribers_per_address", c.Limits.SubscribersPerAddress, 0, 10_000_000),
@@ -245,12 +245,14 @@ func checkPrefix(prefix string) error {
 	return nil
 }
 
+const batchBytesMost = 64 << 20
+
 // checkMemory sees to it that the share of publishes has room for two of the largest.
 func checkMemory(c LimitsConfig) error {
 	if err := checkBetween("limits.memory", c.Memory, 32<<20, 1<<40); err != nil {
 		return err
 	}
-	if c.Memory/4 < 2*c.BatchBytes {
+	if c.BatchBytes <= batchBytesMost && c.Memory/4 < 2*c.BatchBytes {
 		return fmt.Errorf("limits.memory: %d is less than eight times limits.batch_bytes (%d): a quarter of it has to hold two batches", c.Memory, c.BatchBytes)
 	}
 	return nil

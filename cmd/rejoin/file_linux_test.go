@@ -134,7 +134,7 @@ func TestStoreFileIsDamaged(t *testing.T) {
 	}
 	n = serveFile(t, dir)
 	n.answers(http.StatusOK, "GET", "/readyz", "")
-	n.answers(http.StatusServiceUnavailable, "GET", "/v1/feeds/chat/events?after=0", "")
+	n.answers(http.StatusServiceUnavailable, "GET", "/v1/feeds/chat/events?after=9", "")
 	n.answers(http.StatusServiceUnavailable, "GET", "/readyz", "")
 	n.logs(n.db, "damaged")
 	n.answers(http.StatusOK, "GET", "/v1/feeds/sound/events?after=0", "")

@@ -125,7 +125,7 @@ func fields(pairs ...string) (block []byte) {
 }
 
 func get(path string, more ...string) []byte {
-	return fields(append([]string{":method", "GET", ":scheme", "https", ":authority", "rejoin", ":path", path}, more...)...)
+	return fields(append([]string{":method", "GET", ":scheme", "https", ":authority", "localhost", ":path", path}, more...)...)
 }
 
 func getFrame(stream uint32, path string) frame {

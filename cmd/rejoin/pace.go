@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
+	"sync/atomic"
 )
 
 // headroom is how much garbage a node may have, at least, before it is collected.
@@ -13,7 +14,7 @@ const headroom = 8 << 20
 // overhead is what a node takes beyond its budget and its subscribers, with garbage,
 // and subscriberBytes what it takes for each subscriber.
 const (
-	overhead        = 40 << 20
+	overhead        = 32 << 20
 	subscriberBytes = 2 << 10
 )
 
@@ -23,8 +24,12 @@ const (
 // beyond its budget. GOGC and GOMEMLIMIT in the environment are left alone.
 func paceCollector(budget int, subscribers func() int) {
 	p := &pace{sample: []metrics.Sample{{Name: "/gc/heap/live:bytes"}}, percent: 100, budget: budget, subscribers: subscribers}
+	current.Store(p)
 	p.follow(&cycle{})
 }
+
+// current is the pace of the node that was started last, if there were several.
+var current atomic.Pointer[pace]
 
 // pace is touched by the goroutine of finalizers alone.
 type pace struct {
@@ -40,8 +45,10 @@ type cycle struct{ _ *cycle }
 
 func (p *pace) follow(c *cycle) {
 	runtime.SetFinalizer(c, func(c *cycle) {
-		p.adjust()
-		p.follow(c)
+		if current.Load() == p {
+			p.adjust()
+			p.follow(c)
+		}
 	})
 }
 

@@ -19,7 +19,7 @@ import (
 // bridge the time until the receiver's goroutine runs.
 const (
 	inboxEvents = 10_000
-	inboxBytes  = 16 << 20
+	inboxBytes  = 8 << 20
 )
 
 // Bus is a [feed.Bus] in memory. Each Tail that runs on it is a node.

@@ -96,8 +96,8 @@ func TestOverflow(t *testing.T) {
 	}{
 		{"as many events as fit", inboxEvents, "x", 0},
 		{"an event too many", inboxEvents + 1, "x", 1},
-		{"as many bytes as fit", 16, strings.Repeat("x", 1<<20), 0},
-		{"bytes too many", 17, strings.Repeat("x", 1<<20), 1},
+		{"as many bytes as fit", 16, strings.Repeat("x", inboxBytes/16), 0},
+		{"bytes too many", 17, strings.Repeat("x", inboxBytes/16), 1},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
