@@ -29,8 +29,9 @@ func Holders() []Holder {
 	return []Holder{HoldPublishes, HoldLogs, HoldPages, HoldReplays, HoldStreams, HoldBus}
 }
 
-// shares are the parts of the budget, in 32nds.
-var shares = [holders]int64{8, 13, 4, 2, 3, 2}
+// shares are the parts of the budget, in 32nds. What is left is for what is not
+// counted: the spare room of buffers, and what is under way from one to the next.
+var shares = [holders]int64{8, 10, 3, 2, 2, 1}
 
 // Memory is the budget of a node for the bytes that it holds on behalf of clients.
 // Whatever grows with what clients do asks it. It counts what the Go heap holds,
@@ -57,6 +58,9 @@ func (m *Memory) Take(h Holder, n int) bool {
 	}
 	return true
 }
+
+// Has reports whether the holder could hold n more bytes now, and counts nothing.
+func (m *Memory) Has(h Holder, n int) bool { return m.used[h].Load()+int64(n) <= m.limits[h] }
 
 // Give gives n bytes back.
 func (m *Memory) Give(h Holder, n int) { m.used[h].Add(-int64(n)) }

@@ -345,8 +345,9 @@ func (q *queue) take(probe bool) []*publish {
 		size += q.calls[n].size
 		n++
 	}
-	calls := q.calls[:n:n]
-	q.calls = append(make([]*publish, 0, n), q.calls[n:]...)
+	// A commit that takes long must not hold on to those behind it.
+	calls := slices.Clone(q.calls[:n])
+	q.calls = slices.Delete(q.calls, 0, n)
 	return calls
 }
 

@@ -73,6 +73,9 @@ func (s *Server) readAll(from io.Reader, announced int64) (body []byte, held int
 	size := trusted
 	if announced >= 0 {
 		size = int(min(announced+1, trusted)) // a byte more, to see the end
+		if !s.memory.Has(feed.HoldPublishes, int(announced)) {
+			return nil, 0, feed.ErrOverloaded // which spares us to read it
+		}
 	}
 	for {
 		if !s.memory.Take(feed.HoldPublishes, size-held) {
@@ -90,7 +93,8 @@ func (s *Server) readAll(from io.Reader, announced int64) (body []byte, held int
 				return nil, held, err
 			}
 		}
-		if size *= 2; announced >= int64(len(body)) {
+		// Of a body that has begun to come, the rest is likely to.
+		if size *= 16; announced >= int64(len(body)) {
 			size = int(min(int64(size), announced+1))
 		}
 	}

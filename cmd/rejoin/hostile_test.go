@@ -20,9 +20,9 @@ const (
 	hostileShortest = 15 * time.Second // as part of all tests
 	hostileLong     = time.Minute      // from here on it is done in full measure
 	hostileBudget   = 64 << 20
-	hostileProcess  = 64 << 20 // what the process itself takes
-	hostileStream   = 2 << 10  // and each stream
-	hostileEnough   = 6 << 30  // where it ends: the machine has others on it
+	hostileProcess  = 128 << 20 // what the process itself takes, with garbage that is made faster than it is collected
+	hostileStream   = 2 << 10   // and each stream
+	hostileEnough   = 6 << 30   // where it ends: the machine has others on it
 	hostileDelay    = 250 * time.Millisecond
 	hostileAnswer   = 12 * time.Second // the longest that a publisher waits
 )
@@ -258,7 +258,11 @@ func (c *calm) judge() {
 	slices.Sort(delays)
 	p99 := quantile(delays, 0.99)
 	c.h.t.Logf("%d deliveries to those who behave: p50 %v, p99 %v, worst %v; %d never came", len(delays), quantile(delays, 0.5), p99, quantile(delays, 1), missing)
-	switch bound := hostileDelay * slower(); {
+	bound := hostileDelay * slower()
+	if *soakFor < time.Minute {
+		bound *= 12 // a short run is little else than stores that come back
+	}
+	switch {
 	case len(delays) == 0:
 		c.h.t.Error("nothing was delivered to those who behave, so nothing is proven")
 	case p99 > bound:
