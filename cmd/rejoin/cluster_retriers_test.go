@@ -257,3 +257,18 @@ func (h *held) demand(t *testing.T, from, to int) {
 		t.Errorf("the subscriber that had to wait got %q, want %q (%v)", got, want, h.err)
 	}
 }
+
+// demandEnd waits for the id, before which some may come, without a hole.
+func (h *held) demandEnd(t *testing.T, to int) {
+	t.Helper()
+	var first int
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) { // until more has arrived
+		h.mu.Lock()
+		ids := h.ids
+		h.mu.Unlock()
+		if _, err := fmt.Sscan(ids, &first); err == nil && strings.HasSuffix(ids, fmt.Sprintf(" %d ", to)) {
+			break
+		}
+	}
+	h.demand(t, max(first, 1), to)
+}
