@@ -78,7 +78,7 @@ func TestEphemeralSlowReader(t *testing.T) {
 		want int
 	}{
 		{"many", 1, 64},
-		{"large", 50_000, 5},
+		{"large", 50_000, 4},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -156,7 +156,7 @@ func TestStandingReadersHoldNothing(t *testing.T) {
 		t.Fatalf("they do not follow: %+v", s)
 	}
 	held := n.hub.Memory().Used(feed.HoldStreams)
-	if grown := heap() - before; grown > readers*32<<10 || held > readers*2<<10 {
+	if grown := heap() - before; grown > readers*64<<10 || held > readers*2<<10 {
 		t.Errorf("%d readers hold %d bytes of memory, of which %d are counted", readers, grown, held)
 	}
 }

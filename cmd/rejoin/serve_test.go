@@ -159,6 +159,8 @@ type brokenStore struct {
 	err error
 }
 
+func (s brokenStore) ID() string { return "broken" }
+
 func (s brokenStore) Append(context.Context, []feed.Batch) ([]feed.Result, error) { return nil, s.err }
 func (s brokenStore) Bounds(_ context.Context, feeds []string) ([]feed.Bounds, error) {
 	return make([]feed.Bounds, len(feeds)), nil
