@@ -40,7 +40,7 @@ type AdminConfig struct {
 
 // ServerConfig is about what this server is to its clients.
 type ServerConfig struct {
-	Hosts []string // accepted where nobody is asked for a token, beside localhost
+	Hosts []string // accepted beside localhost where no token is needed
 }
 
 // StoreConfig says where events are kept.
