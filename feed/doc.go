@@ -110,11 +110,12 @@
 // Locks are taken in this order, and none is held during a call of the store
 // or the bus:
 //
-//	flights.mu > Hub.mu > log.mu
+//	flights.mu > Hub.mu > log.mu > segment.mu
+//	log.mu > cache.mu
 //	Hub.mu > log.subsMu > Lane.mu
 //
 // A flight calls its waiters under flight.mu, which wake groups: flight.mu >
-// Lane.mu. segment.mu, Publisher.mu, teller.mu, signals.mu, doubts.mu,
+// Lane.mu. Publisher.mu, teller.mu, signals.mu, doubts.mu,
 // Outage.mu and faults.mu are taken alone. Of a log, users and idle belong to Hub.mu, and the
 // ephemeral events to log.mu.
 package feed
