@@ -214,6 +214,11 @@ func move(t *testing.T, servers []*storagetest.Redis, key string, check func()) 
 		do(from, "migrate", host, port, k, 0, 5000)
 	}
 	check()
+	// The new owner hears of it first: until it knows, it would send back whoever
+	// the old one sends there.
+	for _, addr := range []string{to, from} {
+		do(addr, "cluster", "setslot", slot, "node", ids[to])
+	}
 	for addr := range clients {
 		do(addr, "cluster", "setslot", slot, "node", ids[to])
 	}
