@@ -11,7 +11,7 @@ func (p *Publisher) prepare(b Batch) (*publish, error) {
 	if err := p.check(b); err != nil {
 		return nil, err
 	}
-	call := &publish{feed: b.Feed, batch: b, size: publishCost, done: make(chan Result, 1)}
+	call := &publish{feed: b.Feed, batch: b, size: publishCost, done: make(chan struct{})}
 	call.batch.Drafts = make([]Draft, len(b.Drafts))
 	for i, d := range b.Drafts {
 		clean, err := d.clean(p.limit)

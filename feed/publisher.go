@@ -107,7 +107,9 @@ type publish struct {
 	feed  string // that its drafts are for; empty if they are for several
 	batch Batch
 	size  int
-	done  chan Result // has room for the one result
+
+	result Result
+	done   chan struct{} // closed when there is a result
 }
 
 // NewPublisher returns a publisher to store, hub and bus, and starts it.
@@ -174,8 +176,8 @@ func (p *Publisher) PublishBatch(ctx context.Context, b Batch) (Result, error) {
 	patience := time.NewTimer(publishPatience)
 	defer patience.Stop()
 	select {
-	case r := <-call.done:
-		return r, r.Err
+	case <-call.done:
+		return call.result, call.result.Err
 	case <-ctx.Done():
 		err = ctx.Err()
 	case <-patience.C:
@@ -186,8 +188,8 @@ func (p *Publisher) PublishBatch(ctx context.Context, b Batch) (Result, error) {
 		return Result{}, err
 	}
 	select {
-	case r := <-call.done:
-		return r, r.Err
+	case <-call.done:
+		return call.result, call.result.Err
 	case <-patience.C:
 		return Result{}, fmt.Errorf("publish: %w: its commit has not ended within %v", ErrUncertain, publishPatience)
 	}
@@ -220,12 +222,16 @@ func (p *Publisher) forget(call *publish) {
 	p.hub.memory.Give(HoldPublishes, call.size)
 }
 
-// finish gives a call its result.
-func (p *Publisher) finish(call *publish, r Result) {
+// finish gives calls their results.
+func (p *Publisher) finish(calls []*publish) {
 	p.mu.Lock()
-	p.forget(call)
+	for _, c := range calls {
+		p.forget(c)
+	}
 	p.mu.Unlock()
-	call.done <- r
+	for _, c := range calls {
+		close(c.done)
+	}
 }
 
 // withdraw takes back a call that no commit has taken yet.
@@ -413,8 +419,9 @@ func (p *Publisher) commit(calls []*publish, noWait bool) {
 	}
 	if err != nil {
 		for _, c := range calls {
-			p.finish(c, Result{Err: fmt.Errorf("publish: %w", err)})
+			c.result = Result{Err: fmt.Errorf("publish: %w", err)}
 		}
+		p.finish(calls)
 		if errors.Is(err, ErrUncertain) {
 			signal(p.hub.missed) // the hub finds out what was stored
 		}
@@ -439,6 +446,7 @@ func (p *Publisher) commit(calls []*publish, noWait bool) {
 
 // answer gives each call its result, or sets it aside.
 func (p *Publisher) answer(calls []*publish, results []Result, noWait bool) {
+	answered := calls[:0]
 	for i, c := range calls {
 		if noWait && errors.Is(results[i].Err, ErrBusy) {
 			p.setAside(c)
@@ -453,6 +461,8 @@ func (p *Publisher) answer(calls []*publish, results []Result, noWait bool) {
 		if c.batch.Close && results[i].Err == nil {
 			p.hub.changed(c.batch.Feed)
 		}
-		p.finish(c, results[i])
+		c.result = results[i]
+		answered = append(answered, c)
 	}
+	p.finish(answered)
 }

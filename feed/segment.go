@@ -123,8 +123,11 @@ func (s *segment) encode(encoding Encoding, seen []Event, from int) (bytes []byt
 // weigh counts n more bytes of what is encoded, and reports whether the log has to
 // account for them. The caller holds mu.
 func (s *segment) weigh(n int) bool {
+	if n == 0 {
+		return false
+	}
 	s.wire.Add(int64(n))
-	if s.log == nil || s.left || n == 0 {
+	if s.log == nil || s.left {
 		return false
 	}
 	s.log.cache.memory.hold(HoldLogs, n)
