@@ -182,7 +182,7 @@ func TestBombs(t *testing.T) {
 	n := start(t, server.Options{}, nil)
 	var bomb bytes.Buffer
 	w := gzip.NewWriter(&bomb)
-	if _, err := io.Copy(w, io.LimitReader(zeros{}, 64<<20)); err != nil {
+	if _, err := io.Copy(w, io.LimitReader(zeros{}, 16<<20)); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.Close(); err != nil {

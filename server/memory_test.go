@@ -69,10 +69,11 @@ var drawn = regexp.MustCompile(`(?m)^retry: .*\n`)
 // whatever form a stream has, a client that reads slowly gets the same bytes as one that
 // reads at once.
 func TestSlowReadersGetTheSame(t *testing.T) {
+	t.Parallel()
 	n := start(t, server.Options{}, nil)
 	address := startNarrow(t, n, 8<<10, false)
-	n.fill("chat", 400, 3000, "a\n\x01")
-	n.fill("chat", 4000, 40, "x")
+	n.fill("chat", 100, 2000, "a\n\x01")
+	n.fill("chat", 1500, 40, "x")
 	if _, err := n.publisher.PublishBatch(t.Context(), feed.Batch{Feed: "chat", Close: true}); err != nil {
 		t.Fatal(err)
 	}

@@ -206,6 +206,7 @@ func TestBenchTLSAndToken(t *testing.T) {
 }
 
 func TestBenchWithoutServer(t *testing.T) {
+	t.Parallel() // it waits for a server most of the time
 	for _, mode := range []string{"fanout", "publish", "resume", "idle"} {
 		o := runBench(t, mode, "--url", "http://127.0.0.1:1", "--json")
 		if o.code != exitFailed || o.stdout != "" || !strings.Contains(o.stderr, "connection refused") || strings.Count(o.stderr, "\n") != 1 {

@@ -159,22 +159,33 @@ const lastID = "18446744073709551615-18446744073709551615"
 func TestClusterFaults(t *testing.T) {
 	shared := &outageTest{cluster: newCluster(t)}
 	shared.startNodes()
-	for i, o := range outages {
-		t.Run(o.name, func(t *testing.T) {
-			c := &outageTest{outage: o}
-			if o.ofItsOwn() {
-				c.cluster = newCluster(t, o.args...)
-				c.startNodes()
-			} else {
-				c.cluster = shared.in(t)
+	// Outages of their own cluster wait for servers most of the time: they go
+	// beside those that share one.
+	for _, own := range []bool{false, true} {
+		t.Run(map[bool]string{false: "shared", true: "of its own"}[own], func(t *testing.T) {
+			t.Parallel()
+			for i, o := range outages {
+				if o.ofItsOwn() == own {
+					t.Run(o.name, func(t *testing.T) { testOutage(t, newOutageTest(t, shared.cluster, i)) })
+				}
 			}
-			c.chat, c.news = fmt.Sprintf("chat-%d", i), fmt.Sprintf("news-%d", i)
-			for j := range 8 {
-				c.lone = append(c.lone, fmt.Sprintf("lone-%d-%d", i, j))
-			}
-			testOutage(t, c)
 		})
 	}
+}
+
+// newOutageTest returns the test of one of the outages, on the shared cluster if
+// the outage needs none of its own.
+func newOutageTest(t *testing.T, shared *cluster, i int) *outageTest {
+	c := &outageTest{outage: outages[i], cluster: shared.in(t)}
+	if c.ofItsOwn() {
+		c.cluster = newCluster(t, c.args...)
+		c.startNodes()
+	}
+	c.chat, c.news = fmt.Sprintf("chat-%d", i), fmt.Sprintf("news-%d", i)
+	for j := range 8 {
+		c.lone = append(c.lone, fmt.Sprintf("lone-%d-%d", i, j))
+	}
+	return c
 }
 
 func testOutage(t *testing.T, c *outageTest) {

@@ -31,7 +31,8 @@ func verified(t *testing.T, args ...string) (v verdict, code int, notes string) 
 }
 
 func TestVerify(t *testing.T) {
-	u := attack(t, false).url()
+	t.Parallel()
+	u := serve(t, built(t, false), filepath.Join(t.TempDir(), "rejoin.db")).url
 	v, code, notes := verified(t, "--url", u, "--url", u, "--feeds", "2")
 	if code != exitOK || v.Violations > 0 || len(v.Findings) > 0 || v.Left != "" {
 		t.Errorf("exit %d, %+v\n%s", code, v, notes)
@@ -75,6 +76,7 @@ func TestVerifyUsage(t *testing.T) {
 
 // TestVerifyFindsNobody: what could not be tried is not proven.
 func TestVerifyFindsNobody(t *testing.T) {
+	t.Parallel()
 	var stdout, stderr bytes.Buffer
 	code := run(t.Context(), []string{"verify", "--url", "http://127.0.0.1:1", "--for", "1s", "--patience", "1s"}, nil, &stdout, &stderr)
 	if code != exitFailed || !strings.Contains(stderr.String(), "connection refused") {
@@ -242,6 +244,7 @@ func (c closesBoth) Close() error {
 // TestVerifyThroughRestarts kills the server under a verification, twice: the
 // promise holds, and it is seen to.
 func TestVerifyThroughRestarts(t *testing.T) {
+	t.Parallel()
 	db := filepath.Join(t.TempDir(), "rejoin.db")
 	p := serve(t, built(t, false), db)
 	address := strings.TrimPrefix(p.url, "http://")
