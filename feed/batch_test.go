@@ -2,9 +2,11 @@ package feed
 
 import (
 	"errors"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
+	"weak"
 )
 
 func prepared(b Batch) (*publish, error) {
@@ -141,4 +143,36 @@ func TestFingerprint(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestCommitLetsGo: a commit that hangs holds the calls that it has taken, and no
+// others: those that are withdrawn meanwhile are gone.
+func TestCommitLetsGo(t *testing.T) {
+	const waiting = 100
+	var q queue
+	add := func() {
+		for range waiting {
+			q.calls = append(q.calls, &publish{})
+		}
+	}
+	add()
+	taken := q.take(true)
+	add() // which moves the queue to a larger array
+	var withdrawn []weak.Pointer[publish]
+	for len(q.calls) > 0 {
+		call := q.calls[0]
+		withdrawn = append(withdrawn, weak.Make(call))
+		q.remove(call)
+	}
+	runtime.GC()
+	held := 0
+	for _, w := range withdrawn {
+		if w.Value() != nil {
+			held++
+		}
+	}
+	if len(taken) != 1 || len(withdrawn) != 2*waiting-1 || held > 0 {
+		t.Errorf("a commit of %d holds %d of %d calls that were withdrawn", len(taken), held, len(withdrawn))
+	}
+	runtime.KeepAlive(taken)
 }
