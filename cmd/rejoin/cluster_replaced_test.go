@@ -60,9 +60,15 @@ func TestClusterStoreWentBackAndGrew(t *testing.T) {
 		}
 	}
 	for _, s := range streams {
-		b := nextSight(t, s)
-		if b.gap == nil || b.gap.Reason != "ahead" || b.gap.After != "81" || b.gap.Resumes < 61 || b.gap.Resumes > 91 {
-			t.Fatalf("got %+v, want a gap ahead of 81", b)
+		at, b := uint64(81), nextSight(t, s)
+		for ; b.gap == nil && b.id == at+1; b = nextSight(t, s) {
+			// The bus may be faster than the comparison: then this node takes them for
+			// what follows, until it compares.
+			b.demand(t, at+1, fmt.Sprintf("own %d", at+1))
+			at++
+		}
+		if b.gap == nil || b.gap.Reason != "ahead" || b.gap.After != fmt.Sprint(at) || b.gap.Resumes < 61 || b.gap.Resumes > 91 {
+			t.Fatalf("got %+v, want a gap ahead of %d", b, at)
 		}
 		for id := b.gap.Resumes; id <= 90; id++ {
 			nextSight(t, s).demand(t, id, fmt.Sprintf("own %d", id))
