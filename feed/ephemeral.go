@@ -120,7 +120,7 @@ func (h *Hub) isClosed(ctx context.Context, feed string) bool {
 			return b.Closed
 		}
 	}
-	call := h.bounds.join(feed, h.start, func() (Bounds, error) {
+	call := h.bounds.join(feed, h.goWork, func() (Bounds, error) {
 		if h.ctx.Err() != nil {
 			return Bounds{}, ErrStopped
 		}

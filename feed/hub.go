@@ -156,9 +156,9 @@ func (h *Hub) Close() {
 	h.work.Wait()
 }
 
-// start runs fn on a goroutine that Close waits for. Once the hub is closed,
+// goWork runs fn on a goroutine that Close waits for. Once the hub is closed,
 // nobody waits for fn: it finds h.ctx ended, and must leave the store alone.
-func (h *Hub) start(fn func()) {
+func (h *Hub) goWork(fn func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
@@ -279,7 +279,7 @@ func (h *Hub) boundsFor(ctx context.Context, l *log, from From) (Bounds, error) 
 			return b, nil
 		}
 	}
-	call := h.bounds.join(l.feed, h.start, func() (Bounds, error) { return h.readBounds(h.ctx, l) })
+	call := h.bounds.join(l.feed, h.goWork, func() (Bounds, error) { return h.readBounds(h.ctx, l) })
 	select {
 	case <-call.done:
 	case <-ctx.Done():
@@ -357,7 +357,7 @@ func (h *Hub) settle(l *log, o outcome) {
 		l.wake()
 	}
 	if o.hole {
-		h.start(func() { h.fill(l) })
+		h.goWork(func() { h.fill(l) })
 	}
 	h.cache.shrink()
 }

@@ -307,9 +307,9 @@ const (
 	viewTrimmed             // what follows it is gone
 )
 
-// after returns the events that follow c, if the log has them, or the gap that
+// read returns the events that follow c, if the log has them, or the gap that
 // does. What was given up the log does not have, even if it is in a segment.
-func (l *log) after(c Cursor) (Delivery, view) {
+func (l *log) read(c Cursor) (Delivery, view) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {

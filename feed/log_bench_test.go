@@ -18,7 +18,7 @@ func BenchmarkLogAppendEncode(b *testing.B) {
 	for b.Loop() {
 		event[0].ID++
 		l.accept(event, now)
-		d, _ := l.after(Cursor(event[0].ID - 1))
+		d, _ := l.read(Cursor(event[0].ID - 1))
 		d.Encoded(enc)
 	}
 }
@@ -31,7 +31,7 @@ func BenchmarkLogRead(b *testing.B) {
 	enc := counter{&calls}
 	b.ReportAllocs()
 	for b.Loop() {
-		d, _ := l.after(99)
+		d, _ := l.read(99)
 		d.Encoded(enc)
 	}
 }

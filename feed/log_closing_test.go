@@ -57,7 +57,7 @@ func TestLogClosed(t *testing.T) {
 			l := newTestLog()
 			c.tell(l)
 			for cursor, want := range c.want {
-				if _, v := l.after(cursor); v != want {
+				if _, v := l.read(cursor); v != want {
 					t.Errorf("after %d: view %d, want %d", cursor, v, want)
 				}
 			}
@@ -99,7 +99,7 @@ func TestLogTrim(t *testing.T) {
 	l.learn(Bounds{First: 11, Last: 20}, proven{tail: 20})
 	sound(t, l)
 	for c, want := range map[Cursor]view{0: viewTrimmed, 9: viewTrimmed, 10: viewEvents, 20: viewEnd} {
-		d, v := l.after(c)
+		d, v := l.read(c)
 		if v != want {
 			t.Errorf("after %d: view %d, want %d", c, v, want)
 		}
@@ -114,10 +114,10 @@ func TestLogTrim(t *testing.T) {
 	l.learn(Bounds{First: 31, Last: 40}, proven{tail: 20})
 	l.fill(l.wanted(), Page{Bounds: Bounds{First: 1, Last: 40}, Events: stretch("a", 21, 40)}, time.Now())
 	sound(t, l)
-	if d, v := l.after(20); v != viewTrimmed || d.Gap.Resumes != 31 {
+	if d, v := l.read(20); v != viewTrimmed || d.Gap.Resumes != 31 {
 		t.Errorf("after 20: view %d, %v", v, ids(d))
 	}
-	if d, v := l.after(30); v != viewEvents || d.Events()[0].ID != 31 {
+	if d, v := l.read(30); v != viewEvents || d.Events()[0].ID != 31 {
 		t.Errorf("after 30: view %d, %v", v, ids(d))
 	}
 }

@@ -12,7 +12,7 @@ func TestFillWakesWhenThereIsNothing(t *testing.T) {
 	l := newTestLog()
 	l.learn(Bounds{First: 1, Last: 5}, proven{})
 	l.learn(Bounds{First: 1, Last: 8}, proven{})
-	if _, v := l.after(7); v != viewEnd {
+	if _, v := l.read(7); v != viewEnd {
 		t.Fatalf("a cursor that is known to exist has the view %d", v)
 	}
 	w := l.wanted()
@@ -20,7 +20,7 @@ func TestFillWakesWhenThereIsNothing(t *testing.T) {
 	if !wake || !done {
 		t.Errorf("wake %t, done %t, want both", wake, done)
 	}
-	if _, v := l.after(7); v != viewAhead {
+	if _, v := l.read(7); v != viewAhead {
 		t.Errorf("a cursor behind all that exists has the view %d", v)
 	}
 }

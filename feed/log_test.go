@@ -118,7 +118,7 @@ func TestLogAfter(t *testing.T) {
 		{20, viewEnd, 0}, {25, viewEnd, 0},
 		{26, viewAhead, 0}, {MaxCursor, viewAhead, 0},
 	} {
-		d, v := l.after(c.cursor)
+		d, v := l.read(c.cursor)
 		if v != c.view {
 			t.Errorf("after %d: view %d, want %d", c.cursor, v, c.view)
 		}
@@ -141,12 +141,12 @@ func TestLogShed(t *testing.T) {
 			t.Fatalf("the log holds %d bytes", got)
 		}
 	}
-	if _, v := l.after(l.base - 1); v != viewBehind {
+	if _, v := l.read(l.base - 1); v != viewBehind {
 		t.Errorf("what was given up has the view %d", v)
 	}
 	var got []uint64
 	for c := l.base; c < l.tail; {
-		d, v := l.after(c)
+		d, v := l.read(c)
 		if v != viewEvents {
 			t.Fatalf("after %d: view %d", c, v)
 		}
@@ -160,7 +160,7 @@ func TestLogShed(t *testing.T) {
 	l.accept([]Event{{Feed: "a", ID: 201, Data: strings.Repeat("x", 2*memory)}}, time.Now())
 	l.accept([]Event{{Feed: "a", ID: 202}}, time.Now())
 	sound(t, l)
-	if d, v := l.after(201); v != viewEvents || len(ids(d)) != 1 {
+	if d, v := l.read(201); v != viewEvents || len(ids(d)) != 1 {
 		t.Errorf("the newest event has the view %d", v)
 	}
 }
@@ -185,7 +185,7 @@ func TestLogShedsWhatIsEncoded(t *testing.T) {
 	for id := uint64(1); id <= 1000; id++ {
 		l.accept([]Event{{Feed: "a", ID: id, Data: strings.Repeat("x", 3000)}}, time.Now())
 		most = max(most, held(l))
-		d, _ := l.after(Cursor(id - 1))
+		d, _ := l.read(Cursor(id - 1))
 		for form := range byte(encodings) {
 			d.Encoded(repeater(form))
 		}
@@ -230,7 +230,7 @@ func TestLogRest(t *testing.T) {
 	}
 	l.rest(then.Add(1))
 	sound(t, l)
-	if _, v := l.after(4); l.base != 5 || held(l) != 0 || v != viewBehind {
+	if _, v := l.read(4); l.base != 5 || held(l) != 0 || v != viewBehind {
 		t.Errorf("base %d, %d bytes, view %d", l.base, held(l), v)
 	}
 	if got := l.take(stretch("a", 6, 6)...); !got.grew {
@@ -308,7 +308,7 @@ func TestLogLearn(t *testing.T) {
 	}
 	sound(t, l)
 	for c, want := range map[Cursor]view{13: viewBehind, 14: viewEnd, 15: viewAhead} {
-		if _, v := l.after(c); v != want {
+		if _, v := l.read(c); v != want {
 			t.Errorf("after the rollback %d has the view %d, want %d", c, v, want)
 		}
 	}

@@ -193,7 +193,7 @@ func (h *Hub) compare(ctx context.Context, logs []*log) error {
 // end at round ids, so that subscribers that came from anywhere soon share them.
 func (h *Hub) readPage(l *log, after Cursor) *flight[page] {
 	feed := l.feed
-	return h.pages.join(pageKey{feed, after, l.wanted().restarts}, h.start, func() (page, error) {
+	return h.pages.join(pageKey{feed, after, l.wanted().restarts}, h.goWork, func() (page, error) {
 		if h.ctx.Err() != nil {
 			return page{}, ErrStopped
 		}
@@ -242,7 +242,7 @@ func checkPage(feed string, after Cursor, p Page) error {
 // unlike a page, the answer is not shared.
 func (h *Hub) askBounds(l *log) *flight[page] {
 	call := &flight[page]{done: make(chan struct{})}
-	h.start(func() {
+	h.goWork(func() {
 		call.value.Bounds, call.err = h.readBounds(h.ctx, l)
 		call.finish()
 	})

@@ -146,12 +146,12 @@ func (s *Subscription) stored() (d Delivery, ok bool, err error) {
 // look returns what the log has after the cursor. Where only the store can
 // tell what follows, it asks the store.
 func (s *Subscription) look() (Delivery, bool, error) {
-	d, view := s.log.after(s.cursor)
+	d, view := s.log.read(s.cursor)
 	for gap, changed := s.parted(); changed; gap, changed = s.parted() {
 		if gap != nil {
 			return s.pass(gap), true, nil
 		}
-		d, view = s.log.after(s.cursor)
+		d, view = s.log.read(s.cursor)
 	}
 	switch view {
 	case viewEvents:
@@ -218,7 +218,7 @@ func (s *Subscription) take() (Delivery, bool) {
 		return Delivery{}, false
 	}
 	// The page may be from before a trim that the log has heard of.
-	if d, view := s.log.after(s.cursor); view == viewTrimmed {
+	if d, view := s.log.read(s.cursor); view == viewTrimmed {
 		return s.pass(d.Gap), true
 	}
 	if gap := gapAfter(s.cursor, answer.Bounds); gap != nil {
