@@ -7,13 +7,16 @@ const logCost = 768
 
 // cache is the segments of all logs of a hub, the oldest first. When the logs hold
 // more than their share of the node's memory, it drops the oldest, whichever log
-// they are of: their subscribers read from the store.
+// they are of: their subscribers read from the store. It spares what is small and
+// all that a log has, so that a flood of large events does not drive the
+// subscribers of other feeds to the store.
 type cache struct {
 	memory *Memory
 	perLog int // the most bytes that a single log holds
 
 	mu             sync.Mutex
 	oldest, newest *segment
+	segments       int
 }
 
 func newCache(m *Memory) *cache {
@@ -25,12 +28,18 @@ func (c *cache) add(s *segment) {
 	c.memory.hold(HoldLogs, s.bytes)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.append(s)
+}
+
+// append makes s the newest. The caller holds mu.
+func (c *cache) append(s *segment) {
 	if s.older = c.newest; s.older != nil {
 		s.older.newer = s
 	} else {
 		c.oldest = s
 	}
 	c.newest = s
+	c.segments++
 }
 
 // remove lets go of a segment that its log no longer has.
@@ -38,6 +47,20 @@ func (c *cache) remove(s *segment) {
 	c.memory.Give(HoldLogs, s.bytes+s.leave())
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.cut(s)
+}
+
+// spare makes a segment the newest, as if its log had begun it now.
+func (c *cache) spare(s *segment) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cut(s)
+	c.append(s)
+}
+
+// cut takes s out. The caller holds mu.
+func (c *cache) cut(s *segment) {
+	c.segments--
 	if s.older != nil {
 		s.older.newer = s.newer
 	} else {
@@ -51,16 +74,24 @@ func (c *cache) remove(s *segment) {
 	s.older, s.newer = nil, nil
 }
 
-// shrink drops the oldest segments until the logs hold no more than their share.
-// The caller holds no lock.
+// mostSpared is how many segments one call of shrink spares.
+const mostSpared = 256
+
+// shrink drops segments until the logs hold no more than their share. The caller
+// holds no lock.
 func (c *cache) shrink() {
-	for c.memory.over(HoldLogs) {
+	for spared := 0; c.memory.over(HoldLogs); {
 		c.mu.Lock()
-		s := c.oldest
+		s, small := c.oldest, 0
+		if c.segments > 0 && spared < mostSpared {
+			small = int(c.memory.Limit(HoldLogs)) / c.segments / 2
+		}
 		c.mu.Unlock()
 		if s == nil {
 			return
 		}
-		s.log.drop(s)
+		if !s.log.drop(s, small) {
+			spared++
+		}
 	}
 }

@@ -117,17 +117,22 @@ func (l *log) discard(n int) {
 	l.segments = slices.Delete(l.segments, 0, n)
 }
 
-// drop lets go of a segment of which the cache says that it is the log's oldest, of
-// its kind, to make room for others.
-func (l *log) drop(s *segment) {
+// drop discards the log's oldest segment of its kind, to make room for others. It
+// reports false if it has spared the segment, because that takes less than small
+// bytes and is all that the log has.
+func (l *log) drop(s *segment, small int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
+	case len(l.segments) == 1 && l.segments[0] == s && s.memory() < small:
+		l.cache.spare(s)
+		return false
 	case len(l.segments) > 0 && l.segments[0] == s:
 		l.discard(1)
 	case len(l.ephemera.newest) > 0 && l.ephemera.newest[0] == s:
 		l.ephemera.discard(l.cache, 1)
 	}
+	return true
 }
 
 // empty lets go of everything that the log holds: nobody needs it any more.

@@ -100,6 +100,51 @@ func TestLogsShareMemory(t *testing.T) {
 	}
 }
 
+// TestFloodSparesSmallLogs: however much is published to other feeds, a subscriber
+// of a quiet feed gets its newest events from memory.
+func TestFloodSparesSmallLogs(t *testing.T) {
+	hub := feed.NewHub(feedtest.NewStore(), memory.NewBus(), feed.HubOptions{Memory: 32 << 20, Verify: time.Hour, Logger: quiet})
+	defer hub.Close()
+	pub := feed.NewPublisher(&discarding{feedtest.NewStore(), make(map[string]uint64)}, hub, memory.NewBus(), feed.PublisherOptions{Logger: quiet})
+	defer pub.Close()
+	publish := func(name, data string) {
+		t.Helper()
+		if _, err := pub.Publish(t.Context(), feed.Draft{Feed: name, Data: data}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const feeds = 100
+	var subs []*feed.Subscription
+	for i := range feeds {
+		for _, name := range []string{fmt.Sprint("loud", i), fmt.Sprint("quiet", i)} {
+			s, err := hub.Subscribe(t.Context(), name, feed.From{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			if subs = append(subs, s); strings.HasPrefix(name, "quiet") {
+				publish(name, "x")
+			}
+		}
+	}
+	for i := range 10 * feeds {
+		publish(fmt.Sprint("loud", i%feeds), strings.Repeat("x", 60_000))
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for _, s := range subs {
+		if strings.HasPrefix(s.Feed(), "quiet") {
+			// The store has none of the events.
+			if d, err := s.Next(ctx, nil); err != nil || len(d.Events()) != 1 {
+				t.Fatalf("%s: got %+v, %v", s.Feed(), d, err)
+			}
+		}
+	}
+	if used, limit := hub.Memory().Used(feed.HoldLogs), hub.Memory().Limit(feed.HoldLogs); used > limit {
+		t.Errorf("the logs hold %d bytes, the limit is %d", used, limit)
+	}
+}
+
 // discarding is a store that keeps no events, so that the heap shows what others hold.
 type discarding struct {
 	feed.Store

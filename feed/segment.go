@@ -99,12 +99,8 @@ func (s *segment) encode(encoding Encoding, seen []Event, from int) (bytes []byt
 		s.mu.Unlock()
 	}
 	before := e.size()
-	if len(e.ends) == 0 {
-		e.bytes = make([]byte, 0, costs(seen[e.first:])) // about what is there to be encoded
-	}
-	for n := e.first + len(e.ends); n < len(seen); n++ {
-		e.bytes = encoding.Encode(e.bytes, &seen[n])
-		e.ends = append(e.ends, len(e.bytes))
+	if n := e.first + len(e.ends); n < len(seen) {
+		e.encode(seen[n:])
 	}
 	bytes, ends = e.bytes, e.ends[from-e.first:len(seen)-e.first]
 	if from > e.first {
@@ -119,6 +115,28 @@ func (s *segment) encode(encoding Encoding, seen []Event, from int) (bytes []byt
 	}
 	return bytes, ends, start
 }
+
+// encode encodes the events that follow those that it has.
+func (e *encoded) encode(events []Event) {
+	// The events may take several times what they are in memory, and what is kept
+	// is to take no more than they do.
+	buffer := buffers.Get().(*[]byte)
+	fresh := (*buffer)[:0]
+	e.ends = slices.Grow(e.ends, len(events))
+	for i := range events {
+		fresh = e.encoding.Encode(fresh, &events[i])
+		e.ends = append(e.ends, len(e.bytes)+len(fresh))
+	}
+	e.bytes = append(e.bytes, fresh...)
+	if *buffer = fresh; cap(fresh) <= bufferBytes {
+		buffers.Put(buffer)
+	}
+}
+
+// buffers are what events are encoded in. Larger ones are not kept.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
+const bufferBytes = 1 << 20
 
 // weigh counts n more bytes of what is encoded, and reports whether the log has to
 // account for them. The caller holds mu.

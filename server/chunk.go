@@ -22,14 +22,23 @@ const lastChunk = "0\r\n\r\n"
 type chunked struct{ encoding feed.Encoding }
 
 func inChunks(e feed.Encoding) feed.Encoding {
-	if e == sse.Blocks {
+	switch e {
+	case sse.Blocks:
 		return chunkedBlocks
+	case sse.Envelopes:
+		return chunkedEnvelopes
+	case envelopeLines{}:
+		return chunkedLines
 	}
 	return chunked{e}
 }
 
-// chunkedBlocks is what nearly all streams have, at the cost of one.
-var chunkedBlocks feed.Encoding = chunked{sse.Blocks}
+// All streams of a kind share one of these.
+var (
+	chunkedBlocks    feed.Encoding = chunked{sse.Blocks}
+	chunkedEnvelopes feed.Encoding = chunked{sse.Envelopes}
+	chunkedLines     feed.Encoding = chunked{envelopeLines{}}
+)
 
 // Encode implements [feed.Encoding].
 func (c chunked) Encode(dst []byte, e *feed.Event) []byte {

@@ -25,6 +25,9 @@ type form interface {
 	// feeds, appendID has to follow each of them that has an id.
 	events(r subscribeRequest) feed.Encoding
 	appendID(dst []byte, cursor []byte) []byte
+	// ephemeral returns the encoding of the ephemeral events of many feeds, which
+	// nothing follows.
+	ephemeral(inChunks bool) feed.Encoding
 	appendControl(dst []byte, c control) []byte
 	keepAlive() []byte
 }
@@ -48,6 +51,13 @@ func (eventStream) events(r subscribeRequest) feed.Encoding {
 
 func (eventStream) appendID(dst []byte, cursor []byte) []byte { return sse.AppendEnd(dst, cursor) }
 
+func (eventStream) ephemeral(inChunks bool) feed.Encoding {
+	if inChunks {
+		return chunkedEnvelopes
+	}
+	return sse.Envelopes
+}
+
 func (eventStream) appendControl(dst []byte, c control) []byte {
 	return sse.Control{Type: c.kind, Data: string(marshal(c.data)), ID: c.cursor, Retry: c.retry}.Append(dst)
 }
@@ -66,6 +76,13 @@ var lineStreamType = []string{"application/x-ndjson; charset=utf-8"}
 func (lineStream) events(subscribeRequest) feed.Encoding { return envelopeLines{} }
 
 func (lineStream) appendID(dst []byte, _ []byte) []byte { return dst }
+
+func (lineStream) ephemeral(inChunks bool) feed.Encoding {
+	if inChunks {
+		return chunkedLines
+	}
+	return envelopeLines{}
+}
 
 func (lineStream) appendControl(dst []byte, c control) []byte {
 	return append(append(dst, marshal(struct {

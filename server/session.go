@@ -196,6 +196,9 @@ func (s *session) deliver(i int, d feed.Delivery) (bytes []byte, events []feed.E
 	return bytes, events[:n]
 }
 
+// blockFrame is about what surrounds an event and its cursor.
+const blockFrame = chunkHead + len("id: \n\n\r\n")
+
 // eventsOfMany puts the cursor of the whole subscription behind each event. That
 // makes much of small events.
 func (s *session) eventsOfMany(i int, d feed.Delivery) (out []byte, n int) {
@@ -217,6 +220,10 @@ func (s *session) eventsOfMany(i int, d feed.Delivery) (out []byte, n int) {
 		}
 		s.shown()
 		start := len(out)
+		if out == nil {
+			block := len(encoded) + cap(cursor) + blockFrame
+			out = make([]byte, 0, min(len(d.Events())*block, pieceBytes+block))
+		}
 		if s.chunked {
 			out = append(out, make([]byte, chunkHead)...)
 		}
@@ -233,11 +240,10 @@ func (s *session) ephemeral(d feed.Delivery) []byte {
 	if !s.types.shows(&d.Events()[0]) {
 		return nil
 	}
-	encoded := d.Encoded(s.encoding)
-	if !s.many {
-		return encoded
+	if s.many {
+		return d.Encoded(s.form.ephemeral(s.chunked))
 	}
-	return s.frame(s.form.appendID(append([]byte(nil), encoded...), nil))
+	return d.Encoded(s.encoding)
 }
 
 // unread takes back what is left of a delivery: it can be had again.
