@@ -10,12 +10,12 @@ import (
 	"github.com/rejoin/rejoin/feed/feedtest"
 	"github.com/rejoin/rejoin/storage/postgres"
 	"github.com/rejoin/rejoin/storage/sqlite"
-	"github.com/rejoin/rejoin/storage/storagetest"
+	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	storagetest.StopPostgres()
+	testserver.StopPostgres()
 	os.Exit(code)
 }
 
@@ -44,7 +44,7 @@ func newSQLite(t testing.TB) feed.Keeper {
 
 func newPostgres(t testing.TB) feed.Keeper {
 	t.Helper()
-	store, err := postgres.Open(t.Context(), storagetest.SharedPostgres(t).NewDatabase(t), postgres.Options{})
+	store, err := postgres.Open(t.Context(), testserver.SharedPostgres(t).NewDatabase(t), postgres.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

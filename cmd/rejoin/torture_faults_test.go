@@ -13,7 +13,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/rejoin/rejoin/storage/storagetest"
+	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 // The bounds for 99 of 100 deliveries.
@@ -69,7 +69,7 @@ func (w *tortureWorld) blows() [][]blow {
 }
 
 // redisDo runs a command in a Redis, which may be in no state to answer.
-func redisDo(r *storagetest.Redis, args ...string) string {
+func redisDo(r *testserver.Redis, args ...string) string {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	_, port, _ := strings.Cut(r.Addr(), ":")
@@ -157,7 +157,7 @@ var redisBlows = []blow{
 }
 
 // redisInfo returns a number that Redis tells of itself.
-func redisInfo(r *storagetest.Redis, section, name string) (n int) {
+func redisInfo(r *testserver.Redis, section, name string) (n int) {
 	for line := range strings.Lines(redisDo(r, "INFO", section)) {
 		if _, err := fmt.Sscanf(line, name+":%d", &n); err == nil {
 			return n
@@ -181,21 +181,21 @@ var postgresBlows = []blow{
 		stopped := make(chan struct{})
 		go func() {
 			defer close(stopped)
-			w.postgres.Stop(w.t, storagetest.Smart)
+			w.postgres.Stop(w.t, testserver.Smart)
 		}()
 		time.Sleep(d)
 		// Nodes do not go by themselves.
-		w.postgres.Stop(w.t, storagetest.Fast)
+		w.postgres.Stop(w.t, testserver.Fast)
 		<-stopped
 		w.postgres.Start(w.t)
 	}),
 	onPostgres("restarted, fast", func(w *tortureWorld, d time.Duration) {
-		w.postgres.Stop(w.t, storagetest.Fast)
+		w.postgres.Stop(w.t, testserver.Fast)
 		time.Sleep(d)
 		w.postgres.Start(w.t)
 	}),
 	onPostgres("restarted, immediate", func(w *tortureWorld, d time.Duration) {
-		w.postgres.Stop(w.t, storagetest.Immediate)
+		w.postgres.Stop(w.t, testserver.Immediate)
 		time.Sleep(d)
 		w.postgres.Start(w.t)
 	}),

@@ -8,17 +8,18 @@ import (
 
 	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/storage/storagetest"
+	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 func TestMain(m *testing.M) {
-	defer storagetest.StopPostgres()
+	defer testserver.StopPostgres()
 	m.Run()
 }
 
 func TestStore(t *testing.T) {
 	t.Parallel()
 	storagetest.TestStore(t, func(t *testing.T) storagetest.Opener {
-		url := storagetest.SharedPostgres(t).NewDatabase(t)
+		url := testserver.SharedPostgres(t).NewDatabase(t)
 		return func(t *testing.T) feed.Store { return openStore(t, url, Options{}) }
 	})
 }
@@ -26,7 +27,7 @@ func TestStore(t *testing.T) {
 func TestNodes(t *testing.T) {
 	t.Parallel()
 	storagetest.TestNodes(t, func(t *testing.T) storagetest.Opener {
-		url := storagetest.SharedPostgres(t).NewDatabase(t)
+		url := testserver.SharedPostgres(t).NewDatabase(t)
 		return func(t *testing.T) feed.Store { return openStore(t, url, Options{}) }
 	})
 }

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/rejoin/rejoin/storage/redis"
-	"github.com/rejoin/rejoin/storage/storagetest"
+	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 // proxy is a network between a bus and its server, that can be broken.
@@ -123,7 +123,7 @@ func (p *proxy) reset() {
 // One node is cut off by its network, in every way there is; the other is not.
 func TestNetwork(t *testing.T) {
 	t.Parallel()
-	server := storagetest.StartRedis(t)
+	server := testserver.StartRedis(t)
 	p := startProxy(t, server.Addr())
 	o := options()
 	w := newWorld()

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/rejoin/rejoin/storage/redis"
-	"github.com/rejoin/rejoin/storage/storagetest"
+	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 // ear listens to signals for as long as the test runs.
@@ -81,7 +81,7 @@ func sendSignal(b *redis.Bus) error {
 // Whatever ends a connection, signals get through again soon after.
 func TestSignalsReconnect(t *testing.T) {
 	t.Parallel()
-	server := storagetest.StartRedis(t)
+	server := testserver.StartRedis(t)
 	o := options()
 	e := hear(t, server.URL(), o)
 	sender := open(t, server.URL(), o)
@@ -124,7 +124,7 @@ func TestSignalsReconnect(t *testing.T) {
 // A server that stands still is given up, though no connection ends.
 func TestSignalsFrozen(t *testing.T) {
 	t.Parallel()
-	server := storagetest.StartRedis(t)
+	server := testserver.StartRedis(t)
 	p := startProxy(t, server.Addr())
 	o := options()
 	e := hear(t, p.url(), o)
@@ -142,7 +142,7 @@ func TestSignalsFrozen(t *testing.T) {
 // Signals has to end while it waits for a server that does not answer, and
 // leaves nothing behind.
 func TestSignalsEndWhileFrozen(t *testing.T) {
-	server := storagetest.StartRedis(t, "--requirepass", "s3cret")
+	server := testserver.StartRedis(t, "--requirepass", "s3cret")
 	for _, connected := range []bool{true, false} {
 		before := runtime.NumGoroutine()
 		o := options()
@@ -176,7 +176,7 @@ func TestSignalsEndWhileFrozen(t *testing.T) {
 // that nobody publishes on any more. Its own signals tell it so.
 func TestSignalsDeaf(t *testing.T) {
 	t.Parallel()
-	old, current := storagetest.StartRedis(t), storagetest.StartRedis(t)
+	old, current := testserver.StartRedis(t), testserver.StartRedis(t)
 	p := startProxy(t, old.Addr())
 	o := options()
 	e := hear(t, p.url(), o)
@@ -200,7 +200,7 @@ func TestSignalsDeaf(t *testing.T) {
 // has one line about it.
 func TestSignalsRefused(t *testing.T) {
 	t.Parallel()
-	server := storagetest.StartRedis(t)
+	server := testserver.StartRedis(t)
 	allow(t, server, "resetchannels")
 	o := options()
 	url := "redis://rejoin:x@" + server.Addr()
@@ -228,7 +228,7 @@ func TestSignalsRefused(t *testing.T) {
 // Signals that fail do not keep events from being told.
 func TestSignalsFailAlone(t *testing.T) {
 	t.Parallel()
-	server := storagetest.StartRedis(t)
+	server := testserver.StartRedis(t)
 	teller, n := pair(t, server.URL(), options(), "chat")
 	flows(t, teller, n, "chat")
 	for range 3 {

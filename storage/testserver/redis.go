@@ -1,9 +1,8 @@
-package storagetest
+package testserver
 
 import (
 	"bufio"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/url"
 	"os"
@@ -181,44 +180,6 @@ func (r *Redis) answers() bool {
 	}
 	line, err := bufio.NewReader(c).ReadString('\n')
 	return err == nil && !strings.HasPrefix(line, "-LOADING")
-}
-
-// FreePort returns a TCP port of this machine that nobody uses right now. It is not
-// one of those that the kernel gives to whoever asks for any, so that tests which
-// run side by side hardly take it before it is used, or while a server is down.
-func FreePort(t testing.TB) int {
-	t.Helper()
-	for range 100 {
-		port := 10_000 + rand.IntN(20_000)
-		if l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err == nil {
-			l.Close()
-			return port
-		}
-	}
-	t.Fatal("no port is free")
-	return 0
-}
-
-// lastLines keeps the end of what is written to it.
-type lastLines struct {
-	mu   sync.Mutex
-	text []byte
-}
-
-func (l *lastLines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.text = append(l.text, p...)
-	if excess := len(l.text) - 4096; excess > 0 {
-		l.text = slices.Delete(l.text, 0, excess)
-	}
-	return len(p), nil
-}
-
-func (l *lastLines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return string(l.text)
 }
 
 // StartSentinel starts a sentinel that watches the master under that name, is
