@@ -125,14 +125,18 @@ func TestSignalsReconnect(t *testing.T) {
 func TestSignalsFrozen(t *testing.T) {
 	t.Parallel()
 	server := testserver.StartRedis(t)
-	p := startProxy(t, server.Addr())
+	p := testserver.StartProxy(t, server.Addr())
 	o := options()
-	e := hear(t, p.url(), o)
+	e := hear(t, p.URL(server.URL()), o)
 	sender := open(t, server.URL(), o)
 	defer sender.Close()
 	e.hears(sender, 5*time.Second)
-	if p.strangle() == 0 {
+	conns := p.Conns()
+	if len(conns) == 0 {
 		t.Fatal("no connection to freeze")
+	}
+	for _, c := range conns { // those that come later work
+		c.Set(testserver.Fault{ToClient: testserver.Flow{Lose: true}})
 	}
 	began := time.Now()
 	e.hears(sender, 4*time.Second)
@@ -177,11 +181,11 @@ func TestSignalsEndWhileFrozen(t *testing.T) {
 func TestSignalsDeaf(t *testing.T) {
 	t.Parallel()
 	old, current := testserver.StartRedis(t), testserver.StartRedis(t)
-	p := startProxy(t, old.Addr())
+	p := testserver.StartProxy(t, old.Addr())
 	o := options()
-	e := hear(t, p.url(), o)
+	e := hear(t, p.URL(old.URL()), o)
 	e.hears(e.bus, 5*time.Second)
-	p.lead(current.Addr())
+	p.Point(current.Addr())
 	// What it sends goes to the other server from now on.
 	if err := direct(t, old.URL()).Do(t.Context(), "client", "kill", "type", "normal").Err(); err != nil {
 		t.Fatal(err)
