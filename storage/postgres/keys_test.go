@@ -201,7 +201,7 @@ func TestKeyAfterUnknownOutcome(t *testing.T) {
 	p := testserver.StartPostgres(t)
 	proxy := newProxy(t, p.Addr())
 	url := p.NewDatabase(t)
-	s := start(t, proxy.url(url), Options{OutcomeTimeout: 200 * time.Millisecond})
+	s := start(t, proxy.URL(url), Options{OutcomeTimeout: 200 * time.Millisecond})
 	other := start(t, url, Options{})
 	for i, b := range []feed.Batch{on("chat", "1", "2"), several("x", "b", "a", "b"), closing(on("chat", "3")), closing(on("new"))} {
 		b = keyed(fmt.Sprint("k", i), b)
@@ -232,7 +232,7 @@ func TestLostAnswerWithoutEvents(t *testing.T) {
 	p := testserver.StartPostgres(t)
 	proxy := newProxy(t, p.Addr())
 	url := p.NewDatabase(t)
-	s := start(t, proxy.url(url), Options{})
+	s := start(t, proxy.URL(url), Options{})
 	publish(t, s, "chat", "1")
 	for i, b := range []feed.Batch{
 		closing(on("chat")), closing(on("new")), keyed("k", closing(on("other"))),

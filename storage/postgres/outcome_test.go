@@ -17,7 +17,7 @@ func TestLostAnswer(t *testing.T) {
 	t.Parallel()
 	p := testserver.StartPostgres(t)
 	proxy := newProxy(t, p.Addr())
-	s := start(t, proxy.url(p.NewDatabase(t)), Options{})
+	s := start(t, proxy.URL(p.NewDatabase(t)), Options{})
 	told := newLedger()
 	for n := range 20 {
 		if n%2 == 0 {
@@ -46,7 +46,7 @@ func TestLostCommit(t *testing.T) {
 	t.Parallel()
 	p := testserver.StartPostgres(t)
 	proxy := newProxy(t, p.Addr())
-	s := start(t, proxy.url(p.NewDatabase(t)), Options{})
+	s := start(t, proxy.URL(p.NewDatabase(t)), Options{})
 	told := newLedger()
 	publish(t, s, "chat", "first")
 	for n, fault := range []fault{dropCommit, vanishBeforeCommit, dropCommit, vanishBeforeCommit} {
@@ -79,7 +79,7 @@ func TestUnknownOutcome(t *testing.T) {
 	t.Parallel()
 	p := testserver.StartPostgres(t)
 	proxy := newProxy(t, p.Addr())
-	s := start(t, proxy.url(p.NewDatabase(t)), Options{OutcomeTimeout: 300 * time.Millisecond})
+	s := start(t, proxy.URL(p.NewDatabase(t)), Options{OutcomeTimeout: 300 * time.Millisecond})
 	proxy.arm(dropAnswerAndClose)
 	_, err := s.Append(t.Context(), batch("chat", "x"))
 	wants(t, err, feed.ErrUncertain)
