@@ -24,10 +24,10 @@ func TestClusterKillBeforeTold(t *testing.T) {
 	staying := c.nodes[:2:2]
 	c.follow("chat", 2, staying...)
 	for round := range 3 {
-		network := newRedisProxy(t, c.redis.Addr())
-		doomed := c.startNode(network.url())
+		network := testserver.StartProxy(t, c.redis.Addr())
+		doomed := c.startNode(network.URL(c.redis.URL()))
 		c.mustPublish(doomed, "chat", fmt.Sprintf("told, in round %d", round))
-		network.losing.Store(loseAll)
+		network.Set(blackHole)
 		c.mustPublish(doomed, "chat", fmt.Sprintf("not told, in round %d", round))
 		doomed.kill()
 		c.awaitAll("chat", promptly())
