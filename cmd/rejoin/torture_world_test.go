@@ -44,7 +44,7 @@ type tortureNode struct {
 	bus     string
 	env     []string
 	// The ways to its servers; nil if it has none.
-	toPostgres, toRedis *tortureProxy
+	toPostgres, toRedis *testserver.Proxy
 
 	mu      sync.Mutex
 	process *process // the newest one
@@ -79,11 +79,11 @@ func newTortureCluster(t *testing.T) *tortureWorld {
 		if n.net != nil {
 			at = net.JoinHostPort(bridgeAddress, "0")
 		}
-		n.toPostgres = newTortureProxy(t, at, w.postgres.Addr())
-		n.toRedis = newTortureProxy(t, at, w.redis[0].Addr())
+		n.toPostgres = testserver.StartProxyAt(t, at, w.postgres.Addr())
+		n.toRedis = testserver.StartProxyAt(t, at, w.redis[0].Addr())
 		through := *store
-		through.Host = n.toPostgres.addr()
-		n.store, n.bus = through.String(), "redis://"+n.toRedis.addr()+"/0"
+		through.Host = n.toPostgres.Addr()
+		n.store, n.bus = through.String(), "redis://"+n.toRedis.Addr()+"/0"
 		if i == tortureNodes-1 {
 			n.env = append(n.env, "REJOIN_TLS_CERT="+files.Cert, "REJOIN_TLS_KEY="+files.Key)
 			n.url.Scheme = "https"
