@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/chromedp/chromedp"
+	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 // clientsDir returns a directory with the clients of testdata/clients, and with what
@@ -168,7 +169,7 @@ func TestNodeClients(t *testing.T) {
 	}
 	server := start()
 	proxy := newCutter(t, server.url)
-	f := followWithNode(t, server.url+"/v1/feeds/chat/events", proxy.url+"/v1/feeds/chat/events")
+	f := followWithNode(t, server.url+"/v1/feeds/chat/events", proxy.URL(server.url)+"/v1/feeds/chat/events")
 	total := 0
 	publishSome := func() {
 		t.Helper()
@@ -181,8 +182,8 @@ func TestNodeClients(t *testing.T) {
 		f.awaitEvents(total)
 	}
 	publishSome()
-	for i, reset := range []bool{true, false} {
-		proxy.cut(reset)
+	for i, end := range []testserver.End{testserver.Reset, testserver.Close} {
+		proxy.Cut(end)
 		f.awaitBreaks(i+1, "proxied")
 		publishSome()
 	}
@@ -224,19 +225,6 @@ func TestNodeClients(t *testing.T) {
 		if len(who.events) != total || who.ends[last] != "clean" || strings.Contains(strings.Join(who.ends[:last], " "), "clean") {
 			t.Errorf("%s: %d events of %d; the streams ended with %v", name, len(who.events), total, who.ends)
 		}
-	}
-}
-
-// cut cuts what is connected, by a reset or as an orderly close looks.
-func (c *cutter) cut(reset bool) {
-	if reset {
-		c.cutAll()
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for conn := range c.conns {
-		_ = conn.(*net.TCPConn).CloseWrite()
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -25,6 +26,8 @@ type Proxy struct {
 	listener net.Listener
 	ctx      context.Context // ends with the proxy
 	work     sync.WaitGroup
+	cuts     atomic.Int64
+	lost     atomic.Int64
 
 	mu      sync.Mutex // also of the faults of all connections
 	closed  bool
@@ -34,8 +37,6 @@ type Proxy struct {
 	split   func(*Conn, Direction, []byte) int
 	pass    func(*Conn, Direction, []byte) bool
 	conns   []*Conn // in the order in which they came
-	cuts    int64
-	lost    int64
 }
 
 // Direction is one of the two ways through a proxy.
@@ -176,7 +177,8 @@ func (p *Proxy) Heal() {
 
 // Draw gives each new connection the fault that draw returns for it. The random
 // numbers follow from the seed; they choose among several targets, too. Open
-// connections keep their faults.
+// connections keep their faults. draw may call [Proxy.Cuts] and [Proxy.Lost], and
+// nothing else of the proxy.
 func (p *Proxy) Draw(seed uint64, draw func(*rand.Rand) Fault) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -213,19 +215,11 @@ func (p *Proxy) Cut(e End) {
 }
 
 // Cuts returns how many connections [Flow.CutAfter] has ended.
-func (p *Proxy) Cuts() int64 {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.cuts
-}
+func (p *Proxy) Cuts() int64 { return p.cuts.Load() }
 
 // Lost returns how many reads or messages were lost on connections that stayed
 // open.
-func (p *Proxy) Lost() int64 {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.lost
-}
+func (p *Proxy) Lost() int64 { return p.lost.Load() }
 
 func (p *Proxy) accept() {
 	for {

@@ -131,7 +131,7 @@ func (c *Conn) offer(d Direction, message []byte) {
 	f := c.await(func(f Fault) bool { return f.flow(d).Hold && !lost }, func(f Fault) {
 		if lost = lost || f.flow(d).Lose; lost && !c.ended() {
 			c.lossy = true
-			c.proxy.lost++
+			c.proxy.lost.Add(1)
 		}
 	})
 	if !lost {
@@ -210,7 +210,7 @@ func (c *Conn) cutByFault(e End) {
 	c.proxy.mu.Lock()
 	defer c.proxy.mu.Unlock()
 	if !c.ended() {
-		c.proxy.cuts++
+		c.proxy.cuts.Add(1)
 	}
 	c.cut(e)
 }
