@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -163,7 +164,7 @@ func (f *nodeFollowers) awaitBreaks(n int, names ...string) {
 // time, and then stops; and they miss nothing.
 func TestNodeClients(t *testing.T) {
 	binary, db := built(t, true), filepath.Join(t.TempDir(), "rejoin.db")
-	address := freeAddress(t)
+	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(testserver.FreePort(t)))
 	start := func() *process {
 		return serveAt(t, binary, address, "sqlite:"+db, "memory", "REJOIN_SUBSCRIBE_RETRY=50ms", "REJOIN_DRAIN_WINDOW=0s")
 	}
@@ -226,16 +227,6 @@ func TestNodeClients(t *testing.T) {
 			t.Errorf("%s: %d events of %d; the streams ended with %v", name, len(who.events), total, who.ends)
 		}
 	}
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // TestClientsReuseConnections: clients with a pool send what must not be lost on the
