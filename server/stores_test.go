@@ -2,6 +2,8 @@ package server_test
 
 import (
 	"flag"
+	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
@@ -11,11 +13,17 @@ import (
 	"github.com/rejoin/rejoin/storage/postgres"
 	"github.com/rejoin/rejoin/storage/sqlite"
 	"github.com/rejoin/rejoin/storage/testserver"
+	"go.uber.org/goleak"
 )
 
 func TestMain(m *testing.M) {
 	code := m.Run()
 	testserver.StopPostgres()
+	http.DefaultTransport.(*http.Transport).CloseIdleConnections()
+	if err := goleak.Find(); code == 0 && err != nil {
+		fmt.Fprintln(os.Stderr, "what was closed has left a goroutine behind:", err)
+		code = 1
+	}
 	os.Exit(code)
 }
 

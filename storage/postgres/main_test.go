@@ -3,17 +3,24 @@ package postgres
 import (
 	"errors"
 	"fmt"
+	"os"
 	"testing"
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/storage/storagetest"
 	"github.com/rejoin/rejoin/storage/testserver"
+	"go.uber.org/goleak"
 )
 
 func TestMain(m *testing.M) {
-	defer testserver.StopPostgres()
-	m.Run()
+	code := m.Run()
+	testserver.StopPostgres()
+	if err := goleak.Find(); code == 0 && err != nil {
+		fmt.Fprintln(os.Stderr, "what was closed has left a goroutine behind:", err)
+		code = 1
+	}
+	os.Exit(code)
 }
 
 func TestStore(t *testing.T) {

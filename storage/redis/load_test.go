@@ -1,7 +1,6 @@
 package redis_test
 
 import (
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -9,6 +8,7 @@ import (
 
 	"github.com/rejoin/rejoin/storage/redis"
 	"github.com/rejoin/rejoin/storage/testserver"
+	"go.uber.org/goleak"
 )
 
 // Nodes that write to one feed overtake each other between commit and tell.
@@ -107,14 +107,14 @@ func TestStreamsEnd(t *testing.T) {
 // A bus that is closed leaves nothing behind.
 func TestNothingLeft(t *testing.T) {
 	server := testserver.StartRedis(t)
-	before := runtime.NumGoroutine() // of others as well, so the test runs alone
+	before := goleak.IgnoreCurrent()
 	for range 10 {
 		o := options()
 		n := join(t, newWorld(), server.URL(), o, "chat")
 		flows(t, n.bus, n, "chat")
 		n.stop()
 	}
-	eventually(t, 5*time.Second, "all goroutines have ended", func() bool { return runtime.NumGoroutine() <= before })
+	goroutinesEnd(t, before)
 	c := direct(t, server.URL())
 	eventually(t, 5*time.Second, "all connections are closed", func() bool {
 		list, err := c.ClientList(t.Context()).Result()

@@ -3,7 +3,6 @@ package redis_test
 import (
 	"context"
 	"log/slog"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/rejoin/rejoin/storage/redis"
 	"github.com/rejoin/rejoin/storage/testserver"
+	"go.uber.org/goleak"
 )
 
 // ear listens to signals for as long as the test runs.
@@ -148,7 +148,7 @@ func TestSignalsFrozen(t *testing.T) {
 func TestSignalsEndWhileFrozen(t *testing.T) {
 	server := testserver.StartRedis(t, "--requirepass", "s3cret")
 	for _, connected := range []bool{true, false} {
-		before := runtime.NumGoroutine()
+		before := goleak.IgnoreCurrent()
 		o := options()
 		if connected {
 			e := hear(t, server.URL(), o)
@@ -172,7 +172,7 @@ func TestSignalsEndWhileFrozen(t *testing.T) {
 			b.Close()
 		}
 		server.Resume()
-		eventually(t, 5*time.Second, "all goroutines end", func() bool { return runtime.NumGoroutine() <= before })
+		goroutinesEnd(t, before)
 	}
 }
 
