@@ -17,9 +17,9 @@ const patience = 20 * time.Second
 
 // launch starts a server, and closes exited when it has ended, however.
 //
-// The kernel ends servers with the thread that started them, where it is asked to
-// end them with the process. So that thread has to live as long as they do, and is
-// nobody else's meanwhile.
+// Where the kernel is to end servers with this process, it ends them with the
+// thread that started them. So that thread lives as long as they do, and runs
+// nothing else meanwhile.
 func launch(cmd *exec.Cmd) (exited <-chan struct{}, err error) {
 	started, ended := make(chan error), make(chan struct{})
 	go func() {
@@ -35,9 +35,9 @@ func launch(cmd *exec.Cmd) (exited <-chan struct{}, err error) {
 	return ended, <-started
 }
 
-// FreePort returns a TCP port of this machine that nobody uses right now. It is not
-// one of those that the kernel gives to whoever asks for any, so that tests which
-// run side by side hardly take it before it is used, or while a server is down.
+// FreePort returns a TCP port of 127.0.0.1 that is free now. The kernel does not
+// give it to those who ask for any port, so other tests hardly take it before it
+// is used, or while its server is down.
 func FreePort(t testing.TB) int {
 	t.Helper()
 	for range 100 {
