@@ -2,6 +2,8 @@ package server_test
 
 import (
 	"flag"
+	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
@@ -10,12 +12,18 @@ import (
 	"github.com/rejoin/rejoin/feed/feedtest"
 	"github.com/rejoin/rejoin/storage/postgres"
 	"github.com/rejoin/rejoin/storage/sqlite"
-	"github.com/rejoin/rejoin/storage/storagetest"
+	"github.com/rejoin/rejoin/storage/testserver"
+	"go.uber.org/goleak"
 )
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	storagetest.StopPostgres()
+	testserver.StopPostgres()
+	http.DefaultTransport.(*http.Transport).CloseIdleConnections()
+	if err := goleak.Find(); code == 0 && err != nil {
+		fmt.Fprintln(os.Stderr, "what was closed has left a goroutine behind:", err)
+		code = 1
+	}
 	os.Exit(code)
 }
 
@@ -44,7 +52,7 @@ func newSQLite(t testing.TB) feed.Keeper {
 
 func newPostgres(t testing.TB) feed.Keeper {
 	t.Helper()
-	store, err := postgres.Open(t.Context(), storagetest.SharedPostgres(t).NewDatabase(t), postgres.Options{})
+	store, err := postgres.Open(t.Context(), testserver.SharedPostgres(t).NewDatabase(t), postgres.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,12 +10,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/chromedp/chromedp"
+	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 // clientsDir returns a directory with the clients of testdata/clients, and with what
@@ -162,13 +164,13 @@ func (f *nodeFollowers) awaitBreaks(n int, names ...string) {
 // time, and then stops; and they miss nothing.
 func TestNodeClients(t *testing.T) {
 	binary, db := built(t, true), filepath.Join(t.TempDir(), "rejoin.db")
-	address := freeAddress(t)
+	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(testserver.FreePort(t)))
 	start := func() *process {
 		return serveAt(t, binary, address, "sqlite:"+db, "memory", "REJOIN_SUBSCRIBE_RETRY=50ms", "REJOIN_DRAIN_WINDOW=0s")
 	}
 	server := start()
 	proxy := newCutter(t, server.url)
-	f := followWithNode(t, server.url+"/v1/feeds/chat/events", proxy.url+"/v1/feeds/chat/events")
+	f := followWithNode(t, server.url+"/v1/feeds/chat/events", proxy.URL(server.url)+"/v1/feeds/chat/events")
 	total := 0
 	publishSome := func() {
 		t.Helper()
@@ -181,8 +183,8 @@ func TestNodeClients(t *testing.T) {
 		f.awaitEvents(total)
 	}
 	publishSome()
-	for i, reset := range []bool{true, false} {
-		proxy.cut(reset)
+	for i, end := range []testserver.End{testserver.Reset, testserver.Close} {
+		proxy.Cut(end)
 		f.awaitBreaks(i+1, "proxied")
 		publishSome()
 	}
@@ -225,29 +227,6 @@ func TestNodeClients(t *testing.T) {
 			t.Errorf("%s: %d events of %d; the streams ended with %v", name, len(who.events), total, who.ends)
 		}
 	}
-}
-
-// cut cuts what is connected, by a reset or as an orderly close looks.
-func (c *cutter) cut(reset bool) {
-	if reset {
-		c.cutAll()
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for conn := range c.conns {
-		_ = conn.(*net.TCPConn).CloseWrite()
-	}
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // TestClientsReuseConnections: clients with a pool send what must not be lost on the

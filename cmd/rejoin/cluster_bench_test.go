@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rejoin/rejoin/storage/storagetest"
+	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 // BenchmarkCluster measures what the number of open feeds costs: two nodes over
@@ -25,14 +25,14 @@ import (
 // ratios are those of many feeds to few.
 func BenchmarkCluster(b *testing.B) {
 	const rate, window = 1000, 5 * time.Second
-	p := storagetest.StartPostgres(b)
+	p := testserver.StartPostgres(b)
 	var few, many clusterFigures
 	for _, run := range []struct {
 		feeds int
 		to    *clusterFigures
 	}{{100, &few}, {10_000, &many}} {
 		b.Run(fmt.Sprintf("feeds=%d", run.feeds), func(b *testing.B) {
-			redis := storagetest.StartRedis(b)
+			redis := testserver.StartRedis(b)
 			database := p.NewDatabase(b)
 			c := &clusterLoad{
 				b:     b,
@@ -75,7 +75,7 @@ func serveBenchmarkNode(b *testing.B, store, bus string) *process {
 // other.
 type clusterLoad struct {
 	b        *testing.B
-	redis    *storagetest.Redis
+	redis    *testserver.Redis
 	from, to *process
 	feeds    []clusterFeed
 
@@ -276,7 +276,7 @@ func (c *clusterLoad) measure(rate int, window time.Duration) clusterFigures {
 }
 
 // redisCPU returns the CPU time that the server has used.
-func redisCPU(b *testing.B, r *storagetest.Redis) time.Duration {
+func redisCPU(b *testing.B, r *testserver.Redis) time.Duration {
 	b.Helper()
 	conn, err := net.Dial("tcp", r.Addr())
 	if err != nil {

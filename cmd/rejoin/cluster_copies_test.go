@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rejoin/rejoin/storage/storagetest"
+	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 // TestClusterCopy has a copy of a database run beside the original, on one Redis
@@ -21,7 +21,7 @@ func TestClusterCopy(t *testing.T) {
 	}
 	first.kill()
 	original.nodes = nil
-	copied := newClusterOn(t, storagetest.SharedPostgres(t).CopyDatabase(t, original.store))
+	copied := newClusterOn(t, testserver.SharedPostgres(t).CopyDatabase(t, original.store))
 	copied.redis = original.redis
 	both := []*cluster{original, copied}
 	for _, c := range both {
@@ -51,16 +51,16 @@ func TestClusterCopy(t *testing.T) {
 // another store to them, whose events have other keys, and they meet there.
 func TestClusterPromotion(t *testing.T) {
 	t.Parallel()
-	primary := storagetest.StartPostgres(t)
+	primary := testserver.StartPostgres(t)
 	store := primary.NewDatabase(t)
 	standby := primary.StartStandby(t)
 	c := newClusterOn(t, strings.Replace(store, primary.Addr(), primary.Addr()+","+standby.Addr(), 1))
-	c.redis = storagetest.StartRedis(t)
+	c.redis = testserver.StartRedis(t)
 	c.start(2)
 	c.follow("chat", 2, c.nodes...)
 	c.publish(traffic{feed: "chat", publishers: 2, events: 10}, c.nodes...)()
 
-	primary.Stop(t, storagetest.Fast) // once the standby has everything
+	primary.Stop(t, testserver.Fast) // once the standby has everything
 	standby.Promote(t)
 	for _, n := range c.nodes {
 		n.awaitReady()
@@ -87,7 +87,7 @@ func TestClusterPromotion(t *testing.T) {
 // used, and lets the reason change.
 func TestStoreCauseIsLogged(t *testing.T) {
 	t.Parallel()
-	postgres := storagetest.StartPostgres(t)
+	postgres := testserver.StartPostgres(t)
 	raw := postgres.NewDatabase(t)
 	u, err := url.Parse(raw)
 	if err != nil {
@@ -119,7 +119,7 @@ func TestStoreCauseIsLogged(t *testing.T) {
 	at := "postgres://" + postgres.Addr() + "/" + name
 	logs("waiting for it", "read-only transaction", at)
 	time.Sleep(2 * openPause) // more tries, with nothing to say
-	postgres.Stop(t, storagetest.Fast)
+	postgres.Stop(t, testserver.Fast)
 	logs("for another reason", "connection refused", at)
 	postgres.Start(t)
 	postgres.Exec(t, name, "ALTER ROLE app RESET default_transaction_read_only")

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 // redisPause is how long Redis stands still in TestClusterFaults. Half a minute
@@ -109,18 +111,18 @@ var outages = []outage{
 		c.takesEntries(c.wakeOf(c.chat))
 	}},
 	{name: "answers to telling lost", proxied: true, strike: func(c *outageTest) {
-		c.proxy.losing.Store(loseTold)
+		c.proxy.loseTells(true)
 		sayDown(c.nodes[0]) // the only one of them that tells
 		lasts(2 * time.Second)
-		c.proxy.losing.Store(loseNothing)
-		if c.proxy.lost.Load() == 0 {
+		c.proxy.loseTells(false)
+		if c.proxy.Lost() == 0 {
 			c.t.Error("no answer was lost")
 		}
 	}},
 	{name: "nodes cut off without a word", proxied: true, strike: func(c *outageTest) {
-		c.proxy.losing.Store(loseAll)
+		c.proxy.Set(blackHole)
 		sayDown(c.nodes[0], c.nodes[2])
-		c.proxy.losing.Store(loseNothing)
+		c.proxy.Set(testserver.Fault{})
 	}},
 	{name: "absent at start", absent: true, strike: func(c *outageTest) {
 		sayDown(c.nodes...)
@@ -229,8 +231,8 @@ func (c *outageTest) startNodes() {
 	c.t.Helper()
 	url := c.redis.URL()
 	if c.proxied {
-		c.proxy = newRedisProxy(c.t, c.redis.Addr())
-		url = c.proxy.url()
+		c.proxy = newRedisProxy(c.t, c.redis)
+		url = c.proxy.URL(url)
 	}
 	if c.absent {
 		c.redis.Kill()

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rejoin/rejoin/storage/storagetest"
+	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 var keyKills = flag.Int("key-kills", 6, "how many nodes the tests of keys kill")
@@ -25,8 +25,8 @@ var keyKills = flag.Int("key-kills", 6, "how many nodes the tests of keys kill")
 func TestClusterKeysKill(t *testing.T) {
 	t.Parallel()
 	t.Run("postgres", func(t *testing.T) {
-		c := newClusterOn(t, storagetest.SharedPostgres(t).NewDatabase(t))
-		c.redis = storagetest.StartRedis(t)
+		c := newClusterOn(t, testserver.SharedPostgres(t).NewDatabase(t))
+		c.redis = testserver.StartRedis(t)
 		testKeysKill(c, c.redis.URL(), 2)
 	})
 	t.Run("sqlite", func(t *testing.T) {

@@ -11,7 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/rejoin/rejoin/storage/storagetest"
+	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 // TestClusterPostgresRestart takes Postgres away under two nodes that are
@@ -20,10 +20,10 @@ import (
 // what is uncertain is there once or not at all, and the nodes are ready again
 // by themselves.
 func TestClusterPostgresRestart(t *testing.T) {
-	for name, stop := range map[string]func(testing.TB, *storagetest.Postgres){
-		"fast":      func(t testing.TB, p *storagetest.Postgres) { p.Stop(t, storagetest.Fast) },
-		"immediate": func(t testing.TB, p *storagetest.Postgres) { p.Stop(t, storagetest.Immediate) },
-		"killed":    func(t testing.TB, p *storagetest.Postgres) { p.Kill(t) },
+	for name, stop := range map[string]func(testing.TB, *testserver.Postgres){
+		"fast":      func(t testing.TB, p *testserver.Postgres) { p.Stop(t, testserver.Fast) },
+		"immediate": func(t testing.TB, p *testserver.Postgres) { p.Stop(t, testserver.Immediate) },
+		"killed":    func(t testing.TB, p *testserver.Postgres) { p.Kill(t) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel() // each waits for a server of its own
@@ -32,11 +32,11 @@ func TestClusterPostgresRestart(t *testing.T) {
 	}
 }
 
-func testPostgresRestart(t *testing.T, stop func(testing.TB, *storagetest.Postgres)) {
+func testPostgresRestart(t *testing.T, stop func(testing.TB, *testserver.Postgres)) {
 	const away = 3 * time.Second
-	p := storagetest.StartPostgres(t)
+	p := testserver.StartPostgres(t)
 	c := newClusterOn(t, p.NewDatabase(t))
-	c.redis = storagetest.StartRedis(t)
+	c.redis = testserver.StartRedis(t)
 	c.start(2, "REJOIN_SUBSCRIBE_HEARTBEAT=300ms")
 	c.follow("chat", 2, c.nodes...)
 	for i := range 20 {

@@ -18,7 +18,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/rejoin/rejoin/feed"
-	"github.com/rejoin/rejoin/storage/storagetest"
+	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 // TestClusterRetention has nodes look after one store that has much to be given
@@ -29,8 +29,8 @@ import (
 func TestClusterRetention(t *testing.T) {
 	t.Parallel() // it waits for rounds of the retention
 	const kept = 200
-	c := newClusterOn(t, storagetest.SharedPostgres(t).NewDatabase(t))
-	c.redis = storagetest.StartRedis(t)
+	c := newClusterOn(t, testserver.SharedPostgres(t).NewDatabase(t))
+	c.redis = testserver.StartRedis(t)
 	r := &retentionTest{cluster: c, slow: make(chan struct{})}
 	r.fill()
 	for i := range 3 {

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rejoin/rejoin/storage/storagetest"
+	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 // TestClusterKillBeforeTold kills a node that has committed and acknowledged an
@@ -24,10 +24,10 @@ func TestClusterKillBeforeTold(t *testing.T) {
 	staying := c.nodes[:2:2]
 	c.follow("chat", 2, staying...)
 	for round := range 3 {
-		network := newRedisProxy(t, c.redis.Addr())
-		doomed := c.startNode(network.url())
+		network := testserver.StartProxy(t, c.redis.Addr())
+		doomed := c.startNode(network.URL(c.redis.URL()))
 		c.mustPublish(doomed, "chat", fmt.Sprintf("told, in round %d", round))
-		network.losing.Store(loseAll)
+		network.Set(blackHole)
 		c.mustPublish(doomed, "chat", fmt.Sprintf("not told, in round %d", round))
 		doomed.kill()
 		c.awaitAll("chat", promptly())
@@ -67,7 +67,7 @@ func TestClusterKill(t *testing.T) {
 func TestClusterApart(t *testing.T) {
 	t.Parallel()
 	one := newCluster(t)
-	other := newClusterOn(t, storagetest.SharedPostgres(t).NewDatabase(t))
+	other := newClusterOn(t, testserver.SharedPostgres(t).NewDatabase(t))
 	other.redis = one.redis
 	var stops []func()
 	for _, c := range []*cluster{one, other} {
@@ -102,7 +102,7 @@ func TestClusterStoreReplaced(t *testing.T) {
 		})
 	})
 	t.Run("postgres", func(t *testing.T) {
-		server := storagetest.SharedPostgres(t)
+		server := testserver.SharedPostgres(t)
 		store := server.NewDatabase(t)
 		testReplaced(t, store, 2, func() {
 			u, err := url.Parse(store)
@@ -117,7 +117,7 @@ func TestClusterStoreReplaced(t *testing.T) {
 }
 
 func testReplaced(t *testing.T, store string, nodes int, replace func()) {
-	redis := storagetest.StartRedis(t)
+	redis := testserver.StartRedis(t)
 	for generation := range 2 {
 		if generation > 0 {
 			replace()
@@ -142,14 +142,14 @@ func testReplaced(t *testing.T, store string, nodes int, replace func()) {
 // TestClusterPassword: a Redis that refuses the password is a mistake that
 // waiting does not cure. The error has no secret in it.
 func TestClusterPassword(t *testing.T) {
-	redis := storagetest.StartRedis(t, "--requirepass", "the-right-one")
+	redis := testserver.StartRedis(t, "--requirepass", "the-right-one")
 	for name, password := range map[string]string{"wrong": "a-wrong-one", "none": ""} {
 		t.Run(name, func(t *testing.T) {
 			u := url.URL{Scheme: "redis", Host: redis.Addr()}
 			if password != "" {
 				u.User = url.UserPassword("default", password)
 			}
-			cmd := exec.Command(built(t, false), "serve", "--listen", "127.0.0.1:0", "--store", storagetest.SharedPostgres(t).NewDatabase(t), "--bus", u.String())
+			cmd := exec.Command(built(t, false), "serve", "--listen", "127.0.0.1:0", "--store", testserver.SharedPostgres(t).NewDatabase(t), "--bus", u.String())
 			p := launch(t, cmd)
 			select {
 			case <-p.done:
@@ -173,9 +173,9 @@ func TestClusterPassword(t *testing.T) {
 // give up. When Postgres is there, it serves.
 func TestClusterStoreAbsent(t *testing.T) {
 	t.Parallel()
-	postgres := storagetest.StartPostgres(t)
+	postgres := testserver.StartPostgres(t)
 	c := newClusterOn(t, postgres.NewDatabase(t))
-	c.redis = storagetest.StartRedis(t)
+	c.redis = testserver.StartRedis(t)
 	postgres.Kill(t)
 	n := serveNode(t, built(t, false), c.store, c.redis.URL(), "REJOIN_ADMIN_LISTEN=127.0.0.1:0")
 	c.nodes = append(c.nodes, n)

@@ -16,7 +16,7 @@ import (
 
 	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/feed/feedtest"
-	"github.com/rejoin/rejoin/storage/storagetest"
+	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 // cluster is some nodes over one store, with clients whose every event is
@@ -24,7 +24,7 @@ import (
 type cluster struct {
 	t       testing.TB
 	store   string // the URL of the database
-	redis   *storagetest.Redis
+	redis   *testserver.Redis
 	nodes   []*process
 	checker *feedtest.Checker // judges what subscribers see
 
@@ -49,8 +49,8 @@ func promptly() time.Duration {
 // own.
 func newCluster(t testing.TB, redisArgs ...string) *cluster {
 	t.Helper()
-	c := newClusterOn(t, storagetest.SharedPostgres(t).NewDatabase(t))
-	c.redis = storagetest.StartRedis(t, redisArgs...)
+	c := newClusterOn(t, testserver.SharedPostgres(t).NewDatabase(t))
+	c.redis = testserver.StartRedis(t, redisArgs...)
 	return c
 }
 

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rejoin/rejoin/storage/storagetest"
+	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 // fileNode is a process that serves the file db.
@@ -144,14 +144,14 @@ func TestStoreFileIsDamaged(t *testing.T) {
 // A node that starts on a full disk serves what there is, and publishes again
 // once there is room. One that cannot even do that waits.
 func TestStartOnFullDisk(t *testing.T) {
-	dir, ok := storagetest.SmallDisk(t, "16m")
+	dir, ok := testserver.SmallDisk(t, "16m")
 	if !ok {
 		return
 	}
 	n := serveFile(t, dir)
 	n.answers(http.StatusCreated, "POST", "/v1/feeds/chat/events", "one")
 	n.stop()
-	filler := storagetest.FillDisk(t, dir)
+	filler := testserver.FillDisk(t, dir)
 
 	n = serveFile(t, dir)
 	n.answers(http.StatusOK, "GET", "/v1/feeds/chat/events?after=0", "")
@@ -173,7 +173,7 @@ func TestStartOnFullDisk(t *testing.T) {
 	if err := os.Remove(n.db + "-reserve"); err != nil {
 		t.Fatal(err)
 	}
-	filler = storagetest.FillDisk(t, dir)
+	filler = testserver.FillDisk(t, dir)
 	n = serveFile(t, dir)
 	n.answers(http.StatusServiceUnavailable, "POST", "/v1/feeds/chat/events", "two")
 	n.answers(http.StatusServiceUnavailable, "GET", "/readyz", "")

@@ -15,6 +15,7 @@ import (
 
 	"github.com/chromedp/chromedp"
 	"github.com/google/go-cmp/cmp"
+	"github.com/rejoin/rejoin/storage/testserver"
 	client "github.com/tmaxmax/go-sse"
 )
 
@@ -33,28 +34,27 @@ func TestFollowALog(t *testing.T) {
 
 	logFile := filepath.Join(dir, "some.log")
 	followers := map[string]func() []string{}
-	cutters := map[string]*cutter{}
+	cutters := map[string]*testserver.Proxy{}
 	for name, follow := range map[string]func(*testing.T, string) func() []string{
 		"Chromium":    followWithChromium,
 		"curl":        followWithCurl,
 		"rejoin tail": func(t *testing.T, url string) func() []string { return followWithTail(t, binary, url) },
 	} {
 		cutters[name] = newCutter(t, server.url)
-		followers[name] = follow(t, cutters[name].url)
-		cutters[name].on.Store(true)
-		cutters[name].cutAll()
+		followers[name] = follow(t, cutters[name].URL(server.url))
+		cutShort(t, cutters[name], shortLived(cutters[name]))
 	}
 	pipe := exec.Command("sh", "-c", `tail -n +1 -F "$1" | "$2" publish --feed log --url "$3"`, "sh", logFile, binary, server.url)
 	piped := launch(t, pipe)
 
 	want := growLog(t, binary, logFile)
 	for name, follower := range followers {
-		cutters[name].rest(minCuts)
+		restAfter(minCuts, cutters[name])
 		got := awaitLines(follower, len(want))
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s (-the log, +what it got): %s\n%s\n%s", name, diff, piped.log, server.log)
 		}
-		if cuts := cutters[name].cuts.Load(); cuts < minCuts {
+		if cuts := cutters[name].Cuts(); cuts < minCuts {
 			t.Errorf("%s was cut only %d times", name, cuts)
 		} else {
 			t.Logf("%s: %d lines, %d cuts", name, len(got), cuts)

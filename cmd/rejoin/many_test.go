@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 // A command with the race detector, on two cores with all the rest, carries
@@ -44,18 +46,16 @@ func TestManyFeeds(t *testing.T) {
 	}
 	m := newManyTraffic(c)
 	followers := map[string]manyFollower{}
-	cutters := map[string]*cutter{}
+	cutters := map[string]*testserver.Proxy{}
 	for name, follow := range map[string]func(*testing.T, string) manyFollower{"Chromium": followManyWithChromium, "bare bytes": followManyRaw} {
 		cutters[name] = newCutter(t, c.nodes[0].url, c.nodes[1].url)
-		cutters[name].limit = func(int64) int64 { return 1 + rand.Int64N(2<<10<<rand.IntN(9)) }
-		followers[name] = follow(t, cutters[name].url+"/v1/events?from=start&feed="+strings.Join(m.names, ","))
-		cutters[name].on.Store(true)
-		cutters[name].cutAll()
+		followers[name] = follow(t, cutters[name].URL(c.nodes[0].url)+"/v1/events?from=start&feed="+strings.Join(m.names, ","))
+		cutShort(t, cutters[name], func(r *rand.Rand) int64 { return 1 + r.Int64N(2<<10<<r.IntN(9)) })
 	}
 	began := time.Now()
 	stop := m.publish(c.nodes, *manyRate)
 	cut := func() bool {
-		return cutters["Chromium"].cuts.Load() >= manyCuts && cutters["bare bytes"].cuts.Load() >= manyCuts
+		return cutters["Chromium"].Cuts() >= manyCuts && cutters["bare bytes"].Cuts() >= manyCuts
 	}
 	for !cut() && time.Since(began) < 30*time.Second || time.Since(began) < *manyFor {
 		time.Sleep(10 * time.Millisecond) // until they have been cut often enough
@@ -63,14 +63,14 @@ func TestManyFeeds(t *testing.T) {
 	stop()
 	took := time.Since(began)
 	for _, cutter := range cutters {
-		cutter.rest(manyCuts)
+		restAfter(manyCuts, cutter)
 	}
 	t.Logf("%d events in %v, %.0f a second", m.acked.Load(), took.Round(time.Millisecond), float64(m.acked.Load())/took.Seconds())
 	histories := m.histories(t, c.nodes)
 	for name, f := range followers {
-		t.Logf("%s: %d cuts", name, cutters[name].cuts.Load())
+		t.Logf("%s: %d cuts", name, cutters[name].Cuts())
 		if !cut() {
-			t.Errorf("%s was cut only %d times", name, cutters[name].cuts.Load())
+			t.Errorf("%s was cut only %d times", name, cutters[name].Cuts())
 		}
 		demandMany(t, name, f, histories, int(m.acked.Load()))
 	}

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rejoin/rejoin/storage/storagetest"
+	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 // The tests of this file's family run the real command in processes of its
@@ -57,7 +57,7 @@ func build(race bool) (string, error) {
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	storagetest.StopPostgres()
+	testserver.StopPostgres()
 	if dir, err := buildDir(); err == nil {
 		os.RemoveAll(dir)
 	}

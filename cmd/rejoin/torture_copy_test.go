@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/rejoin/rejoin/feed/feedtest"
-	"github.com/rejoin/rejoin/storage/storagetest"
+	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 // copyBlow copies the database as it is, and starts a node on the copy: on the
@@ -60,7 +60,7 @@ func (w *tortureWorld) copyStore() (*storeCopy, error) {
 	admin("CREATE DATABASE " + c.name + " TEMPLATE " + original)
 	admin("ALTER DATABASE " + original + " ALLOW_CONNECTIONS true")
 	admin("ALTER DATABASE " + c.name + " ALLOW_CONNECTIONS true")
-	at := "127.0.0.1:" + strconv.Itoa(storagetest.FreePort(w.t))
+	at := "127.0.0.1:" + strconv.Itoa(testserver.FreePort(w.t))
 	c.node = &tortureNode{
 		world: w, address: at, url: &url.URL{Scheme: "http", Host: at},
 		store: w.postgres.URL(c.name), bus: "redis://" + w.redis[0].Addr() + "/0", env: []string{"REJOIN_AUTH_MODE=none"},

@@ -13,7 +13,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/rejoin/rejoin/storage/storagetest"
+	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 // The bounds for 99 of 100 deliveries.
@@ -69,7 +69,7 @@ func (w *tortureWorld) blows() [][]blow {
 }
 
 // redisDo runs a command in a Redis, which may be in no state to answer.
-func redisDo(r *storagetest.Redis, args ...string) string {
+func redisDo(r *testserver.Redis, args ...string) string {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	_, port, _ := strings.Cut(r.Addr(), ":")
@@ -149,7 +149,8 @@ var redisBlows = []blow{
 		time.Sleep(d) // what comes now is the tail
 		old.Kill()
 		for _, n := range w.nodes {
-			n.toRedis.point(replica.Addr())
+			n.toRedis.Point(replica.Addr())
+			n.toRedis.Cut(testserver.Reset)
 		}
 		old.Start()
 		w.redis[0], w.redis[1] = replica, old
@@ -157,7 +158,7 @@ var redisBlows = []blow{
 }
 
 // redisInfo returns a number that Redis tells of itself.
-func redisInfo(r *storagetest.Redis, section, name string) (n int) {
+func redisInfo(r *testserver.Redis, section, name string) (n int) {
 	for line := range strings.Lines(redisDo(r, "INFO", section)) {
 		if _, err := fmt.Sscanf(line, name+":%d", &n); err == nil {
 			return n
@@ -181,21 +182,21 @@ var postgresBlows = []blow{
 		stopped := make(chan struct{})
 		go func() {
 			defer close(stopped)
-			w.postgres.Stop(w.t, storagetest.Smart)
+			w.postgres.Stop(w.t, testserver.Smart)
 		}()
 		time.Sleep(d)
 		// Nodes do not go by themselves.
-		w.postgres.Stop(w.t, storagetest.Fast)
+		w.postgres.Stop(w.t, testserver.Fast)
 		<-stopped
 		w.postgres.Start(w.t)
 	}),
 	onPostgres("restarted, fast", func(w *tortureWorld, d time.Duration) {
-		w.postgres.Stop(w.t, storagetest.Fast)
+		w.postgres.Stop(w.t, testserver.Fast)
 		time.Sleep(d)
 		w.postgres.Start(w.t)
 	}),
 	onPostgres("restarted, immediate", func(w *tortureWorld, d time.Duration) {
-		w.postgres.Stop(w.t, storagetest.Immediate)
+		w.postgres.Stop(w.t, testserver.Immediate)
 		time.Sleep(d)
 		w.postgres.Start(w.t)
 	}),
@@ -239,7 +240,7 @@ func nodeBlows(i int) []blow {
 
 // linkBlows are what is done to the bytes between a node and a server.
 func linkBlows(i int, server string) []blow {
-	on := func(name string, lay func(p *tortureProxy, d time.Duration, random *rand.Rand)) blow {
+	on := func(name string, lay func(p *testserver.Proxy, d time.Duration, random *rand.Rand)) blow {
 		b := blow{name: server + " link " + name, target: fmt.Sprintf("%s link %d", server, i), bound: boundRedis}
 		if server == "postgres" {
 			b.bound, b.stops, b.away = boundStore, true, oneNode(i)
@@ -250,44 +251,49 @@ func linkBlows(i int, server string) []blow {
 				p = w.nodes[i].toPostgres
 			}
 			lay(p, d, random)
-			p.calm()
+			p.Heal()
 		}
 		return b
 	}
-	mood := func(mood int32) func(p *tortureProxy, d time.Duration, random *rand.Rand) {
-		return func(p *tortureProxy, d time.Duration, _ *rand.Rand) {
-			p.mood.Store(mood)
+	lasting := func(f testserver.Fault) func(p *testserver.Proxy, d time.Duration, random *rand.Rand) {
+		return func(p *testserver.Proxy, d time.Duration, _ *rand.Rand) {
+			p.Set(f)
 			time.Sleep(d)
 		}
 	}
+	swallowsReplies := testserver.Fault{ToClient: testserver.Flow{Lose: true}}
 	return []blow{
-		on("slow", func(p *tortureProxy, d time.Duration, random *rand.Rand) {
-			p.delay.Store(int64(20*time.Millisecond) + random.Int64N(int64(200*time.Millisecond)))
-			p.mood.Store(proxyDelays)
+		on("slow", func(p *testserver.Proxy, d time.Duration, random *rand.Rand) {
+			delay := 20*time.Millisecond + time.Duration(random.Int64N(int64(200*time.Millisecond)))
+			p.Set(testserver.Both(testserver.Flow{Delay: delay}))
 			time.Sleep(d)
 		}),
-		on("reset", func(p *tortureProxy, d time.Duration, random *rand.Rand) {
+		on("reset", func(p *testserver.Proxy, d time.Duration, random *rand.Rand) {
 			for end := time.Now().Add(d); time.Now().Before(end); {
-				p.reset(func(*proxyPair) bool { return random.IntN(2) == 0 })
+				for _, c := range p.Conns() {
+					if random.IntN(2) == 0 {
+						c.Cut(testserver.Reset)
+					}
+				}
 				time.Sleep(time.Duration(random.Int64N(int64(150 * time.Millisecond))))
 			}
 		}),
-		on("without replies", mood(proxySwallows)),
+		on("without replies", lasting(swallowsReplies)),
 		// In short bursts, many a command is on its way at the beginning of one,
 		// and its sender hears of the loss at once.
-		on("losing replies", func(p *tortureProxy, d time.Duration, random *rand.Rand) {
+		on("losing replies", func(p *testserver.Proxy, d time.Duration, random *rand.Rand) {
 			for end := time.Now().Add(d); time.Now().Before(end); {
-				p.mood.Store(proxySwallows)
+				p.Set(swallowsReplies)
 				time.Sleep(time.Duration(random.Int64N(int64(20 * time.Millisecond))))
-				p.calm()
+				p.Heal()
 				time.Sleep(time.Duration(random.Int64N(int64(100 * time.Millisecond))))
 			}
 		}),
-		on("hanging", mood(proxyHangs)),
-		on("refused", mood(proxyRefuses)),
-		on("cut off", func(p *tortureProxy, d time.Duration, _ *rand.Rand) {
-			p.mood.Store(proxyRefuses)
-			p.reset(func(*proxyPair) bool { return true })
+		on("hanging", lasting(blackHole)),
+		on("refused", lasting(testserver.Fault{Refuse: true})),
+		on("cut off", func(p *testserver.Proxy, d time.Duration, _ *rand.Rand) {
+			p.Set(testserver.Fault{Refuse: true})
+			p.Cut(testserver.Reset)
 			time.Sleep(d)
 		}),
 	}
@@ -319,14 +325,14 @@ func (w *tortureWorld) netBlows(i int) []blow {
 	}
 	for _, to := range []struct {
 		name  string
-		proxy *tortureProxy
+		proxy *testserver.Proxy
 		stops bool
 		bound time.Duration
 	}{{"redis", w.nodes[i].toRedis, false, boundRedis}, {"postgres", w.nodes[i].toPostgres, true, boundStore}} {
 		if to.proxy == nil {
 			continue
 		}
-		_, port, _ := strings.Cut(to.proxy.addr(), ":")
+		_, port, _ := strings.Cut(to.proxy.Addr(), ":")
 		here := []blow{
 			on("of a node from "+to.name, to.stops, to.bound, [2]string{"in", "tcp sport " + port}, [2]string{"out", "tcp dport " + port}),
 			on("of a node from "+to.name+", requests lost", to.stops, to.bound, [2]string{"out", "tcp dport " + port}),

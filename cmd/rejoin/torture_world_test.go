@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rejoin/rejoin/storage/storagetest"
+	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 // tortureWorld is what the torture breaks: nodes over Postgres and Redis, or one
@@ -24,12 +24,12 @@ import (
 type tortureWorld struct {
 	t        *testing.T
 	nodes    []*tortureNode
-	postgres *storagetest.Postgres // nil for SQLite
-	redis    []*storagetest.Redis  // the first is the one that counts
-	disk     string                // of SQLite; empty if it cannot be filled
-	ran      int                   // schedules
-	seed     uint64                // of the first
-	now      *schedule             // that is carried out
+	postgres *testserver.Postgres // nil for SQLite
+	redis    []*testserver.Redis  // the first is the one that counts
+	disk     string               // of SQLite; empty if it cannot be filled
+	ran      int                  // schedules
+	seed     uint64               // of the first
+	now      *schedule            // that is carried out
 
 	partitions, lost atomic.Int64 // of networks, and the packets in them
 }
@@ -44,7 +44,7 @@ type tortureNode struct {
 	bus     string
 	env     []string
 	// The ways to its servers; nil if it has none.
-	toPostgres, toRedis *tortureProxy
+	toPostgres, toRedis *testserver.Proxy
 
 	mu      sync.Mutex
 	process *process // the newest one
@@ -63,9 +63,9 @@ func tortureBinary(t testing.TB) string {
 // newTortureCluster starts three nodes, the last of them with TLS.
 func newTortureCluster(t *testing.T) *tortureWorld {
 	t.Helper()
-	w := &tortureWorld{t: t, postgres: storagetest.StartPostgres(t)}
+	w := &tortureWorld{t: t, postgres: testserver.StartPostgres(t)}
 	for range 2 {
-		w.redis = append(w.redis, storagetest.StartRedis(t, "--repl-diskless-sync-delay", "0"))
+		w.redis = append(w.redis, testserver.StartRedis(t, "--repl-diskless-sync-delay", "0"))
 	}
 	store, err := url.Parse(w.postgres.NewDatabase(t))
 	if err != nil {
@@ -79,11 +79,11 @@ func newTortureCluster(t *testing.T) *tortureWorld {
 		if n.net != nil {
 			at = net.JoinHostPort(bridgeAddress, "0")
 		}
-		n.toPostgres = newTortureProxy(t, at, w.postgres.Addr())
-		n.toRedis = newTortureProxy(t, at, w.redis[0].Addr())
+		n.toPostgres = testserver.StartProxyAt(t, at, w.postgres.Addr())
+		n.toRedis = testserver.StartProxyAt(t, at, w.redis[0].Addr())
 		through := *store
-		through.Host = n.toPostgres.addr()
-		n.store, n.bus = through.String(), "redis://"+n.toRedis.addr()+"/0"
+		through.Host = n.toPostgres.Addr()
+		n.store, n.bus = through.String(), "redis://"+n.toRedis.Addr()+"/0"
 		if i == tortureNodes-1 {
 			n.env = append(n.env, "REJOIN_TLS_CERT="+files.Cert, "REJOIN_TLS_KEY="+files.Key)
 			n.url.Scheme = "https"
@@ -122,7 +122,7 @@ func (w *tortureWorld) newNode() *tortureNode {
 	n := &tortureNode{world: w, env: []string{
 		"REJOIN_AUTH_MODE=none", "REJOIN_SUBSCRIBE_WRITE_TIMEOUT=3s", "REJOIN_SUBSCRIBE_HEARTBEAT=2s", "REJOIN_DRAIN_WINDOW=500ms",
 	}}
-	n.address = net.JoinHostPort("127.0.0.1", strconv.Itoa(storagetest.FreePort(w.t)))
+	n.address = net.JoinHostPort("127.0.0.1", strconv.Itoa(testserver.FreePort(w.t)))
 	if os.Getenv(insideTorture) != "" {
 		n.net = newTortureNet(w.t)
 		n.address = net.JoinHostPort(n.net.address, "8080")

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
-	"github.com/rejoin/rejoin/storage/storagetest"
+	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 // payload is what a chat event looks like.
@@ -113,7 +113,7 @@ func BenchmarkSeek(b *testing.B) {
 
 // openBench opens a store on a server that syncs.
 func openBench(b *testing.B) *Store {
-	return start(b, storagetest.StartPostgres(b).NewDatabase(b), Options{})
+	return start(b, testserver.StartPostgres(b).NewDatabase(b), Options{})
 }
 
 func fill(tb testing.TB, s *Store, name string, n int) {

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
-	"github.com/rejoin/rejoin/storage/storagetest"
+	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 // Two nodes do everything that there is to do with the same few feeds and keys
@@ -20,7 +20,7 @@ import (
 func TestHunt(t *testing.T) {
 	t.Parallel()
 	const lasts, window = 3 * time.Second, 400 * time.Millisecond
-	url := storagetest.SharedPostgres(t).NewDatabase(t)
+	url := testserver.SharedPostgres(t).NewDatabase(t)
 	h := &hunt{events: make(map[eventName]feed.Event), answers: make(map[keyName][]answer), window: window}
 	ctx, cancel := context.WithTimeout(t.Context(), lasts)
 	defer cancel()

@@ -6,13 +6,13 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/rejoin/rejoin/storage/storagetest"
+	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 // Two stores have two ids, and each keeps its own, whoever opens it.
 func TestID(t *testing.T) {
 	t.Parallel()
-	p := storagetest.SharedPostgres(t)
+	p := testserver.SharedPostgres(t)
 	u := p.NewDatabase(t)
 	a, b := start(t, u, Options{}), start(t, p.NewDatabase(t), Options{})
 	if a.ID() == b.ID() {
@@ -30,7 +30,7 @@ func TestID(t *testing.T) {
 // A copy on the same server has all that the original has, and another id.
 func TestIDOfCopy(t *testing.T) {
 	t.Parallel()
-	p := storagetest.SharedPostgres(t)
+	p := testserver.SharedPostgres(t)
 	original := p.NewDatabase(t)
 	s := openStore(t, original, Options{})
 	id := s.ID()
@@ -50,7 +50,7 @@ func TestIDOfCopy(t *testing.T) {
 // A dump that is put back in place, with all that it had, is another store.
 func TestIDOfRestored(t *testing.T) {
 	t.Parallel()
-	u := storagetest.SharedPostgres(t).NewDatabase(t)
+	u := testserver.SharedPostgres(t).NewDatabase(t)
 	id := start(t, u, Options{}).ID()
 	execute(t, u, "CREATE TABLE dump AS SELECT * FROM rejoin.store")
 	execute(t, u, "DELETE FROM rejoin.store; INSERT INTO rejoin.store SELECT * FROM dump")
@@ -63,7 +63,7 @@ func TestIDOfRestored(t *testing.T) {
 // by whatever it calls first, and leaves no connection to the old primary.
 func TestIDAfterPromotion(t *testing.T) {
 	t.Parallel()
-	primary := storagetest.StartPostgres(t)
+	primary := testserver.StartPostgres(t)
 	u := primary.NewDatabase(t)
 	s := openStore(t, u, Options{})
 	publish(t, s, "chat", "x")
@@ -103,13 +103,13 @@ func TestIDAfterPromotion(t *testing.T) {
 // been replaced by an older state.
 func TestIDAfterRestart(t *testing.T) {
 	t.Parallel()
-	p := storagetest.StartPostgres(t)
+	p := testserver.StartPostgres(t)
 	u := p.NewDatabase(t)
 	s := start(t, u, Options{})
 	for range 2 {
 		id := s.ID()
 		publish(t, s, "chat", "x")
-		p.Stop(t, storagetest.Fast)
+		p.Stop(t, testserver.Fast)
 		p.Start(t)
 		var calls sync.WaitGroup
 		for range 8 {
@@ -143,7 +143,7 @@ func TestLocation(t *testing.T) {
 			t.Errorf("%s: got %s, want %s", in, got, want)
 		}
 	}
-	u := storagetest.SharedPostgres(t).NewDatabase(t)
+	u := testserver.SharedPostgres(t).NewDatabase(t)
 	if s := start(t, u, Options{}); s.String() != Location(u) || !strings.HasSuffix(s.String(), "/"+databaseOf(t, u)) {
 		t.Errorf("the store is at %s", s)
 	}

@@ -10,13 +10,13 @@ import (
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
-	"github.com/rejoin/rejoin/storage/storagetest"
+	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 // Appends leave rows behind of feeds that nothing was stored in.
 func TestListLeavesOutUnwritten(t *testing.T) {
 	t.Parallel()
-	url := storagetest.SharedPostgres(t).NewDatabase(t)
+	url := testserver.SharedPostgres(t).NewDatabase(t)
 	s := start(t, url, Options{})
 	wantStored(t, give(t, s, closing(on("closed", "1"))))
 	results, err := s.Append(t.Context(), []feed.Batch{on("chat", "1"), several("x", "refused", "closed"), closing(on("new"))})
@@ -45,7 +45,7 @@ func TestListLeavesOutUnwritten(t *testing.T) {
 // What nobody would name a feed may be asked for, and Postgres takes not all of it.
 func TestListStrangeNames(t *testing.T) {
 	t.Parallel()
-	s := start(t, storagetest.SharedPostgres(t).NewDatabase(t), Options{})
+	s := start(t, testserver.SharedPostgres(t).NewDatabase(t), Options{})
 	for _, name := range []string{"a", "ab", "b"} {
 		publish(t, s, name, "x")
 	}
@@ -67,7 +67,7 @@ func TestListStrangeNames(t *testing.T) {
 // update it in place.
 func TestAppendsUpdateInPlace(t *testing.T) {
 	t.Parallel()
-	url := storagetest.SharedPostgres(t).NewDatabase(t)
+	url := testserver.SharedPostgres(t).NewDatabase(t)
 	s := start(t, url, Options{PublishConns: 2})
 	var updates, inPlace int
 	c := connect(t, url)
@@ -88,7 +88,7 @@ func TestAppendsUpdateInPlace(t *testing.T) {
 // bound of the feed as it is by then.
 func TestTrimWaits(t *testing.T) {
 	t.Parallel()
-	url := storagetest.SharedPostgres(t).NewDatabase(t)
+	url := testserver.SharedPostgres(t).NewDatabase(t)
 	impatient, s := start(t, url, Options{LockTimeout: 100 * time.Millisecond}), start(t, url, Options{LockTimeout: 20 * time.Second})
 	publish(t, s, "chat", "1")
 	elsewhere := connect(t, url)
@@ -123,7 +123,7 @@ func TestTrimWaits(t *testing.T) {
 // others from being swept.
 func TestSweepLeavesOutHeld(t *testing.T) {
 	t.Parallel()
-	url := storagetest.SharedPostgres(t).NewDatabase(t)
+	url := testserver.SharedPostgres(t).NewDatabase(t)
 	s := start(t, url, Options{})
 	const feeds = 10
 	for i := range feeds {
@@ -172,7 +172,7 @@ func TestSweepLeavesOutHeld(t *testing.T) {
 // While another node sweeps a hundred thousand events of the feed, appends to it
 // are as quick as ever, or nearly so.
 func TestSweepHoldsUpNobody(t *testing.T) {
-	url := storagetest.SharedPostgres(t).NewDatabase(t)
+	url := testserver.SharedPostgres(t).NewDatabase(t)
 	s, sweeper := start(t, url, Options{}), start(t, url, Options{})
 	const given = 100_000
 	publish(t, s, "chat", "1")
@@ -250,7 +250,7 @@ func timed(took []time.Duration) timing {
 // first learns that its time is over.
 func TestAloneEndsWithItsSession(t *testing.T) {
 	t.Parallel()
-	url := storagetest.SharedPostgres(t).NewDatabase(t)
+	url := testserver.SharedPostgres(t).NewDatabase(t)
 	a, b := start(t, url, Options{}), start(t, url, Options{})
 	began := time.Now()
 	ran, err := a.Alone(t.Context(), func(ctx context.Context) error {
@@ -275,7 +275,7 @@ func TestAloneEndsWithItsSession(t *testing.T) {
 // Close ends what runs alone, and waits for it.
 func TestCloseEndsAlone(t *testing.T) {
 	t.Parallel()
-	url := storagetest.SharedPostgres(t).NewDatabase(t)
+	url := testserver.SharedPostgres(t).NewDatabase(t)
 	s := openStore(t, url, Options{})
 	running, ended := make(chan struct{}), make(chan error, 1)
 	var over sync.WaitGroup

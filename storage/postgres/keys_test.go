@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
-	"github.com/rejoin/rejoin/storage/storagetest"
+	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 // on returns a batch about one feed.
@@ -72,7 +72,7 @@ func wantReplayed(t testing.TB, r feed.Result, events []feed.Event) {
 // answered all the same; one that is not waits as the feed's events do.
 func TestKeyOfBusyFeed(t *testing.T) {
 	t.Parallel()
-	url := storagetest.SharedPostgres(t).NewDatabase(t)
+	url := testserver.SharedPostgres(t).NewDatabase(t)
 	s := start(t, url, Options{LockTimeout: 600 * time.Millisecond})
 	known, both := keyed("known", on("held", "1")), keyed("both", several("1", "free", "held"))
 	first, second := wantStored(t, give(t, s, known)), wantStored(t, give(t, s, both))
@@ -121,7 +121,7 @@ func TestKeyOfBusyFeed(t *testing.T) {
 // A key of batches for several feeds is held by another node's transaction.
 func TestBusyKey(t *testing.T) {
 	t.Parallel()
-	url := storagetest.SharedPostgres(t).NewDatabase(t)
+	url := testserver.SharedPostgres(t).NewDatabase(t)
 	s := start(t, url, Options{LockTimeout: 10 * time.Second})
 	elsewhere := connect(t, url)
 	if _, err := elsewhere.Exec(t.Context(), "SELECT pg_advisory_lock($1)", keyLock("k")); err != nil {
@@ -166,7 +166,7 @@ func TestBusyKey(t *testing.T) {
 // one of them is stored.
 func TestKeyOfDifferentFeeds(t *testing.T) {
 	t.Parallel()
-	url := storagetest.SharedPostgres(t).NewDatabase(t)
+	url := testserver.SharedPostgres(t).NewDatabase(t)
 	nodes := []*Store{start(t, url, Options{}), start(t, url, Options{})}
 	const keys, calls = 5, 40
 	var mu sync.Mutex
@@ -198,10 +198,10 @@ func TestKeyOfDifferentFeeds(t *testing.T) {
 // repeat through another node gets what was stored, once.
 func TestKeyAfterUnknownOutcome(t *testing.T) {
 	t.Parallel()
-	p := storagetest.StartPostgres(t)
+	p := testserver.StartPostgres(t)
 	proxy := newProxy(t, p.Addr())
 	url := p.NewDatabase(t)
-	s := start(t, proxy.url(url), Options{OutcomeTimeout: 200 * time.Millisecond})
+	s := start(t, proxy.URL(url), Options{OutcomeTimeout: 200 * time.Millisecond})
 	other := start(t, url, Options{})
 	for i, b := range []feed.Batch{on("chat", "1", "2"), several("x", "b", "a", "b"), closing(on("chat", "3")), closing(on("new"))} {
 		b = keyed(fmt.Sprint("k", i), b)
@@ -229,10 +229,10 @@ func TestKeyAfterUnknownOutcome(t *testing.T) {
 // what became of them is found out.
 func TestLostAnswerWithoutEvents(t *testing.T) {
 	t.Parallel()
-	p := storagetest.StartPostgres(t)
+	p := testserver.StartPostgres(t)
 	proxy := newProxy(t, p.Addr())
 	url := p.NewDatabase(t)
-	s := start(t, proxy.url(url), Options{})
+	s := start(t, proxy.URL(url), Options{})
 	publish(t, s, "chat", "1")
 	for i, b := range []feed.Batch{
 		closing(on("chat")), closing(on("new")), keyed("k", closing(on("other"))),
@@ -269,7 +269,7 @@ func TestLostAnswerWithoutEvents(t *testing.T) {
 // What the id of a transaction cannot tell, what it closed can, or its key.
 func TestVerdictsWithoutEvents(t *testing.T) {
 	t.Parallel()
-	url := storagetest.SharedPostgres(t).NewDatabase(t)
+	url := testserver.SharedPostgres(t).NewDatabase(t)
 	s := start(t, url, Options{})
 	publish(t, s, "open", "1")
 	wantStored(t, give(t, s, closing(keyed("k", on("closed", "1", "2")))))

@@ -3,22 +3,30 @@ package postgres
 import (
 	"errors"
 	"fmt"
+	"os"
 	"testing"
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/storage/storagetest"
+	"github.com/rejoin/rejoin/storage/testserver"
+	"go.uber.org/goleak"
 )
 
 func TestMain(m *testing.M) {
-	defer storagetest.StopPostgres()
-	m.Run()
+	code := m.Run()
+	testserver.StopPostgres()
+	if err := goleak.Find(); code == 0 && err != nil {
+		fmt.Fprintln(os.Stderr, "what was closed has left a goroutine behind:", err)
+		code = 1
+	}
+	os.Exit(code)
 }
 
 func TestStore(t *testing.T) {
 	t.Parallel()
 	storagetest.TestStore(t, func(t *testing.T) storagetest.Opener {
-		url := storagetest.SharedPostgres(t).NewDatabase(t)
+		url := testserver.SharedPostgres(t).NewDatabase(t)
 		return func(t *testing.T) feed.Store { return openStore(t, url, Options{}) }
 	})
 }
@@ -26,7 +34,7 @@ func TestStore(t *testing.T) {
 func TestNodes(t *testing.T) {
 	t.Parallel()
 	storagetest.TestNodes(t, func(t *testing.T) storagetest.Opener {
-		url := storagetest.SharedPostgres(t).NewDatabase(t)
+		url := testserver.SharedPostgres(t).NewDatabase(t)
 		return func(t *testing.T) feed.Store { return openStore(t, url, Options{}) }
 	})
 }

@@ -9,13 +9,13 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/rejoin/rejoin/feed"
-	"github.com/rejoin/rejoin/storage/storagetest"
+	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 // A database of the first version, with what it can hold, goes on where it was.
 func TestMigratesFirstVersion(t *testing.T) {
 	t.Parallel()
-	url := storagetest.SharedPostgres(t).NewDatabase(t)
+	url := testserver.SharedPostgres(t).NewDatabase(t)
 	firstVersion(t, url)
 	for _, sql := range []string{
 		"INSERT INTO rejoin.store (id) VALUES ('as it was')",

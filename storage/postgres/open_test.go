@@ -13,13 +13,13 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/rejoin/rejoin/feed"
-	"github.com/rejoin/rejoin/storage/storagetest"
+	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 // Nodes of one application start together, on a database that none has seen.
 func TestOpenTogether(t *testing.T) {
 	t.Parallel()
-	url := storagetest.SharedPostgres(t).NewDatabase(t)
+	url := testserver.SharedPostgres(t).NewDatabase(t)
 	ids := make([]string, 8)
 	var opening sync.WaitGroup
 	for i := range ids {
@@ -50,7 +50,7 @@ func TestOpenTogether(t *testing.T) {
 
 func TestNewerSchema(t *testing.T) {
 	t.Parallel()
-	url := storagetest.SharedPostgres(t).NewDatabase(t)
+	url := testserver.SharedPostgres(t).NewDatabase(t)
 	start(t, url, Options{})
 	execute(t, url, "INSERT INTO rejoin.versions (version_id, is_applied) VALUES (99, true)")
 	refused(t, url, "version 99")
@@ -58,7 +58,7 @@ func TestNewerSchema(t *testing.T) {
 
 func TestWrongEncoding(t *testing.T) {
 	t.Parallel()
-	p := storagetest.SharedPostgres(t)
+	p := testserver.SharedPostgres(t)
 	// A name of its own: the server may be one that others use.
 	name := "rejoin_latin1_" + strings.ToLower(filepath.Base(t.TempDir())) + time.Now().Format("150405")
 	p.Exec(t, "postgres", "CREATE DATABASE "+name+" ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
@@ -70,7 +70,7 @@ func TestWrongEncoding(t *testing.T) {
 // tells the password.
 func TestOpenErrors(t *testing.T) {
 	t.Parallel()
-	p := storagetest.StartPostgres(t)
+	p := testserver.StartPostgres(t)
 	p.Exec(t, "postgres", "CREATE ROLE poor LOGIN PASSWORD 'hunter2'")
 	p.Exec(t, "postgres", "REVOKE ALL ON DATABASE postgres FROM PUBLIC")
 	p.Exec(t, "postgres", "GRANT CONNECT ON DATABASE postgres TO poor")
@@ -117,7 +117,7 @@ func TestOpenErrors(t *testing.T) {
 // A role that may not create schemas is enough once the schema is there.
 func TestGivenSchema(t *testing.T) {
 	t.Parallel()
-	p := storagetest.StartPostgres(t)
+	p := testserver.StartPostgres(t)
 	p.Exec(t, "postgres", "CREATE ROLE app LOGIN PASSWORD 'secret'")
 	p.Exec(t, "postgres", "CREATE SCHEMA rejoin AUTHORIZATION app")
 	s := start(t, "postgres://app:secret@"+p.Addr()+"/postgres", Options{})
@@ -128,11 +128,11 @@ func TestGivenSchema(t *testing.T) {
 // acknowledged. It may be promoted, so the error is one to wait on.
 func TestStandby(t *testing.T) {
 	t.Parallel()
-	p := storagetest.StartPostgres(t)
+	p := testserver.StartPostgres(t)
 	url := p.NewDatabase(t)
 	s := start(t, url, Options{})
 	publish(t, s, "chat", "x")
-	p.Stop(t, storagetest.Fast)
+	p.Stop(t, testserver.Fast)
 	signal := filepath.Join(p.Dir(), "data", "standby.signal")
 	if err := os.WriteFile(signal, nil, 0o644); err != nil {
 		t.Fatal(err)
@@ -154,7 +154,7 @@ func TestStandby(t *testing.T) {
 // database that commits need not be, and whenever they tell it.
 func TestDurableCommits(t *testing.T) {
 	t.Parallel()
-	p := storagetest.StartPostgres(t)
+	p := testserver.StartPostgres(t)
 	u := p.NewDatabase(t)
 	parsed, err := url.Parse(u)
 	if err != nil {
@@ -181,7 +181,7 @@ func TestDurableCommits(t *testing.T) {
 
 func TestSessions(t *testing.T) {
 	t.Parallel()
-	s := start(t, storagetest.SharedPostgres(t).NewDatabase(t), Options{LockTimeout: 3 * time.Second, StatementTimeout: 7 * time.Second})
+	s := start(t, testserver.SharedPostgres(t).NewDatabase(t), Options{LockTimeout: 3 * time.Second, StatementTimeout: 7 * time.Second})
 	for name, want := range map[string]string{
 		"application_name": "rejoin publish", "lock_timeout": "3s", "statement_timeout": "7s",
 		"idle_in_transaction_session_timeout": "8s", "jit": "off", "client_encoding": "UTF8",

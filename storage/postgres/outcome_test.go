@@ -8,16 +8,16 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/rejoin/rejoin/feed"
-	"github.com/rejoin/rejoin/storage/storagetest"
+	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 // The answer to a COMMIT is lost, and it was done: the append says so, with the
 // events as they are stored.
 func TestLostAnswer(t *testing.T) {
 	t.Parallel()
-	p := storagetest.StartPostgres(t)
+	p := testserver.StartPostgres(t)
 	proxy := newProxy(t, p.Addr())
-	s := start(t, proxy.url(p.NewDatabase(t)), Options{})
+	s := start(t, proxy.URL(p.NewDatabase(t)), Options{})
 	told := newLedger()
 	for n := range 20 {
 		if n%2 == 0 {
@@ -44,9 +44,9 @@ func TestLostAnswer(t *testing.T) {
 // the server left in the dark about the connection or not.
 func TestLostCommit(t *testing.T) {
 	t.Parallel()
-	p := storagetest.StartPostgres(t)
+	p := testserver.StartPostgres(t)
 	proxy := newProxy(t, p.Addr())
-	s := start(t, proxy.url(p.NewDatabase(t)), Options{})
+	s := start(t, proxy.URL(p.NewDatabase(t)), Options{})
 	told := newLedger()
 	publish(t, s, "chat", "first")
 	for n, fault := range []fault{dropCommit, vanishBeforeCommit, dropCommit, vanishBeforeCommit} {
@@ -77,9 +77,9 @@ func TestLostCommit(t *testing.T) {
 // Nobody can be asked within the time: only then is the outcome unknown.
 func TestUnknownOutcome(t *testing.T) {
 	t.Parallel()
-	p := storagetest.StartPostgres(t)
+	p := testserver.StartPostgres(t)
 	proxy := newProxy(t, p.Addr())
-	s := start(t, proxy.url(p.NewDatabase(t)), Options{OutcomeTimeout: 300 * time.Millisecond})
+	s := start(t, proxy.URL(p.NewDatabase(t)), Options{OutcomeTimeout: 300 * time.Millisecond})
 	proxy.arm(dropAnswerAndClose)
 	_, err := s.Append(t.Context(), batch("chat", "x"))
 	wants(t, err, feed.ErrUncertain)
@@ -95,7 +95,7 @@ func TestUnknownOutcome(t *testing.T) {
 // What the id of a transaction cannot tell, the events can.
 func TestVerdicts(t *testing.T) {
 	t.Parallel()
-	url := storagetest.SharedPostgres(t).NewDatabase(t)
+	url := testserver.SharedPostgres(t).NewDatabase(t)
 	s := start(t, url, Options{})
 	events := publish(t, s, "chat", "1", "2", "3")
 	c := connect(t, url)

@@ -3,14 +3,13 @@ package postgres
 import (
 	"bytes"
 	"encoding/binary"
-	"io"
-	"net"
-	"net/url"
 	"sync"
 	"testing"
+
+	"github.com/rejoin/rejoin/storage/testserver"
 )
 
-// fault is what a proxy does to the next COMMIT.
+// fault is what a commitProxy does to the next COMMIT.
 type fault int
 
 const (
@@ -21,165 +20,100 @@ const (
 	vanishBeforeCommit       // the client does; the server does not
 )
 
-// proxy stands between a store and its server.
-type proxy struct {
-	t        *testing.T
-	listener net.Listener
-	server   string
-	work     sync.WaitGroup
+// commitProxy stands between a store and its server, and understands enough of
+// what they say to break a connection at a COMMIT.
+type commitProxy struct {
+	*testserver.Proxy
 
-	mu     sync.Mutex
-	next   fault
-	count  int
-	closed bool
-	conns  []net.Conn
+	mu      sync.Mutex
+	next    fault
+	count   int
+	commits map[statement]bool // those that were prepared with that text
 }
 
-func newProxy(t *testing.T, server string) *proxy {
+// statement names a prepared statement.
+type statement struct {
+	conn *testserver.Conn
+	name string
+}
+
+func newProxy(t *testing.T, server string) *commitProxy {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &proxy{t: t, listener: l, server: server}
-	p.work.Go(p.accept)
-	t.Cleanup(func() {
-		_ = l.Close()
-		p.mu.Lock()
-		p.closed = true
-		for _, c := range p.conns {
-			_ = c.Close()
-		}
-		p.mu.Unlock()
-		p.work.Wait()
-	})
+	p := &commitProxy{Proxy: testserver.StartProxy(t, server), commits: make(map[statement]bool)}
+	p.Tap(messageLength, p.pass)
 	return p
 }
 
-// url returns the URL, through the proxy, of what u is the URL of.
-func (p *proxy) url(u string) string {
-	parsed, err := url.Parse(u)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	parsed.Host = p.listener.Addr().String()
-	return parsed.String()
-}
-
-func (p *proxy) arm(f fault) { p.mu.Lock(); p.next = f; p.mu.Unlock() }
-func (p *proxy) open()       { p.mu.Lock(); p.closed = false; p.mu.Unlock() }
-func (p *proxy) fired() int  { p.mu.Lock(); defer p.mu.Unlock(); return p.count }
+func (p *commitProxy) open()       { p.Set(testserver.Fault{}) }
+func (p *commitProxy) arm(f fault) { p.mu.Lock(); p.next = f; p.mu.Unlock() }
+func (p *commitProxy) fired() int  { p.mu.Lock(); defer p.mu.Unlock(); return p.count }
 
 // take returns the fault if it is one of those and its time has come.
-func (p *proxy) take(those ...fault) fault {
+func (p *commitProxy) take(those ...fault) fault {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, f := range those {
 		if p.next == f {
 			p.next = none
 			p.count++
-			p.closed = f == dropAnswerAndClose
 			return f
 		}
 	}
 	return none
 }
 
-func (p *proxy) accept() {
-	for {
-		client, err := p.listener.Accept()
-		if err != nil {
-			return
-		}
-		server, err := net.Dial("tcp", p.server)
-		p.mu.Lock()
-		closed := p.closed
-		p.conns = append(p.conns, client)
-		if err == nil {
-			p.conns = append(p.conns, server)
-		}
-		p.mu.Unlock()
-		if err != nil || closed {
-			_ = client.Close()
-			if err == nil {
-				_ = server.Close()
-			}
-			continue
-		}
-		p.work.Go(func() { p.forward(client, server) })
-		p.work.Go(func() { p.backward(client, server) })
+// messageLength returns the length of the first message in data. The first that a
+// client sends has no type before its length.
+func messageLength(c *testserver.Conn, d testserver.Direction, data []byte) int {
+	kind := 1
+	if d == testserver.ToServer && c.Seen(d) == 0 {
+		kind = 0
 	}
+	if len(data) < kind+4 {
+		return 0
+	}
+	length := kind + int(binary.BigEndian.Uint32(data[kind:]))
+	if len(data) < length {
+		return 0
+	}
+	return length
 }
 
-// forward carries what the client says. A COMMIT is the binding of a statement
+// pass passes on everything but the COMMIT, or the answer to it, at which it breaks
+// the connection.
+func (p *commitProxy) pass(c *testserver.Conn, d testserver.Direction, message []byte) bool {
+	var fault fault
+	switch {
+	case d == testserver.ToServer && p.binds(c, message):
+		fault = p.take(dropCommit, vanishBeforeCommit)
+	case d == testserver.ToClient && message[0] == 'C' && string(message[5:]) == "COMMIT\x00":
+		fault = p.take(dropAnswer, dropAnswerAndClose)
+	}
+	switch fault {
+	case none:
+		return true
+	case vanishBeforeCommit:
+		c.Cut(testserver.Vanish)
+		return false
+	case dropAnswerAndClose:
+		p.Set(testserver.Fault{Refuse: true})
+	}
+	c.Cut(testserver.Close)
+	return false
+}
+
+// binds reports whether a client's message is a COMMIT: the binding of a statement
 // that was prepared with that text.
-func (p *proxy) forward(client, server net.Conn) {
-	defer server.Close()
-	commits := make(map[string]bool)
-	if _, err := copyMessage(server, client, false, nil); err != nil { // the startup message has no type
-		return
+func (p *commitProxy) binds(c *testserver.Conn, message []byte) bool {
+	if c.Seen(testserver.ToServer) == 0 {
+		return false
 	}
-	for {
-		_, err := copyMessage(server, client, true, func(kind byte, body []byte) bool {
-			first, rest, _ := bytes.Cut(body, []byte{0})
-			second, _, _ := bytes.Cut(rest, []byte{0})
-			if kind == 'P' && string(second) == "COMMIT" {
-				commits[string(first)] = true
-			}
-			if kind != 'B' || !commits[string(second)] {
-				return true
-			}
-			switch p.take(dropCommit, vanishBeforeCommit) {
-			case vanishBeforeCommit:
-				_ = client.Close()
-				_, _ = io.Copy(io.Discard, blackHole{server}) // until the server gives up
-				return false
-			case dropCommit:
-				_ = client.Close()
-				return false
-			}
-			return true
-		})
-		if err != nil {
-			return
-		}
+	first, rest, _ := bytes.Cut(message[5:], []byte{0})
+	second, _, _ := bytes.Cut(rest, []byte{0})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if message[0] == 'P' && string(second) == "COMMIT" {
+		p.commits[statement{c, string(first)}] = true
 	}
-}
-
-// blackHole reads from a connection that the other side must not see closed.
-type blackHole struct{ net.Conn }
-
-// backward carries what the server says.
-func (p *proxy) backward(client, server net.Conn) {
-	defer client.Close()
-	for {
-		_, err := copyMessage(client, server, true, func(kind byte, body []byte) bool {
-			if kind == 'C' && string(body) == "COMMIT\x00" {
-				return p.take(dropAnswer, dropAnswerAndClose) == none
-			}
-			return true
-		})
-		if err != nil {
-			return
-		}
-	}
-}
-
-// copyMessage copies one message if pass, when there is one, lets it.
-func copyMessage(to io.Writer, from io.Reader, typed bool, pass func(kind byte, body []byte) bool) (int, error) {
-	head := make([]byte, 4, 5)
-	if typed {
-		head = head[:5]
-	}
-	if _, err := io.ReadFull(from, head); err != nil {
-		return 0, err
-	}
-	body := make([]byte, binary.BigEndian.Uint32(head[len(head)-4:])-4)
-	if _, err := io.ReadFull(from, body); err != nil {
-		return 0, err
-	}
-	if pass != nil && !pass(head[0], body) {
-		return 0, io.EOF
-	}
-	return to.Write(append(head, body...))
+	return message[0] == 'B' && p.commits[statement{c, string(second)}]
 }

@@ -8,20 +8,20 @@ import (
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
-	"github.com/rejoin/rejoin/storage/storagetest"
+	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 // The server dies again and again, in the midst of appends, in every way that it
 // can. What was acknowledged is there, once; what was refused is not; and the
 // store works again by itself.
 func TestServerDies(t *testing.T) {
-	p := storagetest.StartPostgres(t)
+	p := testserver.StartPostgres(t)
 	url := p.NewDatabase(t)
 	s := start(t, url, Options{})
 	ways := map[string]func(){
 		"kill -9":        func() { p.Kill(t); p.Start(t) },
-		"immediate stop": func() { p.Stop(t, storagetest.Immediate); p.Start(t) },
-		"fast restart":   func() { p.Stop(t, storagetest.Fast); p.Start(t) },
+		"immediate stop": func() { p.Stop(t, testserver.Immediate); p.Start(t) },
+		"fast restart":   func() { p.Stop(t, testserver.Fast); p.Start(t) },
 		"sessions ended": func() {
 			p.Exec(t, "postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'rejoin%'")
 		},
@@ -88,11 +88,11 @@ func appendThrough(t *testing.T, s *Store, die func(), how string) {
 // may fail for that.
 func TestDeadConnections(t *testing.T) {
 	t.Parallel()
-	p := storagetest.StartPostgres(t)
+	p := testserver.StartPostgres(t)
 	s := start(t, p.NewDatabase(t), Options{})
 	restart := map[string]func(){
-		"fast":      func() { p.Stop(t, storagetest.Fast); p.Start(t) },
-		"immediate": func() { p.Stop(t, storagetest.Immediate); p.Start(t) },
+		"fast":      func() { p.Stop(t, testserver.Fast); p.Start(t) },
+		"immediate": func() { p.Stop(t, testserver.Immediate); p.Start(t) },
 		"kill -9":   func() { p.Kill(t); p.Start(t) },
 	}
 	everything := func() {
@@ -128,11 +128,11 @@ func TestDeadConnections(t *testing.T) {
 
 // While the server is down, calls fail at once and say that they may be repeated.
 func TestServerDown(t *testing.T) {
-	p := storagetest.StartPostgres(t)
+	p := testserver.StartPostgres(t)
 	url := p.NewDatabase(t)
 	s := start(t, url, Options{})
 	publish(t, s, "chat", "1")
-	p.Stop(t, storagetest.Fast)
+	p.Stop(t, testserver.Fast)
 	began := time.Now()
 	_, err := s.Append(t.Context(), batch("chat", "2"))
 	wants(t, err, feed.ErrUnavailable)
@@ -158,7 +158,7 @@ func TestServerDown(t *testing.T) {
 // nevertheless, and what they say holds once it goes on.
 func TestServerFrozen(t *testing.T) {
 	t.Parallel()
-	p := storagetest.StartPostgres(t)
+	p := testserver.StartPostgres(t)
 	s := start(t, p.NewDatabase(t), Options{
 		LockTimeout: time.Second, StatementTimeout: time.Second, ConnectTimeout: time.Second, OutcomeTimeout: time.Second,
 	})
@@ -200,7 +200,7 @@ func TestServerFrozen(t *testing.T) {
 // go on.
 func TestReplaysDoNotStarve(t *testing.T) {
 	t.Parallel()
-	url := storagetest.SharedPostgres(t).NewDatabase(t)
+	url := testserver.SharedPostgres(t).NewDatabase(t)
 	s := start(t, url, Options{ReplayConns: 2})
 	publish(t, s, "chat", "1")
 	var replays sync.WaitGroup

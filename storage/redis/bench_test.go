@@ -12,12 +12,12 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/rejoin/rejoin/feed"
-	"github.com/rejoin/rejoin/storage/storagetest"
+	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 // Events of one flush, each of another feed or all of one.
 func BenchmarkTell(b *testing.B) {
-	server := storagetest.StartRedis(b)
+	server := testserver.StartRedis(b)
 	for _, feeds := range []int{1, 1000} {
 		for _, n := range []int{1, 100, 1000} {
 			b.Run(fmt.Sprintf("events=%d/feeds=%d", n, min(n, feeds)), func(b *testing.B) {
@@ -41,7 +41,7 @@ func BenchmarkTell(b *testing.B) {
 func BenchmarkWake(b *testing.B) {
 	for _, feeds := range []int{100, 10_000} {
 		b.Run(fmt.Sprintf("open=%d", feeds), func(b *testing.B) {
-			server := storagetest.StartRedis(b)
+			server := testserver.StartRedis(b)
 			o := options()
 			source := newSource(feeds)
 			r := &sink{cursors: make(map[string]feed.Cursor), arrived: make(chan struct{}, 1)}
@@ -132,7 +132,7 @@ type meter struct {
 	own    float64
 }
 
-func startMeter(b *testing.B, server *storagetest.Redis) *meter {
+func startMeter(b *testing.B, server *testserver.Redis) *meter {
 	m := &meter{b: b, client: goredis.NewClient(&goredis.Options{Addr: server.Addr()})}
 	m.server, m.own = m.used()
 	b.ReportAllocs()

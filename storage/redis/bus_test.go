@@ -8,11 +8,12 @@ import (
 	"github.com/rejoin/rejoin/feed/feedtest"
 	"github.com/rejoin/rejoin/storage/redis"
 	"github.com/rejoin/rejoin/storage/storagetest"
+	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 func TestBus(t *testing.T) {
 	t.Parallel()
-	url := storagetest.RedisURL(t)
+	url := testserver.RedisURL(t)
 	storagetest.TestBus(t, func(t *testing.T) storagetest.Joiner {
 		o := redis.Options{StoreID: named(rand.Text()), Prefix: "test"}
 		return func(t *testing.T) feed.Bus { return open(t, url, o) }
@@ -21,7 +22,7 @@ func TestBus(t *testing.T) {
 
 func TestSignals(t *testing.T) {
 	t.Parallel()
-	url := storagetest.RedisURL(t)
+	url := testserver.RedisURL(t)
 	storagetest.TestSignals(t, func(t *testing.T) storagetest.Joiner {
 		o := redis.Options{StoreID: named(rand.Text()), Prefix: "test"}
 		return func(t *testing.T) feed.Bus { return open(t, url, o) }
@@ -30,7 +31,7 @@ func TestSignals(t *testing.T) {
 
 func TestNodes(t *testing.T) {
 	t.Parallel()
-	url := storagetest.RedisURL(t)
+	url := testserver.RedisURL(t)
 	storagetest.TestCluster(t, func() feed.Store { return feedtest.NewStore() }, func(t *testing.T) storagetest.Joiner {
 		o := options()
 		return func(t *testing.T) feed.Bus { return open(t, url, o) }

@@ -12,17 +12,18 @@ import (
 	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/storage/redis"
 	"github.com/rejoin/rejoin/storage/storagetest"
+	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 const slots = 16384
 
 // startCluster starts a cluster of masters that share the slots evenly.
-func startCluster(t *testing.T, masters int) []*storagetest.Redis {
+func startCluster(t *testing.T, masters int) []*testserver.Redis {
 	t.Helper()
-	servers := make([]*storagetest.Redis, masters)
+	servers := make([]*testserver.Redis, masters)
 	for i := range servers {
-		servers[i] = storagetest.StartRedis(t, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000",
-			"--cluster-require-full-coverage", "no", "--cluster-port", strconv.Itoa(storagetest.FreePort(t)))
+		servers[i] = testserver.StartRedis(t, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000",
+			"--cluster-require-full-coverage", "no", "--cluster-port", strconv.Itoa(testserver.FreePort(t)))
 		c := direct(t, servers[i].URL())
 		from, to := i*slots/masters, (i+1)*slots/masters-1
 		if err := c.ClusterAddSlotsRange(t.Context(), from, to).Err(); err != nil {
@@ -139,7 +140,7 @@ func TestCluster(t *testing.T) {
 }
 
 // owner returns the server that has the slot of a key.
-func owner(t *testing.T, servers []*storagetest.Redis, key string) *storagetest.Redis {
+func owner(t *testing.T, servers []*testserver.Redis, key string) *testserver.Redis {
 	t.Helper()
 	for _, s := range servers {
 		if direct(t, s.URL()).Exists(t.Context(), key).Err() == nil {
@@ -150,7 +151,7 @@ func owner(t *testing.T, servers []*storagetest.Redis, key string) *storagetest.
 	return nil
 }
 
-func testServerAway(t *testing.T, server *storagetest.Redis, teller *redis.Bus, n *node, feeds []string) {
+func testServerAway(t *testing.T, server *testserver.Redis, teller *redis.Bus, n *node, feeds []string) {
 	server.Pause()
 	defer server.Resume()
 	// Two thirds of the feeds are none the wiser.
@@ -178,7 +179,7 @@ func testServerAway(t *testing.T, server *storagetest.Redis, teller *redis.Bus, 
 // move gives the slot of a key, with all keys in it, to another server. It runs
 // check when the slot has not left the one and not arrived at the other, when it
 // has no key left at the one, and when it has moved.
-func move(t *testing.T, servers []*storagetest.Redis, key string, check func()) {
+func move(t *testing.T, servers []*testserver.Redis, key string, check func()) {
 	t.Helper()
 	clients := make(map[string]*goredis.Client)
 	ids := make(map[string]string)
@@ -228,10 +229,10 @@ func move(t *testing.T, servers []*storagetest.Redis, key string, check func()) 
 // The master fails, a replica takes its place: older, for all anybody knows.
 func TestSentinel(t *testing.T) {
 	t.Parallel()
-	master := storagetest.StartRedis(t, "--repl-diskless-sync-delay", "0")
+	master := testserver.StartRedis(t, "--repl-diskless-sync-delay", "0")
 	host, port, _ := strings.Cut(master.Addr(), ":")
-	replica := storagetest.StartRedis(t, "--replicaof", host+" "+port)
-	sentinel := storagetest.StartSentinel(t, "main", master)
+	replica := testserver.StartRedis(t, "--replicaof", host+" "+port)
+	sentinel := testserver.StartSentinel(t, "main", master)
 	url := "redis+sentinel://" + sentinel.Addr() + "/main"
 	o := options()
 	teller, n := pair(t, url, o, "chat", "news")

@@ -9,7 +9,7 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/rejoin/rejoin/feed"
-	"github.com/rejoin/rejoin/storage/storagetest"
+	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 const exhausted = "18446744073709551615-18446744073709551615"
@@ -77,7 +77,7 @@ func damages(c *goredis.Client) []damage {
 // the next event at the latest.
 func TestDamage(t *testing.T) {
 	t.Parallel()
-	server := storagetest.StartRedis(t)
+	server := testserver.StartRedis(t)
 	c := direct(t, server.URL())
 	for _, test := range damages(c) {
 		t.Run(test.name, func(t *testing.T) {
@@ -119,7 +119,7 @@ func TestDamage(t *testing.T) {
 // events that never happened, under ids that are given again.
 func TestRollback(t *testing.T) {
 	t.Parallel()
-	server := storagetest.StartRedis(t)
+	server := testserver.StartRedis(t)
 	o := options()
 	teller, n := pair(t, server.URL(), o, "chat")
 	n.up(5 * time.Second)
@@ -145,7 +145,7 @@ func TestRollback(t *testing.T) {
 
 // What a node takes from Redis is held to what a feed can hold.
 func TestDecoding(t *testing.T) {
-	server := storagetest.StartRedis(t)
+	server := testserver.StartRedis(t)
 	o := options()
 	teller, n := pair(t, server.URL(), o, "chat")
 	flows(t, teller, n, "chat")

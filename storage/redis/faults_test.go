@@ -10,7 +10,7 @@ import (
 
 	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/storage/redis"
-	"github.com/rejoin/rejoin/storage/storagetest"
+	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 // pair returns a bus that tells and a node that follows feeds, on one server.
@@ -26,7 +26,7 @@ func pair(t *testing.T, url string, o redis.Options, feeds ...string) (*redis.Bu
 // noticed as soon as it is back, and events flow again.
 func TestRestartedEmpty(t *testing.T) {
 	t.Parallel()
-	server := storagetest.StartRedis(t)
+	server := testserver.StartRedis(t)
 	teller, n := pair(t, server.URL(), options(), "chat", "news")
 	n.up(5 * time.Second)
 	for range 3 {
@@ -50,7 +50,7 @@ func TestRestartedEmpty(t *testing.T) {
 
 func TestAbsentAtStart(t *testing.T) {
 	t.Parallel()
-	server := storagetest.StartRedis(t)
+	server := testserver.StartRedis(t)
 	server.Kill()
 	began := time.Now()
 	teller, n := pair(t, server.URL(), options(), "chat")
@@ -72,7 +72,7 @@ func TestAbsentAtStart(t *testing.T) {
 // went with it, and what is told afterwards flows.
 func TestFlushAll(t *testing.T) {
 	t.Parallel()
-	server := storagetest.StartRedis(t)
+	server := testserver.StartRedis(t)
 	o := options()
 	teller, n := pair(t, server.URL(), o, "chat", "news")
 	c := direct(t, server.URL())
@@ -103,7 +103,7 @@ func TestFlushAll(t *testing.T) {
 // The stream of a feed goes, or loses entries: the node reads the store.
 func TestStreamDeleted(t *testing.T) {
 	t.Parallel()
-	server := storagetest.StartRedis(t)
+	server := testserver.StartRedis(t)
 	o := options()
 	teller, n := pair(t, server.URL(), o, "chat")
 	c := direct(t, server.URL())
@@ -130,7 +130,7 @@ func TestStreamDeleted(t *testing.T) {
 // waits for it, and when it goes on, so do the events.
 func TestFrozen(t *testing.T) {
 	t.Parallel()
-	server := storagetest.StartRedis(t)
+	server := testserver.StartRedis(t)
 	teller, n := pair(t, server.URL(), options(), "chat")
 	flows(t, teller, n, "chat")
 	server.Pause()
@@ -156,7 +156,7 @@ func TestFrozen(t *testing.T) {
 // Tail has to end while it waits for a server that does not answer.
 func TestTailEndsWhileFrozen(t *testing.T) {
 	t.Parallel()
-	server := storagetest.StartRedis(t)
+	server := testserver.StartRedis(t)
 	_, n := pair(t, server.URL(), options(), "chat")
 	n.up(5 * time.Second)
 	server.Pause()
@@ -167,7 +167,7 @@ func TestTailEndsWhileFrozen(t *testing.T) {
 // Without memory, Redis takes nothing more: Tell says so, the tail goes on.
 func TestOutOfMemory(t *testing.T) {
 	t.Parallel()
-	server := storagetest.StartRedis(t, "--maxmemory-policy", "noeviction")
+	server := testserver.StartRedis(t, "--maxmemory-policy", "noeviction")
 	teller, n := pair(t, server.URL(), options(), "chat")
 	c := direct(t, server.URL())
 	flows(t, teller, n, "chat")
@@ -198,7 +198,7 @@ func TestOutOfMemory(t *testing.T) {
 // Redis throws away keys as it likes. Nothing is lost by it.
 func TestEviction(t *testing.T) {
 	t.Parallel()
-	server := storagetest.StartRedis(t, "--maxmemory-policy", "allkeys-random")
+	server := testserver.StartRedis(t, "--maxmemory-policy", "allkeys-random")
 	feeds := make([]string, 50)
 	for i := range feeds {
 		feeds[i] = fmt.Sprintf("feed:%d", i)
@@ -230,7 +230,7 @@ func TestEviction(t *testing.T) {
 // A server that comes and goes.
 func TestFlapping(t *testing.T) {
 	t.Parallel()
-	server := storagetest.StartRedis(t)
+	server := testserver.StartRedis(t)
 	teller, n := pair(t, server.URL(), options(), "chat")
 	for range 10 {
 		_ = tell(teller, n.world.commit("chat", 1))
@@ -249,9 +249,9 @@ func TestFlapping(t *testing.T) {
 // A replica takes no events, and passes on those of its master.
 func TestReplica(t *testing.T) {
 	t.Parallel()
-	master := storagetest.StartRedis(t, "--repl-diskless-sync-delay", "0")
+	master := testserver.StartRedis(t, "--repl-diskless-sync-delay", "0")
 	host, port, _ := strings.Cut(master.Addr(), ":")
-	replica := storagetest.StartRedis(t, "--replicaof", host+" "+port)
+	replica := testserver.StartRedis(t, "--replicaof", host+" "+port)
 	o := options()
 	n := join(t, newWorld(), replica.URL(), o, "chat")
 	teller := open(t, master.URL(), o)
@@ -266,7 +266,7 @@ func TestReplica(t *testing.T) {
 // Stores, and prefixes, keep their events to themselves.
 func TestApart(t *testing.T) {
 	t.Parallel()
-	url := storagetest.RedisURL(t)
+	url := testserver.RedisURL(t)
 	o := options()
 	other, prefix := o, o
 	other.StoreID = named(o.StoreID() + "2")
@@ -296,7 +296,7 @@ func TestApart(t *testing.T) {
 // A budget that is used up before it begins costs nothing and proves nothing.
 func TestTellWithoutBudget(t *testing.T) {
 	t.Parallel()
-	b := open(t, storagetest.RedisURL(t), options())
+	b := open(t, testserver.RedisURL(t), options())
 	defer b.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

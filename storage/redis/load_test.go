@@ -1,21 +1,21 @@
 package redis_test
 
 import (
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/rejoin/rejoin/storage/redis"
-	"github.com/rejoin/rejoin/storage/storagetest"
+	"github.com/rejoin/rejoin/storage/testserver"
+	"go.uber.org/goleak"
 )
 
 // Nodes that write to one feed overtake each other between commit and tell.
 // Redis refuses what comes late, and readers get it from the store.
 func TestOvertaking(t *testing.T) {
 	t.Parallel()
-	server := storagetest.StartRedis(t)
+	server := testserver.StartRedis(t)
 	o := options()
 	n := join(t, newWorld(), server.URL(), o, "chat")
 	n.up(5 * time.Second)
@@ -55,7 +55,7 @@ func TestOvertaking(t *testing.T) {
 // told that it missed something.
 func TestTrimmedPast(t *testing.T) {
 	t.Parallel()
-	server := storagetest.StartRedis(t)
+	server := testserver.StartRedis(t)
 	o := options()
 	teller, n := pair(t, server.URL(), o, "chat", "news")
 	flows(t, teller, n, "chat")
@@ -85,7 +85,7 @@ func TestTrimmedPast(t *testing.T) {
 // Streams are bounded in length, and go when nothing has been told for a while.
 func TestStreamsEnd(t *testing.T) {
 	t.Parallel()
-	url := storagetest.RedisURL(t)
+	url := testserver.RedisURL(t)
 	o := options()
 	o.StreamLength, o.Expiry = 50, time.Second
 	teller, n := pair(t, url, o, "chat")
@@ -106,15 +106,15 @@ func TestStreamsEnd(t *testing.T) {
 
 // A bus that is closed leaves nothing behind.
 func TestNothingLeft(t *testing.T) {
-	server := storagetest.StartRedis(t)
-	before := runtime.NumGoroutine() // of others as well, so the test runs alone
+	server := testserver.StartRedis(t)
+	before := goleak.IgnoreCurrent()
 	for range 10 {
 		o := options()
 		n := join(t, newWorld(), server.URL(), o, "chat")
 		flows(t, n.bus, n, "chat")
 		n.stop()
 	}
-	eventually(t, 5*time.Second, "all goroutines have ended", func() bool { return runtime.NumGoroutine() <= before })
+	goroutinesEnd(t, before)
 	c := direct(t, server.URL())
 	eventually(t, 5*time.Second, "all connections are closed", func() bool {
 		list, err := c.ClientList(t.Context()).Result()

@@ -19,13 +19,13 @@ import (
 	"time"
 
 	"github.com/rejoin/rejoin/storage/redis"
-	"github.com/rejoin/rejoin/storage/storagetest"
+	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 func TestLogin(t *testing.T) {
 	t.Parallel()
 	const secret, other = "s3cret/with#odd@signs", "wr0ng"
-	server := storagetest.StartRedis(t, "--requirepass", secret)
+	server := testserver.StartRedis(t, "--requirepass", secret)
 	o := options()
 	teller, n := pair(t, server.URL(), o, "chat")
 	flows(t, teller, n, "chat")
@@ -58,7 +58,7 @@ func TestLogin(t *testing.T) {
 
 // allow makes the user rejoin, or gives it further rules: it has what doc.go
 // says that it needs.
-func allow(t *testing.T, server *storagetest.Redis, rules ...any) {
+func allow(t *testing.T, server *testserver.Redis, rules ...any) {
 	t.Helper()
 	all := append([]any{"acl", "setuser", "rejoin", "on", "nopass", "resetchannels", "~test:*", "&test:*", "+ping",
 		"+xadd", "+xread", "+xrange", "+xrevrange", "+expire", "+del", "+publish", "+subscribe"}, rules...)
@@ -70,7 +70,7 @@ func allow(t *testing.T, server *storagetest.Redis, rules ...any) {
 // A password that is changed while the bus runs ends up in no log either.
 func TestLoginLost(t *testing.T) {
 	t.Parallel()
-	server := storagetest.StartRedis(t, "--requirepass", "s3cret")
+	server := testserver.StartRedis(t, "--requirepass", "s3cret")
 	teller, n := pair(t, server.URL(), options(), "chat")
 	flows(t, teller, n, "chat")
 	admin := direct(t, server.URL())
@@ -135,7 +135,7 @@ func TestURLs(t *testing.T) {
 func TestTLS(t *testing.T) {
 	t.Parallel()
 	certFile, keyFile, pool := certificate(t)
-	server := storagetest.StartRedis(t, "--tls-cert-file", certFile, "--tls-key-file", keyFile,
+	server := testserver.StartRedis(t, "--tls-cert-file", certFile, "--tls-key-file", keyFile,
 		"--tls-ca-cert-file", certFile, "--tls-auth-clients", "no", "--requirepass", "s3cret")
 	o := options()
 	o.TLS = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}

@@ -8,7 +8,7 @@ import (
 
 	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/storage/redis"
-	"github.com/rejoin/rejoin/storage/storagetest"
+	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 // changing returns options with the id of a store that changes with what it
@@ -25,7 +25,7 @@ func changing() (redis.Options, *atomic.Pointer[string]) {
 // goes on with them, and meet at the new ones.
 func TestMove(t *testing.T) {
 	t.Parallel()
-	url := storagetest.StartRedis(t).URL()
+	url := testserver.StartRedis(t).URL()
 	o, id := changing()
 	left := options() // a node that stays with what was there before
 	left.StoreID = named(o.StoreID())
@@ -66,7 +66,7 @@ func TestMove(t *testing.T) {
 // Keys that nobody uses any more go away by themselves.
 func TestOldKeysExpire(t *testing.T) {
 	t.Parallel()
-	url := storagetest.StartRedis(t).URL()
+	url := testserver.StartRedis(t).URL()
 	o, id := changing()
 	o.Expiry = 2 * time.Second
 	teller, n := pair(t, url, o, "chat")
@@ -84,7 +84,7 @@ func TestOldKeysExpire(t *testing.T) {
 // The log names the server, and each cause once.
 func TestCauseIsLogged(t *testing.T) {
 	t.Parallel()
-	server := storagetest.StartRedis(t, "--requirepass", "s3cret")
+	server := testserver.StartRedis(t, "--requirepass", "s3cret")
 	_, n := pair(t, server.URL(), options(), "chat")
 	n.up(5 * time.Second)
 	c := direct(t, server.URL())

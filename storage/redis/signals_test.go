@@ -3,14 +3,14 @@ package redis_test
 import (
 	"context"
 	"log/slog"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/rejoin/rejoin/storage/redis"
-	"github.com/rejoin/rejoin/storage/storagetest"
+	"github.com/rejoin/rejoin/storage/testserver"
+	"go.uber.org/goleak"
 )
 
 // ear listens to signals for as long as the test runs.
@@ -81,7 +81,7 @@ func sendSignal(b *redis.Bus) error {
 // Whatever ends a connection, signals get through again soon after.
 func TestSignalsReconnect(t *testing.T) {
 	t.Parallel()
-	server := storagetest.StartRedis(t)
+	server := testserver.StartRedis(t)
 	o := options()
 	e := hear(t, server.URL(), o)
 	sender := open(t, server.URL(), o)
@@ -124,15 +124,19 @@ func TestSignalsReconnect(t *testing.T) {
 // A server that stands still is given up, though no connection ends.
 func TestSignalsFrozen(t *testing.T) {
 	t.Parallel()
-	server := storagetest.StartRedis(t)
-	p := startProxy(t, server.Addr())
+	server := testserver.StartRedis(t)
+	p := testserver.StartProxy(t, server.Addr())
 	o := options()
-	e := hear(t, p.url(), o)
+	e := hear(t, p.URL(server.URL()), o)
 	sender := open(t, server.URL(), o)
 	defer sender.Close()
 	e.hears(sender, 5*time.Second)
-	if p.strangle() == 0 {
+	conns := p.Conns()
+	if len(conns) == 0 {
 		t.Fatal("no connection to freeze")
+	}
+	for _, c := range conns { // those that come later work
+		c.Set(testserver.Fault{ToClient: testserver.Flow{Lose: true}})
 	}
 	began := time.Now()
 	e.hears(sender, 4*time.Second)
@@ -142,9 +146,9 @@ func TestSignalsFrozen(t *testing.T) {
 // Signals has to end while it waits for a server that does not answer, and
 // leaves nothing behind.
 func TestSignalsEndWhileFrozen(t *testing.T) {
-	server := storagetest.StartRedis(t, "--requirepass", "s3cret")
+	server := testserver.StartRedis(t, "--requirepass", "s3cret")
 	for _, connected := range []bool{true, false} {
-		before := runtime.NumGoroutine()
+		before := goleak.IgnoreCurrent()
 		o := options()
 		if connected {
 			e := hear(t, server.URL(), o)
@@ -168,7 +172,7 @@ func TestSignalsEndWhileFrozen(t *testing.T) {
 			b.Close()
 		}
 		server.Resume()
-		eventually(t, 5*time.Second, "all goroutines end", func() bool { return runtime.NumGoroutine() <= before })
+		goroutinesEnd(t, before)
 	}
 }
 
@@ -176,12 +180,12 @@ func TestSignalsEndWhileFrozen(t *testing.T) {
 // that nobody publishes on any more. Its own signals tell it so.
 func TestSignalsDeaf(t *testing.T) {
 	t.Parallel()
-	old, current := storagetest.StartRedis(t), storagetest.StartRedis(t)
-	p := startProxy(t, old.Addr())
+	old, current := testserver.StartRedis(t), testserver.StartRedis(t)
+	p := testserver.StartProxy(t, old.Addr())
 	o := options()
-	e := hear(t, p.url(), o)
+	e := hear(t, p.URL(old.URL()), o)
 	e.hears(e.bus, 5*time.Second)
-	p.lead(current.Addr())
+	p.Point(current.Addr())
 	// What it sends goes to the other server from now on.
 	if err := direct(t, old.URL()).Do(t.Context(), "client", "kill", "type", "normal").Err(); err != nil {
 		t.Fatal(err)
@@ -200,7 +204,7 @@ func TestSignalsDeaf(t *testing.T) {
 // has one line about it.
 func TestSignalsRefused(t *testing.T) {
 	t.Parallel()
-	server := storagetest.StartRedis(t)
+	server := testserver.StartRedis(t)
 	allow(t, server, "resetchannels")
 	o := options()
 	url := "redis://rejoin:x@" + server.Addr()
@@ -228,7 +232,7 @@ func TestSignalsRefused(t *testing.T) {
 // Signals that fail do not keep events from being told.
 func TestSignalsFailAlone(t *testing.T) {
 	t.Parallel()
-	server := storagetest.StartRedis(t)
+	server := testserver.StartRedis(t)
 	teller, n := pair(t, server.URL(), options(), "chat")
 	flows(t, teller, n, "chat")
 	for range 3 {

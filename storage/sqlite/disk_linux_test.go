@@ -15,19 +15,19 @@ import (
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
-	"github.com/rejoin/rejoin/storage/storagetest"
+	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 // A disk without room, and then with some.
 func TestFullDisk(t *testing.T) {
-	dir, ok := storagetest.SmallDisk(t, "16m")
+	dir, ok := testserver.SmallDisk(t, "16m")
 	if !ok {
 		return
 	}
 	s := openStore(t, filepath.Join(dir, "store.db"))
 	defer closeStore(t, s)
 	goesOn(t, s)
-	filler := storagetest.FillDisk(t, dir)
+	filler := testserver.FillDisk(t, dir)
 	fails(t, s, feed.ErrUnavailable)
 	_, err := put(t.Context(), s, "chat", strings.Repeat("x", 1<<20))
 	wantError(t, err, s.path, "the disk is full")
@@ -82,7 +82,7 @@ func TestDeleteOnFullDisk(t *testing.T) {
 		{"filled by others, started again", 100, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			dir, ok := storagetest.SmallDisk(t, "48m")
+			dir, ok := testserver.SmallDisk(t, "48m")
 			if !ok {
 				return
 			}
@@ -97,7 +97,7 @@ func TestDeleteOnFullDisk(t *testing.T) {
 			if test.reopen {
 				closeStore(t, s)
 			}
-			storagetest.FillDisk(t, dir)
+			testserver.FillDisk(t, dir)
 			if test.reopen {
 				s = openStore(t, filepath.Join(dir, "store.db"))
 			}
@@ -131,7 +131,7 @@ func TestDeleteOnFullDisk(t *testing.T) {
 
 // A start on a disk without any room at all may succeed later.
 func TestOpenOnFullDisk(t *testing.T) {
-	dir, ok := storagetest.SmallDisk(t, "16m")
+	dir, ok := testserver.SmallDisk(t, "16m")
 	if !ok {
 		return
 	}
@@ -140,7 +140,7 @@ func TestOpenOnFullDisk(t *testing.T) {
 	if err := os.Remove(path + "-reserve"); err != nil {
 		t.Fatal(err)
 	}
-	filler := storagetest.FillDisk(t, dir)
+	filler := testserver.FillDisk(t, dir)
 	for range 2 {
 		_, err := Open(t.Context(), path)
 		if !errors.Is(err, feed.ErrUnavailable) {

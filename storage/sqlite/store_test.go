@@ -14,6 +14,7 @@ import (
 
 	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/storage/storagetest"
+	"go.uber.org/goleak"
 )
 
 func TestStore(t *testing.T) {
@@ -44,7 +45,7 @@ func TestMain(m *testing.M) {
 			os.Exit(0)
 		}
 	}
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m)
 }
 
 // openStore opens a store, which the caller closes.

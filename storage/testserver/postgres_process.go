@@ -1,6 +1,6 @@
 //go:build unix
 
-package storagetest
+package testserver
 
 import (
 	"bytes"
@@ -35,12 +35,11 @@ func (p *Postgres) Start(t testing.TB) {
 		if ctx.Err() != nil || !s.running() {
 			t.Fatalf("Postgres does not start: %v\n%s", err, s.tail())
 		}
-		// It says in no other way that it has started.
-		time.Sleep(10 * time.Millisecond)
+		time.Sleep(10 * time.Millisecond) // it gives no other sign that it has started
 	}
 }
 
-// StopMode says how a server is to stop.
+// StopMode is a way for a server to stop.
 type StopMode syscall.Signal
 
 const (

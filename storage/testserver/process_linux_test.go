@@ -1,4 +1,4 @@
-package storagetest
+package testserver
 
 import (
 	"os/exec"

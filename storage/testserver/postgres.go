@@ -1,6 +1,6 @@
 //go:build unix
 
-package storagetest
+package testserver
 
 import (
 	"context"
@@ -32,8 +32,8 @@ type Postgres struct {
 	*server
 }
 
-// server is what a Postgres that the tests started has more than one that was
-// there before.
+// server is the process of a Postgres that the tests started. One that they found
+// running has none.
 type server struct {
 	bin      string
 	dir      string // data, log and sockets
@@ -52,9 +52,9 @@ var shared struct {
 }
 
 // SharedPostgres returns the one server that all tests of this process share,
-// and starts it for the first. It is quick because it does not sync: what needs
-// it to survive a crash wants [StartPostgres]. A test takes a database of its
-// own from it. TestMain calls [StopPostgres] when the tests have run.
+// and starts it for the first. It is quick because it does not sync, so a test in
+// which it has to survive a crash needs [StartPostgres]. Each test makes a database
+// of its own in it. TestMain calls [StopPostgres] when the tests have run.
 func SharedPostgres(t testing.TB) *Postgres {
 	t.Helper()
 	shared.Lock()
@@ -166,8 +166,8 @@ func (p *Postgres) newDatabase(t testing.TB, template string) string {
 	return p.URL(name)
 }
 
-// CopyDatabase makes a copy of the database at the URL, which nobody may use
-// meanwhile, as [Postgres.NewDatabase] does.
+// CopyDatabase makes a copy of the database at the URL, as [Postgres.NewDatabase]
+// does. No connection to that database may be open.
 func (p *Postgres) CopyDatabase(t testing.TB, database string) string {
 	t.Helper()
 	u, err := url.Parse(database)

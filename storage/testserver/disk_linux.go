@@ -1,4 +1,4 @@
-package storagetest
+package testserver
 
 import (
 	"errors"
@@ -10,8 +10,9 @@ import (
 	"testing"
 )
 
-// SmallDisk mounts a disk of the size for the test. Who may not mount runs the
-// test again in a user namespace, where anybody may, and then ok is false.
+// SmallDisk mounts a disk of the size for the test. A user that may not mount runs
+// the whole test again in a user namespace, where every user may; ok is false then,
+// and the caller returns.
 func SmallDisk(t *testing.T, size string) (dir string, ok bool) {
 	t.Helper()
 	dir = t.TempDir()
@@ -31,7 +32,7 @@ func SmallDisk(t *testing.T, size string) (dir string, ok bool) {
 	return dir, true
 }
 
-// FillDisk takes all the room that the disk has.
+// FillDisk takes all the room that the disk has, and returns the file that does.
 func FillDisk(t *testing.T, dir string) (filler string) {
 	t.Helper()
 	filler = filepath.Join(dir, "filler")

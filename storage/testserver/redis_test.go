@@ -1,12 +1,12 @@
-package storagetest
+package testserver
 
 import (
 	"net"
 	"testing"
 )
 
-// TestRedisPortTaken: somebody who has taken the port in the meantime, and answers
-// whatever it is told, is not taken for the server.
+// TestRedisPortTaken: another process that has taken the port, and answers every
+// command, is not taken for the server.
 func TestRedisPortTaken(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

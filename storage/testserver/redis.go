@@ -1,9 +1,8 @@
-package storagetest
+package testserver
 
 import (
 	"bufio"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/url"
 	"os"
@@ -34,8 +33,9 @@ type Redis struct {
 }
 
 // StartRedis starts a redis-server on a free port of this machine, for as long
-// as the test runs. It keeps nothing on disk unless the args, which go on its
-// command line, say so. With --tls-cert-file among them it speaks TLS only.
+// as the test runs. The args go on its command line. Without --appendonly or
+// --save among them it keeps nothing on disk, and with --tls-cert-file it speaks
+// TLS only.
 func StartRedis(t testing.TB, args ...string) *Redis {
 	t.Helper()
 	if _, err := exec.LookPath("redis-server"); err != nil {
@@ -81,7 +81,8 @@ func (r *Redis) URL() string {
 	return u.String()
 }
 
-// Start starts a server that was killed, on the same port.
+// Start starts a server that was killed, on the same port and with what it kept
+// on disk.
 func (r *Redis) Start() {
 	r.t.Helper()
 	if err := r.start(); err != nil {
@@ -89,7 +90,7 @@ func (r *Redis) Start() {
 	}
 }
 
-// Kill kills the server, as kill -9 does. What it held is gone.
+// Kill kills the server, as kill -9 does. What it held in memory is gone.
 func (r *Redis) Kill() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -101,7 +102,7 @@ func (r *Redis) Kill() {
 	r.cmd = nil
 }
 
-// Pause makes the server stand still, with its connections open.
+// Pause freezes the server: its connections stay open, and nothing is answered.
 func (r *Redis) Pause() { r.signal(syscall.SIGSTOP) }
 
 // Resume ends a Pause.
@@ -144,7 +145,7 @@ func (r *Redis) start() error {
 	}
 	r.cmd, r.done = cmd, done
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
-		if r.says() && r.answers() {
+		if r.ready() && r.answers() {
 			return nil
 		}
 		select {
@@ -157,15 +158,15 @@ func (r *Redis) start() error {
 	return fmt.Errorf("redis-server does not answer")
 }
 
-// says says whether the server has said that it is there: at its port, somebody
-// else may be, who took it first.
-func (r *Redis) says() bool {
+// ready reports whether the server has logged that it listens. Another process may
+// have taken its port, and answer there.
+func (r *Redis) ready() bool {
 	out := r.out.String()
 	return strings.Contains(out, "Ready to accept connections") || strings.Contains(out, "Sentinel ID is")
 }
 
-// answers says whether the server takes commands. One that speaks TLS only has
-// to be taken at its word: it accepts connections.
+// answers reports whether the server takes commands, or, if it speaks TLS only,
+// whether it accepts connections.
 func (r *Redis) answers() bool {
 	c, err := net.DialTimeout("tcp", r.Addr(), time.Second)
 	if err != nil {
@@ -183,46 +184,8 @@ func (r *Redis) answers() bool {
 	return err == nil && !strings.HasPrefix(line, "-LOADING")
 }
 
-// FreePort returns a TCP port of this machine that nobody uses right now. It is not
-// one of those that the kernel gives to whoever asks for any, so that tests which
-// run side by side hardly take it before it is used, or while a server is down.
-func FreePort(t testing.TB) int {
-	t.Helper()
-	for range 100 {
-		port := 10_000 + rand.IntN(20_000)
-		if l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err == nil {
-			l.Close()
-			return port
-		}
-	}
-	t.Fatal("no port is free")
-	return 0
-}
-
-// lastLines keeps the end of what is written to it.
-type lastLines struct {
-	mu   sync.Mutex
-	text []byte
-}
-
-func (l *lastLines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.text = append(l.text, p...)
-	if excess := len(l.text) - 4096; excess > 0 {
-		l.text = slices.Delete(l.text, 0, excess)
-	}
-	return len(p), nil
-}
-
-func (l *lastLines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return string(l.text)
-}
-
-// StartSentinel starts a sentinel that watches the master under that name, is
-// quick to give it up, and needs nobody's consent.
+// StartSentinel starts a sentinel that watches the master under that name, takes
+// it for dead within half a second, and needs no other sentinel to agree.
 func StartSentinel(t testing.TB, name string, master *Redis) *Redis {
 	t.Helper()
 	host, port, _ := strings.Cut(master.Addr(), ":")

@@ -1,6 +1,6 @@
 //go:build unix && !linux
 
-package storagetest
+package testserver
 
 import (
 	"os/exec"
@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 )
+
+func dieWithParent(*exec.Cmd) {}
 
 // attributes keeps the signals of a terminal from a server.
 func (h *postgresHome) attributes() *syscall.SysProcAttr {
@@ -27,7 +29,7 @@ func children(pid int) []int {
 	return pids
 }
 
-// zombie says whether the process has ended and waits for its parent to notice.
+// zombie reports whether the process has ended and waits for its parent to notice.
 func zombie(pid int) bool {
 	for _, f := range processes() {
 		if f[0] == strconv.Itoa(pid) {

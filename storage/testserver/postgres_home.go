@@ -1,6 +1,6 @@
 //go:build unix
 
-package storagetest
+package testserver
 
 import (
 	"crypto/rand"
@@ -16,8 +16,9 @@ import (
 	"syscall"
 )
 
-// home is where the servers of this process keep their files, and who they run
-// as: this user, or, because Postgres refuses to run as root, another.
+// home holds the directory in which the servers of this process keep their files,
+// and the user that they run as: this one, or another if this one is root, as which
+// Postgres refuses to run.
 var home postgresHome
 
 type postgresHome struct {
@@ -146,7 +147,7 @@ func (h *postgresHome) parent() (string, error) {
 	return "", errors.New("there is no directory for temporary files that a user other than root can reach: set TMPDIR")
 }
 
-// open says whether everybody can pass through the directory at path.
+// open reports whether every user can pass through the directory at path.
 func open(path string) bool {
 	for path, err := filepath.EvalSymlinks(path); err == nil; path = filepath.Dir(path) {
 		info, err := os.Stat(path)

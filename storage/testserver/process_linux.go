@@ -1,16 +1,23 @@
-package storagetest
+package testserver
 
 import (
 	"bytes"
 	"fmt"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"syscall"
 )
 
-// attributes has a server end with this process, and keeps the signals of a
-// terminal from it.
+// dieWithParent makes the kernel end the process with this one, even if this one
+// is killed.
+func dieWithParent(cmd *exec.Cmd) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+}
+
+// attributes makes the kernel end a server with this process, and keeps the
+// signals of a terminal from it.
 func (h *postgresHome) attributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setsid: true, Credential: h.user, Pdeathsig: syscall.SIGQUIT}
 }
@@ -44,7 +51,7 @@ func childrenByParent(parent int) []int {
 	return pids
 }
 
-// zombie says whether the process has ended and waits for its parent to notice.
+// zombie reports whether the process has ended and waits for its parent to notice.
 func zombie(pid int) bool {
 	f := stat(pid)
 	return len(f) > 0 && f[0] == "Z"
