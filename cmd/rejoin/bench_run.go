@@ -37,7 +37,7 @@ type benchRun struct {
 func bench(ctx context.Context, mode benchMode, o benchOptions, stdout, stderr io.Writer) error {
 	r := newBenchRun(mode, o)
 	stop := r.showProgress(stderr)
-	err := knock(ctx, newClient(), []*url.URL{o.url})
+	err := knock(ctx, newHTTPClient(), []*url.URL{o.url})
 	if err == nil {
 		err = mode.run(r, ctx)
 	}

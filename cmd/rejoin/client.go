@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/feed/client"
 )
 
 const defaultURL = "http://127.0.0.1:8080"
@@ -24,22 +25,33 @@ const defaultURL = "http://127.0.0.1:8080"
 // environment is not shown to everyone on the machine.
 const tokenVariable = "REJOIN_TOKEN"
 
-// newClient returns the HTTP client of publish and tail. It answers no
+// newClient returns a client of the server that --url names, with the token of
+// the environment. The error is a usage error.
+func newClient(server string, o client.Options) (*client.Client, error) {
+	o.Token = os.Getenv(tokenVariable)
+	c, err := client.New(server, o)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("--url %w", errors.Unwrap(err))}
+	}
+	return c, nil
+}
+
+// newHTTPClient returns the HTTP client of publish and verify. It answers no
 // redirect: one would turn a POST into a GET.
-func newClient() *http.Client {
+func newHTTPClient() *http.Client {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	// Shorter than what servers and proxies wait: a connection that they
 	// close just as a request leaves on it makes the outcome unknown.
 	transport.IdleConnTimeout = 30 * time.Second
 	transport.DisableCompression = true // compressing proxies hold events back
-	client := &http.Client{
+	c := &http.Client{
 		Transport:     transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	if token := os.Getenv(tokenVariable); token != "" {
-		client.Transport = &bearer{transport, token}
+		c.Transport = &bearer{transport, token}
 	}
-	return client
+	return c
 }
 
 // bearer sends its token with every request.

@@ -40,7 +40,7 @@ func health(ctx context.Context, server string, ready bool) error {
 	if err != nil {
 		return fmt.Errorf("ask for health: %w", err)
 	}
-	resp, err := newClient().Do(req)
+	resp, err := newHTTPClient().Do(req)
 	if err != nil {
 		return fmt.Errorf("ask for health: %s", reason(err))
 	}

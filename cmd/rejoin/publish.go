@@ -43,7 +43,7 @@ A server that asks for a token gets the one in REJOIN_TOKEN.`,
 			if err := checkKey(key, withKey, len(args)); err != nil {
 				return err
 			}
-			p.client, p.notes = newClient(), cmd.ErrOrStderr()
+			p.client, p.notes = newHTTPClient(), cmd.ErrOrStderr()
 			if len(args) == 1 {
 				if !withKey {
 					key = rand.Text()

@@ -179,7 +179,7 @@ func TestPublishKnowsTheServer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p := &sender{url: u, client: newClient(), notes: io.Discard, patience: time.Nanosecond}
+		p := &sender{url: u, client: newHTTPClient(), notes: io.Discard, patience: time.Nanosecond}
 		e := event{data: "x", key: "k"}
 		if _, err := p.publish(t.Context(), e); err == nil || errors.Is(err, errUncertain) != (broken == feed.ErrUncertain) {
 			t.Errorf("%v became %v", broken, err)

@@ -114,7 +114,7 @@ func (v *verification) check() error {
 // run publishes and follows for the time that was asked for, or until it is
 // interrupted, and judges what happened.
 func (v *verification) run(ctx context.Context) error {
-	v.client, v.recording = newClient(), feedtest.NewRecording()
+	v.client, v.recording = newHTTPClient(), feedtest.NewRecording()
 	if err := knock(ctx, v.client, v.urls); err != nil {
 		if ctx.Err() != nil {
 			err = errors.New("interrupted before a server answered")
@@ -185,7 +185,7 @@ func (v *verification) settling(ctx context.Context) (settling context.Context, 
 func (v *verification) provers() (all []*prover) {
 	const most = 16
 	count := min(most, v.rate, max(4, v.rate/20))
-	client := newClient()
+	client := newHTTPClient()
 	for i := range count {
 		all = append(all, &prover{
 			recording: v.recording, name: fmt.Sprintf("publisher-%d", i+1), feeds: v.names, urls: v.urls, client: client,
@@ -216,7 +216,7 @@ func (v *verification) witness(i int) *witness {
 		{cut: 8 * time.Second, wait: 4 * time.Second},
 		{cut: 15 * time.Second, stall: 2 * time.Second},
 	}[i%5]
-	client := newClient()
+	client := newHTTPClient()
 	if i%2 == 0 {
 		withoutHTTP2(client)
 	}

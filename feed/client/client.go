@@ -40,17 +40,27 @@ type Options struct {
 	Retrying func(err error, wait time.Duration)
 }
 
+// The ends of sentences about a URL, which is a caller's argument or flag.
+var (
+	errNoAddress      = errors.New("is not an address such as http://127.0.0.1:8080")
+	errAddressHasMore = errors.New("takes neither a query nor a fragment")
+)
+
 // New returns a client of the server at baseURL, such as
 // http://127.0.0.1:8080. A path in it is kept: a server may be mounted below
-// one.
+// one. The error wraps a reason that reads on from the name of the value, for
+// programs that have a name of their own for it.
 func New(baseURL string, o Options) (*Client, error) {
 	base, err := url.Parse(baseURL)
 	switch {
 	case err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https":
-		// The value is not repeated: it may hold a password.
-		return nil, errors.New("new client: the base URL is not an address such as http://127.0.0.1:8080")
+		err = errNoAddress
 	case base.RawQuery != "" || base.Fragment != "":
-		return nil, errors.New("new client: the base URL has a query or a fragment")
+		err = errAddressHasMore
+	}
+	if err != nil {
+		// The value is not repeated: it may hold a password.
+		return nil, fmt.Errorf("the base URL %w", err)
 	}
 	if o.Transport == nil {
 		o.Transport = NewTransport()
@@ -85,8 +95,22 @@ func NewTransport() *http.Transport {
 
 // HTTP returns the HTTP client that sends the requests. It adds the token and
 // follows no redirect. It is for calls of the API that this package does not
-// make; [ReadProblem] reads their failures.
+// make, at the addresses that [Client.URL] returns; [ReadProblem] reads their
+// failures.
 func (c *Client) HTTP() *http.Client { return c.http }
+
+// URL returns the address below the server's that the elements make, such as
+// "v1", "feeds", name. They are escaped. Without any, it is the server's own.
+func (c *Client) URL(elements ...string) *url.URL {
+	if len(elements) == 0 {
+		return new(*c.base) // JoinPath would add a slash
+	}
+	escaped := make([]string, len(elements))
+	for i, e := range elements {
+		escaped[i] = url.PathEscape(e)
+	}
+	return c.base.JoinPath(escaped...)
+}
 
 // bearer sends its token with every request.
 type bearer struct {

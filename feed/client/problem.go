@@ -76,7 +76,7 @@ func ReadProblem(resp *http.Response) *Problem {
 		p.cause = &feed.LastError{Last: uint64(last)}
 	}
 	if location, err := resp.Location(); err == nil && p.Status/100 == 3 {
-		p.Detail = "the server points to " + location.Redacted()
+		p.Detail = "the server points to " + location.Redacted() + ", which its URL should say"
 	}
 	mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	if mediaType != "application/problem+json" {

@@ -65,13 +65,13 @@ func (c *Client) request(p Publication) (*request, error) {
 	}
 	switch {
 	case p.Feed == "":
-		r.to = c.base.JoinPath("v1", "events")
+		r.to = c.URL("v1", "events")
 		return r, r.lines(p.Drafts, true)
 	case len(p.Drafts) == 0:
-		r.to = c.base.JoinPath("v1", "feeds", url.PathEscape(p.Feed), "close")
+		r.to = c.URL("v1", "feeds", p.Feed, "close")
 		return r, nil
 	}
-	r.to = c.base.JoinPath("v1", "feeds", url.PathEscape(p.Feed), "events")
+	r.to = c.URL("v1", "feeds", p.Feed, "events")
 	if p.Close {
 		r.to.RawQuery = "close=true"
 	}

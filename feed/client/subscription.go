@@ -99,13 +99,13 @@ const silence = 45 * time.Second
 func (s Subscription) silence() time.Duration { return cmp.Or(s.Silence, silence) }
 
 // request returns the request for one connection.
-func (s Subscription) request(ctx context.Context, base *url.URL) (*http.Request, error) {
+func (s Subscription) request(ctx context.Context, c *Client) (*http.Request, error) {
 	query := url.Values{}
-	to := base.JoinPath("v1", "events")
+	to := c.URL("v1", "events")
 	if s.many() {
 		query["feed"] = s.Feeds
 	} else {
-		to = base.JoinPath("v1", "feeds", url.PathEscape(s.Feeds[0]), "events")
+		to = c.URL("v1", "feeds", s.Feeds[0], "events")
 		if s.Envelopes {
 			query.Set("envelope", "true")
 		}
@@ -158,7 +158,7 @@ func (c *Client) Connect(ctx context.Context, s Subscription) (*Stream, error) {
 		ctx: ctx, cancel: cancel, silence: s.silence(),
 	}
 	stream.watch = time.AfterFunc(stream.silence, func() { cancel(fmt.Errorf("no byte for %v", stream.silence)) })
-	req, err := s.request(ctx, c.base)
+	req, err := s.request(ctx, c)
 	if err == nil {
 		err = stream.open(c.http, req)
 	}

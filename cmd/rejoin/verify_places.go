@@ -9,7 +9,7 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// place is where a tail stands in one feed.
+// place is where a subscriber stands in one feed.
 type place struct {
 	feed   string
 	cursor feed.Cursor // of the last event printed
@@ -17,7 +17,7 @@ type place struct {
 	closed bool        // all of the feed has been printed
 }
 
-// places is where a tail stands in all its feeds. The wire form of that is the
+// places is where a subscriber stands in all its feeds. The wire form of that is the
 // cursor of the subscription: a number, or for several feeds chat=42,news=7.
 type places struct {
 	all  []place
@@ -38,18 +38,6 @@ func newPlaces(names []string) (places, error) {
 		p.all = append(p.all, place{feed: name})
 	}
 	return p, nil
-}
-
-// start takes the cursor that the caller gives. It may leave feeds out.
-func (p *places) start(cursor string) error {
-	given, err := p.parse(cursor)
-	if err != nil {
-		return err
-	}
-	for i, c := range given {
-		p.all[i].cursor, p.all[i].known = c, true
-	}
-	return nil
 }
 
 // parse reads a cursor of the subscription, by the index of the feed.
@@ -86,11 +74,6 @@ func (p *places) parse(cursor string) (map[int]feed.Cursor, error) {
 // index returns which feed has the name, -1 if it is not followed.
 func (p *places) index(name string) int {
 	return slices.IndexFunc(p.all, func(f place) bool { return f.feed == name })
-}
-
-// known says whether all feeds have a cursor.
-func (p *places) known() bool {
-	return !slices.ContainsFunc(p.all, func(f place) bool { return !f.known })
 }
 
 // closed says whether nothing more will come of any feed.
