@@ -15,6 +15,9 @@ import (
 	"time"
 )
 
+// answerPatience is how long the server may take to answer.
+const answerPatience = 30 * time.Second
+
 // benchTarget is where connections go. They speak HTTP/1.1 with as little work
 // on this side as possible.
 type benchTarget struct {

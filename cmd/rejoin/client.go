@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"mime"
 	"net/http"
 	"net/url"
@@ -15,7 +14,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/feed/client"
 )
 
@@ -36,7 +34,7 @@ func newClient(server string, o client.Options) (*client.Client, error) {
 	return c, nil
 }
 
-// newHTTPClient returns the HTTP client of publish and verify. It answers no
+// newHTTPClient returns the HTTP client of verify. It answers no
 // redirect: one would turn a POST into a GET.
 func newHTTPClient() *http.Client {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
@@ -79,18 +77,6 @@ func serverURL(s string) (*url.URL, error) {
 	return u, nil
 }
 
-// eventsURL returns where the events of a feed are. The error is a usage error.
-func eventsURL(server, name string) (*url.URL, error) {
-	u, err := serverURL(server)
-	if err != nil {
-		return nil, err
-	}
-	if err := feed.CheckName(name); err != nil {
-		return nil, usageError{fmt.Errorf("--feed: %w", err)}
-	}
-	return u.JoinPath("v1", "feeds", url.PathEscape(name), "events"), nil
-}
-
 // refusal is an answer that is not the one hoped for.
 type refusal struct {
 	status int
@@ -129,32 +115,6 @@ func readRefusal(resp *http.Response) *refusal {
 	}
 	return r
 }
-
-// backoff is the waiting time between attempts that fail in a row. The zero
-// value is ready.
-type backoff struct{ failures int }
-
-const (
-	backoffFirst = time.Second
-	backoffMost  = 15 * time.Second
-	// backoffAsked bounds what a server can ask for with Retry-After.
-	backoffAsked = time.Minute
-)
-
-// next returns how long to wait after another failure: between half and all of
-// a time that doubles, so that clients cut off together come back apart; longer
-// by asked, if the server asked for more.
-func (b *backoff) next(asked time.Duration) time.Duration {
-	limit := min(backoffFirst<<min(b.failures, 10), backoffMost)
-	b.failures++
-	wait := limit/2 + rand.N(limit/2)
-	if asked > wait {
-		return min(asked, backoffAsked) + wait/2
-	}
-	return wait
-}
-
-func (b *backoff) reset() { b.failures = 0 }
 
 // sleep waits for d, or until ctx ends: then it returns ctx's error.
 func sleep(ctx context.Context, d time.Duration) error {
