@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/rejoin/rejoin/feed/client"
 )
 
 // answerPatience is how long the server may take to answer.
@@ -140,7 +142,7 @@ func (r benchRefused) Error() string {
 }
 
 // permanent says whether asking again is of no use.
-func (r benchRefused) permanent() bool { return !temporary(int(r)) }
+func (r benchRefused) permanent() bool { return !(&client.Problem{Status: int(r)}).Temporary() }
 
 // openStream asks for an event stream on the i-th connection. What has come of
 // its body is in the reader.

@@ -56,18 +56,6 @@ func (p *pipes) Close() error {
 
 func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "pipe"} }
 
-// servePipes serves handler and returns the network and a client like the
-// commands' that reaches it, whatever the address. To be called in a bubble,
-// where the end of the test ends both.
-func servePipes(t *testing.T, handler http.Handler) (*pipes, *http.Client) {
-	t.Helper()
-	network := newPipes(t, handler)
-	c := newHTTPClient()
-	c.Transport.(*http.Transport).DialContext = network.dial
-	t.Cleanup(c.CloseIdleConnections)
-	return network, c
-}
-
 // newPipes serves handler. To be called in a bubble, which the end of the test
 // leaves empty.
 func newPipes(t *testing.T, handler http.Handler) *pipes {

@@ -154,37 +154,51 @@ func (s *Stream) about(b block, name string) (int, error) {
 	return i, nil
 }
 
-// envelope is what is read of the data of a block that carries its event whole.
-type envelope struct {
-	Feed string          `json:"feed"`
-	ID   *feed.Cursor    `json:"id"`
-	Type string          `json:"type"`
-	Time time.Time       `json:"time"`
-	Data json.RawMessage `json:"data"`
+// UnmarshalJSON reads an event from its envelope, as pages of history and single
+// events have it. Cursor and Positions stay empty.
+func (e *Event) UnmarshalJSON(envelope []byte) error {
+	var whole struct {
+		Feed string
+		ID   feed.Cursor
+		Type string
+		Time time.Time
+		Data json.RawMessage
+	}
+	if err := json.Unmarshal(envelope, &whole); err != nil || whole.Data == nil {
+		return violation("an event is not in an envelope: %.200s", envelope)
+	}
+	*e = Event{Kind: KindEvent, Feed: whole.Feed, ID: uint64(whole.ID), Type: whole.Type, Time: whole.Time, Data: string(whole.Data), Raw: string(envelope)}
+	if e.ID == 0 {
+		e.Kind = KindEphemeral
+	}
+	if e.Type == "message" {
+		e.Type = "" // what envelopes call it
+	}
+	var text string // as against any other JSON
+	if whole.Data[0] == '"' && json.Unmarshal(whole.Data, &text) == nil {
+		e.Data = text
+	}
+	return nil
 }
 
 // event reads an event, stored or not.
 func (s *Stream) event(b block, e *Event) (err error) {
 	about := 0
-	var id *feed.Cursor // that the event itself names
-	e.Type = b.kind
+	if e.Type = b.kind; e.Type == "message" {
+		e.Type = ""
+	}
 	if s.enveloped {
-		var whole envelope
-		if err := json.Unmarshal([]byte(b.data), &whole); err != nil || whole.Data == nil {
+		if e.UnmarshalJSON([]byte(b.data)) != nil {
 			return violation("%v is not in an envelope: %.200s", b, b.data)
 		}
-		if about, err = s.about(b, whole.Feed); err != nil {
+		if about, err = s.about(b, e.Feed); err != nil {
 			return err
 		}
-		id, e.Type, e.Time, e.Data = whole.ID, whole.Type, whole.Time, text(whole.Data)
 	}
-	if e.Type == "message" {
-		e.Type = "" // what envelopes call it
-	}
-	e.Feed = s.feeds[about]
+	id := e.ID // that the event itself names
 	if !b.hasID {
-		if id != nil {
-			return violation("event %d of %s leaves the cursor where it is", *id, e.Feed)
+		if id != 0 {
+			return violation("event %d of %s leaves the cursor where it is", id, e.Feed)
 		}
 		e.Kind = KindEphemeral
 		return nil
@@ -193,20 +207,10 @@ func (s *Stream) event(b block, e *Event) (err error) {
 		return err
 	}
 	e.Kind, e.ID = KindEvent, uint64(e.Positions[about])
-	if s.enveloped && (id == nil || uint64(*id) != e.ID) {
+	if s.enveloped && (id == 0 || id != e.ID) {
 		return violation("an event of %s has the cursor %.200q and the envelope %.200s", e.Feed, b.id, b.data)
 	}
 	return nil
-}
-
-// text returns the data of an envelope as it was published: a string is text,
-// anything else JSON.
-func text(data json.RawMessage) string {
-	var s string
-	if data[0] == '"' && json.Unmarshal(data, &s) == nil {
-		return s
-	}
-	return string(data)
 }
 
 // String returns the kind with the feed and the id that it is about.
