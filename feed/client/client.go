@@ -24,8 +24,8 @@ type Options struct {
 	// Token is sent as a bearer token with every request, if it is not empty.
 	Token string
 	// Transport carries the requests; nil means one made by [NewTransport].
-	// Publications and streams have no time limit of the transport's own making:
-	// the client knows by itself when a connection is dead.
+	// It should not limit the time of a request as a whole: streams last, and the
+	// client notices by itself when a connection is dead.
 	Transport http.RoundTripper
 	// Patience bounds how long Publish tries one publication; 0 means for as
 	// long as its context lasts.

@@ -27,12 +27,14 @@
 //
 // # What it guarantees
 //
-//   - Publish sends until the outcome is known, and says which it is: [Stored],
-//     [Refused], or [Unknown] if its time is over before that. Each publication has
-//     an idempotency key, so it is stored once, however often it is sent.
+//   - Publish sends until it knows the outcome, [Stored] or [Refused]. If its time
+//     ends before that, the outcome is [Unknown]. Each publication has an
+//     idempotency key, so it is stored once, however often it is sent.
 //   - Follow yields the events of a feed in order and each of them once. From n
 //     it goes to n+1, or a [KindGap] names the events that are missing. It checks
-//     this, and ends with [ErrViolation] rather than pass over a loss.
+//     this, and ends with [ErrViolation] rather than pass over a loss. The order
+//     begins with the first [KindOpen]: until then a subscription without a cursor
+//     has no place yet.
 //   - Follow comes back with its cursor after a broken connection, a clean end, a
 //     connection that has fallen silent, and an answer that may change. It waits
 //     before that: longer after each failure, at random, and at least as long as
@@ -44,9 +46,9 @@
 //
 // # What it asks of the caller
 //
-// Keep Event.Cursor with what was made of the event, best in one transaction, and
-// begin there the next time: from then on nothing is lost between two runs of the
-// program. An event that the program had not finished with comes again.
+// Keep Event.Cursor of the last event, of whatever kind, together with the work
+// that the event caused, best in one transaction. Begin there the next time, and
+// nothing is lost between two runs of the program.
 //
 // Act on a KindGap: events before it are gone, or, with the reason feed.Ahead,
 // the store was replaced by an older one, and other events may have the ids of
@@ -57,7 +59,7 @@
 //
 // # What it refuses
 //
-// It keeps no queue of publications, and no events: what is published waits in
-// the call, what is followed waits at the server. It follows no redirect. It
-// filters nothing by itself, and promises no order between feeds.
+// It has no queue of publications and no store of events: a publication waits in
+// its call, and events that the program does not read wait at the server. It
+// follows no redirect. It promises no order between feeds.
 package client

@@ -10,7 +10,7 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// Kind is what an event of a subscription is about. A control event of a later
+// Kind tells events of a feed and control events apart. A control event of a later
 // server has its type as its kind; it can be passed over.
 type Kind string
 
@@ -26,8 +26,7 @@ const (
 	KindExpired   Kind = "feed.expired"   // the token's time is up
 )
 
-// Event is what a subscription brings: an event of a feed, or word about the
-// feeds.
+// Event is an event of a feed, or news about the feeds themselves.
 type Event struct {
 	Kind Kind
 	Feed string    // empty where it is about all of several feeds
@@ -37,8 +36,8 @@ type Event struct {
 	Time time.Time // of the commit; zero without an envelope
 	Gap  feed.Gap  // of a KindGap
 
-	// Cursor is that of the subscription behind this event. Keep it, and go on
-	// with Subscription.Cursor.
+	// Cursor is the subscription's behind this event. Subscription.Cursor takes
+	// it to go on from here.
 	Cursor string
 	// Positions is the cursor feed by feed, in the order of Subscription.Feeds;
 	// nil for an event that leaves the cursor where it is.

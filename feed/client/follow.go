@@ -169,8 +169,8 @@ func (f *follower) close(yield func(Event) bool) {
 }
 
 // take moves the places on and holds the server to its promise. It reports
-// whether the event is news to the caller: a feed that was closed on an earlier
-// connection says so again.
+// whether the event is news to the caller: the server repeats on each connection
+// that a feed is closed.
 func (f *follower) take(e Event) (news bool, err error) {
 	switch e.Kind {
 	case KindOpen:

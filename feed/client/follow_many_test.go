@@ -13,7 +13,7 @@ func TestFollowMany(t *testing.T) {
 		breaks(openedAt("chat=0,news=41"), wrapped("chat", 1, `"one"`, "chat=1,news=41"), wrapped("news", 42, `"n\nd"`, "chat=1,news=42"), "data: {"),
 		breaks(openedAt("chat=1,news=42"), "data: "+`{"feed":"chat","type":"typing","time":"2026-01-31T09:30:00.000Z","data":"ann"}`+"\n\n",
 			wrapped("chat", 2, `{"a": [1]}`, "news=42,chat=2"), closed("chat", 2, "chat=2,news=42")),
-		// What has been closed says so again to a client that comes back.
+		// On each connection, the server repeats that a feed is closed.
 		breaks(openedAt("chat=2,news=42"), closed("chat", 2, "chat=2,news=42"),
 			wrapped("news", 43, `""`, "chat=2,news=43"), control("cursor", `{"feed":"chat","cursor":"2"}`, "chat=2,news=43")),
 		sends(openedAt("chat=2,news=43"), control("live", "{}", ""), control("later", "{}", ""), closed("news", 43, "chat=2,news=43")),
@@ -35,8 +35,8 @@ func TestFollowMany(t *testing.T) {
 }
 
 // TestFollowManyHoldsServerToItsPromise: an event at the wrong place in its feed,
-// and a cursor that does not say what the events say, of which the next
-// connection would make a loss.
+// and a cursor that contradicts the events, of which the next connection would
+// make a loss.
 func TestFollowManyHoldsServerToItsPromise(t *testing.T) {
 	for name, blocks := range map[string][]string{
 		"another cursor":                 {openedAt("chat=1,news=3")},

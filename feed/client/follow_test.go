@@ -148,7 +148,7 @@ func TestFollowBacksOff(t *testing.T) {
 		t.Errorf("asked for two hours, it came after %v", after)
 	}
 	if len(got.losses) != 11 {
-		t.Errorf("%d waits are told of, want 11", len(got.losses))
+		t.Errorf("%d waits were reported, want 11", len(got.losses))
 	}
 }
 

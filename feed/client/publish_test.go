@@ -22,11 +22,11 @@ type stored struct {
 	path, contentType, eventType, ifMatch, data string
 }
 
-// keeper stores publications, each key once, and answers as it is told before it
-// does.
+// keeper stores publications, each key once, after it has given the answers of
+// its script.
 type keeper struct {
 	answers []http.HandlerFunc // nil stores; beyond the last, all do
-	after   bool               // what it is told is answered when the event is stored
+	after   bool               // the script's answers come when the event is stored
 	asked   int
 	events  []stored
 	keys    []string // of the events
@@ -39,14 +39,14 @@ func (k *keeper) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 	k.asked++
-	told := k.asked <= len(k.answers) && k.answers[k.asked-1] != nil
-	if told && !k.after {
+	scripted := k.asked <= len(k.answers) && k.answers[k.asked-1] != nil
+	if scripted && !k.after {
 		k.answers[k.asked-1](w, r)
 		return
 	}
 	id := k.store(w, r, string(body))
 	switch {
-	case told:
+	case scripted:
 		k.answers[k.asked-1](w, r)
 	case id == 0:
 		w.WriteHeader(http.StatusNoContent)
@@ -170,7 +170,7 @@ func TestPublishOnce(t *testing.T) {
 		"connection lost":        vanishes,
 		"no answer":              hangs,
 		"half an answer":         halfAnswer,
-		"the store does not say": away("unknown"),
+		"the store cannot tell":  away("unknown"),
 		"a proxy's 503":          fails(503, nil),
 		"a proxy's 504":          fails(504, nil),
 		"an error of the server": fails(500, nil),
@@ -254,7 +254,7 @@ func TestPublishRefused(t *testing.T) {
 	}
 }
 
-// TestPublishEnds: what is known when the context or the patience ends.
+// TestPublishEnds is about outcomes when the context or the patience ends.
 func TestPublishEnds(t *testing.T) {
 	slow := func(w http.ResponseWriter, r *http.Request) {
 		_ = sleep(r.Context(), 3*time.Second)
@@ -343,7 +343,7 @@ func TestPublishGivesUp(t *testing.T) {
 	}
 }
 
-// TestSend: one attempt, and what is known after it.
+// TestSend is about the outcome of one attempt.
 func TestSend(t *testing.T) {
 	k := &keeper{answers: []http.HandlerFunc{nil, vanishes, away("no"), fails(503, nil), fails(408, nil), fails(429, nil), fails(409, nil)}}
 	publishing(t, k, Options{}, func(t *testing.T, network *pipes, c *Client) {

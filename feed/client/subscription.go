@@ -16,14 +16,14 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// Subscription says what to follow, and from where on.
+// Subscription names the feeds to follow, and where to begin.
 type Subscription struct {
 	// Feeds are followed over one connection. Each keeps its own order; there is
 	// none between them.
 	Feeds []string
-	// Cursor is that of the last event that the caller has, as Event.Cursor
-	// showed it: 42, or chat=42,news=7 of several feeds. It wins over From. A
-	// feed that it leaves out starts at From.
+	// Cursor is the Event.Cursor of the last event that the caller has: 42, or
+	// chat=42,news=7 of several feeds. It wins over From. A feed that it leaves
+	// out starts at From.
 	Cursor string
 	// From is now, start, -N (the newest N events of each feed) or an RFC 3339
 	// time (events of that instant and later), see [feed.ParseFrom]. Empty is
@@ -42,8 +42,9 @@ type Subscription struct {
 	Heartbeats bool
 
 	// Silence is how long a connection may carry nothing, not even a keep-alive,
-	// before it counts as dead; 0 means 45s. The time in which the caller does
-	// not read is not counted.
+	// before it counts as dead; 0 means 45s. Below 6s, a connection that lives
+	// may count as dead: keep-alives come no closer than 2s. Time in which the
+	// caller does not read is not counted.
 	Silence time.Duration
 	// Heartbeat is the period of the keep-alives to ask for, which the server
 	// brings into 2s to 60s; 0 means a third of Silence.
