@@ -4,18 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/feed/client"
 )
 
 // benchOptions is what the command line says.
 type benchOptions struct {
-	url    *url.URL
+	client *client.Client
 	token  string
 	peer   benchPeer
 	prefix string // of the names of the feeds
@@ -160,7 +160,7 @@ func newBenchMode(mode benchMode) *cobra.Command {
 		Long:  mode.long,
 		Args:  usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			if o.url, err = serverURL(server); err != nil {
+			if o.client, err = newClient(server, client.Options{}); err != nil {
 				return err
 			}
 			if o.peer, err = benchPeerCalled(peer); err != nil {

@@ -13,7 +13,12 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/rejoin/rejoin/feed/client"
 )
+
+// answerPatience is how long the server may take to answer.
+const answerPatience = 30 * time.Second
 
 // benchTarget is where connections go. They speak HTTP/1.1 with as little work
 // on this side as possible.
@@ -137,7 +142,7 @@ func (r benchRefused) Error() string {
 }
 
 // permanent says whether asking again is of no use.
-func (r benchRefused) permanent() bool { return !temporary(int(r)) }
+func (r benchRefused) permanent() bool { return !(&client.Problem{Status: int(r)}).Temporary() }
 
 // openStream asks for an event stream on the i-th connection. What has come of
 // its body is in the reader.

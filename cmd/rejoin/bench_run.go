@@ -7,13 +7,14 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"net/url"
 	"os"
 	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/rejoin/rejoin/feed/client"
 )
 
 // benchRun is one run of rejoin bench.
@@ -37,7 +38,7 @@ type benchRun struct {
 func bench(ctx context.Context, mode benchMode, o benchOptions, stdout, stderr io.Writer) error {
 	r := newBenchRun(mode, o)
 	stop := r.showProgress(stderr)
-	err := knock(ctx, newClient(), []*url.URL{o.url})
+	err := knock(ctx, []*client.Client{o.client})
 	if err == nil {
 		err = mode.run(r, ctx)
 	}
@@ -63,7 +64,7 @@ func newBenchRun(mode benchMode, o benchOptions) *benchRun {
 	run := strings.ToLower(rand.Text()[:8])
 	r := &benchRun{
 		benchOptions: o,
-		target:       newBenchTarget(o.url, o.token),
+		target:       newBenchTarget(o.client.URL(), o.token),
 		mark:         "rejoin-bench-" + run,
 		began:        time.Now(),
 		processes:    withChildren(o.pids),

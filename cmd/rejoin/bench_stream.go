@@ -8,6 +8,9 @@ import (
 	"time"
 )
 
+// errEnded is a stream that ended as a response ends.
+var errEnded = errors.New("the stream ended")
+
 // benchEvent is an event of this run as it comes out of a stream.
 type benchEvent struct {
 	feed   int    // number of the feed, from 0

@@ -2,20 +2,15 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"math/rand/v2"
-	"mime"
 	"net/http"
 	"net/url"
 	"os"
-	"strconv"
 	"strings"
 	"time"
 
-	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/feed/client"
 )
 
 const defaultURL = "http://127.0.0.1:8080"
@@ -24,125 +19,29 @@ const defaultURL = "http://127.0.0.1:8080"
 // environment is not shown to everyone on the machine.
 const tokenVariable = "REJOIN_TOKEN"
 
-// newClient returns the HTTP client of publish and tail. It answers no
-// redirect: one would turn a POST into a GET.
-func newClient() *http.Client {
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	// Shorter than what servers and proxies wait: a connection that they
-	// close just as a request leaves on it makes the outcome unknown.
-	transport.IdleConnTimeout = 30 * time.Second
-	transport.DisableCompression = true // compressing proxies hold events back
-	client := &http.Client{
-		Transport:     transport,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-	if token := os.Getenv(tokenVariable); token != "" {
-		client.Transport = &bearer{transport, token}
-	}
-	return client
-}
-
-// bearer sends its token with every request.
-type bearer struct {
-	*http.Transport
-	token string
-}
-
-func (b *bearer) RoundTrip(r *http.Request) (*http.Response, error) {
-	r = r.Clone(r.Context()) // a RoundTripper may not change what it is given
-	r.Header.Set("Authorization", "Bearer "+b.token)
-	return b.Transport.RoundTrip(r)
-}
-
-// serverURL checks what --url says. The error is a usage error.
-func serverURL(s string) (*url.URL, error) {
-	u, err := url.Parse(s)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		// The value is not repeated: it may hold a password.
-		return nil, usageError{errors.New("--url is not an address such as " + defaultURL)}
-	}
-	if u.RawQuery != "" || u.Fragment != "" {
-		return nil, usageError{errors.New("--url takes neither a query nor a fragment")}
-	}
-	return u, nil
-}
-
-// eventsURL returns where the events of a feed are. The error is a usage error.
-func eventsURL(server, name string) (*url.URL, error) {
-	u, err := serverURL(server)
+// newClient returns a client of the server that --url names, with the token of
+// the environment. The error is a usage error.
+func newClient(server string, o client.Options) (*client.Client, error) {
+	o.Token = os.Getenv(tokenVariable)
+	c, err := client.New(server, o)
 	if err != nil {
-		return nil, err
+		return nil, usageError{fmt.Errorf("--url %w", errors.Unwrap(err))}
 	}
-	if err := feed.CheckName(name); err != nil {
-		return nil, usageError{fmt.Errorf("--feed: %w", err)}
-	}
-	return u.JoinPath("v1", "feeds", url.PathEscape(name), "events"), nil
+	return c, nil
 }
 
-// refusal is an answer that is not the one hoped for.
-type refusal struct {
-	status int
-	detail string
-	stored string        // "no" if the server promises that nothing was stored
-	wait   time.Duration // what Retry-After asks for
-}
-
-func (r *refusal) Error() string { return fmt.Sprintf("%s (status %d)", r.detail, r.status) }
-
-// readRefusal reads what an error response says. It does not close it.
-func readRefusal(resp *http.Response) *refusal {
-	r := &refusal{status: resp.StatusCode, detail: http.StatusText(resp.StatusCode)}
-	if seconds, err := strconv.ParseUint(resp.Header.Get("Retry-After"), 10, 16); err == nil {
-		r.wait = time.Duration(seconds) * time.Second
-	}
-	if r.detail == "" {
-		r.detail = "unexpected answer"
-	}
-	if location, err := resp.Location(); err == nil && resp.StatusCode/100 == 3 {
-		r.detail = "the server points to " + location.Redacted() + ", which --url should say"
-	}
-	mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
-	if mediaType != "application/problem+json" {
-		return r
-	}
-	var problem struct{ Title, Detail, Stored string }
-	if err := json.NewDecoder(io.LimitReader(resp.Body, 64<<10)).Decode(&problem); err != nil {
-		return r
-	}
-	r.stored = problem.Stored
-	for _, words := range []string{problem.Title, problem.Detail} {
-		if words != "" {
-			r.detail = words
+// newClients returns clients of several servers, which share what carries their
+// requests.
+func newClients(servers []string, transport http.RoundTripper) (all []*client.Client, err error) {
+	for _, server := range servers {
+		c, err := newClient(server, client.Options{Transport: transport})
+		if err != nil {
+			return nil, err
 		}
+		all = append(all, c)
 	}
-	return r
+	return all, nil
 }
-
-// backoff is the waiting time between attempts that fail in a row. The zero
-// value is ready.
-type backoff struct{ failures int }
-
-const (
-	backoffFirst = time.Second
-	backoffMost  = 15 * time.Second
-	// backoffAsked bounds what a server can ask for with Retry-After.
-	backoffAsked = time.Minute
-)
-
-// next returns how long to wait after another failure: between half and all of
-// a time that doubles, so that clients cut off together come back apart; longer
-// by asked, if the server asked for more.
-func (b *backoff) next(asked time.Duration) time.Duration {
-	limit := min(backoffFirst<<min(b.failures, 10), backoffMost)
-	b.failures++
-	wait := limit/2 + rand.N(limit/2)
-	if asked > wait {
-		return min(asked, backoffAsked) + wait/2
-	}
-	return wait
-}
-
-func (b *backoff) reset() { b.failures = 0 }
 
 // sleep waits for d, or until ctx ends: then it returns ctx's error.
 func sleep(ctx context.Context, d time.Duration) error {

@@ -3,16 +3,16 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
-	"strconv"
 	"strings"
 	"sync"
+	"testing"
 	"time"
 
-	client "github.com/tmaxmax/go-sse"
-
 	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/feed/client"
 	"github.com/rejoin/rejoin/feed/feedtest"
 )
 
@@ -100,6 +100,7 @@ func (c *cluster) mustPublish(n *process, name, data string) {
 type subscriber struct {
 	c    *cluster
 	node *process
+	from *client.Client // of the node
 	feed string
 	seen *feedtest.Follower
 	stop func()
@@ -116,7 +117,7 @@ func (c *cluster) follow(name string, subscribers int, nodes ...*process) {
 	for i, n := range nodes {
 		for j := range subscribers {
 			who := fmt.Sprintf("subscriber %d of node %d", j, i)
-			s := &subscriber{c: c, node: n, feed: name, seen: c.checker.Follow(who, name), arrived: make(map[uint64]time.Time)}
+			s := &subscriber{c: c, node: n, from: clientOf(c.t, n.url), feed: name, seen: c.checker.Follow(who, name), arrived: make(map[uint64]time.Time)}
 			ctx, cancel := context.WithCancel(context.Background())
 			var work sync.WaitGroup
 			opened.Add(1)
@@ -137,13 +138,11 @@ func (c *cluster) stopSubscribers() {
 
 func (s *subscriber) run(ctx context.Context, opened func()) {
 	defer opened()
-	transport := &http.Transport{}
-	defer transport.CloseIdleConnections()
 	for ; ctx.Err() == nil; s.reconnects++ {
 		if s.reconnects > 0 {
 			s.seen.Resume(s.seen.Cursor())
 		}
-		_ = s.read(ctx, &http.Client{Transport: transport}, opened) // it is counted that it ended
+		_ = s.read(ctx, opened) // it is counted that it ended
 		select {
 		case <-time.After(50 * time.Millisecond):
 		case <-ctx.Done():
@@ -152,81 +151,71 @@ func (s *subscriber) run(ctx context.Context, opened func()) {
 	}
 }
 
-func (s *subscriber) read(ctx context.Context, c *http.Client, opened func()) error {
-	url := s.node.url + "/v1/feeds/" + s.feed + "/events"
-	if s.reconnects == 0 {
-		url += "?from=start"
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Accept", "text/event-stream")
+func (s *subscriber) read(ctx context.Context, opened func()) error {
+	asked := client.Subscription{Feeds: []string{s.feed}, From: "start"}
 	if s.reconnects > 0 {
-		req.Header.Set("Last-Event-ID", strconv.FormatUint(uint64(s.seen.Cursor()), 10))
+		asked.Cursor = s.seen.Cursor().String()
 	}
-	resp, err := c.Do(req)
+	stream, err := s.from.Connect(ctx, asked)
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close()
-	for e, err := range client.Read(resp.Body, nil) {
-		if err != nil {
+	defer stream.Close()
+	for {
+		e, err := stream.Next()
+		switch {
+		case errors.Is(err, client.ErrViolation):
+			s.c.t.Error(err)
 			return err
-		}
-		id, err := strconv.ParseUint(e.LastEventID, 10, 64)
-		if err != nil {
-			s.c.t.Errorf("%s of %s: the id %q", e.Type, s.feed, e.LastEventID)
+		case err != nil:
 			return err
-		}
-		switch e.Type {
-		case "feed.open":
-			s.seen.Opened(feed.Cursor(id))
+		case e.Kind == client.KindOpen:
+			s.seen.Opened(e.Positions[0])
 			opened()
-		case "feed.gap":
-			s.c.t.Errorf("a gap in %s: %s", s.feed, e.Data)
+		case e.Kind == client.KindEvent:
+			s.arrived[e.ID] = time.Now()
+			s.seen.Saw(feed.Event{Feed: s.feed, ID: e.ID, Type: e.Type, Data: e.Data})
 		default:
-			s.arrived[id] = time.Now()
-			s.seen.Saw(feed.Event{Feed: s.feed, ID: id, Type: e.Type, Data: e.Data})
+			s.c.t.Errorf("%v: %s", e, e.Data)
 		}
 	}
-	return nil
 }
 
 // readFeed reads what a feed holds, from a node.
-func readFeed(url, name string) (p feed.Page, err error) {
+func readFeed(from *client.Client, name string) (p feed.Page, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/v1/feeds/"+name+"/events?from=start", nil)
+	stream, err := from.Connect(ctx, client.Subscription{Feeds: []string{name}, From: "start"})
 	if err != nil {
 		return p, err
 	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return p, err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return p, fmt.Errorf("subscribe: %s", resp.Status)
-	}
-	for e, err := range client.Read(resp.Body, nil) {
-		if err != nil {
+	defer stream.Close()
+	for {
+		e, err := stream.Next()
+		switch {
+		case err != nil:
 			return p, err
-		}
-		if e.Type == "feed.open" {
+		case e.Kind == client.KindOpen:
 			if err := json.Unmarshal([]byte(e.Data), &p.Bounds); err != nil {
 				return p, err
 			}
-		} else {
-			id, err := strconv.ParseUint(e.LastEventID, 10, 64)
-			if err != nil {
-				return p, err
-			}
-			p.Events = append(p.Events, feed.Event{Feed: name, ID: id, Type: e.Type, Data: e.Data})
+		default:
+			p.Events = append(p.Events, feed.Event{Feed: name, ID: e.ID, Type: e.Type, Data: e.Data})
 		}
 		if uint64(len(p.Events)) >= p.Last {
-			break
+			return p, nil
 		}
 	}
-	return p, nil
+}
+
+// clientOf returns a client of the server at url, whose connections end with the
+// test.
+func clientOf(t testing.TB, url string) *client.Client {
+	t.Helper()
+	c, err := client.New(url, client.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.HTTP().CloseIdleConnections)
+	return c
 }

@@ -2,16 +2,16 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	client "github.com/tmaxmax/go-sse"
+
+	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/feed/client"
 )
 
 // TestClusterStoreWentBackAndGrew has nodes meet, while they run, what they see
@@ -61,16 +61,16 @@ func TestClusterStoreWentBackAndGrew(t *testing.T) {
 	}
 	for _, s := range streams {
 		at, b := uint64(81), nextSight(t, s)
-		for ; b.gap == nil && b.id == at+1; b = nextSight(t, s) {
+		for ; b.Kind == client.KindEvent && b.ID == at+1; b = nextSight(t, s) {
 			// The bus may be faster than the comparison: then this node takes them for
 			// what follows, until it compares.
 			b.demand(t, at+1, fmt.Sprintf("own %d", at+1))
 			at++
 		}
-		if b.gap == nil || b.gap.Reason != "ahead" || b.gap.After != fmt.Sprint(at) || b.gap.Resumes < 61 || b.gap.Resumes > 91 {
+		if b.Gap.Reason != feed.Ahead || uint64(b.Gap.After) != at || b.Gap.Resumes < 61 || b.Gap.Resumes > 91 {
 			t.Fatalf("got %+v, want a gap ahead of %d", b, at)
 		}
-		for id := b.gap.Resumes; id <= 90; id++ {
+		for id := b.Gap.Resumes; id <= 90; id++ {
 			nextSight(t, s).demand(t, id, fmt.Sprintf("own %d", id))
 		}
 	}
@@ -117,30 +117,22 @@ func (c *cluster) sendBack(name string, last, end int, data string) {
 
 // sight is an event or a gap of a stream.
 type sight struct {
-	id   uint64
-	data string
-	gap  *gapData
-	err  error // of the stream, which has ended
-}
-
-type gapData struct {
-	After   string
-	Resumes uint64
-	Reason  string
+	client.Event
+	err error // of the stream, which has ended
 }
 
 func (b sight) demand(t *testing.T, id uint64, data string) {
 	t.Helper()
-	if b.err != nil || b.gap != nil || b.id != id || b.data != data {
-		t.Fatalf("got event %d %q, gap %+v, %v; want event %d %q", b.id, b.data, b.gap, b.err, id, data)
+	if b.err != nil || b.Kind != client.KindEvent || b.ID != id || b.Data != data {
+		t.Fatalf("got %v %q, gap %+v, %v; want event %d %q", b.Event, b.Data, b.Gap, b.err, id, data)
 	}
 }
 
-func (b sight) demandGap(t *testing.T, after, resumes uint64) {
+func (b sight) demandGap(t *testing.T, after feed.Cursor, resumes uint64) {
 	t.Helper()
-	want := gapData{strconv.FormatUint(after, 10), resumes, "ahead"}
-	if b.err != nil || b.gap == nil || *b.gap != want || b.id != resumes-1 {
-		t.Fatalf("got event %d %q, gap %+v, %v; want the gap %+v", b.id, b.data, b.gap, b.err, want)
+	want := feed.Gap{After: after, Resumes: resumes, Reason: feed.Ahead}
+	if b.err != nil || b.Kind != client.KindGap || b.Gap != want {
+		t.Fatalf("got %v %q, gap %+v, %v; want the gap %+v", b.Event, b.Data, b.Gap, b.err, want)
 	}
 }
 
@@ -158,34 +150,21 @@ func nextSight(t *testing.T, s <-chan sight) sight {
 // streamOf follows a feed after the cursor until the test ends.
 func streamOf(t *testing.T, n *process, name, after string) <-chan sight {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, n.url+"/v1/feeds/"+name+"/events", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Accept", "text/event-stream")
-	req.Header.Set("Last-Event-ID", after)
-	resp, err := http.DefaultClient.Do(req)
+	stream, err := clientOf(t, n.url).Connect(t.Context(), client.Subscription{Feeds: []string{name}, Cursor: after})
 	if err != nil {
 		t.Fatal(err)
 	}
 	sights := make(chan sight, 1000)
 	go func() {
-		defer resp.Body.Close()
-		for e, err := range client.Read(resp.Body, nil) {
+		defer stream.Close()
+		for {
+			e, err := stream.Next()
+			if err != nil || e.Kind != client.KindOpen {
+				sights <- sight{e, err}
+			}
 			if err != nil {
-				sights <- sight{err: err}
 				return
 			}
-			b := sight{data: e.Data}
-			b.id, b.err = strconv.ParseUint(e.LastEventID, 10, 64)
-			switch e.Type {
-			case "feed.open":
-				continue
-			case "feed.gap":
-				b.gap = &gapData{}
-				b.err = json.Unmarshal([]byte(e.Data), b.gap)
-			}
-			sights <- b
 		}
 	}()
 	return sights

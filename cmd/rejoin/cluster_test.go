@@ -114,7 +114,7 @@ func (c *cluster) readFeed(name string) feed.Page {
 			continue
 		default:
 		}
-		page, err := readFeed(n.url, name)
+		page, err := readFeed(clientOf(c.t, n.url), name)
 		if err != nil {
 			c.t.Fatalf("read %s: %v\n%s", name, err, n.log)
 		}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/rejoin/rejoin/feed/client"
 )
 
 func newHealthCommand() *cobra.Command {
@@ -26,7 +28,7 @@ func newHealthCommand() *cobra.Command {
 }
 
 func health(ctx context.Context, server string, ready bool) error {
-	u, err := serverURL(server)
+	c, err := newClient(server, client.Options{})
 	if err != nil {
 		return err
 	}
@@ -36,11 +38,11 @@ func health(ctx context.Context, server string, ready bool) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.JoinPath(path).String(), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.URL(path).String(), nil)
 	if err != nil {
 		return fmt.Errorf("ask for health: %w", err)
 	}
-	resp, err := newClient().Do(req)
+	resp, err := c.HTTP().Do(req)
 	if err != nil {
 		return fmt.Errorf("ask for health: %s", reason(err))
 	}

@@ -11,7 +11,8 @@ import (
 	"time"
 
 	_ "github.com/mattn/go-sqlite3"
-	client "github.com/tmaxmax/go-sse"
+
+	"github.com/rejoin/rejoin/feed/client"
 )
 
 // TestKill kills the server with SIGKILL in the middle of publishing, again and
@@ -66,8 +67,8 @@ func TestKill(t *testing.T) {
 	seen := map[string]bool{}
 	for i, e := range stored {
 		id := uint64(i) + 1
-		if e.LastEventID != fmt.Sprint(id) {
-			t.Fatalf("event %s stands where %d should", e.LastEventID, id)
+		if e.ID != id {
+			t.Fatalf("event %d stands where %d should", e.ID, id)
 		}
 		if want, ok := acknowledged[id]; ok && want != e.Data {
 			t.Errorf("event %d is %q, was acknowledged as %q", id, e.Data, want)
@@ -92,25 +93,18 @@ func readAll(t *testing.T, url, feed string) []client.Event {
 	if err != nil {
 		t.Fatal(err)
 	}
-	resp, err := http.Get(url + "/v1/feeds/" + feed + "/events?from=start")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
 	var events []client.Event
-	for e, err := range client.Read(resp.Body, nil) {
-		if err != nil {
+	for e, err := range clientOf(t, url).Follow(t.Context(), client.Subscription{Feeds: []string{feed}, From: "start"}) {
+		switch {
+		case err != nil:
 			t.Fatal(err)
-		}
-		if e.Type == "feed.open" {
-			continue
-		}
-		if e.LastEventID == fmt.Sprint(last) {
+		case e.ID == last:
 			return events
+		case e.Kind == client.KindEvent:
+			events = append(events, e)
 		}
-		events = append(events, e)
 	}
-	t.Fatalf("the stream ended after %d events", len(events))
+	t.Fatalf("the feed ended after %d events", len(events))
 	return nil
 }
 

@@ -5,18 +5,17 @@ import (
 	"context"
 	"net"
 	"net/http"
-	"net/url"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/rejoin/rejoin/feed/client"
 )
 
 func TestKnock(t *testing.T) {
-	one, two := &url.URL{Scheme: "http", Host: "one", User: url.UserPassword("u", "secret")}, &url.URL{Scheme: "http", Host: "two"}
-	both := []*url.URL{one, two}
 	silent := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 	unless := func(host string) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
@@ -42,10 +41,11 @@ func TestKnock(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				network, client := servePipes(t, test.handler)
+				network := newPipes(t, test.handler)
 				network.refuse.Store(test.refused)
+				both := []*client.Client{network.client(t, "http://u:secret@one", client.Options{}), network.client(t, "http://two", client.Options{})}
 				began := time.Now()
-				err := knock(t.Context(), client, both)
+				err := knock(t.Context(), both)
 				if took := time.Since(began); took != test.took {
 					t.Errorf("it took %v, want %v", took, test.took)
 				}

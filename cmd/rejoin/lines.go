@@ -56,6 +56,9 @@ func (r *lineReader) all(ctx context.Context) iter.Seq[line] {
 					return
 				}
 				r.check(&l)
+				if ctx.Err() != nil {
+					return // with the line: nothing would be sent of it
+				}
 				if !yield(l) || l.err != nil {
 					return
 				}

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/rejoin/rejoin/feed/client"
 )
 
 // pipes is a network without sockets, so that a client and a whole HTTP server
@@ -54,15 +56,11 @@ func (p *pipes) Close() error {
 
 func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "pipe"} }
 
-// servePipes serves handler and returns the network and a client like the
-// commands' that reaches it, whatever the address. To be called in a bubble,
-// where the end of the test ends both.
-func servePipes(t *testing.T, handler http.Handler) (*pipes, *http.Client) {
+// newPipes serves handler. To be called in a bubble, which the end of the test
+// leaves empty.
+func newPipes(t *testing.T, handler http.Handler) *pipes {
 	t.Helper()
 	network := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
-	client := newClient()
-	transport := client.Transport.(*http.Transport)
-	transport.DialContext = network.dial
 	httpServer := &http.Server{Handler: handler}
 	done := make(chan struct{})
 	go func() {
@@ -70,9 +68,22 @@ func servePipes(t *testing.T, handler http.Handler) (*pipes, *http.Client) {
 		_ = httpServer.Serve(network) // always http.ErrServerClosed
 	}()
 	t.Cleanup(func() {
-		transport.CloseIdleConnections()
 		httpServer.Close()
 		<-done
 	})
-	return network, client
+	return network
+}
+
+// client returns a client that reaches the server, whatever the address.
+func (p *pipes) client(t *testing.T, server string, o client.Options) *client.Client {
+	t.Helper()
+	transport := client.NewTransport()
+	transport.DialContext = p.dial
+	t.Cleanup(transport.CloseIdleConnections)
+	o.Transport = transport
+	c, err := newClient(server, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }

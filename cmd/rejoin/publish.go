@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -11,12 +10,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/feed/client"
 )
 
 func newPublishCommand() *cobra.Command {
-	var server, name, key string
-	var mend, closing bool
-	p := &sender{}
+	var server string
+	p := &linePublisher{}
 	cmd := &cobra.Command{
 		Use:   "publish --feed NAME [DATA]",
 		Short: "Publish DATA as one event, or each line of standard input as an event",
@@ -33,46 +32,58 @@ often it has to be sent, by means of an idempotency key of its own.
 A server that asks for a token gets the one in REJOIN_TOKEN.`,
 		Args: usageArgs(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			if p.url, err = eventsURL(server, name); err != nil {
+			if err := p.aim(cmd.Flags().Changed("key"), len(args)); err != nil {
 				return err
 			}
-			if err := feed.CheckType(p.eventType); err != nil {
-				return usageError{fmt.Errorf("--type: %w", err)}
-			}
-			withKey := cmd.Flags().Changed("key")
-			if err := checkKey(key, withKey, len(args)); err != nil {
-				return err
-			}
-			p.client, p.notes = newClient(), cmd.ErrOrStderr()
+			p.notes = cmd.ErrOrStderr()
+			o := client.Options{Retrying: p.noteWaiting}
 			if len(args) == 1 {
-				if !withKey {
-					key = rand.Text()
-				}
-				return publishOne(cmd.Context(), p, event{args[0], key, closing}, mend, cmd.OutOrStdout())
+				o.Patience = oneEventPatience
 			}
-			lines := &lineReader{in: cmd.InOrStdin(), mend: mend}
-			return publishLines(cmd.Context(), p, name, lines, closing)
+			if p.client, err = newClient(server, o); err != nil {
+				return err
+			}
+			if len(args) == 1 {
+				return publishOne(cmd.Context(), p, args[0], cmd.OutOrStdout())
+			}
+			return publishLines(cmd.Context(), p, cmd.InOrStdin())
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&name, "feed", "", "the feed")
+	flags.StringVar(&p.feed, "feed", "", "the feed")
 	flags.StringVar(&server, "url", defaultURL, "the server")
 	flags.StringVar(&p.eventType, "type", "", "the type of the events")
-	flags.StringVar(&key, "key", "", "the idempotency key of DATA: the same again stores nothing and prints the same id")
+	flags.StringVar(&p.key, "key", "", "the idempotency key of DATA: the same again stores nothing and prints the same id")
 	flags.BoolVar(&p.json, "json", false, "the data is JSON")
-	flags.BoolVar(&closing, "close", false, "close the feed behind the last event, for good")
-	flags.BoolVar(&mend, "mend", false, "publish what is not UTF-8 or holds NUL with U+FFFD in the place of such bytes, instead of failing")
+	flags.BoolVar(&p.close, "close", false, "close the feed behind the last event, for good")
+	flags.BoolVar(&p.mend, "mend", false, "publish what is not UTF-8 or holds NUL with U+FFFD in the place of such bytes, instead of failing")
 	return cmd
 }
 
-func checkKey(key string, given bool, args int) error {
-	if !given {
+// linePublisher publishes events to one feed, one after another.
+type linePublisher struct {
+	feed, eventType, key string
+	json, mend, close    bool
+	client               *client.Client // calls noteWaiting before it tries again
+	notes                io.Writer
+	waiting              bool // that events have to wait has been noted
+}
+
+// aim checks the flags. The error is a usage error.
+func (p *linePublisher) aim(withKey bool, args int) error {
+	if err := feed.CheckName(p.feed); err != nil {
+		return usageError{fmt.Errorf("--feed: %w", err)}
+	}
+	if err := feed.CheckType(p.eventType); err != nil {
+		return usageError{fmt.Errorf("--type: %w", err)}
+	}
+	if !withKey {
 		return nil
 	}
 	if args == 0 {
 		return usageError{errors.New("--key is for a single event: it comes with DATA")}
 	}
-	if err := feed.CheckKey(key); err != nil {
+	if err := feed.CheckKey(p.key); err != nil {
 		return usageError{fmt.Errorf("--key: %w", err)}
 	}
 	return nil
@@ -82,41 +93,88 @@ func checkKey(key string, given bool, args int) error {
 // id wants to know. Lines of a pipe can wait in the pipe.
 const oneEventPatience = 30 * time.Second
 
-func publishOne(ctx context.Context, p *sender, e event, mend bool, stdout io.Writer) (err error) {
-	if e.data, err = checkData(e.data, mend); err != nil {
-		return fmt.Errorf("publish: %w", err)
-	}
-	p.patience = oneEventPatience
-	id, err := p.publish(ctx, e)
+func publishOne(ctx context.Context, p *linePublisher, data string, stdout io.Writer) error {
+	data, err := checkData(data, p.mend)
 	if err != nil {
 		return fmt.Errorf("publish: %w", err)
 	}
-	if _, err := fmt.Fprintln(stdout, id); err != nil {
-		return fmt.Errorf("write standard output (event %d is stored): %w", id, err)
+	event := p.event(data)
+	event.Key, event.Close = p.key, p.close
+	result, err := p.publish(ctx, event)
+	if err != nil {
+		return fmt.Errorf("publish: %w", err)
+	}
+	if _, err := fmt.Fprintln(stdout, result.IDs[0]); err != nil {
+		return fmt.Errorf("write standard output (event %d is stored): %w", result.IDs[0], err)
 	}
 	return nil
 }
 
 // publishLines publishes until the lines end or ctx does, and says what was
-// stored, however it ends. With closing, it closes the feed behind them.
-func publishLines(ctx context.Context, p *sender, name string, lines *lineReader, closing bool) error {
+// stored, however it ends. It may have to close the feed behind them.
+func publishLines(ctx context.Context, p *linePublisher, stdin io.Reader) error {
+	lines := &lineReader{in: stdin, mend: p.mend}
 	var total tally
 	err := total.publish(ctx, p, lines)
-	if err == nil && closing {
-		err = p.closeFeed(ctx)
+	if err == nil && p.close {
+		if _, err = p.publish(ctx, client.Publication{Feed: p.feed, Close: true}); err != nil {
+			err = fmt.Errorf("publish: close the feed: %w", err)
+		}
 	}
-	summary := total.String() + " to " + name
+	summary := total.String() + " to " + p.feed
 	if total.events > 0 {
 		summary += ", " + total.ids()
 	}
 	if lines.mended > 0 {
 		summary += fmt.Sprintf("; %d of them mended", lines.mended)
 	}
-	if err == nil && closing {
+	if err == nil && p.close {
 		summary += "; the feed is closed"
 	}
 	p.note("%s", summary)
 	return err
+}
+
+func (p *linePublisher) event(data string) client.Publication {
+	return client.Publication{Feed: p.feed, Drafts: []feed.Draft{{Type: p.eventType, Data: data, JSON: p.json}}}
+}
+
+var errInterrupted = errors.New("interrupted; nothing was done")
+
+// publish publishes until it is known what became of it. An error that wraps
+// feed.ErrUncertain is for an outcome that did not become known in time.
+func (p *linePublisher) publish(ctx context.Context, what client.Publication) (client.Result, error) {
+	result, err := p.client.Publish(ctx, what)
+	switch {
+	case result.Outcome == client.Stored:
+		p.noteReturn()
+	case result.Outcome == client.Unknown && result.Key != "":
+		err = fmt.Errorf("%w; sent with --key %s, it is stored once in any case", err, result.Key)
+	case result.Outcome == client.Refused && ctx.Err() != nil && errors.Is(err, context.Cause(ctx)):
+		err = errInterrupted
+	}
+	return result, err
+}
+
+// noteWaiting and noteReturn say once that events wait, and once that they no
+// longer do.
+func (p *linePublisher) noteWaiting(err error, _ time.Duration) {
+	if !p.waiting {
+		p.note("cannot publish yet (%s), trying again", err)
+	}
+	p.waiting = true
+}
+
+func (p *linePublisher) noteReturn() {
+	if p.waiting {
+		p.note("publishing again")
+	}
+	p.waiting = false
+}
+
+func (p *linePublisher) note(format string, args ...any) {
+	// Notes are a courtesy: publishing goes on without a reader of them.
+	_, _ = fmt.Fprintf(p.notes, "rejoin: "+format+"\n", args...)
 }
 
 // tally is what standard input has come to so far.
@@ -125,20 +183,19 @@ type tally struct {
 	first, last uint64 // ids
 }
 
-func (t *tally) publish(ctx context.Context, p *sender, lines *lineReader) error {
-	run := rand.Text()
+func (t *tally) publish(ctx context.Context, p *linePublisher, lines *lineReader) error {
 	for line := range lines.all(ctx) {
 		if line.err != nil {
 			return fmt.Errorf("publish: line %d: %w", line.number, line.err)
 		}
-		id, err := p.publish(ctx, event{data: line.data, key: fmt.Sprintf("%s-%d", run, line.number)})
+		result, err := p.publish(ctx, p.event(line.data))
 		if err != nil {
 			return fmt.Errorf("publish: line %d: %w", line.number, err)
 		}
-		if t.events++; t.events == 1 {
-			t.first = id
+		if t.last = result.IDs[0]; t.events == 0 {
+			t.first = t.last
 		}
-		t.last = id
+		t.events++
 	}
 	return nil
 }

@@ -1,16 +1,15 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/rejoin/rejoin/feed/client"
 )
 
 // TestPublishOnce: what may or may not be stored is sent until that is known,
@@ -30,8 +29,9 @@ func TestPublishOnce(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, stored: %t", name, after), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					k := &keeper{answers: []http.HandlerFunc{nil, answer, answer, nil, answer, nil, answer}, after: after}
-					p, notes, _ := newScriptSender(t, k)
-					if err := publishLines(t.Context(), p, "log", &lineReader{in: strings.NewReader("a\nb\nc\n")}, true); err != nil {
+					p, notes, _ := newScriptPublisher(t, k, client.Options{})
+					p.close = true
+					if err := publishLines(t.Context(), p, strings.NewReader("a\nb\nc\n")); err != nil {
 						t.Fatal(err)
 					}
 					if diff := cmp.Diff([]string{"a", "b", "c"}, k.data()); diff != "" || k.asked != 8 || !k.closed {
@@ -50,41 +50,6 @@ func halfAnswer(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Length", "100")
 	w.WriteHeader(http.StatusCreated)
 	fmt.Fprint(w, `{"id":`)
-}
-
-// TestPublishGivesUp: servers forget keys in the end, after which sending an
-// event again could store it twice.
-func TestPublishGivesUp(t *testing.T) {
-	t.Parallel()
-	for _, test := range []struct {
-		name   string
-		first  http.HandlerFunc
-		err    error
-		within time.Duration
-	}{
-		{"unknown", vanishes, errUncertain, 23 * time.Hour},
-		{"not stored", away("no"), errInterrupted, 72 * time.Hour},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				answers := []http.HandlerFunc{test.first}
-				for range 10_000 {
-					answers = append(answers, func(w http.ResponseWriter, r *http.Request) {
-						w.Header().Set("Retry-After", "50") // days of asking every few seconds take seconds even here
-						away("no")(w, r)
-					})
-				}
-				p, _, _ := newScriptSender(t, &keeper{answers: answers})
-				ctx, interrupt := context.WithTimeout(t.Context(), 72*time.Hour)
-				defer interrupt()
-				begin := time.Now()
-				err := publishLines(ctx, p, "log", &lineReader{in: strings.NewReader("a\n")}, true)
-				if took := time.Since(begin); !errors.Is(err, test.err) || took > test.within || took < test.within-time.Minute {
-					t.Errorf("%v after %v", err, took)
-				}
-			})
-		})
-	}
 }
 
 // TestPublishKeyAndClose: the key is the caller's, or one that nobody else has.

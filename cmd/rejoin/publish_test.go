@@ -17,6 +17,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/feed/client"
 )
 
 // stored is what the server was sent.
@@ -212,10 +215,10 @@ func TestPublishMends(t *testing.T) {
 func TestPublishAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := &keeper{}
-		p, _, _ := newScriptSender(t, k)
+		p, _, _ := newScriptPublisher(t, k, client.Options{})
 		reader, writer := io.Pipe()
 		ended := make(chan error, 1)
-		go func() { ended <- publishLines(t.Context(), p, "log", &lineReader{in: reader}, false) }()
+		go func() { ended <- publishLines(t.Context(), p, reader) }()
 		for n := range 3 {
 			fmt.Fprintf(writer, "line %d\n", n)
 			synctest.Wait()
@@ -230,16 +233,15 @@ func TestPublishAtOnce(t *testing.T) {
 	})
 }
 
-// newScriptSender returns a sender to a server in the same bubble.
-func newScriptSender(t *testing.T, handler http.Handler) (*sender, *bytes.Buffer, *pipes) {
+// newScriptPublisher returns a publisher to a server in the same bubble.
+func newScriptPublisher(t *testing.T, handler http.Handler, o client.Options) (*linePublisher, *bytes.Buffer, *pipes) {
 	t.Helper()
-	network, client := servePipes(t, handler)
-	u, err := eventsURL("http://rejoin.test", "log")
-	if err != nil {
-		t.Fatal(err)
-	}
+	network := newPipes(t, handler)
 	var notes bytes.Buffer
-	return &sender{url: u, client: client, notes: &notes}, &notes, network
+	p := &linePublisher{feed: "log", notes: &notes}
+	o.Retrying = p.noteWaiting
+	p.client = network.client(t, "http://rejoin.test", o)
+	return p, &notes, network
 }
 
 // TestPublishTriesAgain: what is surely not stored is sent until it is, once.
@@ -251,10 +253,10 @@ func TestPublishTriesAgain(t *testing.T) {
 			many[i] = away
 		}
 		k := &keeper{answers: append([]http.HandlerFunc{nil, away, fails(429, map[string]string{"Retry-After": "20"}), away, nil}, many...)}
-		p, notes, network := newScriptSender(t, k)
+		p, notes, network := newScriptPublisher(t, k, client.Options{})
 		network.refuse.Store(3)
 		begin := time.Now()
-		if err := publishLines(t.Context(), p, "log", &lineReader{in: strings.NewReader("a\nb\nc\nd\n")}, false); err != nil {
+		if err := publishLines(t.Context(), p, strings.NewReader("a\nb\nc\nd\n")); err != nil {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff([]string{"a", "b", "c", "d"}, k.data()); diff != "" {
@@ -276,12 +278,12 @@ func TestPublishTriesAgain(t *testing.T) {
 // and of one that does not answer.
 func TestPublishPatience(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, _, network := newScriptSender(t, &keeper{})
+		p, _, network := newScriptPublisher(t, &keeper{}, client.Options{Patience: oneEventPatience})
 		network.refuse.Store(1000)
 		begin := time.Now()
 		var stdout bytes.Buffer
-		err := publishOne(t.Context(), p, event{data: "x", key: "k"}, false, &stdout)
-		if err == nil || errors.Is(err, errUncertain) || !strings.Contains(err.Error(), "connection refused") || stdout.Len() > 0 {
+		err := publishOne(t.Context(), p, "x", &stdout)
+		if err == nil || errors.Is(err, feed.ErrUncertain) || !strings.Contains(err.Error(), "connection refused") || stdout.Len() > 0 {
 			t.Errorf("%v, %q", err, stdout.String())
 		}
 		if took := time.Since(begin); took < 10*time.Second || took > 30*time.Second {
@@ -290,10 +292,12 @@ func TestPublishPatience(t *testing.T) {
 	})
 	synctest.Test(t, func(t *testing.T) {
 		hangs := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
-		p, _, _ := newScriptSender(t, &keeper{answers: []http.HandlerFunc{hangs}})
+		p, _, _ := newScriptPublisher(t, &keeper{answers: []http.HandlerFunc{hangs}}, client.Options{Patience: oneEventPatience})
+		p.key = "a-key"
 		begin := time.Now()
-		err := publishOne(t.Context(), p, event{data: "x", key: "a-key"}, false, io.Discard)
-		if !errors.Is(err, errUncertain) || !strings.Contains(err.Error(), "--key a-key") || time.Since(begin) != answerPatience {
+		err := publishOne(t.Context(), p, "x", io.Discard)
+		if !errors.Is(err, feed.ErrUncertain) || time.Since(begin) != 30*time.Second ||
+			err.Error() != "publish: its outcome is unknown: context deadline exceeded; sent with --key a-key, it is stored once in any case" {
 			t.Errorf("%v after %v", err, time.Since(begin))
 		}
 	})
@@ -318,20 +322,20 @@ func TestPublishInterrupted(t *testing.T) {
 			fmt.Fprint(w, `{"id":2}`)
 		}, "first\nsecond\n", nil, "rejoin: published 2 events to log, ids 1 to 2\n", 3 * time.Second},
 		{"before an answer that does not come", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
-			"first\nsecond\n", errUncertain, summary, time.Second + lastAnswerPatience},
-		{"while waiting, with an unknown outcome", fails(504, map[string]string{"Retry-After": "9"}), "first\nsecond\n", errUncertain, "", time.Second},
+			"first\nsecond\n", feed.ErrUncertain, summary, time.Second + 5*time.Second},
+		{"while waiting, with an unknown outcome", fails(504, map[string]string{"Retry-After": "9"}), "first\nsecond\n", feed.ErrUncertain, "", time.Second},
 		{"while waiting to try again", fails(429, map[string]string{"Retry-After": "9"}), "first\nsecond\n", errInterrupted, "", time.Second},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p, notes, _ := newScriptSender(t, &keeper{answers: []http.HandlerFunc{nil, test.second}})
+				p, notes, _ := newScriptPublisher(t, &keeper{answers: []http.HandlerFunc{nil, test.second}}, client.Options{})
 				ctx, interrupt := context.WithTimeout(t.Context(), time.Second)
 				defer interrupt()
 				reader, writer := io.Pipe()
 				defer writer.Close()
 				go func() { _, _ = io.WriteString(writer, test.lines) }()
 				begin := time.Now()
-				err := publishLines(ctx, p, "log", &lineReader{in: reader}, false)
+				err := publishLines(ctx, p, reader)
 				if !errors.Is(err, test.err) || !strings.HasSuffix(notes.String(), test.notes) {
 					t.Errorf("%v, %q", err, notes)
 				}

@@ -5,7 +5,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 )
 
 func TestExitCodes(t *testing.T) {
@@ -53,21 +52,5 @@ func TestVersion(t *testing.T) {
 	run(t.Context(), []string{"version"}, nil, &stdout, nil)
 	if !strings.HasPrefix(stdout.String(), "rejoin v1.2.3 go") {
 		t.Errorf("got %q", stdout.String())
-	}
-}
-
-func TestBackoff(t *testing.T) {
-	for range 100 {
-		var b backoff
-		for _, limit := range []time.Duration{1, 2, 4, 8, 15, 15, 15, 15, 15, 15, 15, 15} {
-			limit *= time.Second
-			if wait := b.next(0); wait < limit/2 || wait > limit {
-				t.Fatalf("after %d failures it waits %v", b.failures, wait)
-			}
-		}
-		b.reset()
-		if wait := b.next(10 * time.Second); wait < 10*time.Second || wait > 11*time.Second {
-			t.Fatalf("asked for 10s, it waits %v", wait)
-		}
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -18,6 +17,7 @@ import (
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/feed/client"
 	"github.com/rejoin/rejoin/server"
 	"github.com/rejoin/rejoin/storage/memory"
 )
@@ -175,18 +175,18 @@ func TestPublishKnowsTheServer(t *testing.T) {
 		hub := feed.NewHub(store, bus, feed.HubOptions{Logger: quiet})
 		publisher := feed.NewPublisher(store, hub, bus, feed.PublisherOptions{Logger: quiet})
 		srv := httptest.NewServer(server.New(hub, publisher, server.Options{Logger: quiet}))
-		u, err := eventsURL(srv.URL, "log")
+		c, err := newClient(srv.URL, client.Options{Patience: time.Nanosecond})
 		if err != nil {
 			t.Fatal(err)
 		}
-		p := &sender{url: u, client: newClient(), notes: io.Discard, patience: time.Nanosecond}
-		e := event{data: "x", key: "k"}
-		if _, err := p.publish(t.Context(), e); err == nil || errors.Is(err, errUncertain) != (broken == feed.ErrUncertain) {
+		p := &linePublisher{feed: "log", client: c, notes: io.Discard}
+		if _, err := p.publish(t.Context(), p.event("x")); err == nil || errors.Is(err, feed.ErrUncertain) != (broken == feed.ErrUncertain) {
 			t.Errorf("%v became %v", broken, err)
 		}
-		_, err = p.attempt(t.Context(), func(ctx context.Context) (*http.Request, error) { return p.request(ctx, e) })
-		if again, ok := errors.AsType[*tryAgain](err); !ok || again.unknown != (broken == feed.ErrUncertain) || again.wait == 0 {
-			t.Errorf("%v became %#v", broken, err)
+		result, err := c.Send(t.Context(), p.event("x"))
+		problem, ok := errors.AsType[*client.Problem](err)
+		if !ok || !problem.Temporary() || (result.Outcome == client.Unknown) != (broken == feed.ErrUncertain) || problem.RetryAfter == 0 {
+			t.Errorf("%v became %v, %#v", broken, result.Outcome, err)
 		}
 		srv.Close()
 		publisher.Close()

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
-	"net/url"
 	"strings"
 	"syscall"
 	"time"
@@ -14,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/feed/client"
 )
 
 func newTailCommand() *cobra.Command {
@@ -47,16 +46,19 @@ time is up, and when the server refuses it for good.
 A server that asks for a token gets the one in REJOIN_TOKEN.`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			if t.types, err = typesOf(types); err != nil {
+			if t.subscription.Types, err = typesIn(types); err != nil {
 				return err
 			}
-			if err := t.aim(server, feeds, from, cursor); err != nil {
+			if t.client, err = newClient(server, client.Options{Retrying: t.noteLoss}); err != nil {
 				return err
 			}
-			if cmd.Flags().Changed("from") && t.at.known() {
+			if err := t.aim(feeds, from, cursor); err != nil {
+				return err
+			}
+			if resumes, _ := t.subscription.Resumes(); resumes && cmd.Flags().Changed("from") {
 				return usageError{errors.New("--from and --last-event-id both say where to start")}
 			}
-			t.client, t.out, t.notes = newClient(), cmd.OutOrStdout(), cmd.ErrOrStderr()
+			t.out, t.notes = cmd.OutOrStdout(), cmd.ErrOrStderr()
 			return t.follow(cmd.Context())
 		},
 	}
@@ -67,7 +69,7 @@ A server that asks for a token gets the one in REJOIN_TOKEN.`,
 	flags.StringVar(&cursor, "last-event-id", "", "start after this event, as a client does that comes back; of several feeds as in chat=42,news=7, where one that is left out starts at --from")
 	flags.StringArrayVar(&types, "types", nil, "print only events of these types, with commas between them; message is the type of those that have none")
 	flags.BoolVar(&t.json, "json", false, `print each event as a line {"feed","id","type","time","data"}`)
-	flags.DurationVar(&t.silence, "silence", 45*time.Second, "take a connection for dead that carries nothing, not even a keep-alive, for so long")
+	flags.DurationVar(&t.subscription.Silence, "silence", 45*time.Second, "take a connection for dead that carries nothing, not even a keep-alive, for so long")
 	return cmd
 }
 
@@ -86,153 +88,161 @@ func namesIn(values []string) (names []string) {
 	return names
 }
 
-// typesOf returns what --types says as the server reads it. The error is a
-// usage error.
-func typesOf(values []string) (string, error) {
+// typesIn returns the types that --types names. The error is a usage error.
+func typesIn(values []string) ([]string, error) {
 	types := namesIn(values)
 	for _, t := range types {
 		if t == "" {
-			return "", usageError{errors.New("--types: it has an empty type in it; events without a type are those of the type message")}
+			return nil, usageError{errors.New("--types: it has an empty type in it; events without a type are those of the type message")}
 		}
 		if err := feed.CheckType(t); err != nil {
-			return "", usageError{fmt.Errorf("--types: %w", err)}
+			return nil, usageError{fmt.Errorf("--types: %w", err)}
 		}
 	}
-	return strings.Join(types, ","), nil
+	return types, nil
 }
 
-// tailer follows feeds over as many connections as it takes.
+// tailer prints what a subscription brings.
 type tailer struct {
-	at      places
-	url     *url.URL
-	from    string // where feeds start that have no cursor
-	types   string // of the events to follow, with commas between them; empty for all
-	json    bool
-	silence time.Duration // after which a connection counts as dead
-	client  *http.Client
-	out     io.Writer // events
-	notes   io.Writer // everything else
+	subscription client.Subscription
+	json         bool
+	client       *client.Client // calls noteLoss before it tries again
+	out          io.Writer      // events
+	notes        io.Writer      // everything else
 
-	connected bool // there was a connection
-	lost      bool // that there is none now has been noted
-	retry     backoff
-	asked     time.Duration // what the server last asked to wait
+	cursor    string // behind the last event that was printed
+	connected bool   // there was a connection
+	lost      bool   // that there is none now has been noted
 }
 
 // aim sets what to follow and where to start, or returns a usage error.
-func (t *tailer) aim(server string, feeds []string, from, cursor string) (err error) {
-	if t.url, err = serverURL(server); err != nil {
-		return err
+func (t *tailer) aim(feeds []string, from, cursor string) error {
+	s := &t.subscription
+	s.Feeds, s.From, s.Cursor, s.Envelopes = namesIn(feeds), from, cursor, t.json
+	if len(s.Feeds) == 0 {
+		return usageError{errors.New("--feed: which? name one, or several with commas between them")}
 	}
-	if t.at, err = newPlaces(namesIn(feeds)); err != nil {
-		return err
+	for _, name := range s.Feeds {
+		if err := feed.CheckName(name); err != nil {
+			return usageError{fmt.Errorf("--feed: %w", err)}
+		}
 	}
-	if t.at.many {
-		t.url = t.url.JoinPath("v1", "events")
-	} else {
-		t.url = t.url.JoinPath("v1", "feeds", url.PathEscape(t.at.all[0].feed), "events")
-	}
-	if t.silence < 6*time.Second {
+	if s.Silence < 6*time.Second {
 		return usageError{errors.New("--silence: at least 6s, because keep-alives come no closer than 2s")}
 	}
 	if _, err := feed.ParseFrom(from); err != nil {
 		return usageError{fmt.Errorf("--from: %w", err)}
 	}
-	t.from = from
-	if cursor == "" {
-		return nil
-	}
-	if err := t.at.start(cursor); err != nil {
+	if _, err := s.Resumes(); err != nil {
 		return usageError{fmt.Errorf("--last-event-id: %w", err)}
 	}
 	return nil
 }
 
-// How a tail ends for good.
-var (
-	errClosed  = errors.New("all is delivered, and closed")
-	errExpired = errors.New("the token's time is up")
-	errBroken  = errors.New("the server broke its promise")
-	errNoWrite = errors.New("write standard output")
-)
+func (t *tailer) many() bool { return len(t.subscription.Feeds) > 1 }
+
+var errNoWrite = errors.New("write standard output")
 
 // follow tails until all feeds are closed, ctx ends or there is no going on.
 func (t *tailer) follow(ctx context.Context) error {
-	for {
-		t.asked = 0
-		err := t.connect(ctx)
-		refused, _ := errors.AsType[*refusal](err)
+	names := strings.Join(t.subscription.Feeds, ",")
+	for e, err := range t.client.Follow(ctx, t.subscription) {
+		if err == nil {
+			err = t.take(e)
+		}
 		switch {
-		case ctx.Err() != nil, errors.Is(err, errClosed):
+		case err == nil:
+		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, errNoWrite) && (errors.Is(err, syscall.EPIPE) || errors.Is(err, io.ErrClosedPipe)):
 			return nil // whoever was reading, such as head, has enough
-		case errors.Is(err, errExpired):
-			return fmt.Errorf("tail %s: %w after %s", t.at.names(), err, t.at)
-		case errors.Is(err, errNoWrite), errors.Is(err, errBroken), refused != nil && !temporary(refused.status):
-			return fmt.Errorf("tail %s: %w", t.at.names(), err)
+		case errors.Is(err, client.ErrExpired):
+			return fmt.Errorf("tail %s: %w after %s", names, err, t.at())
+		default:
+			return fmt.Errorf("tail %s: %w", names, err)
 		}
-		t.noteLoss(err)
-		if refused != nil {
-			t.asked = refused.wait
+	}
+	return nil
+}
+
+// take prints an event, or notes what one about the feeds says.
+func (t *tailer) take(e client.Event) error {
+	switch e.Kind {
+	case client.KindEvent, client.KindEphemeral:
+		if err := t.print(e); err != nil {
+			return err
 		}
-		if sleep(ctx, t.retry.next(t.asked)) != nil {
-			return nil
+	case client.KindGap:
+		t.noteGap(e)
+	case client.KindClosed:
+		if t.many() {
+			t.note("%s is closed at event %d", e.Feed, e.ID)
 		}
+	}
+	t.cursor = e.Cursor
+	if e.Kind == client.KindOpen {
+		t.noteReturn()
+	}
+	return nil
+}
+
+// print writes one event: its data, or the whole of it, which the server has
+// put on one line.
+func (t *tailer) print(e client.Event) error {
+	var lines []byte
+	switch {
+	case t.json:
+		lines = append(append(lines, e.Raw...), '\n')
+	case t.many():
+		for line := range strings.SplitSeq(e.Data, "\n") {
+			lines = append(append(append(append(lines, e.Feed...), '\t'), line...), '\n')
+		}
+	default:
+		lines = append(append(lines, e.Data...), '\n')
+	}
+	if _, err := t.out.Write(lines); err != nil {
+		return fmt.Errorf("%w: %w", errNoWrite, err)
+	}
+	return nil
+}
+
+// noteGap says in words what is missing.
+func (t *tailer) noteGap(e client.Event) {
+	switch gap := e.Gap; {
+	case gap.Reason == feed.Trimmed:
+		t.note("gap: events %d to %d of %s are no longer kept; going on with event %d", gap.After+1, gap.Cursor(), e.Feed, gap.Resumes)
+	case gap.Reason == feed.Ahead && gap.Resumes > uint64(gap.After):
+		t.note("gap: the store of %s was replaced by an older one, which has grown since: other events than those seen up to %d may stand under their ids; going on with event %d", e.Feed, gap.After, gap.Resumes)
+	case gap.Reason == feed.Ahead:
+		t.note("gap: %s ends at event %d, before event %d, which was seen: its store was replaced by an older one; what comes next has the id %d", e.Feed, gap.Cursor(), gap.After, gap.Resumes)
+	default:
+		t.note("gap: after event %d of %s comes event %d (%s)", gap.After, e.Feed, gap.Resumes, gap.Reason)
 	}
 }
 
-// temporary says whether the same request may succeed later.
-func temporary(status int) bool {
-	return status == http.StatusTooManyRequests || status == http.StatusRequestTimeout || status >= 500 && status != http.StatusNotImplemented
+// at says where the tail stands, to people.
+func (t *tailer) at() string {
+	if t.many() {
+		return t.cursor
+	}
+	return "event " + t.cursor
 }
 
-func (t *tailer) request(ctx context.Context) (*http.Request, error) {
-	query := url.Values{}
-	if t.at.many {
-		for _, p := range t.at.all {
-			query.Add("feed", p.feed)
-		}
-	} else if t.json {
-		query.Set("envelope", "true")
-	}
-	if !t.at.known() {
-		query.Set("from", t.from)
-	}
-	if t.types != "" {
-		query.Set("types", t.types)
-	}
-	// Three keep-alives have to go missing before a connection counts as
-	// dead, however the server is configured.
-	query.Set("heartbeat", (t.silence / 3).String())
-	u := *t.url
-	u.RawQuery = query.Encode()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("Accept", "text/event-stream")
-	if cursor := t.at.cursor(); cursor != "" {
-		req.Header.Set("Last-Event-ID", cursor)
-	}
-	return req, nil
-}
-
-func (t *tailer) noteLoss(err error) {
+func (t *tailer) noteLoss(err error, _ time.Duration) {
 	if t.lost {
 		return
 	}
 	t.lost = true
 	if t.connected {
-		t.note("lost the connection after %s (%s), reconnecting", t.at, reason(err))
+		t.note("lost the connection after %s (%s), reconnecting", t.at(), reason(err))
 	} else {
-		t.note("cannot follow %s yet (%s), trying again", t.at.names(), reason(err))
+		t.note("cannot follow %s yet (%s), trying again", strings.Join(t.subscription.Feeds, ","), reason(err))
 	}
 }
 
 func (t *tailer) noteReturn() {
 	if t.lost {
-		t.note("connected, going on after %s", t.at)
+		t.note("connected, going on after %s", t.at())
 	}
 	t.lost, t.connected = false, true
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"path/filepath"
@@ -17,7 +16,7 @@ import (
 // followsTwo has a tail follow chat and news, instead of chat alone.
 func followsTwo(t *testing.T, cursor string) func(*tailer) {
 	return func(tail *tailer) {
-		if err := tail.aim("http://rejoin.test", []string{"chat", "news"}, "start", cursor); err != nil {
+		if err := tail.aim([]string{"chat", "news"}, "start", cursor); err != nil {
 			t.Error(err)
 		}
 	}
@@ -76,44 +75,6 @@ func TestTailMany(t *testing.T) {
 	}
 }
 
-// TestTailManyHoldsServerToItsPromise: an event at the wrong place in its feed,
-// and a cursor that does not say what the events say, of which the next
-// connection would make a loss.
-func TestTailManyHoldsServerToItsPromise(t *testing.T) {
-	gap := func(data, id string) string { return control("gap", data, id) }
-	for name, blocks := range map[string][]string{
-		"another cursor":                 {openedAt("chat=1,news=3")},
-		"half a cursor":                  {openedAt("chat=1")},
-		"the cursor of one feed":         {openedAt("1")},
-		"a feed twice":                   {openedAt("chat=1,news=2,news=2")},
-		"a feed more":                    {openedAt("chat=1,news=2,x=0")},
-		"an event again":                 {openedAt("chat=1,news=2"), wrapped("news", 2, `"x"`, "chat=1,news=2")},
-		"an event left out":              {openedAt("chat=1,news=2"), wrapped("news", 4, `"x"`, "chat=1,news=4")},
-		"an envelope of another id":      {openedAt("chat=1,news=2"), wrapped("news", 4, `"x"`, "chat=1,news=3")},
-		"an envelope of another feed":    {openedAt("chat=1,news=2"), wrapped("x", 3, `"x"`, "chat=1,news=3")},
-		"a cursor that stays":            {openedAt("chat=1,news=2"), wrapped("news", 3, `"x"`, "chat=1,news=2")},
-		"no cursor":                      {openedAt("chat=1,news=2"), "data: " + wrap("news", 3, `"x"`) + "\n\n"},
-		"no id":                          {openedAt("chat=1,news=2"), "data: {\"feed\":\"news\",\"data\":1}\nid: chat=1,news=3\n\n"},
-		"no envelope":                    {openedAt("chat=1,news=2"), "data: x\nid: chat=1,news=3\n\n"},
-		"the other feed moves":           {openedAt("chat=1,news=2"), wrapped("news", 3, `"x"`, "chat=2,news=3")},
-		"the other feed moves back":      {openedAt("chat=1,news=2"), wrapped("news", 3, `"x"`, "chat=0,news=3")},
-		"a cursor moves":                 {openedAt("chat=1,news=2"), control("cursor", `{"feed":"chat","cursor":"2"}`, "chat=2,news=2")},
-		"a cursor without an id":         {openedAt("chat=1,news=2"), control("cursor", `{"feed":"chat","cursor":"1"}`, "")},
-		"a gap of no feed":               {openedAt("chat=1,news=2"), gap(`{"after":"2","resumes":4,"reason":"trimmed"}`, "chat=1,news=3")},
-		"a gap that moves the other":     {openedAt("chat=1,news=2"), gap(`{"feed":"news","after":"2","resumes":4,"reason":"trimmed"}`, "chat=2,news=3")},
-		"a feed closed with more left":   {openedAt("chat=1,news=2"), control("closed", `{"feed":"news","last":3}`, "chat=1,news=3")},
-		"a feed goes on that was closed": {openedAt("chat=1,news=2"), control("closed", `{"feed":"news","last":2}`, "chat=1,news=2"), wrapped("news", 3, `"x"`, "chat=1,news=3")},
-	} {
-		t.Run(name, func(t *testing.T) {
-			first := breaks(openedAt("chat=0,news=2"), wrapped("chat", 1, `"one"`, "chat=1,news=2"))
-			got, _ := tailScript(t, followsTwo(t, "chat=0,news=2"), first, breaks(blocks...), closes)
-			if !errors.Is(got.err, errBroken) || got.out != "chat\tone\n" {
-				t.Errorf("got %q and %v", got.out, got.err)
-			}
-		})
-	}
-}
-
 func TestTailManyGap(t *testing.T) {
 	got, script := tailScript(t, followsTwo(t, "chat=9,news=2"),
 		breaks(openedAt("chat=9,news=2"), control("closed", `{"feed":"chat","last":9}`, "chat=9,news=2"), control("gap", `{"feed":"news","after":"2","resumes":6,"reason":"trimmed"}`, "chat=9,news=5"), wrapped("news", 6, `"six"`, "chat=9,news=6")),
@@ -128,45 +89,6 @@ func TestTailManyGap(t *testing.T) {
 	for _, words := range []string{"events 3 to 5 of news are no longer kept", "chat ends at event 3, before event 9"} {
 		if !strings.Contains(got.notes, words) {
 			t.Errorf("%q does not say %q", got.notes, words)
-		}
-	}
-}
-
-// TestTailTypes: with a filter, cursors move over what is not shown, and never
-// back.
-func TestTailTypes(t *testing.T) {
-	filtered := func(follow func(*tailer)) func(*tailer) {
-		return func(tail *tailer) {
-			if follow != nil {
-				follow(tail)
-			}
-			tail.types = "a,b"
-		}
-	}
-	got, script := tailScript(t, filtered(nil),
-		breaks(opened(1), block(4, "four"), control("cursor", `{"feed":"chat","cursor":"7"}`, "7")),
-		breaks(opened(7), control("gap", `{"feed":"chat","after":"9","resumes":12,"reason":"trimmed"}`, "11"), block(12, "twelve")),
-		sends(opened(12), control("closed", `{"feed":"chat","last":15}`, "15")))
-	if diff := cmp.Diff([]string{"start", "7", "12"}, script.cursors()); diff != "" || got.out != "four\ntwelve\n" || got.err != nil {
-		t.Errorf("got %q, %v\n%s", got.out, got.err, diff)
-	}
-	if !strings.Contains(got.notes, "events 10 to 11 of chat") {
-		t.Errorf("%q does not say what is gone", got.notes)
-	}
-	got, script = tailScript(t, filtered(followsTwo(t, "")),
-		breaks(openedAt("chat=1,news=1"), wrapped("chat", 5, `"five"`, "chat=5,news=9")), closes)
-	if diff := cmp.Diff([]string{"start", "chat=5,news=9"}, script.cursors()); diff != "" || got.out != "chat\tfive\n" || got.err != nil {
-		t.Errorf("got %q, %v\n%s", got.out, got.err, diff)
-	}
-	for name, second := range map[string]string{
-		"an event again":          block(4, "four"),
-		"a cursor that goes back": control("cursor", "{}", "3"),
-		"a gap that goes back":    control("gap", `{"after":"3","resumes":6,"reason":"trimmed"}`, "5"),
-		"closed before":           control("closed", "{}", "3"),
-	} {
-		got, _ := tailScript(t, filtered(nil), breaks(opened(0), block(4, "four")), breaks(opened(4), second), closes)
-		if !errors.Is(got.err, errBroken) || got.out != "four\n" {
-			t.Errorf("%s: got %q and %v", name, got.out, got.err)
 		}
 	}
 }

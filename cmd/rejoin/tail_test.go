@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/rejoin/rejoin/feed/client"
 )
 
 // visit is one connection as the server saw it.
@@ -110,9 +112,8 @@ func tailScript(t *testing.T, change func(*tailer), answers ...http.HandlerFunc)
 	t.Helper()
 	script = &scripted{answers: answers}
 	synctest.Test(t, func(t *testing.T) {
-		_, client := servePipes(t, script)
 		var out, notes bytes.Buffer
-		tail := newScriptTail(t, client, &out, &notes)
+		tail := newScriptTail(t, script, &out, &notes)
 		if change != nil {
 			change(tail)
 		}
@@ -122,22 +123,20 @@ func tailScript(t *testing.T, change func(*tailer), answers ...http.HandlerFunc)
 	return got, script
 }
 
-func newScriptTail(t *testing.T, client *http.Client, out, notes io.Writer) *tailer {
+func newScriptTail(t *testing.T, handler http.Handler, out, notes io.Writer) *tailer {
 	t.Helper()
-	tail := &tailer{silence: 45 * time.Second, client: client, out: out, notes: notes}
-	if err := tail.aim("http://rejoin.test", []string{"chat"}, "start", ""); err != nil {
+	tail := &tailer{out: out, notes: notes}
+	tail.subscription.Silence = 45 * time.Second
+	tail.client = newPipes(t, handler).client(t, "http://rejoin.test", client.Options{Retrying: tail.noteLoss})
+	if err := tail.aim([]string{"chat"}, "start", ""); err != nil {
 		t.Fatal(err)
 	}
 	return tail
 }
 
 // startsAfter has a tail start after a cursor.
-func startsAfter(t *testing.T, cursor string) func(*tailer) {
-	return func(tail *tailer) {
-		if err := tail.at.start(cursor); err != nil {
-			t.Error(err)
-		}
-	}
+func startsAfter(cursor string) func(*tailer) {
+	return func(tail *tailer) { tail.subscription.Cursor = cursor }
 }
 
 func TestTailResumes(t *testing.T) {
@@ -179,20 +178,11 @@ func TestTailResumes(t *testing.T) {
 	}
 }
 
-// TestTailCutBeforeFirstEvent: what is published while it is away must not be
-// lost to a tail that has seen no event yet.
-func TestTailCutBeforeFirstEvent(t *testing.T) {
-	got, script := tailScript(t, nil, fails(502, nil), breaks(opened(41)), breaks(), breaks(opened(41), block(42, "x")), closes)
-	if diff := cmp.Diff([]string{"start", "start", "41", "41", "42"}, script.cursors()); diff != "" || got.out != "x\n" || got.err != nil {
-		t.Errorf("got %q, %v\n%s", got.out, got.err, diff)
-	}
-}
-
 func TestTailGaps(t *testing.T) {
 	gap := func(id, after, resumes int, reason string) string {
 		return fmt.Sprintf("event: feed.gap\ndata: {\"feed\":\"chat\",\"after\":\"%d\",\"resumes\":%d,\"reason\":\"%s\"}\nid: %d\n\n", after, resumes, reason, id)
 	}
-	got, script := tailScript(t, startsAfter(t, "3"),
+	got, script := tailScript(t, startsAfter("3"),
 		breaks(opened(3), gap(9, 3, 10, "trimmed"), block(10, "ten")),
 		breaks(opened(10), gap(4, 10, 5, "ahead")),
 		breaks(opened(4), block(5, "five")),
@@ -210,95 +200,26 @@ func TestTailGaps(t *testing.T) {
 	}
 }
 
-// TestTailDeadConnection: a connection that is gone without a word shows only
-// by its silence. Keep-alives count as life.
-func TestTailDeadConnection(t *testing.T) {
-	silent := func(w http.ResponseWriter, r *http.Request) {
-		sends(opened(0), block(1, "one"))(w, r)
-		for range 4 {
-			if sleep(r.Context(), 44*time.Second) != nil {
-				return
-			}
-			_, _ = io.WriteString(w, ":\n")
-			_ = http.NewResponseController(w).Flush()
-		}
-		<-r.Context().Done()
-	}
-	headless := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
-	got, script := tailScript(t, nil, silent, headless, closes)
-	if diff := cmp.Diff([]string{"start", "1", "1"}, script.cursors()); diff != "" || got.out != "one\n" || got.err != nil {
-		t.Fatalf("got %q, %v\n%s", got.out, got.err, diff)
-	}
-	if after := script.visits[1].after; after < 4*44*time.Second+45*time.Second || after > 4*44*time.Second+46*time.Second {
-		t.Errorf("gave up after %v, want 45s after the last keep-alive", after)
-	}
-	if after := script.visits[2].after; after < 45*time.Second || after > 47*time.Second {
-		t.Errorf("gave up after %v without an answer, want 45s", after)
-	}
-	if !strings.Contains(got.notes, "(no byte for 45s)") {
-		t.Errorf("%q does not say why", got.notes)
-	}
-}
-
-// TestTailBacksOff: a server in trouble must not be hammered, neither by
-// failures nor by the empty streams with which it turns clients away, and who
-// watches must not be flooded.
-func TestTailBacksOff(t *testing.T) {
-	turned := breaks("retry: 9000\n") // what it says is heard only where it is more
-	refused := fails(503, nil)
-	got, script := tailScript(t, nil, turned, refused, turned, vanishes, turned, refused, turned, refused,
-		breaks(opened(0)), fails(503, map[string]string{"Retry-After": "20"}), fails(503, map[string]string{"Retry-After": "7200"}), closes)
-	if got.err != nil {
-		t.Fatal(got.err)
-	}
-	for i, want := range []struct{ least, most float64 }{{9, 10}, {1, 2}, {9, 12}, {4, 8}, {9, 15}, {7.5, 15}, {9, 15}, {7.5, 15}, {0.5, 1}} {
-		if after := script.visits[i+1].after.Seconds(); after < want.least || after > want.most {
-			t.Errorf("attempt %d came after %v s, want %v to %v", i+2, after, want.least, want.most)
-		}
-	}
-	if after := script.visits[10].after; after < 20*time.Second || after > 23*time.Second {
-		t.Errorf("asked for 20s, it came after %v", after)
-	}
-	if after := script.visits[11].after; after < time.Minute || after > 65*time.Second {
-		t.Errorf("asked for two hours, it came after %v", after)
-	}
-	if n := strings.Count(got.notes, "\n"); n != 3 {
-		t.Errorf("%d notes for two losses and one return:\n%s", n, got.notes)
+// TestTailNotesOnce: who watches must not be flooded while a server is in
+// trouble.
+func TestTailNotesOnce(t *testing.T) {
+	got, _ := tailScript(t, nil, breaks("retry: 9000\n"), fails(503, nil), vanishes, breaks(opened(0)), fails(503, nil), fails(429, nil), closes)
+	if diff := cmp.Diff(strings.Join([]string{
+		"rejoin: cannot follow chat yet (unexpected EOF), trying again",
+		"rejoin: connected, going on after event 0",
+		"rejoin: lost the connection after event 0 (unexpected EOF), reconnecting",
+	}, "\n")+"\n", got.notes); diff != "" || got.err != nil {
+		t.Error(diff, got.err)
 	}
 }
 
 // TestTailHoldsServerToItsPromise: what is printed is whole up to where the
 // server breaks its promise, and not a line more.
 func TestTailHoldsServerToItsPromise(t *testing.T) {
-	for name, second := range map[string]http.HandlerFunc{
-		"an event again":        breaks(opened(2), block(2, "two")),
-		"an event left out":     breaks(opened(2), block(4, "four")),
-		"another cursor":        breaks(opened(3), block(4, "four")),
-		"no cursor":             breaks("event: feed.open\ndata: {}\n\n"),
-		"no greeting":           breaks(block(3, "three")),
-		"a moved cursor":        breaks(opened(2), "event: feed.cursor\ndata: {}\nid: 3\n\n", block(4, "four")),
-		"an id that is none":    breaks(opened(2), "data: x\nid: three\n\n"),
-		"closed with more left": breaks(opened(2), "event: feed.closed\ndata: {}\nid: 3\n\n"),
-		"a gap of nonsense":     breaks(opened(2), "event: feed.gap\ndata: nonsense\nid: 3\n\n"),
-		"a gap elsewhere":       breaks(opened(2), "event: feed.gap\ndata: {\"after\":\"4\",\"resumes\":6,\"reason\":\"trimmed\"}\nid: 5\n\n", block(6, "six")),
-		"a gap of another size": breaks(opened(2), "event: feed.gap\ndata: {\"after\":\"2\",\"resumes\":6,\"reason\":\"trimmed\"}\nid: 4\n\n", block(5, "five")),
-		"no greeting and no id": breaks("data: x\n\n"),
-	} {
-		t.Run(name, func(t *testing.T) {
-			got, _ := tailScript(t, nil, breaks(opened(0), block(1, "one"), block(2, "two")), second, closes)
-			if !errors.Is(got.err, errBroken) || got.out != "one\ntwo\n" {
-				t.Errorf("got %q and %v", got.out, got.err)
-			}
-		})
-	}
-}
-
-// TestTailLongIdle: keep-alives may not count against what the next event needs.
-func TestTailLongIdle(t *testing.T) {
-	data := strings.Repeat("x", 60_000)
-	got, script := tailScript(t, nil, breaks(opened(0), strings.Repeat(":\n", 100_000), block(1, data)), closes)
-	if got.err != nil || got.out != data+"\n" || len(script.visits) != 2 {
-		t.Errorf("got %d bytes, %d connections, %v", len(got.out), len(script.visits), got.err)
+	got, _ := tailScript(t, nil, breaks(opened(0), block(1, "one"), block(2, "two")), breaks(opened(2), block(4, "four")), closes)
+	if !errors.Is(got.err, client.ErrViolation) || got.out != "one\ntwo\n" ||
+		got.err.Error() != "tail chat: the server broke its promise: event 4 of chat came after event 2, without those between them" {
+		t.Errorf("got %q and %v", got.out, got.err)
 	}
 }
 
@@ -308,7 +229,7 @@ func TestTailJSON(t *testing.T) {
 		`{"feed":"chat","type":"typing","time":"2026-01-31T09:30:00.000Z","data":"ann"}`,
 		`{"feed":"chat","id":2,"type":"edited","time":"2026-01-31T09:30:00.000Z","data":{"x": 12345678901234567890}}`,
 	}
-	got, script := tailScript(t, func(tail *tailer) { tail.json = true },
+	got, script := tailScript(t, func(tail *tailer) { tail.json, tail.subscription.Envelopes = true, true },
 		breaks(opened(0), block(1, want[0]), "event: typing\ndata: "+want[1]+"\n\n", "event: edited\n"+block(2, want[2])), closes)
 	if diff := cmp.Diff(strings.Join(want, "\n")+"\n", got.out); diff != "" || got.err != nil {
 		t.Error(got.err, diff)
@@ -336,14 +257,14 @@ func TestTailOutputFails(t *testing.T) {
 
 func TestTailInterrupted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		_, client := servePipes(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		waits := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			sends(opened(0))(w, r)
 			<-r.Context().Done()
-		}))
+		})
 		ctx, interrupt := context.WithTimeout(t.Context(), time.Second)
 		defer interrupt()
 		begin := time.Now()
-		if err := newScriptTail(t, client, io.Discard, io.Discard).follow(ctx); err != nil || time.Since(begin) != time.Second {
+		if err := newScriptTail(t, waits, io.Discard, io.Discard).follow(ctx); err != nil || time.Since(begin) != time.Second {
 			t.Errorf("%v after %v", err, time.Since(begin))
 		}
 	})

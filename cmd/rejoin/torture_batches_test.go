@@ -2,17 +2,14 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"net/http"
-	"net/http/httptrace"
-	"net/url"
 	"strings"
 	"time"
 
+	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/feed/client"
 	"github.com/rejoin/rejoin/feed/feedtest"
 )
 
@@ -28,7 +25,6 @@ type batch struct {
 	feed   string // empty for many
 	key    string
 	events []proof
-	body   string
 }
 
 // startBatches starts the publishers of batches: two for one feed at a time, two
@@ -41,7 +37,7 @@ func (s *schedule) startBatches(ctx context.Context) {
 		if i%2 == 1 {
 			b.many, b.prover.feeds, b.closing, b.prover.closing = true, s.wide, s.closing, true
 		}
-		s.publishing(&b.client, func() error { return b.run(ctx) })
+		s.publishing(b.clients, func() error { return b.run(ctx) })
 	}
 }
 
@@ -61,7 +57,6 @@ func (b *batcher) next(n int) batch {
 	if b.many {
 		made.feed = ""
 	}
-	var body strings.Builder
 	for i := range 1 + b.random.IntN(30) {
 		e := proof{feed: made.feed, key: fmt.Sprintf("%s/%d", made.key, i), kind: tortureTypes[b.random.IntN(len(tortureTypes))]}
 		if b.many {
@@ -71,18 +66,8 @@ func (b *batcher) next(n int) batch {
 			e.feed = b.closing[b.random.IntN(len(b.closing))]
 		}
 		e.data = fmt.Sprintf("%s of %s %s", e.key, b.name, strings.Repeat("·", b.random.IntN(100)))
-		line := map[string]string{"data": e.data}
-		if e.kind != "" {
-			line["type"] = e.kind
-		}
-		if b.many {
-			line["feed"] = e.feed
-		}
-		text, _ := json.Marshal(line) // strings always can be
-		body.Write(append(text, '\n'))
 		made.events = append(made.events, e)
 	}
-	made.body = body.String()
 	return made
 }
 
@@ -110,7 +95,7 @@ func (b *batcher) publish(ctx context.Context, made batch) error {
 }
 
 // try makes one attempt and writes it down, event by event.
-func (b *batcher) try(ctx context.Context, made batch, at *url.URL) (feedtest.Outcome, error) {
+func (b *batcher) try(ctx context.Context, made batch, at *client.Client) (feedtest.Outcome, error) {
 	b.counts.attempts.Add(1)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), b.attempt)
 	defer cancel()
@@ -129,56 +114,12 @@ func (b *batcher) try(ctx context.Context, made batch, at *url.URL) (feedtest.Ou
 	return outcome, err
 }
 
-func (b *batcher) post(ctx context.Context, made batch, at *url.URL) (outcome feedtest.Outcome, ids []uint64, err error) {
-	outcome = feedtest.Refused // without a connection, nothing was sent
-	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { outcome = feedtest.Unknown }}
-	to := at.JoinPath("v1", "events")
-	if made.feed != "" {
-		to = at.JoinPath("v1", "feeds", made.feed, "events")
+func (b *batcher) post(ctx context.Context, made batch, at *client.Client) (outcome feedtest.Outcome, ids []uint64, err error) {
+	what := client.Publication{Feed: made.feed, Key: made.key}
+	for _, e := range made.events {
+		what.Drafts = append(what.Drafts, feed.Draft{Feed: e.feed, Type: e.kind, Data: e.data})
 	}
-	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, trace), http.MethodPost, to.String(), strings.NewReader(made.body))
-	if err != nil {
-		return outcome, nil, err
-	}
-	req.Header.Set("Content-Type", "application/x-ndjson")
-	req.Header.Set("Idempotency-Key", made.key)
-	resp, err := b.client.Do(req)
-	if err != nil {
-		return outcome, nil, nil
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusCreated {
-		outcome, _, err = b.refused(proof{feed: made.feed, key: made.key}, readRefusal(resp))
-		return outcome, nil, err
-	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	if err != nil {
-		return feedtest.Unknown, nil, nil // cut off in the middle of its answer
-	}
-	if ids = made.answered(body); ids == nil {
-		b.recording.Found(feedtest.Finding{Kind: feedtest.BadAnswer, Feed: made.feed, Detail: fmt.Sprintf("the batch %s was answered with %.200q", made.key, body)})
-		return feedtest.Unknown, nil, nil
-	}
-	return feedtest.Acknowledged, ids, nil
-}
-
-// answered reads the ids of a batch's events from the answer; nil if they are
-// not there.
-func (made batch) answered(body []byte) (ids []uint64) {
-	var answer struct {
-		Events []struct {
-			Feed string
-			ID   uint64
-		}
-	}
-	if json.Unmarshal(body, &answer) != nil || len(answer.Events) != len(made.events) {
-		return nil
-	}
-	for i, e := range answer.Events {
-		if e.ID == 0 || e.Feed != made.events[i].feed {
-			return nil
-		}
-		ids = append(ids, e.ID)
-	}
-	return ids
+	result, err := at.Send(ctx, what)
+	outcome, err = b.judge(made.feed, made.key, result, err)
+	return outcome, result.IDs, err
 }

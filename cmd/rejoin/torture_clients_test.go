@@ -4,10 +4,11 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"net/http"
 	"net/url"
 	"slices"
 	"time"
+
+	"github.com/rejoin/rejoin/feed/client"
 )
 
 const torturePublishers = 12
@@ -22,16 +23,16 @@ func (s *schedule) startPublishers() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	for i := range torturePublishers {
 		p := s.prover(i, s.feeds)
-		s.publishing(&p.client, func() error { return p.run(ctx, context.WithoutCancel(ctx)) })
+		s.publishing(p.clients, func() error { return p.run(ctx, context.WithoutCancel(ctx)) })
 	}
 	slow := s.prover(150, s.wide)
 	slow.pause *= 3
-	s.publishing(&slow.client, func() error { return slow.run(ctx, context.WithoutCancel(ctx)) })
+	s.publishing(slow.clients, func() error { return slow.run(ctx, context.WithoutCancel(ctx)) })
 	// What is lost on the way with nothing behind it shows in no id.
 	for i, name := range s.quiet {
 		p := s.prover(torturePublishers+i, []string{name})
 		at := tortureHealth + time.Duration(s.random.Int64N(int64(tortureOverlay+tortureLongest)))
-		s.publishing(&p.client, func() error {
+		s.publishing(p.clients, func() error {
 			if sleep(ctx, at) != nil {
 				return nil // it is over sooner than it could have been
 			}
@@ -46,9 +47,9 @@ func (s *schedule) startPublishers() (stop func()) {
 }
 
 // publishing runs a publisher.
-func (s *schedule) publishing(client **http.Client, run func() error) {
+func (s *schedule) publishing(clients []*client.Client, run func() error) {
 	s.publishers.Go(func() {
-		defer (*client).CloseIdleConnections()
+		defer hangUp(clients)
 		if err := run(); err != nil {
 			s.found("a publisher: %v", err)
 		}
@@ -58,7 +59,7 @@ func (s *schedule) publishing(client **http.Client, run func() error) {
 // prover makes the publisher number i.
 func (s *schedule) prover(i int, feeds []string) *prover {
 	return &prover{
-		recording: s.recording, name: fmt.Sprintf("publisher-%d", i), feeds: feeds, urls: s.urls(), client: tortureClient(i % 2),
+		recording: s.recording, name: fmt.Sprintf("publisher-%d", i), feeds: feeds, clients: tortureClients(i%2, s.urls()),
 		random: rand.New(rand.NewPCG(s.seed, 100+uint64(i))), pause: 35 * time.Millisecond * slower(),
 		// Some wait for the answer, some ask another node before it comes.
 		attempt: time.Duration(800+1600*(i%3)) * time.Millisecond, patience: tortureArrives * slower(),
@@ -152,7 +153,7 @@ func (s *schedule) startWitnesses() (stop func()) {
 				w.log.Apart("of quiet feeds", 0)
 			}
 			s.witnesses = append(s.witnesses, w)
-			s.following(w.client, func() error { return w.run(ctx) })
+			s.following(w.clients, func() error { return w.run(ctx) })
 		}
 	}
 	s.startPagers(ctx)
@@ -162,14 +163,11 @@ func (s *schedule) startWitnesses() (stop func()) {
 
 // witness makes the ith subscriber of a kind.
 func (s *schedule) witness(kind tortureKind, names []string, i int) *witness {
-	at, err := newPlaces(names)
-	if err != nil {
-		s.world.t.Fatal(err)
-	}
 	s.made++
+	random := rand.New(rand.NewPCG(s.seed, 1000+s.made))
 	w := &witness{
-		log: s.recording.Client(fmt.Sprintf("subscriber %d, %s", i, kind.name), kind.slow), at: at, urls: s.urlsFor(kind.client),
-		client: tortureClient(kind.client), random: rand.New(rand.NewPCG(s.seed, 1000+s.made)),
+		log: s.recording.Client(fmt.Sprintf("subscriber %d, %s", i, kind.name), kind.slow), feeds: names,
+		clients: tortureSubscribers(kind.client, s.urlsFor(kind.client), random), random: random,
 		habits: kind.habits, strict: true, closing: true, ephemeral: true, silence: 7 * time.Second, counts: &s.counts,
 	}
 	if types := slices.Clone(kind.habits.types); len(types) > 0 {
@@ -182,9 +180,9 @@ func (s *schedule) witness(kind tortureKind, names []string, i int) *witness {
 }
 
 // following runs a subscriber.
-func (s *schedule) following(client *http.Client, run func() error) {
+func (s *schedule) following(clients []*client.Client, run func() error) {
 	s.followers.Go(func() {
-		defer client.CloseIdleConnections()
+		defer hangUp(clients)
 		if err := run(); err != nil {
 			s.found("a subscriber: %v", err)
 		}

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"time"
 
+	"github.com/rejoin/rejoin/feed/client"
 	"github.com/rejoin/rejoin/feed/feedtest"
 )
 
@@ -25,11 +25,11 @@ func (s *schedule) startClosers(ctx context.Context) {
 		c := &closer{prover: s.prover(300+i, []string{name}), withEvent: i%2 == 0}
 		c.after = time.Duration(c.random.Int64N(int64(tortureHealth + tortureOverlay + tortureLongest)))
 		c.prover.closing, c.pause = true, 70*time.Millisecond*slower()
-		s.publishing(&c.client, func() error { return c.run(ctx) })
+		s.publishing(c.clients, func() error { return c.run(ctx) })
 	}
 	p := s.prover(350, s.closing)
 	p.closing, p.pause = true, 70*time.Millisecond*slower()
-	s.publishing(&p.client, func() error {
+	s.publishing(p.clients, func() error {
 		for n := 1; ctx.Err() == nil; n++ {
 			if err := p.publish(ctx, n); err != nil && !errors.Is(err, errFeedClosed) {
 				return err
@@ -109,22 +109,9 @@ func (c *closer) closeWith(ctx context.Context, last proof) (outcome feedtest.Ou
 func (c *closer) closeWithout(ctx context.Context) (closed bool, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.attempt)
 	defer cancel()
-	to := c.anywhere().JoinPath("v1", "feeds", c.feeds[0], "close")
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to.String(), nil)
-	if err != nil {
-		return false, err
+	result, err := c.anywhere().Send(ctx, client.Publication{Feed: c.feeds[0], Close: true})
+	if problem, answered := errors.AsType[*client.Problem](err); answered && !problem.Temporary() {
+		return false, fmt.Errorf("close %s: %w", c.feeds[0], err)
 	}
-	resp, err := c.client.Do(req)
-	if err != nil {
-		return false, nil
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode == http.StatusNoContent {
-		return true, nil
-	}
-	r := readRefusal(resp)
-	if !temporary(r.status) {
-		return false, fmt.Errorf("close %s: %w", c.feeds[0], r)
-	}
-	return false, nil
+	return result.Outcome == client.Stored, nil
 }

@@ -87,9 +87,9 @@ func (c *storeCopy) live(d time.Duration, random *rand.Rand) error {
 	defer cancel()
 	var counts proofCounts
 	v := &verification{
-		urls: []*url.URL{c.node.url}, client: tortureClient(clientHTTP1), names: slices.Concat(s.feeds, s.quiet, s.wide), recording: c.seen, patience: tortureArrives * slower(),
+		clients: tortureClients(clientHTTP1, []*url.URL{c.node.url}), names: slices.Concat(s.feeds, s.quiet, s.wide), recording: c.seen, patience: tortureArrives * slower(),
 	}
-	defer v.client.CloseIdleConnections()
+	defer hangUp(v.clients)
 	if err := c.inherit(ctx, v); err != nil {
 		return err
 	}
@@ -99,12 +99,12 @@ func (c *storeCopy) live(d time.Duration, random *rand.Rand) error {
 	for i := range copyPublishers {
 		// Where the original gets few events, ids are the same for longest.
 		p := &prover{
-			recording: c.seen, name: fmt.Sprintf("copy-publisher-%d", i), feeds: [][]string{s.feeds, s.quiet, s.wide}[i%3], urls: v.urls, client: tortureClient(clientHTTP1),
+			recording: c.seen, name: fmt.Sprintf("copy-publisher-%d", i), feeds: [][]string{s.feeds, s.quiet, s.wide}[i%3], clients: tortureClients(clientHTTP1, []*url.URL{c.node.url}),
 			random: rand.New(rand.NewPCG(random.Uint64(), uint64(i))), pause: 25 * time.Millisecond * slower(),
 			attempt: 3 * time.Second, patience: v.patience, counts: &counts,
 		}
 		publishers.Go(func() {
-			defer p.client.CloseIdleConnections()
+			defer hangUp(p.clients)
 			if err := p.run(publishing, context.WithoutCancel(publishing)); err != nil {
 				s.found("on the copy, %s: %v", p.name, err)
 			}
@@ -113,17 +113,14 @@ func (c *storeCopy) live(d time.Duration, random *rand.Rand) error {
 	following, leave := context.WithCancel(ctx)
 	defer leave()
 	for i, names := range [][]string{s.feeds, s.quiet, s.feeds[:1], s.feeds[1:2]} {
-		at, err := newPlaces(names)
-		if err != nil {
-			return err
-		}
+		own := rand.New(rand.NewPCG(random.Uint64(), uint64(i)))
 		w := &witness{
-			log: c.seen.Client(fmt.Sprintf("subscriber %d of the copy", i), true), at: at, urls: v.urls, client: tortureClient(clientHTTP1),
-			random: rand.New(rand.NewPCG(random.Uint64(), uint64(i))), strict: true, ephemeral: true, silence: 7 * time.Second, counts: &counts,
+			log: c.seen.Client(fmt.Sprintf("subscriber %d of the copy", i), true), feeds: names, clients: tortureSubscribers(clientHTTP1, []*url.URL{c.node.url}, own),
+			random: own, strict: true, ephemeral: true, silence: 7 * time.Second, counts: &counts,
 		}
 		v.witnesses = append(v.witnesses, w)
 		followers.Go(func() {
-			defer w.client.CloseIdleConnections()
+			defer hangUp(w.clients)
 			if err := w.run(following); err != nil {
 				s.found("on the copy, a subscriber: %v", err)
 			}
@@ -143,7 +140,7 @@ func (c *storeCopy) live(d time.Duration, random *rand.Rand) error {
 func (c *storeCopy) inherit(ctx context.Context, v *verification) error {
 	for _, name := range v.names {
 		begun := feedtest.NewRecording()
-		if _, err := holdings(ctx, v.client, c.node.url, name, begun); err != nil {
+		if _, err := holdings(ctx, v.clients[0], name, begun); err != nil {
 			return fmt.Errorf("read what the copy of %s begins with: %w", name, err)
 		}
 		for id, sum := range begun.All(name) {

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rejoin/rejoin/feed/client"
 	"github.com/rejoin/rejoin/feed/feedtest"
 )
 
@@ -17,7 +18,7 @@ import (
 // node. They may be lost.
 type whisperer struct {
 	*prover
-	node *url.URL
+	node *client.Client
 
 	mu   *sync.Mutex // of all whisperers
 	sent *[]whisper
@@ -31,10 +32,10 @@ type whisper struct {
 
 // startWhisperers starts one for each node.
 func (s *schedule) startWhisperers(ctx context.Context) {
-	for i, u := range s.urls() {
-		w := &whisperer{prover: s.prover(400+i, s.feeds), node: u, mu: &s.mu, sent: &s.whispers}
+	for i, c := range tortureClients(clientHTTP1, s.urls()) {
+		w := &whisperer{prover: s.prover(400+i, s.feeds), node: c, mu: &s.mu, sent: &s.whispers}
 		w.pause = 60 * time.Millisecond * slower()
-		s.publishing(&w.client, func() error { return w.run(ctx) })
+		s.publishing([]*client.Client{c}, func() error { return w.run(ctx) })
 	}
 }
 
@@ -77,14 +78,14 @@ func (w *whisperer) one(ctx context.Context, series string) error {
 func (w *whisperer) whisper(ctx context.Context, e feedtest.Ephemeral, data string) (accepted bool, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.attempt)
 	defer cancel()
-	to := w.node.JoinPath("v1", "feeds", e.Feed, "events")
+	to := w.node.URL("v1", "feeds", e.Feed, "events")
 	to.RawQuery = url.Values{"ephemeral": {"true"}, "type": {e.Type}}.Encode()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to.String(), strings.NewReader(data))
 	if err != nil {
 		return false, err
 	}
 	req.Header.Set("Content-Type", "text/plain")
-	resp, err := w.client.Do(req)
+	resp, err := w.node.HTTP().Do(req)
 	if err != nil {
 		return false, nil
 	}
@@ -93,8 +94,8 @@ func (w *whisperer) whisper(ctx context.Context, e feedtest.Ephemeral, data stri
 		_, err := io.Copy(io.Discard, resp.Body)
 		return err == nil, nil
 	}
-	if r := readRefusal(resp); !temporary(r.status) {
-		return false, fmt.Errorf("publish an ephemeral event: %w", r)
+	if problem := client.ReadProblem(resp); !problem.Temporary() {
+		return false, fmt.Errorf("publish an ephemeral event: %w", problem)
 	}
 	return false, nil
 }

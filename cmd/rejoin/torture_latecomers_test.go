@@ -40,7 +40,7 @@ func (s *schedule) startLatecomers(b laidBlow) {
 		feeds := s.unknown[:count]
 		s.unknown = s.unknown[count:]
 		l := latecomer{witness: s.witness(tortureKind{name: fmt.Sprintf("came during %s", b.name)}, feeds, i)}
-		l.urls = []*url.URL{n.url}
+		l.clients = tortureSubscribers(clientHTTP1, []*url.URL{n.url}, l.random)
 		l.log.Apart("that came while the store was away", boundStore*slower())
 		l.heartbeat = latecomersHeartbeat * slower()
 		l.silence = l.heartbeat + time.Second
@@ -48,7 +48,7 @@ func (s *schedule) startLatecomers(b laidBlow) {
 			l.publishers = append(l.publishers, s.prover(500+10*int(s.made)+j, []string{name}))
 		}
 		s.witnesses, s.latecomers = append(s.witnesses, l.witness), append(s.latecomers, l)
-		s.following(l.client, func() error {
+		s.following(l.clients, func() error {
 			if sleep(s.follow, at) != nil {
 				return nil // it is over sooner than it could have been
 			}
@@ -63,7 +63,7 @@ func (s *schedule) publishToLatecomers() {
 	const each = 5
 	for i, l := range s.latecomers {
 		for _, p := range l.publishers {
-			s.publishing(&p.client, func() error {
+			s.publishing(p.clients, func() error {
 				for n := 1; n <= 2*each; n++ {
 					if n == each+1 {
 						s.awaitOpen(s.latecomers[i])

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/feed/client"
 	"github.com/rejoin/rejoin/feed/feedtest"
 )
 
@@ -26,12 +27,8 @@ type pager struct {
 
 // historyPage is the answer.
 type historyPage struct {
-	Feed   string
-	Events []struct {
-		envelope
-		Type string
-		Time time.Time
-	}
+	Feed        string
+	Events      []client.Event
 	Cursor      feed.Cursor `json:",string"`
 	First, Last uint64
 	Closed      bool
@@ -47,6 +44,7 @@ func (s *schedule) startPagers(ctx context.Context) {
 	for i, name := range feeds {
 		kind := []string{"pages", "pages that wait", "pages backwards"}[i/2]
 		w := s.witness(tortureKind{name: kind}, []string{name}, i)
+		w.at = make([]feed.Cursor, 1)
 		p := &pager{witness: w, name: name, waits: i/2 == 1}
 		step := p.forward
 		if i/2 == 2 {
@@ -55,7 +53,7 @@ func (s *schedule) startPagers(ctx context.Context) {
 		} else {
 			s.witnesses = append(s.witnesses, w)
 		}
-		s.following(w.client, func() error { return p.run(ctx, step) })
+		s.following(w.clients, func() error { return p.run(ctx, step) })
 	}
 }
 
@@ -63,7 +61,7 @@ func (p *pager) run(ctx context.Context, step func(context.Context) error) error
 	for ctx.Err() == nil {
 		err := step(ctx)
 		p.log.Cut(time.Now())
-		if errors.Is(err, errBroken) {
+		if errors.Is(err, client.ErrViolation) {
 			p.log.Broke(err.Error(), time.Now())
 		}
 		if errors.Is(err, errNoGoing) {
@@ -79,24 +77,25 @@ func (p *pager) get(ctx context.Context, query url.Values) (page historyPage, er
 	p.counts.connections.Add(1)
 	ctx, cancel := context.WithTimeout(ctx, p.silence)
 	defer cancel()
-	u := p.urls[p.random.IntN(len(p.urls))].JoinPath("v1", "feeds", p.name, "events")
+	c := p.clients[p.random.IntN(len(p.clients))]
+	u := c.URL("v1", "feeds", p.name, "events")
 	u.RawQuery = query.Encode()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
 		return page, err
 	}
 	req.Header.Set("Accept", "application/json")
-	resp, err := p.client.Do(req)
+	resp, err := c.HTTP().Do(req)
 	if err != nil {
 		return page, err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		r := readRefusal(resp)
-		if !temporary(r.status) {
-			return page, fmt.Errorf("%w: a page: %w", errNoGoing, r)
+		problem := client.ReadProblem(resp)
+		if !problem.Temporary() {
+			return page, fmt.Errorf("%w: a page: %w", errNoGoing, problem)
 		}
-		return page, r
+		return page, problem
 	}
 	if err := json.NewDecoder(resp.Body).Decode(&page); err != nil {
 		if syntax, _ := errors.AsType[*json.SyntaxError](err); syntax != nil {
@@ -122,26 +121,26 @@ func (p *pager) sound(page historyPage, query url.Values) error {
 		return broken("a page ends with event %d of %d, and it is %t that it has a link to the next", page.Cursor, page.Last, page.next)
 	}
 	for _, e := range page.Events {
-		if e.ID == nil || len(e.Data) == 0 || e.Feed != p.name || e.Time.IsZero() {
+		if e.ID == 0 || e.Feed != p.name || e.Time.IsZero() {
 			return broken("an event of a page is not in an envelope")
 		}
-		if id := uint64(*e.ID); id < page.First || id > page.Last {
+		if id := e.ID; id < page.First || id > page.Last {
 			return broken("a page has event %d, and says that its feed has %d to %d", id, page.First, page.Last)
 		}
 	}
-	if n := len(page.Events); n > 0 && *page.Events[n-1].ID != page.Cursor {
-		return broken("a page ends with event %d, and has the cursor %d", *page.Events[n-1].ID, page.Cursor)
+	if n := len(page.Events); n > 0 && page.Events[n-1].ID != uint64(page.Cursor) {
+		return broken("a page ends with event %d, and has the cursor %d", page.Events[n-1].ID, page.Cursor)
 	}
 	return nil
 }
 
 // forward reads the page after the pager's cursor.
 func (p *pager) forward(ctx context.Context) error {
-	at := &p.at.all[0]
+	at := &p.at[0]
 	now := time.Now()
 	p.log.Connects(now)
-	p.log.Asks(p.name, uint64(at.cursor), now)
-	query := url.Values{"after": {at.cursor.String()}, "limit": {strconv.Itoa(1 + p.random.IntN(200))}}
+	p.log.Asks(p.name, uint64(*at), now)
+	query := url.Values{"after": {at.String()}, "limit": {strconv.Itoa(1 + p.random.IntN(200))}}
 	if p.hurry.Load() {
 		query.Set("limit", "1000")
 	} else if p.waits {
@@ -151,32 +150,25 @@ func (p *pager) forward(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.log.Opened(p.name, uint64(at.cursor), now)
+	p.log.Opened(p.name, uint64(*at), now)
 	began := page.First // what the page begins with, and the next one would
 	if len(page.Events) > 0 {
-		began = uint64(*page.Events[0].ID)
-	} else if uint64(at.cursor) < page.Last && page.First <= uint64(at.cursor)+1 {
-		return broken("the page after event %d of %d is empty", at.cursor, page.Last)
+		began = page.Events[0].ID
+	} else if uint64(*at) < page.Last && page.First <= uint64(*at)+1 {
+		return broken("the page after event %d of %d is empty", *at, page.Last)
 	}
 	now = time.Now()
-	if began == page.First && began > uint64(at.cursor)+1 {
-		p.log.Gap(p.name, feed.Gap{After: at.cursor, Resumes: began, Reason: feed.Trimmed}, now)
-		at.cursor = feed.Cursor(began - 1)
+	if began == page.First && began > uint64(*at)+1 {
+		p.log.Gap(p.name, feed.Gap{After: *at, Resumes: began, Reason: feed.Trimmed}, now)
+		*at = feed.Cursor(began - 1)
 	}
 	for i := range page.Events {
 		e := &page.Events[i]
-		at.cursor = *e.ID
+		*at = feed.Cursor(e.ID)
 		p.counts.delivered.Add(1)
-		p.log.Delivered(p.name, uint64(at.cursor), pageSum(e.Type, e.Data), now)
+		p.log.Delivered(p.name, uint64(*at), feedtest.SumOf(e.Type, e.Data), now)
 	}
 	return nil
-}
-
-func pageSum(kind string, data json.RawMessage) feedtest.Sum {
-	if kind == "message" {
-		kind = "" // what envelopes call it
-	}
-	return feedtest.SumOf(kind, dataOf(data))
 }
 
 // backward reads all of the feed from its end, page by page.
@@ -199,10 +191,10 @@ func (p *pager) backward(ctx context.Context) error {
 		}
 		for i := len(page.Events) - 1; i >= 0; i-- {
 			e := &page.Events[i]
-			if before--; uint64(*e.ID) != before {
-				return broken("event %d is in the place of %d, in a page backwards", *e.ID, before)
+			if before--; e.ID != before {
+				return broken("event %d is in the place of %d, in a page backwards", e.ID, before)
 			}
-			p.log.Looked(p.name, before, pageSum(e.Type, e.Data), now)
+			p.log.Looked(p.name, before, feedtest.SumOf(e.Type, e.Data), now)
 		}
 	}
 	return nil

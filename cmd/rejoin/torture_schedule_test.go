@@ -203,10 +203,10 @@ func (s *schedule) strike(b laidBlow, start time.Time) {
 // collect reads what the store holds and waits until everybody has it.
 func (s *schedule) collect() {
 	v := &verification{
-		urls: s.urls(), client: tortureClient(clientHTTP1), names: s.all, witnesses: s.witnesses,
+		clients: tortureClients(clientHTTP1, s.urls()), names: s.all, witnesses: s.witnesses,
 		recording: s.recording, patience: tortureArrives * slower(),
 	}
-	defer v.client.CloseIdleConnections()
+	defer hangUp(v.clients)
 	if err := v.collect(s.world.t.Context()); err != nil {
 		s.found("when nothing was broken any more: %v", err)
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -16,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rejoin/rejoin/feed/client"
 	"github.com/rejoin/rejoin/storage/testserver"
 )
 
@@ -231,6 +233,31 @@ func tortureClient(kind int) *http.Client {
 		IdleConnTimeout:   10 * time.Second,
 	}}
 }
+
+// tortureClients returns clients of the servers, which share their connections.
+func tortureClients(kind int, urls []*url.URL) []*client.Client {
+	return clientsOver(tortureClient(kind).Transport, urls)
+}
+
+// tortureSubscribers returns the same for a subscriber, which has its cursor
+// wherever a client may have it.
+func tortureSubscribers(kind int, urls []*url.URL, random *rand.Rand) []*client.Client {
+	return clientsOver(&cursorAnywhere{tortureClient(kind).Transport.(*http.Transport), random}, urls)
+}
+
+func clientsOver(transport http.RoundTripper, urls []*url.URL) (all []*client.Client) {
+	for _, u := range urls {
+		c, err := client.New(u.String(), client.Options{Transport: transport})
+		if err != nil {
+			panic(err) // they are the addresses of nodes
+		}
+		all = append(all, c)
+	}
+	return all
+}
+
+// hangUp closes the connections that clients share and do not use.
+func hangUp(clients []*client.Client) { clients[0].HTTP().CloseIdleConnections() }
 
 // narrow is the Control of a dialer. Left to itself, a system may hold tens of
 // megabytes of what a client does not read.

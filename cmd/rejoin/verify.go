@@ -9,18 +9,18 @@ import (
 	"io"
 	random "math/rand/v2"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/feed/client"
 	"github.com/rejoin/rejoin/feed/feedtest"
 )
 
 func newVerifyCommand() *cobra.Command {
-	var servers []string
 	v := &verification{}
 	cmd := &cobra.Command{
 		Use:   "verify --url URL [--url URL]...",
@@ -43,12 +43,8 @@ The feeds are deleted at the end, where the token in REJOIN_TOKEN may do that; i
 has to be good for publishing to and reading what begins with --prefix.`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			for _, server := range servers {
-				u, err := serverURL(server)
-				if err != nil {
-					return err
-				}
-				v.urls = append(v.urls, u)
+			if v.clients, err = newClients(v.servers, client.NewTransport()); err != nil {
+				return err
 			}
 			if err := v.check(); err != nil {
 				return err
@@ -58,7 +54,7 @@ has to be good for publishing to and reading what begins with --prefix.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringArrayVar(&servers, "url", []string{defaultURL}, "a server; several nodes or proxies of one deployment, one a flag")
+	flags.StringArrayVar(&v.servers, "url", []string{defaultURL}, "a server; several nodes or proxies of one deployment, one a flag")
 	flags.IntVar(&v.feeds, "feeds", 5, "how many feeds")
 	flags.IntVar(&v.subscribers, "subscribers", 12, "how many subscribers; one in four follows all the feeds over one connection")
 	flags.IntVar(&v.rate, "rate", 50, "how many events are published in a second, about")
@@ -71,14 +67,14 @@ has to be good for publishing to and reading what begins with --prefix.`,
 
 // verification is one run of rejoin verify.
 type verification struct {
-	urls                     []*url.URL
+	servers                  []string // addresses
 	feeds, subscribers, rate int
 	lasts, patience          time.Duration
 	prefix                   string // in the end with what makes it this run's
 	json                     bool
 	out, notes               io.Writer
 
-	client    *http.Client // for what is neither published nor followed
+	clients   []*client.Client // one a server, for what is neither published nor followed
 	recording *feedtest.Recording
 	names     []string
 	witnesses []*witness
@@ -105,8 +101,10 @@ func (v *verification) check() error {
 	for i := range v.feeds {
 		v.names = append(v.names, fmt.Sprintf("%s%d", v.prefix, i+1))
 	}
-	if _, err := newPlaces(v.names); err != nil {
-		return usageError{fmt.Errorf("--prefix: %w", errors.Unwrap(err))}
+	for _, name := range v.names {
+		if err := feed.CheckName(name); err != nil {
+			return usageError{fmt.Errorf("--prefix: %w", err)}
+		}
 	}
 	return nil
 }
@@ -114,8 +112,8 @@ func (v *verification) check() error {
 // run publishes and follows for the time that was asked for, or until it is
 // interrupted, and judges what happened.
 func (v *verification) run(ctx context.Context) error {
-	v.client, v.recording = newClient(), feedtest.NewRecording()
-	if err := knock(ctx, v.client, v.urls); err != nil {
+	v.recording = feedtest.NewRecording()
+	if err := knock(ctx, v.clients); err != nil {
 		if ctx.Err() != nil {
 			err = errors.New("interrupted before a server answered")
 		}
@@ -174,7 +172,7 @@ func (v *verification) settling(ctx context.Context) (settling context.Context, 
 	forget := context.AfterFunc(ctx, func() {
 		v.note("interrupted: waiting for what is under way; another interrupt ends it at once")
 		time.AfterFunc(interruptPatience, cancel)
-		for knock(settling, v.client, v.urls) == nil && sleep(settling, time.Second/2) == nil {
+		for knock(settling, v.clients) == nil && sleep(settling, time.Second/2) == nil {
 		}
 		cancel()
 	})
@@ -185,10 +183,10 @@ func (v *verification) settling(ctx context.Context) (settling context.Context, 
 func (v *verification) provers() (all []*prover) {
 	const most = 16
 	count := min(most, v.rate, max(4, v.rate/20))
-	client := newClient()
+	clients := v.connect(client.NewTransport())
 	for i := range count {
 		all = append(all, &prover{
-			recording: v.recording, name: fmt.Sprintf("publisher-%d", i+1), feeds: v.names, urls: v.urls, client: client,
+			recording: v.recording, name: fmt.Sprintf("publisher-%d", i+1), feeds: v.names, clients: clients,
 			random: newRandom(), pause: time.Second * time.Duration(count) / time.Duration(v.rate),
 			attempt: 10 * time.Second, patience: v.patience, large: 0.02, again: 0.05, twice: 0.05, counts: &v.counts,
 		})
@@ -205,10 +203,6 @@ func (v *verification) witness(i int) *witness {
 	if i%4 == 3 {
 		names = v.names
 	}
-	at, err := newPlaces(names)
-	if err != nil {
-		panic(err) // check has made them once
-	}
 	manners := []habits{
 		{cut: 20 * time.Second},
 		{cut: 3 * time.Second, wait: time.Second, envelope: true},
@@ -216,28 +210,32 @@ func (v *verification) witness(i int) *witness {
 		{cut: 8 * time.Second, wait: 4 * time.Second},
 		{cut: 15 * time.Second, stall: 2 * time.Second},
 	}[i%5]
-	client := newClient()
+	random, transport := newRandom(), client.NewTransport()
 	if i%2 == 0 {
-		withoutHTTP2(client)
+		withoutHTTP2(transport)
 	}
 	return &witness{
-		log: v.recording.Client(fmt.Sprintf("subscriber %d", i+1), manners.stall > 0), at: at, urls: v.urls, client: client,
-		random: newRandom(), habits: manners, silence: 30 * time.Second, counts: &v.counts,
+		log:   v.recording.Client(fmt.Sprintf("subscriber %d", i+1), manners.stall > 0),
+		feeds: names, clients: v.connect(&cursorAnywhere{transport, random}),
+		random: random, habits: manners, silence: 30 * time.Second, counts: &v.counts,
 	}
 }
 
-// withoutHTTP2 has a client of newClient speak HTTP/1.1 alone.
-func withoutHTTP2(client *http.Client) {
-	transport, ok := client.Transport.(*http.Transport)
-	if b, bears := client.Transport.(*bearer); bears {
-		transport, ok = b.Transport, true
+// connect returns clients of the servers.
+func (v *verification) connect(transport http.RoundTripper) []*client.Client {
+	clients, err := newClients(v.servers, transport)
+	if err != nil {
+		panic(err) // v.clients were made of the same addresses
 	}
-	if ok {
-		transport.ForceAttemptHTTP2 = false
-		transport.TLSNextProto = make(map[string]func(string, *tls.Conn) http.RoundTripper)
-		transport.Protocols = new(http.Protocols)
-		transport.Protocols.SetHTTP1(true)
-	}
+	return clients
+}
+
+// withoutHTTP2 makes a transport speak HTTP/1.1 alone.
+func withoutHTTP2(transport *http.Transport) {
+	transport.ForceAttemptHTTP2 = false
+	transport.TLSNextProto = make(map[string]func(string, *tls.Conn) http.RoundTripper)
+	transport.Protocols = new(http.Protocols)
+	transport.Protocols.SetHTTP1(true)
 }
 
 // progress says every few seconds how far it has got, until it is stopped.

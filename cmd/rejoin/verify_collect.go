@@ -8,10 +8,10 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"net/url"
 	"strconv"
 	"time"
 
+	"github.com/rejoin/rejoin/feed/client"
 	"github.com/rejoin/rejoin/feed/feedtest"
 )
 
@@ -68,9 +68,9 @@ func (v *verification) arrived(last map[string]uint64) bool {
 // read reads all of a feed into the recording, from any of the servers.
 func (v *verification) read(ctx, patience context.Context, name string) (last uint64, err error) {
 	for attempt := 0; ; attempt++ {
-		last, err = holdings(ctx, v.client, v.urls[attempt%len(v.urls)], name, v.recording)
-		refused, _ := errors.AsType[*refusal](err)
-		if err == nil || refused != nil && !temporary(refused.status) {
+		last, err = holdings(ctx, v.clients[attempt%len(v.clients)], name, v.recording)
+		problem, _ := errors.AsType[*client.Problem](err)
+		if err == nil || problem != nil && !problem.Temporary() {
 			return last, err
 		}
 		if sleep(patience, time.Second/2) != nil {
@@ -80,19 +80,16 @@ func (v *verification) read(ctx, patience context.Context, name string) (last ui
 }
 
 // holdings reads a feed by pages.
-func holdings(ctx context.Context, client *http.Client, server *url.URL, name string, to *feedtest.Recording) (last uint64, err error) {
+func holdings(ctx context.Context, c *client.Client, name string, to *feedtest.Recording) (last uint64, err error) {
 	for after := uint64(0); ; {
 		var page struct {
-			Events []struct {
-				envelope
-				Type string
-			}
+			Events      []client.Event
 			First, Last uint64
 			Closed      bool
 		}
-		u := server.JoinPath("v1", "feeds", name, "events")
+		u := c.URL("v1", "feeds", name, "events")
 		u.RawQuery = "limit=1000&after=" + strconv.FormatUint(after, 10)
-		if err := getJSON(ctx, client, u.String(), &page); err != nil {
+		if err := getJSON(ctx, c.HTTP(), u.String(), &page); err != nil {
 			return 0, err
 		}
 		if after == 0 {
@@ -101,17 +98,11 @@ func holdings(ctx context.Context, client *http.Client, server *url.URL, name st
 			last = page.Last
 		}
 		for _, e := range page.Events {
-			if e.ID == nil || len(e.Data) == 0 {
-				return 0, errors.New("an event of a page is not in an envelope")
-			}
-			if uint64(*e.ID) > last {
+			if e.ID > last {
 				continue // published meanwhile, by whom? The subscribers will know
 			}
-			if e.Type == "message" {
-				e.Type = "" // what envelopes call it
-			}
-			to.Held(name, uint64(*e.ID), feedtest.SumOf(e.Type, dataOf(e.Data)))
-			after = uint64(*e.ID)
+			to.Held(name, e.ID, feedtest.SumOf(e.Type, e.Data))
+			after = e.ID
 		}
 		if len(page.Events) == 0 || after >= last {
 			return last, nil
@@ -119,7 +110,7 @@ func holdings(ctx context.Context, client *http.Client, server *url.URL, name st
 	}
 }
 
-func getJSON(ctx context.Context, client *http.Client, from string, to any) error {
+func getJSON(ctx context.Context, c *http.Client, from string, to any) error {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
@@ -127,13 +118,13 @@ func getJSON(ctx context.Context, client *http.Client, from string, to any) erro
 		return err
 	}
 	req.Header.Set("Accept", "application/json")
-	resp, err := client.Do(req)
+	resp, err := c.Do(req)
 	if err != nil {
 		return errors.New(reason(err))
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return readRefusal(resp)
+		return client.ReadProblem(resp)
 	}
 	return json.NewDecoder(resp.Body).Decode(to)
 }
@@ -152,12 +143,12 @@ func (v *verification) delete(ctx context.Context, patience time.Duration) {
 }
 
 func (v *verification) deleteOne(ctx context.Context, name string) (err error) {
-	for _, server := range v.urls {
-		req, err2 := http.NewRequestWithContext(ctx, http.MethodDelete, server.JoinPath("v1", "feeds", name).String(), nil)
+	for _, c := range v.clients {
+		req, err2 := http.NewRequestWithContext(ctx, http.MethodDelete, c.URL("v1", "feeds", name).String(), nil)
 		if err2 != nil {
 			return err2
 		}
-		resp, err2 := v.client.Do(req)
+		resp, err2 := c.HTTP().Do(req)
 		if err = err2; err != nil {
 			continue // another may be up
 		}
@@ -165,7 +156,7 @@ func (v *verification) deleteOne(ctx context.Context, name string) (err error) {
 			resp.Body.Close()
 			return nil
 		}
-		err = readRefusal(resp)
+		err = client.ReadProblem(resp)
 		_, _ = io.Copy(io.Discard, resp.Body) // the connection may carry the next
 		resp.Body.Close()
 	}

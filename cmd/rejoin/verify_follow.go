@@ -1,20 +1,19 @@
 package main
 
 import (
-	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/feed/client"
 	"github.com/rejoin/rejoin/feed/feedtest"
 )
 
@@ -32,12 +31,13 @@ type habits struct {
 // witness is a subscriber that follows feeds over one connection after another,
 // and writes down what each of them brings.
 type witness struct {
-	log    *feedtest.DeliveryLog
-	at     places
-	urls   []*url.URL // it connects to any of them
-	client *http.Client
-	random *rand.Rand
-	habits habits
+	log     *feedtest.DeliveryLog
+	feeds   []string
+	at      []feed.Cursor    // where it stands in each; nil before it begins
+	closed  []bool           // which of them it has to their ends
+	clients []*client.Client // it connects by any of them
+	random  *rand.Rand
+	habits  habits
 	// strict says that there is nothing between the server and the witness: a
 	// stream is refused only for good, and never ends as if it were complete.
 	strict    bool
@@ -56,13 +56,13 @@ func (w *witness) run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		err := w.connect(ctx)
 		w.log.Cut(time.Now())
-		if errors.Is(err, errBroken) {
+		if errors.Is(err, client.ErrViolation) {
 			w.log.Broke(err.Error(), time.Now())
 		}
 		if errors.Is(err, errNoGoing) {
 			return err
 		}
-		if errors.Is(err, errClosed) {
+		if errors.Is(err, client.ErrDelivered) {
 			return nil
 		}
 		pause := 20*time.Millisecond + time.Duration(w.random.Int64N(int64(w.habits.wait)+1))
@@ -74,45 +74,47 @@ func (w *witness) run(ctx context.Context) error {
 	return nil
 }
 
-// request asks for what follows the cursors, or older ones.
-func (w *witness) request(ctx context.Context) (*http.Request, error) {
+// asks returns what to ask for: what follows the cursors, or older ones.
+func (w *witness) asks() client.Subscription {
 	now := time.Now()
 	w.log.Connects(now)
+	if w.at == nil {
+		w.at = make([]feed.Cursor, len(w.feeds))
+	}
+	w.closed = make([]bool, len(w.feeds))
 	old := w.random.Float64() < w.habits.old && !w.hurry.Load()
-	for i := range w.at.all {
-		f := &w.at.all[i]
-		if f.known, f.closed = true, false; old {
-			f.cursor -= feed.Cursor(w.random.Uint64N(min(uint64(f.cursor), 100) + 1))
+	var cursor []string
+	for i, name := range w.feeds {
+		if old {
+			w.at[i] -= feed.Cursor(w.random.Uint64N(min(uint64(w.at[i]), 100) + 1))
 		}
-		w.log.Asks(f.feed, uint64(f.cursor), now)
-	}
-	u := w.urls[w.random.IntN(len(w.urls))].JoinPath("v1", "events")
-	query := url.Values{"heartbeat": {cmp.Or(w.heartbeat, w.silence/3).String()}}
-	if len(w.habits.types) > 0 {
-		query.Set("types", strings.Join(w.habits.types, ","))
-	}
-	if w.at.many {
-		query.Set("feed", w.at.names())
-	} else {
-		u = u.JoinPath("..", "feeds", w.at.all[0].feed, "events")
-		if w.habits.envelope {
-			query.Set("envelope", "true")
+		w.log.Asks(name, uint64(w.at[i]), now)
+		if cursor = append(cursor, w.at[i].String()); len(w.feeds) > 1 {
+			cursor[i] = name + "=" + cursor[i]
 		}
 	}
-	inHeader := w.random.IntN(2) == 0
-	if !inHeader {
-		query.Set("lastEventId", w.at.cursor())
+	return client.Subscription{
+		Feeds: w.feeds, Cursor: strings.Join(cursor, ","), Types: w.habits.types, Envelopes: w.habits.envelope,
+		Silence: w.silence, Heartbeat: w.heartbeat,
 	}
-	u.RawQuery = query.Encode()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
-	if err != nil {
-		return nil, err
+}
+
+// cursorAnywhere is a transport that has half of the cursors in the address,
+// where the first connection of a client may have them, too.
+type cursorAnywhere struct {
+	*http.Transport
+	random *rand.Rand
+}
+
+func (t *cursorAnywhere) RoundTrip(r *http.Request) (*http.Response, error) {
+	if cursor := r.Header.Get("Last-Event-ID"); cursor != "" && t.random.IntN(2) == 0 {
+		r = r.Clone(r.Context()) // a RoundTripper may not change its request
+		r.Header.Del("Last-Event-ID")
+		query := r.URL.Query()
+		query.Set("lastEventId", cursor)
+		r.URL.RawQuery = query.Encode()
 	}
-	req.Header.Set("Accept", "text/event-stream")
-	if inHeader {
-		req.Header.Set("Last-Event-ID", w.at.cursor())
-	}
-	return req, nil
+	return t.Transport.RoundTrip(r)
 }
 
 func (w *witness) connect(ctx context.Context) error {
@@ -120,8 +122,6 @@ func (w *witness) connect(ctx context.Context) error {
 	w.opened = false
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	watch := time.AfterFunc(w.silence, cancel)
-	defer watch.Stop()
 	if w.habits.cut > 0 {
 		cut := time.AfterFunc(time.Duration(w.random.ExpFloat64()*float64(w.habits.cut)), func() {
 			if !w.hurry.Load() {
@@ -130,51 +130,47 @@ func (w *witness) connect(ctx context.Context) error {
 		})
 		defer cut.Stop()
 	}
-	req, err := w.request(ctx)
+	stream, err := w.clients[w.random.IntN(len(w.clients))].Connect(ctx, w.asks())
 	if err != nil {
-		return err
+		return w.refused(err)
 	}
-	resp, err := w.client.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if err := w.accept(resp); err != nil {
-		return err
-	}
-	return w.read(ctx, newBlockReader(watchedReader{resp.Body, func() { watch.Reset(w.silence) }}))
+	defer stream.Close()
+	return w.read(ctx, stream)
 }
 
-// accept judges the head of an answer.
-func (w *witness) accept(resp *http.Response) error {
-	switch err := requireStream(resp); {
-	case err == nil:
-		return nil
-	case errors.Is(err, errClosed) && w.closing:
+// refused judges why there is no stream.
+func (w *witness) refused(err error) error {
+	problem, answered := errors.AsType[*client.Problem](err)
+	switch {
+	case errors.Is(err, client.ErrDelivered) && w.closing:
 		w.log.TurnedAway(time.Now())
 		return err
-	case errors.Is(err, errClosed):
+	case errors.Is(err, client.ErrDelivered):
 		return broken("204 for feeds that nobody closed")
-	case resp.StatusCode != http.StatusOK && !temporary(resp.StatusCode):
+	case answered && problem.Status != http.StatusOK && !problem.Temporary():
 		return fmt.Errorf("%w: subscribe: %w", errNoGoing, err)
-	case w.strict:
+	case answered && w.strict:
 		return broken("an event stream is refused: %w", err)
-	default:
-		return err
 	}
+	return err
 }
 
-func (w *witness) read(ctx context.Context, blocks *blockReader) error {
+// broken returns an error for a server that has broken its promise.
+func broken(format string, args ...any) error {
+	return fmt.Errorf("%w: "+format, append([]any{client.ErrViolation}, args...)...)
+}
+
+func (w *witness) read(ctx context.Context, stream *client.Stream) error {
 	stalls := time.Now().Add(time.Second)
 	for {
-		b, err := blocks.next()
+		e, err := stream.Next()
 		switch {
-		case err == io.EOF && w.opened && w.strict && !w.at.closed():
+		case err == io.EOF && w.opened && w.strict && slices.Contains(w.closed, false):
 			return broken("the stream ended as if it were complete")
 		case err != nil:
 			return err
 		}
-		if err := w.take(b, time.Now()); err != nil {
+		if err := w.take(e, time.Now()); err != nil {
 			return err
 		}
 		if w.hurry.Load() {
@@ -190,165 +186,53 @@ func (w *witness) read(ctx context.Context, blocks *blockReader) error {
 	}
 }
 
-// take writes down one block.
-func (w *witness) take(b streamBlock, now time.Time) error {
+// take writes down one event.
+func (w *witness) take(e client.Event, now time.Time) error {
+	about := slices.Index(w.feeds, e.Feed)
 	switch {
-	case b.kind == "feed.open":
-		return w.open(b, now)
-	case !w.opened:
-		return broken("%s came before feed.open", describe(b))
-	case b.kind == "feed.gap":
-		return w.gap(b, now)
-	case b.kind == "feed.cursor":
-		at, err := w.cursors(b)
-		if err != nil {
-			return err
+	case e.Kind == client.KindOpen:
+		w.opened = true
+		for i, name := range w.feeds {
+			w.at[i] = e.Positions[i]
+			w.log.Opened(name, uint64(w.at[i]), now)
 		}
-		return w.others(b, at, -1, now)
-	case b.kind == "feed.closed" && w.closing:
-		return w.close(b, now)
-	case b.kind == "feed.expired":
-		return errExpired
-	case isControl(b.kind):
-		return broken("%s, which nobody asked for: %.200s", b.kind, b.data)
-	}
-	return w.event(b, now)
-}
-
-func (w *witness) cursors(b streamBlock) (map[int]feed.Cursor, error) {
-	at, err := w.at.parse(b.id)
-	if err != nil || len(at) != len(w.at.all) || !b.hasID {
-		return nil, broken("%s has the cursor %.200q (%v)", describe(b), b.id, err)
-	}
-	return at, nil
-}
-
-// others demands that a block leaves the feeds where they are that it is not
-// about, but for what the filter keeps from the witness.
-func (w *witness) others(b streamBlock, at map[int]feed.Cursor, about int, now time.Time) error {
-	for i := range w.at.all {
-		f := &w.at.all[i]
-		switch {
-		case i == about || at[i] == f.cursor:
-		case len(w.habits.types) == 0:
-			return broken("%s takes %s from event %d to %d", describe(b), f.feed, f.cursor, at[i])
-		default:
-			w.log.Passed(f.feed, uint64(at[i]), now)
-			f.cursor = at[i]
-		}
-	}
-	return nil
-}
-
-func (w *witness) open(b streamBlock, now time.Time) error {
-	at, err := w.cursors(b)
-	if err != nil {
-		return err
-	}
-	w.opened = true
-	for i := range w.at.all {
-		f := &w.at.all[i]
-		f.cursor = at[i]
-		w.log.Opened(f.feed, uint64(f.cursor), now)
-	}
-	return nil
-}
-
-func (w *witness) gap(b streamBlock, now time.Time) error {
-	var gap struct {
-		Feed    string
-		After   feed.Cursor `json:",string"`
-		Resumes uint64
-		Reason  feed.GapReason
-	}
-	if err := json.Unmarshal([]byte(b.data), &gap); err != nil || gap.Resumes == 0 {
-		return broken("feed.gap is %.200s", b.data)
-	}
-	i := max(0, w.at.index(gap.Feed))
-	at, err := w.cursors(b)
-	if err != nil {
-		return err
-	}
-	if gap.Feed != w.at.all[i].feed || uint64(at[i])+1 != gap.Resumes {
-		return broken("feed.gap %.200s has the cursor %.200q", b.data, b.id)
-	}
-	w.log.Gap(gap.Feed, feed.Gap{After: gap.After, Resumes: gap.Resumes, Reason: gap.Reason}, now)
-	if err := w.others(b, at, i, now); err != nil {
-		return err
-	}
-	w.at.all[i].cursor = at[i]
-	return nil
-}
-
-func (w *witness) close(b streamBlock, now time.Time) error {
-	var end struct {
-		Feed string
-		Last uint64
-	}
-	at, err := w.cursors(b)
-	if err != nil {
-		return err
-	}
-	if err := json.Unmarshal([]byte(b.data), &end); err != nil {
-		return broken("feed.closed is %.200s", b.data)
-	}
-	i := w.at.index(end.Feed)
-	if i < 0 || uint64(at[i]) != end.Last {
-		return broken("feed.closed %.200s has the cursor %.200q", b.data, b.id)
-	}
-	w.log.Closed(end.Feed, end.Last, now)
-	w.at.all[i].cursor, w.at.all[i].closed = at[i], true
-	return w.others(b, at, i, now)
-}
-
-func (w *witness) event(b streamBlock, now time.Time) error {
-	about, id, kind, data, err := w.content(b)
-	if err != nil {
-		return err
-	}
-	f := &w.at.all[about]
-	sum := feedtest.SumOf(kind, data)
-	if !b.hasID && w.ephemeral {
-		if id != nil {
-			return broken("event %d of %s leaves the cursor where it is", *id, f.feed)
-		}
-		w.log.Hinted(f.feed, sum, now)
 		return nil
+	case e.Kind == client.KindCursor:
+		about = -1
+	case e.Kind == client.KindGap:
+		w.log.Gap(e.Feed, e.Gap, now)
+	case e.Kind == client.KindClosed && w.closing:
+		w.log.Closed(e.Feed, e.ID, now)
+		w.closed[about] = true
+	case e.Kind == client.KindExpired:
+		return client.ErrExpired
+	case e.Kind == client.KindEphemeral && w.ephemeral:
+		w.log.Hinted(e.Feed, feedtest.SumOf(e.Type, e.Data), now)
+		return nil
+	case e.Kind == client.KindEvent:
+		w.counts.delivered.Add(1)
+		w.log.Delivered(e.Feed, e.ID, feedtest.SumOf(e.Type, e.Data), now)
+	default:
+		return broken("%v, which nobody asked for: %.200s", e, e.Raw)
 	}
-	at, err := w.cursors(b)
-	if err != nil {
-		return err
+	if about >= 0 {
+		w.at[about] = e.Positions[about]
 	}
-	if w.inEnvelopes() && (id == nil || at[about] != *id) {
-		return broken("%s is in the envelope %.200s", describe(b), b.data)
-	}
-	f.cursor = at[about]
-	w.counts.delivered.Add(1)
-	w.log.Delivered(f.feed, uint64(f.cursor), sum, now)
-	return w.others(b, at, about, now)
+	return w.others(e, about, now)
 }
 
-func (w *witness) inEnvelopes() bool { return w.at.many || w.habits.envelope }
-
-// content reads an event: which feed it is of, the id that an envelope has, and
-// what was published.
-func (w *witness) content(b streamBlock) (about int, id *feed.Cursor, kind, data string, err error) {
-	kind, data = b.kind, b.data
-	if w.inEnvelopes() {
-		var e struct {
-			envelope
-			Type string
+// others demands that an event leaves the feeds where they are that it is not
+// about, but for what the filter keeps from the witness.
+func (w *witness) others(e client.Event, about int, now time.Time) error {
+	for i, at := range e.Positions {
+		switch {
+		case i == about || at == w.at[i]:
+		case len(w.habits.types) == 0:
+			return broken("%v takes %s from event %d to %d", e, w.feeds[i], w.at[i], at)
+		default:
+			w.log.Passed(w.feeds[i], uint64(at), now)
+			w.at[i] = at
 		}
-		if err := json.Unmarshal([]byte(b.data), &e); err != nil || len(e.Data) == 0 {
-			return 0, nil, "", "", broken("%s is not in an envelope: %.200s", describe(b), b.data)
-		}
-		if about = w.at.index(e.Feed); about < 0 {
-			return 0, nil, "", "", broken("%s is of %.100q, which is not followed", describe(b), e.Feed)
-		}
-		id, kind, data = e.ID, e.Type, dataOf(e.Data)
 	}
-	if kind == "message" {
-		kind = "" // what envelopes call it
-	}
-	return about, id, kind, data, nil
+	return nil
 }

@@ -2,19 +2,17 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net/http"
-	"net/http/httptrace"
-	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/feed/client"
 	"github.com/rejoin/rejoin/feed/feedtest"
 )
 
@@ -24,8 +22,7 @@ type prover struct {
 	recording *feedtest.Recording
 	name      string // no other prover's
 	feeds     []string
-	urls      []*url.URL // each attempt goes to any of them
-	client    *http.Client
+	clients   []*client.Client // each attempt goes by any of them
 	random    *rand.Rand
 	pause     time.Duration // between two events, on average
 	attempt   time.Duration // how long one attempt may take
@@ -57,16 +54,16 @@ func (p *prover) run(ctx, settling context.Context) error {
 
 // proof is one event to publish.
 type proof struct {
-	feed, key   string
-	kind, media string
-	data        string
-	closes      bool // the feed
+	feed, key  string
+	kind, data string
+	json       bool // the data is
+	closes     bool // the feed
 }
 
 // next makes the event number n: text of one line or several, or JSON, some of
 // it large.
 func (p *prover) next(n int) proof {
-	e := proof{feed: p.feeds[p.random.IntN(len(p.feeds))], key: fmt.Sprintf("%s-%d", p.name, n), media: "text/plain"}
+	e := proof{feed: p.feeds[p.random.IntN(len(p.feeds))], key: fmt.Sprintf("%s-%d", p.name, n)}
 	padding := p.random.IntN(200)
 	if p.random.Float64() < p.large {
 		padding = p.random.IntN(40_000)
@@ -74,7 +71,7 @@ func (p *prover) next(n int) proof {
 	filler := strings.Repeat("·x", padding/3)
 	switch p.random.IntN(4) {
 	case 0:
-		e.media = "application/json"
+		e.json = true
 		e.data = fmt.Sprintf(`{"by":%q,"n":%d,"filler":%q}`, p.name, n, filler)
 	case 1:
 		e.kind = "proof.lines"
@@ -93,8 +90,8 @@ func (p *prover) publish(ctx context.Context, n int) error {
 	for deadline := time.Now().Add(p.patience); ; {
 		var twin sync.WaitGroup
 		if p.random.Float64() < p.twice {
-			u := p.anywhere()
-			twin.Go(func() { _, _ = p.try(ctx, e, u) }) // what fails for good fails here as well
+			c := p.anywhere()
+			twin.Go(func() { _, _ = p.try(ctx, e, c) }) // what fails for good fails here as well
 		}
 		outcome, err := p.try(ctx, e, p.anywhere())
 		twin.Wait()
@@ -116,11 +113,11 @@ func (p *prover) publish(ctx context.Context, n int) error {
 // proofPause is what lies between two attempts, on average.
 const proofPause = 100 * time.Millisecond
 
-func (p *prover) anywhere() *url.URL { return p.urls[p.random.IntN(len(p.urls))] }
+func (p *prover) anywhere() *client.Client { return p.clients[p.random.IntN(len(p.clients))] }
 
 // try makes one attempt and writes it down. It returns an error for what no
 // attempt will change.
-func (p *prover) try(ctx context.Context, e proof, at *url.URL) (outcome feedtest.Outcome, err error) {
+func (p *prover) try(ctx context.Context, e proof, at *client.Client) (outcome feedtest.Outcome, err error) {
 	p.counts.attempts.Add(1)
 	ctx, cancel := context.WithTimeout(ctx, p.attempt)
 	defer cancel()
@@ -131,57 +128,43 @@ func (p *prover) try(ctx context.Context, e proof, at *url.URL) (outcome feedtes
 	return entry.Outcome, err
 }
 
-func (p *prover) post(ctx context.Context, e proof, at *url.URL) (outcome feedtest.Outcome, id uint64, err error) {
-	// Without a connection, nothing was sent.
-	outcome = feedtest.Refused
-	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { outcome = feedtest.Unknown }}
-	to := at.JoinPath("v1", "feeds", e.feed, "events")
-	if e.closes {
-		to.RawQuery = "close=true"
+func (p *prover) post(ctx context.Context, e proof, at *client.Client) (outcome feedtest.Outcome, id uint64, err error) {
+	draft := feed.Draft{Type: e.kind, Data: e.data, JSON: e.json}
+	result, err := at.Send(ctx, client.Publication{Feed: e.feed, Drafts: []feed.Draft{draft}, Key: e.key, Close: e.closes})
+	outcome, err = p.judge(e.feed, e.key, result, err)
+	if outcome == feedtest.Acknowledged {
+		id = result.IDs[0]
 	}
-	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, trace), http.MethodPost, to.String(), strings.NewReader(e.data))
-	if err != nil {
-		return outcome, 0, err
-	}
-	req.Header.Set("Content-Type", e.media)
-	req.Header.Set("Idempotency-Key", e.key)
-	if e.kind != "" {
-		req.Header.Set("Event-Type", e.kind)
-	}
-	resp, err := p.client.Do(req)
-	if err != nil {
-		return outcome, 0, nil
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode == http.StatusCreated {
-		var answer struct{ ID uint64 }
-		body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
-		if err != nil {
-			return feedtest.Unknown, 0, nil // cut off in the middle of its answer
-		}
-		if err := json.Unmarshal(body, &answer); err != nil || answer.ID == 0 {
-			p.recording.Found(feedtest.Finding{Kind: feedtest.BadAnswer, Feed: e.feed, Detail: fmt.Sprintf("the key %s was answered with %.200q", e.key, body)})
-			return feedtest.Unknown, 0, nil
-		}
-		return feedtest.Acknowledged, answer.ID, nil
-	}
-	return p.refused(e, readRefusal(resp))
+	return outcome, id, err
 }
 
-// refused judges an answer that is not an acknowledgement.
-func (p *prover) refused(e proof, r *refusal) (outcome feedtest.Outcome, id uint64, err error) {
-	switch {
-	case r.stored == "no", r.status == http.StatusTooManyRequests:
-		return feedtest.Refused, 0, nil
-	case p.closing && r.status == http.StatusConflict:
-		return feedtest.Refused, 0, errFeedClosed
-	case r.status >= 500 && r.status != http.StatusNotImplemented, r.status == http.StatusRequestTimeout:
-		return feedtest.Unknown, 0, nil // a proxy's 503 may follow a request that went through
-	case r.status == http.StatusConflict, r.status == http.StatusUnprocessableEntity:
-		p.recording.Found(feedtest.Finding{Kind: feedtest.BadAnswer, Feed: e.feed, Detail: fmt.Sprintf("the key %s was refused: %v", e.key, r)})
-		return feedtest.Refused, 0, nil
+// judge returns what is known after an attempt, and an error for what no other
+// will change.
+func (p *prover) judge(name, key string, result client.Result, err error) (feedtest.Outcome, error) {
+	found := func(what error) {
+		p.recording.Found(feedtest.Finding{Kind: feedtest.BadAnswer, Feed: name, Detail: fmt.Sprintf("the key %s: %v", key, what)})
 	}
-	return feedtest.Refused, 0, fmt.Errorf("publish to %s: %w", e.feed, r)
+	outcome := feedtest.Unknown
+	switch {
+	case result.Outcome == client.Stored && err == nil:
+		return feedtest.Acknowledged, nil
+	case result.Outcome == client.Stored:
+		found(err)
+		return feedtest.Unknown, nil
+	case result.Outcome == client.Refused:
+		outcome = feedtest.Refused
+	}
+	problem, answered := errors.AsType[*client.Problem](err)
+	switch {
+	case !answered && !errors.Is(err, feed.ErrInvalid), answered && problem.Temporary():
+		return outcome, nil
+	case answered && p.closing && problem.Status == http.StatusConflict:
+		return feedtest.Refused, errFeedClosed
+	case answered && (problem.Status == http.StatusConflict || problem.Status == http.StatusUnprocessableEntity):
+		found(err)
+		return feedtest.Refused, nil
+	}
+	return feedtest.Refused, fmt.Errorf("publish to %s: %w", name, err)
 }
 
 // errFeedClosed is for what is published to a closed feed.

@@ -1,4 +1,4 @@
-package main
+package client
 
 import (
 	"errors"
@@ -18,19 +18,20 @@ func TestBlockReader(t *testing.T) {
 		"unknown: field", "retry: soon", "retry: 1e3", "data: z\r", "id:\r", "\r",
 		"data: cut", "id: 9",
 	}, "\n")))
-	var got []streamBlock
+	var got []block
 	var err error
-	for b := (streamBlock{}); err == nil; {
+	for err == nil {
+		var b block
 		if b, err = r.next(); err == nil {
 			got = append(got, b)
 		}
 	}
-	want := []streamBlock{
+	want := []block{
 		{kind: "feed.open", data: "{}", id: "1", hasID: true},
 		{data: "x\n y\n"},
 		{data: "z", hasID: true},
 	}
-	if diff := cmp.Diff(want, got, cmp.AllowUnexported(streamBlock{})); diff != "" {
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(block{})); diff != "" {
 		t.Error(diff)
 	}
 	if err != io.EOF || r.retry != 2143*time.Millisecond {

@@ -1,4 +1,4 @@
-package main
+package client
 
 import (
 	"bufio"
@@ -16,9 +16,9 @@ const blockBytes = 1 << 20
 
 var errBlockTooLong = errors.New("a block of the stream has more than 1 MiB")
 
-// streamBlock is one block of an event stream that has data. Clients in general carry
+// block is one block of an event stream that has data. Clients in general carry
 // the last id over to a block without one; whoever counts ids has to know.
-type streamBlock struct {
+type block struct {
 	kind  string // empty for none
 	data  string
 	id    string
@@ -39,7 +39,7 @@ func newBlockReader(r io.Reader) *blockReader {
 }
 
 // next returns the next block, io.EOF when the stream ends as a response does.
-func (r *blockReader) next() (b streamBlock, err error) {
+func (r *blockReader) next() (b block, err error) {
 	var data []byte
 	hasData := false
 	for r.lines.Scan() {
@@ -68,7 +68,7 @@ func (r *blockReader) next() (b streamBlock, err error) {
 				b.data = string(data)
 				return b, nil
 			}
-			b = streamBlock{}
+			b = block{}
 		}
 	}
 	switch err := r.lines.Err(); {
