@@ -31,7 +31,7 @@ func (p *Publisher) prepare(b Batch) (*publish, error) {
 		call.feed = commonFeed(b.Drafts)
 	}
 	if b.Key != nil {
-		call.batch.Key = &Key{Name: b.Key.Name, Print: fingerprint(call.batch), Window: p.keyWindow}
+		call.batch.Key = &Key{Name: b.Key.Name, Fingerprint: fingerprint(call.batch), Window: p.keyWindow}
 	}
 	return call, nil
 }

@@ -133,7 +133,7 @@ func TestFingerprint(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			prints = append(prints, print{i, j, call.batch.Key.Print})
+			prints = append(prints, print{i, j, call.batch.Key.Fingerprint})
 		}
 	}
 	for _, p := range prints {

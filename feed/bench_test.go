@@ -37,7 +37,7 @@ func BenchmarkSubscribe(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		s, err := hub.Subscribe(ctx, "a", feed.After(1))
+		s, err := hub.Subscribe(ctx, "a", feed.FromCursor(1))
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -72,23 +72,23 @@ func TestClosedFeedIsHandedOutWhole(t *testing.T) {
 		{"from history", feed.FromStart(), func(r *rig) { r.close("a", 0) }, "1 2 3 closed"},
 		{"from history, with a last event", feed.FromStart(), func(r *rig) { r.close("a", 1) }, "1 2 3 4 closed"},
 		{"live", feed.From{}, func(r *rig) { r.publish("a", "x"); r.close("a", 2) }, "4 5 6 closed"},
-		{"resumed", feed.After(2), func(r *rig) { r.close("a", 0) }, "3 closed"},
-		{"resumed at the end", feed.After(3), func(r *rig) { r.close("a", 0) }, "closed"},
-		{"ahead", feed.After(9), func(r *rig) { r.close("a", 0) }, "ahead:9-4 closed"},
-		{"after a gap", feed.After(1), func(r *rig) {
+		{"resumed", feed.FromCursor(2), func(r *rig) { r.close("a", 0) }, "3 closed"},
+		{"resumed at the end", feed.FromCursor(3), func(r *rig) { r.close("a", 0) }, "closed"},
+		{"ahead", feed.FromCursor(9), func(r *rig) { r.close("a", 0) }, "ahead:9-4 closed"},
+		{"after a gap", feed.FromCursor(1), func(r *rig) {
 			r.close("a", 0)
 			if err := r.hub.Trim(r.t.Context(), "a", 3); err != nil {
 				r.t.Error(err)
 			}
 		}, "trimmed:1-3 3 closed"},
-		{"after a gap to the end", feed.After(0), func(r *rig) {
+		{"after a gap to the end", feed.FromCursor(0), func(r *rig) {
 			r.close("a", 1)
 			if err := r.hub.Trim(r.t.Context(), "a", 99); err != nil {
 				r.t.Error(err)
 			}
 		}, "trimmed:0-5 closed"},
-		{"closed elsewhere", feed.After(1), func(r *rig) { r.append("a", 2); r.closeElsewhere("a") }, "2 3 4 5 closed"},
-		{"told of more", feed.After(2), func(r *rig) { r.close("a", 0); r.bus.says().Grew("a", 99) }, "3 closed"},
+		{"closed elsewhere", feed.FromCursor(1), func(r *rig) { r.append("a", 2); r.closeElsewhere("a") }, "2 3 4 5 closed"},
+		{"told of more", feed.FromCursor(2), func(r *rig) { r.close("a", 0); r.bus.says().Grew("a", 99) }, "3 closed"},
 		{"with something ephemeral before", feed.From{}, func(r *rig) {
 			if err := r.pub.PublishEphemeral(r.t.Context(), feed.Draft{Feed: "a", Data: "typing"}); err != nil {
 				r.t.Error(err)
@@ -178,7 +178,7 @@ func TestClosedFeedIsRolledBack(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := newRig(t)
 				r.append("a", 5)
-				s := r.subscribe("a", feed.After(4)) // loads the log, which ends with 5
+				s := r.subscribe("a", feed.FromCursor(4)) // loads the log, which ends with 5
 				pass := r.holdAt(feedtest.ReadAsked)
 				r.append("a", 5)
 				r.closeElsewhere("a")

@@ -63,12 +63,12 @@ type From struct {
 	cursor Cursor
 }
 
-// After resumes: it starts with the event that follows c. It is the only From
+// FromCursor resumes: it starts with the event that follows c. It is the only From
 // that can find a [Gap].
-func After(c Cursor) From { return From{kind: fromCursor, cursor: c} }
+func FromCursor(c Cursor) From { return From{kind: fromCursor, cursor: c} }
 
 // Cursor returns the cursor that f resumes from; ok is false for a From that is
-// not one of [After].
+// not one of [FromCursor].
 func (f From) Cursor() (c Cursor, ok bool) { return f.cursor, f.kind == fromCursor }
 
 // FromStart starts with the oldest event that is kept.
@@ -84,7 +84,7 @@ func FromTime(t time.Time) From { return From{kind: fromTime, time: t} }
 // this process, such as when the store could not be asked where that is in the feed.
 // Whatever the store's clock shows, no event is missed that was committed from then
 // on. Some from before it may come, too: the last append, and those of the last
-// second or hundredth of the time since then. Of a store that is no [Keeper], whose
+// second or hundredth of the time since then. Of a store that is no [RetentionStore], whose
 // clock nobody can read, it starts with the oldest event.
 func FromMoment(t time.Time) From { return From{kind: fromMoment, time: t} }
 

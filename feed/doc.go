@@ -85,8 +85,8 @@
 //
 // Publish with [Publisher.Publish]. Follow with [Hub.Subscribe] and a loop
 // around [Subscription.Next]; keep the subscription's cursor, and come back
-// with [After]. The examples do both. Who has very many subscribers to serve
-// and can write without waiting reads on a [Lane] instead, which takes no
+// with [FromCursor]. The examples do both. Who has very many subscribers to serve
+// and can write without waiting reads on a [Dispatcher] instead, which takes no
 // goroutine for each. [NewRetention] trims by rules.
 //
 // Close in the opposite order: the publisher, which finishes what is in

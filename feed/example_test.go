@@ -109,7 +109,7 @@ func ExampleAfter() {
 	fmt.Println("cut off after", cursor)
 	publish("two")
 	publish("three")
-	follow(feed.After(cursor), 3)
+	follow(feed.FromCursor(cursor), 3)
 	// Output:
 	// 1 one
 	// cut off after 1

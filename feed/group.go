@@ -6,20 +6,20 @@ import (
 	"sync/atomic"
 )
 
-// Start is a feed, and where a subscription to it starts.
-type Start struct {
+// SubscribeRequest is a feed, and where a subscription to it starts.
+type SubscribeRequest struct {
 	Feed string
 	From From
 }
 
-// Group is the subscriptions of one subscriber to one feed or several, read as
+// Subscriber is the subscriptions of one subscriber to one feed or several, read as
 // one with Poll. Each of them has a cursor and gaps of its own; there is no order
 // between feeds.
 //
 // Its methods are for one goroutine, except for Wake and Close.
-type Group struct {
-	lane   *Lane
-	reader Reader
+type Subscriber struct {
+	lane   *Dispatcher
+	reader Notifier
 	queued atomic.Bool // to be called by the lane
 	left   int32       // subscriptions that have not ended
 	turn   int32       // whose turn it is, so that one busy feed cannot hold up the others
@@ -28,13 +28,13 @@ type Group struct {
 
 // single is a group of one, in one piece of memory.
 type single struct {
-	Group
+	Subscriber
 	sub [1]Subscription
 }
 
 // SubscribeAll returns subscriptions to several feeds, or none of them: then
 // the error is as of Subscribe. The feeds are not empty and all different.
-func (h *Hub) SubscribeAll(ctx context.Context, starts []Start) (*WaitingGroup, error) {
+func (h *Hub) SubscribeAll(ctx context.Context, starts []SubscribeRequest) (*WaitingGroup, error) {
 	woken := make(tokens, 1)
 	g, err := h.lane.SubscribeAll(ctx, starts, woken)
 	if err != nil {
@@ -45,7 +45,7 @@ func (h *Hub) SubscribeAll(ctx context.Context, starts []Start) (*WaitingGroup, 
 
 // SubscribeAll is the hub's, of a group whose reader is called by the lane.
 // Nothing else wakes it, so there is no waiting for it.
-func (l *Lane) SubscribeAll(ctx context.Context, starts []Start, reader Reader) (*Group, error) {
+func (l *Dispatcher) SubscribeAll(ctx context.Context, starts []SubscribeRequest, reader Notifier) (*Subscriber, error) {
 	g := newGroup(len(starts))
 	g.lane, g.reader, g.left = l, reader, int32(len(starts))
 	if err := l.hub.introduce(ctx, starts); err != nil {
@@ -65,18 +65,18 @@ func (l *Lane) SubscribeAll(ctx context.Context, starts []Start, reader Reader) 
 	return g, nil
 }
 
-func newGroup(size int) *Group {
+func newGroup(size int) *Subscriber {
 	if size == 1 {
 		s := &single{}
 		s.subs = s.sub[:]
-		return &s.Group
+		return &s.Subscriber
 	}
-	return &Group{subs: make([]Subscription, size)}
+	return &Subscriber{subs: make([]Subscription, size)}
 }
 
 // introduce has one call of the store say where the feeds are that nobody
 // follows here yet, instead of one call for each.
-func (h *Hub) introduce(ctx context.Context, starts []Start) error {
+func (h *Hub) introduce(ctx context.Context, starts []SubscribeRequest) error {
 	if len(starts) == 1 {
 		return nil // Subscribe shares its call with others
 	}
@@ -101,11 +101,11 @@ func (h *Hub) introduce(ctx context.Context, starts []Start) error {
 }
 
 // Size returns how many subscriptions there are.
-func (g *Group) Size() int { return len(g.subs) }
+func (g *Subscriber) Size() int { return len(g.subs) }
 
 // At returns where one of the subscriptions stands. They are in the order of
 // their starts.
-func (g *Group) At(index int) Position { return Position{&g.subs[index]} }
+func (g *Subscriber) At(index int) Position { return Position{&g.subs[index]} }
 
 // Position is where a subscription of a group stands. It moves with the group,
 // which alone reads and closes its subscriptions.
@@ -125,16 +125,16 @@ func (p Position) Bounds() Bounds { return p.s.Bounds() }
 func (p Position) Gap() *Gap { return p.s.Gap() }
 
 // Close ends all subscriptions.
-func (g *Group) Close() {
+func (g *Subscriber) Close() {
 	for i := range g.subs {
 		g.subs[i].Close()
 	}
 }
 
 // Wake has the reader called, and Poll asked once more. It does not wait.
-func (g *Group) Wake() {
+func (g *Subscriber) Wake() {
 	if woken, waits := g.reader.(tokens); waits {
-		woken.Ready()
+		woken.Notify()
 		return
 	}
 	g.lane.call(g)
@@ -144,7 +144,7 @@ func (g *Group) Wake() {
 // moment: that at the index. If there is nothing, the index is -1, and the reader
 // is called when there may be something. Of a feed that is closed and was handed
 // out whole it returns one Delivery that says Closed; when all are, ErrClosed.
-func (g *Group) Poll() (index int, d Delivery, err error) {
+func (g *Subscriber) Poll() (index int, d Delivery, err error) {
 	if g.lane.hub.ctx.Err() != nil {
 		return -1, Delivery{}, ErrStopped
 	}
@@ -182,7 +182,7 @@ func (g *Group) Poll() (index int, d Delivery, err error) {
 // PollAt is Poll of the one subscription, for events that are stored and nothing
 // else: it is for a reader that has begun to write an event, took the rest back with
 // Unread and has to go on with it.
-func (g *Group) PollAt(index int) (d Delivery, ok bool, err error) {
+func (g *Subscriber) PollAt(index int) (d Delivery, ok bool, err error) {
 	if g.lane.hub.ctx.Err() != nil {
 		return Delivery{}, false, ErrStopped
 	}
@@ -196,7 +196,7 @@ func (g *Group) PollAt(index int) (d Delivery, ok bool, err error) {
 
 // Unread takes back what one of the subscriptions has handed out behind the cursor
 // c: it is handed out again. It is for a reader that cannot get rid of it now.
-func (g *Group) Unread(index int, c Cursor) {
+func (g *Subscriber) Unread(index int, c Cursor) {
 	s := &g.subs[index]
 	s.unread += uint32(s.cursor - c)
 	s.cursor = c
@@ -205,14 +205,14 @@ func (g *Group) Unread(index int, c Cursor) {
 
 // Abandon lets go of what the subscriptions hold beside their cursors: pages of the
 // store that were asked for, and are asked for again by the next Poll.
-func (g *Group) Abandon() {
+func (g *Subscriber) Abandon() {
 	for i := range g.subs {
 		g.subs[i].abandon()
 	}
 }
 
 // Stirred says whether Poll may have something.
-func (g *Group) Stirred() bool {
+func (g *Subscriber) Stirred() bool {
 	for i := range g.subs {
 		if g.subs[i].stirred() {
 			return true

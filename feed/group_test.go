@@ -17,7 +17,7 @@ import (
 )
 
 // follow subscribes to several feeds until the test ends.
-func (r *rig) follow(starts ...feed.Start) *feed.WaitingGroup {
+func (r *rig) follow(starts ...feed.SubscribeRequest) *feed.WaitingGroup {
 	r.t.Helper()
 	g, err := r.hub.SubscribeAll(r.t.Context(), starts)
 	if err != nil {
@@ -81,7 +81,7 @@ func TestGroup(t *testing.T) {
 		if err := r.store.Trim(t.Context(), "b", 4); err != nil {
 			t.Fatal(err)
 		}
-		g := r.follow(feed.Start{Feed: "a", From: feed.After(2)}, feed.Start{Feed: "b", From: feed.After(1)}, feed.Start{Feed: "c"})
+		g := r.follow(feed.SubscribeRequest{Feed: "a", From: feed.FromCursor(2)}, feed.SubscribeRequest{Feed: "b", From: feed.FromCursor(1)}, feed.SubscribeRequest{Feed: "c"})
 		r.wantDrained(g, "b: gap after 1, resumes 4", "b: 4", "b: 5")
 		r.publish("c", "x")
 		r.wantDrained(g, "c: 1")
@@ -104,11 +104,11 @@ func TestGroup(t *testing.T) {
 func TestGroupAsksOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		var starts []feed.Start
+		var starts []feed.SubscribeRequest
 		for i := range 100 {
 			name := fmt.Sprintf("feed-%d", i)
 			r.append(name, 3)
-			starts = append(starts, feed.Start{Feed: name, From: feed.After(3)})
+			starts = append(starts, feed.SubscribeRequest{Feed: name, From: feed.FromCursor(3)})
 		}
 		before := r.count(feedtest.BoundsAsked)
 		r.follow(starts...)
@@ -135,7 +135,7 @@ func TestGroupCannotWait(t *testing.T) {
 	type nextOfOne interface {
 		Next(context.Context, <-chan time.Time) (feed.Delivery, error)
 	}
-	var g any = &feed.Group{}
+	var g any = &feed.Subscriber{}
 	if _, ok := g.(next); ok {
 		t.Error("a group has a Next")
 	}
@@ -157,11 +157,11 @@ func TestGroupCannotWait(t *testing.T) {
 func TestGroupNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		if _, err := r.hub.SubscribeAll(t.Context(), []feed.Start{{Feed: "a"}, {Feed: "-"}}); !errors.Is(err, feed.ErrInvalid) {
+		if _, err := r.hub.SubscribeAll(t.Context(), []feed.SubscribeRequest{{Feed: "a"}, {Feed: "-"}}); !errors.Is(err, feed.ErrInvalid) {
 			t.Error(err)
 		}
 		r.fail(feed.ErrUnavailable, feedtest.BoundsAsked)
-		if _, err := r.hub.SubscribeAll(t.Context(), []feed.Start{{Feed: "a"}, {Feed: "b"}}); !errors.Is(err, feed.ErrUnavailable) {
+		if _, err := r.hub.SubscribeAll(t.Context(), []feed.SubscribeRequest{{Feed: "a"}, {Feed: "b"}}); !errors.Is(err, feed.ErrUnavailable) {
 			t.Error(err)
 		}
 		if n := r.hub.Stats().Subscribers; n != 0 {
@@ -178,7 +178,7 @@ func TestGroupStopped(t *testing.T) {
 		r.holdAt(feedtest.BoundsAsked)
 		ended := make(chan error, 1)
 		go func() {
-			_, err := r.hub.SubscribeAll(t.Context(), []feed.Start{{Feed: "a"}, {Feed: "b"}})
+			_, err := r.hub.SubscribeAll(t.Context(), []feed.SubscribeRequest{{Feed: "a"}, {Feed: "b"}})
 			ended <- err
 		}()
 		synctest.Wait()
@@ -203,7 +203,7 @@ func TestGroupEnds(t *testing.T) {
 			{"the group", (*feed.WaitingGroup).Close, feed.ErrStopped},
 			{"the hub", func(*feed.WaitingGroup) { r.pub.Close(); r.hub.Close() }, feed.ErrStopped},
 		} {
-			g := r.follow(feed.Start{Feed: "a"}, feed.Start{Feed: "b"})
+			g := r.follow(feed.SubscribeRequest{Feed: "a"}, feed.SubscribeRequest{Feed: "b"})
 			in := t.Context()
 			if end.want == context.Canceled {
 				in = ctx
@@ -227,7 +227,7 @@ func TestGroupTakesTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.append("busy", 5000)
-		g := r.follow(feed.Start{Feed: "busy", From: feed.After(0)}, feed.Start{Feed: "quiet"})
+		g := r.follow(feed.SubscribeRequest{Feed: "busy", From: feed.FromCursor(0)}, feed.SubscribeRequest{Feed: "quiet"})
 		r.publish("quiet", "x")
 		for n := 1; ; n++ {
 			i, _, err := g.Next(t.Context(), nil)
@@ -271,9 +271,9 @@ func TestGroupUnderLoad(t *testing.T) {
 		work.Go(func() {
 			cursors := make([]feed.Cursor, feeds)
 			for left := feeds * perFeed; left > 0; {
-				starts := make([]feed.Start, feeds)
+				starts := make([]feed.SubscribeRequest, feeds)
 				for i, c := range cursors {
-					starts[i] = feed.Start{Feed: name(i), From: feed.After(c)}
+					starts[i] = feed.SubscribeRequest{Feed: name(i), From: feed.FromCursor(c)}
 				}
 				g, err := hub.SubscribeAll(ctx, starts)
 				if err != nil {

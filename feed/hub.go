@@ -70,7 +70,7 @@ type Hub struct {
 	closed bool
 	logs   map[string]*log
 
-	lane   *Lane         // of subscribers that wait on goroutines of their own
+	lane   *Dispatcher         // of subscribers that wait on goroutines of their own
 	missed chan struct{} // asks for a verification now
 
 	pages  flights[pageKey, page]
@@ -200,7 +200,7 @@ func (h *Hub) enter(ctx context.Context) (_ context.Context, leave func(), err e
 // Its errors wrap ErrInvalid for a bad name, ErrStopped for a closed hub, the
 // context's, or the store's: then the same call may succeed later.
 func (h *Hub) Subscribe(ctx context.Context, feed string, from From) (*Subscription, error) {
-	g, err := h.SubscribeAll(ctx, []Start{{feed, from}})
+	g, err := h.SubscribeAll(ctx, []SubscribeRequest{{feed, from}})
 	if err != nil {
 		return nil, err
 	}
@@ -208,7 +208,7 @@ func (h *Hub) Subscribe(ctx context.Context, feed string, from From) (*Subscript
 }
 
 // subscribe makes s, which is of a group and has nothing yet, a subscription.
-func (h *Hub) subscribe(ctx context.Context, s *Subscription, start Start) error {
+func (h *Hub) subscribe(ctx context.Context, s *Subscription, start SubscribeRequest) error {
 	feed := start.Feed
 	if err := CheckName(feed); err != nil {
 		return err

@@ -48,7 +48,7 @@ func TestLieDecidesNothing(t *testing.T) {
 			if s := r.subscribe("a", feed.From{}); s.Cursor() != 3 || s.Bounds().Last != 3 {
 				t.Errorf("told of %d: now is %d, bounds %v, want 3", lie, s.Cursor(), s.Bounds())
 			}
-			s := r.subscribe("a", feed.After(4))
+			s := r.subscribe("a", feed.FromCursor(4))
 			if d := next(t, s, time.Minute); d.Gap == nil || d.Gap.Reason != feed.Ahead {
 				t.Errorf("told of %d: after 4 of 3 came %+v, want a gap ahead", lie, d)
 			}
@@ -85,7 +85,7 @@ func TestNothingBehindTheLogIsNoReasonToSpin(t *testing.T) {
 		r := newRig(t)
 		r.append("a", 10)
 		r.subscribe("a", feed.From{}) // loads the log, which ends with 10
-		s := r.subscribe("a", feed.After(5))
+		s := r.subscribe("a", feed.FromCursor(5))
 		r.store.Rollback("a", 5)
 		r.fail(feed.ErrUnavailable, feedtest.BoundsAsked) // so that the log can't find out
 		if d := next(t, s, 10*time.Second); len(d.Events()) > 0 {
@@ -140,7 +140,7 @@ func TestKeptPageIsNotSharedAfterARollback(t *testing.T) {
 		r.store.Rollback("a", 2)
 		r.bus.says().Missed()
 		synctest.Wait()
-		late := r.subscribe("a", feed.After(0))
+		late := r.subscribe("a", feed.FromCursor(0))
 		if d := next(t, late, time.Second); len(d.Events()) != 2 {
 			t.Errorf("got %d events of a store that has 2", len(d.Events()))
 		}
@@ -218,7 +218,7 @@ func TestSubscriptionCloseEndsNext(t *testing.T) {
 // A hub that is closed while Subscribe waits for the store is no failure of
 // the store, and the caller's context has not ended.
 func TestCloseDuringSubscribe(t *testing.T) {
-	for _, from := range []feed.From{{}, feed.After(7), feed.FromTime(time.Unix(0, 0))} {
+	for _, from := range []feed.From{{}, feed.FromCursor(7), feed.FromTime(time.Unix(0, 0))} {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRig(t)
 			r.holdAt(feedtest.BoundsAsked)

@@ -24,7 +24,7 @@ func TestSubscribeStorm(t *testing.T) {
 		var open sync.WaitGroup
 		for i := range 2000 {
 			open.Go(func() {
-				from := []feed.From{{}, feed.FromStart(), feed.After(7), feed.FromNewest(3)}[i%4]
+				from := []feed.From{{}, feed.FromStart(), feed.FromCursor(7), feed.FromNewest(3)}[i%4]
 				want := []feed.Cursor{10, 0, 7, 7}[i%4]
 				if s := r.subscribe("a", from); s.Cursor() != want {
 					t.Errorf("%+v starts at %d, want %d", from, s.Cursor(), want)
@@ -47,7 +47,7 @@ func TestReplayStorm(t *testing.T) {
 		r.append("a", 2000)
 		var done sync.WaitGroup
 		for i := range 1000 {
-			s := r.subscribe("a", feed.After(feed.Cursor(i%3)))
+			s := r.subscribe("a", feed.FromCursor(feed.Cursor(i%3)))
 			done.Go(func() { reach(t, s, 2000, time.Second) })
 		}
 		done.Wait()
@@ -129,7 +129,7 @@ func TestLogsLinger(t *testing.T) {
 			t.Errorf("soon after the last subscriber: logs of %q", names)
 		}
 		before := r.count(feedtest.BoundsAsked)
-		back := r.subscribe("a", feed.After(10))
+		back := r.subscribe("a", feed.FromCursor(10))
 		if n := r.count(feedtest.BoundsAsked) - before; n != 0 {
 			t.Errorf("coming back asked the store %d times", n)
 		}
@@ -242,7 +242,7 @@ func TestStoreHangs(t *testing.T) {
 		if _, err := r.hub.Subscribe(ctx, "b", feed.From{}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v, want the context's error", err)
 		}
-		if back := r.subscribe("a", feed.After(2)); back.Cursor() != 2 {
+		if back := r.subscribe("a", feed.FromCursor(2)); back.Cursor() != 2 {
 			t.Errorf("came back at %d", back.Cursor())
 		}
 	})
@@ -262,7 +262,7 @@ func TestAheadNeedsAFreshAnswer(t *testing.T) {
 			synctest.Wait()
 			pass()
 		}()
-		s := r.subscribe("a", feed.After(5))
+		s := r.subscribe("a", feed.FromCursor(5))
 		if d := next(t, s, time.Minute); d.Gap != nil {
 			t.Errorf("got %+v after a cursor that exists", *d.Gap)
 		}

@@ -8,15 +8,15 @@ import (
 
 // keeper returns the hub's store as one that keeps a list of its feeds and can
 // give up events.
-func (h *Hub) keeper() (Keeper, error) {
-	k, ok := h.store.(Keeper)
+func (h *Hub) keeper() (RetentionStore, error) {
+	k, ok := h.store.(RetentionStore)
 	if !ok {
 		return nil, fmt.Errorf("store: %w", errors.ErrUnsupported)
 	}
 	return k, nil
 }
 
-// List returns feeds by name: see [Keeper]. Its error wraps
+// List returns feeds by name: see [RetentionStore]. Its error wraps
 // [errors.ErrUnsupported] if the store is no Keeper.
 func (h *Hub) List(ctx context.Context, prefix, after string, limit int) ([]Info, error) {
 	k, err := h.keeper()

@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// Reader reads a group that is on a [Lane].
-type Reader interface {
-	// Ready says that Poll of the group may have something. It is called by
+// Notifier reads a group that is on a [Dispatcher].
+type Notifier interface {
+	// Notify says that Poll of the group may have something. It is called by
 	// the lane's Step alone, so never twice at one time, also without need, and
 	// from before SubscribeAll has returned until some time after the group was
 	// closed. It does not block.
-	Ready()
+	Notify()
 }
 
 // stepReaders is how many readers of one feed a step calls: those of other
@@ -25,36 +25,36 @@ const (
 	passTime = time.Millisecond
 )
 
-// Lane is a place where the readers of many groups are called, one after the
+// Dispatcher is a place where the readers of many groups are called, one after the
 // other, by whoever calls Step. It takes the place of a goroutine for each: a
 // subscriber that waits costs nothing but its memory, and an event that reaches
 // thousands wakes one goroutine.
 //
 // Step is for one goroutine; all else may be called by any.
-type Lane struct {
+type Dispatcher struct {
 	hub  *Hub
 	more chan struct{}
 
 	mu    sync.Mutex
 	grown []*audience // with something new in their log
-	ready []*Group    // with something new of their own
+	ready []*Subscriber    // with something new of their own
 
 	// Of Step alone.
 	passes []*audience
-	queue  []*Group
+	queue  []*Subscriber
 	chunk  [stepReaders]*Subscription
 }
 
 // NewLane returns a lane for groups of the hub, which somebody has to step
 // through whenever C says so, for as long as there are any.
-func (h *Hub) NewLane() *Lane { return &Lane{hub: h, more: make(chan struct{}, 1)} }
+func (h *Hub) NewLane() *Dispatcher { return &Dispatcher{hub: h, more: make(chan struct{}, 1)} }
 
 // C gets a token when there is something to step through.
-func (l *Lane) C() <-chan struct{} { return l.more }
+func (l *Dispatcher) C() <-chan struct{} { return l.more }
 
 // Step calls readers that may have something to read, some of each feed, and
 // reports whether there are more of them.
-func (l *Lane) Step() (more bool) {
+func (l *Dispatcher) Step() (more bool) {
 	l.mu.Lock()
 	for i, a := range l.grown {
 		a.queued = false
@@ -83,7 +83,7 @@ func (l *Lane) Step() (more bool) {
 	for began = time.Now(); n < min(len(l.queue), stepReaders) && time.Since(began) < passTime; n++ {
 		g := l.queue[n]
 		g.queued.Store(false)
-		g.reader.Ready()
+		g.reader.Notify()
 	}
 	clear(l.queue[:n])
 	if l.queue = l.queue[n:]; len(l.queue) == 0 {
@@ -95,7 +95,7 @@ func (l *Lane) Step() (more bool) {
 // pass calls the next readers of a log, from the last to the first, and reports
 // whether there are more. What a log gets while a pass is under way is read by
 // those that are yet to come, and by the others in another pass.
-func (l *Lane) pass(a *audience) (more bool) {
+func (l *Dispatcher) pass(a *audience) (more bool) {
 	a.log.subsMu.Lock()
 	if a.left == 0 {
 		a.left, a.again = len(a.subs), false
@@ -112,7 +112,7 @@ func (l *Lane) pass(a *audience) (more bool) {
 	for i := n - 1; i >= 0; i-- {
 		s := l.chunk[i]
 		s.stir()
-		s.group.reader.Ready()
+		s.group.reader.Notify()
 		if i%8 == 0 && time.Since(began) >= passTime {
 			a.left += i // in the next turn
 			break
@@ -124,7 +124,7 @@ func (l *Lane) pass(a *audience) (more bool) {
 }
 
 // grew has the readers of a log called. The caller holds the log's subsMu.
-func (l *Lane) grew(a *audience) {
+func (l *Dispatcher) grew(a *audience) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !a.queued {
@@ -135,7 +135,7 @@ func (l *Lane) grew(a *audience) {
 }
 
 // call has the reader of one group called.
-func (l *Lane) call(g *Group) {
+func (l *Dispatcher) call(g *Subscriber) {
 	if g.queued.Swap(true) {
 		return
 	}

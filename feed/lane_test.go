@@ -11,10 +11,10 @@ import (
 // call is a reader that only notes that it was called.
 type call func()
 
-func (c call) Ready() { c() }
+func (c call) Notify() { c() }
 
 // waiting returns a subscription on the lane, to be attached to a log.
-func waiting(lane *Lane, called func()) *Subscription {
+func waiting(lane *Dispatcher, called func()) *Subscription {
 	g := newGroup(1)
 	g.lane, g.reader = lane, call(called)
 	g.subs[0].group = g
@@ -25,7 +25,7 @@ func waiting(lane *Lane, called func()) *Subscription {
 // that have left are not, and those of another lane are for that one to call.
 func TestLaneCallsAll(t *testing.T) {
 	l := loaded(1, 0)
-	lanes := []*Lane{{more: make(chan struct{}, 1)}, {more: make(chan struct{}, 1)}}
+	lanes := []*Dispatcher{{more: make(chan struct{}, 1)}, {more: make(chan struct{}, 1)}}
 	const subscribers = 5 * stepReaders
 	var calls [subscribers]int
 	var subs [subscribers]*Subscription
@@ -68,7 +68,7 @@ func TestLaneCallsAll(t *testing.T) {
 func TestLaneLeaving(t *testing.T) {
 	for seed := range uint64(200) {
 		random := rand.New(rand.NewPCG(seed, 0))
-		l, lane := loaded(1, 0), &Lane{more: make(chan struct{}, 1)}
+		l, lane := loaded(1, 0), &Dispatcher{more: make(chan struct{}, 1)}
 		subscribers := 1 + random.IntN(4*stepReaders)
 		calls, left := make([]int, subscribers), make([]bool, subscribers)
 		subs := make([]*Subscription, subscribers)
@@ -103,7 +103,7 @@ func TestLaneLeaving(t *testing.T) {
 // reaches those too that were called before, and who comes last has its turn
 // however often the log grows.
 func TestLaneGrowsMeanwhile(t *testing.T) {
-	l, lane := loaded(1, 0), &Lane{more: make(chan struct{}, 1)}
+	l, lane := loaded(1, 0), &Dispatcher{more: make(chan struct{}, 1)}
 	const subscribers = 3 * stepReaders
 	grown := 0
 	var seen [subscribers]int
@@ -131,7 +131,7 @@ func TestLaneGrowsMeanwhile(t *testing.T) {
 
 // TestLaneTakesTurns: a feed with very many readers does not hold up another.
 func TestLaneTakesTurns(t *testing.T) {
-	lane := &Lane{more: make(chan struct{}, 1)}
+	lane := &Dispatcher{more: make(chan struct{}, 1)}
 	hot, calm := loaded(1, 0), loaded(1, 0)
 	before, calls := 0, 0
 	for range 100 * stepReaders {
@@ -152,7 +152,7 @@ func TestLaneTakesTurns(t *testing.T) {
 
 // TestLaneWake: a group that is woken is called once for all times it was.
 func TestLaneWake(t *testing.T) {
-	lane := &Lane{more: make(chan struct{}, 1)}
+	lane := &Dispatcher{more: make(chan struct{}, 1)}
 	calls := 0
 	g := waiting(lane, func() { calls++ }).group
 	for range 3 {
@@ -172,7 +172,7 @@ func TestLaneWake(t *testing.T) {
 // feed have their turn soon.
 func TestLaneSharesTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		lane := &Lane{more: make(chan struct{}, 1)}
+		lane := &Dispatcher{more: make(chan struct{}, 1)}
 		const feeds, readers, each = 80, 300, 100 * time.Microsecond
 		called := 0
 		for range feeds {

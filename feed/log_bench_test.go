@@ -38,7 +38,7 @@ func BenchmarkLogRead(b *testing.B) {
 
 // BenchmarkWake wakes 1,000 subscribers.
 func BenchmarkWake(b *testing.B) {
-	l, lane := loaded(1, 0), &Lane{more: make(chan struct{}, 1)}
+	l, lane := loaded(1, 0), &Dispatcher{more: make(chan struct{}, 1)}
 	called := 0
 	for range 1000 {
 		l.attach(waiting(lane, func() { called++ }))

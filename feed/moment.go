@@ -30,7 +30,7 @@ func (c storeClock) before(moment time.Time) time.Time {
 }
 
 // readClock asks the store for the time, once for all who want it.
-func (h *Hub) readClock(ctx context.Context, k Keeper) (storeClock, error) {
+func (h *Hub) readClock(ctx context.Context, k RetentionStore) (storeClock, error) {
 	call := h.clocks.join(struct{}{}, h.goWork, func() (storeClock, error) {
 		if h.ctx.Err() != nil {
 			return storeClock{}, ErrStopped
@@ -49,7 +49,7 @@ func (h *Hub) readClock(ctx context.Context, k Keeper) (storeClock, error) {
 // seekMoment returns a cursor after which is everything that was committed to the
 // feed from a moment of this process on.
 func (h *Hub) seekMoment(ctx context.Context, feed string, moment time.Time) (Cursor, error) {
-	k, ok := h.store.(Keeper)
+	k, ok := h.store.(RetentionStore)
 	if !ok {
 		return 0, nil // without a clock, only the whole feed is sure to have it
 	}

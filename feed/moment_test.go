@@ -154,7 +154,7 @@ func TestFromMomentWithoutAClock(t *testing.T) {
 func TestFromMomentAsksOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		starts := []feed.Start{{Feed: "a", From: feed.FromMoment(time.Now())}, {Feed: "b", From: feed.FromMoment(time.Now())}}
+		starts := []feed.SubscribeRequest{{Feed: "a", From: feed.FromMoment(time.Now())}, {Feed: "b", From: feed.FromMoment(time.Now())}}
 		for range 10 {
 			go func() {
 				g, err := r.hub.SubscribeAll(t.Context(), starts)

@@ -120,7 +120,7 @@ func TestReadFaultIsLogged(t *testing.T) {
 
 		// Others read what is sound, and publish.
 		for range 600 {
-			reach(t, r.subscribe("a", feed.After(1024)), 2000, time.Second)
+			reach(t, r.subscribe("a", feed.FromCursor(1024)), 2000, time.Second)
 			r.publish("b", "x")
 			time.Sleep(time.Second)
 		}

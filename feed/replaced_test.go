@@ -91,7 +91,7 @@ func TestStoreThatWentBackAndGrew(t *testing.T) {
 				if !rested {
 					time.Sleep(2 * time.Second) // it has compared
 				}
-				within, beyond := r.subscribe("a", feed.After(50)), r.subscribe("a", feed.After(51))
+				within, beyond := r.subscribe("a", feed.FromCursor(50)), r.subscribe("a", feed.FromCursor(51))
 
 				meet(r)
 

@@ -97,7 +97,7 @@ func (r *replay) trim(before uint64) {
 // does not wait, and finds what it has asked for whenever that has come.
 func (r *replay) read(f *feedtest.Follower, last feed.Cursor, tick <-chan time.Time) {
 	f.Resume(0)
-	s, err := r.hub.Subscribe(r.t.Context(), "a", feed.After(0))
+	s, err := r.hub.Subscribe(r.t.Context(), "a", feed.FromCursor(0))
 	if err != nil {
 		r.t.Error(err)
 		return

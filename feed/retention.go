@@ -66,7 +66,7 @@ const (
 // kept until the clock has caught up with it.
 type Retention struct {
 	hub    *Hub
-	keeper Keeper
+	keeper RetentionStore
 	o      RetentionOptions
 	outage Outage
 	cancel context.CancelFunc
@@ -114,7 +114,7 @@ func (r *Retention) loop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		_, err := r.keeper.Alone(ctx, r.round)
+		_, err := r.keeper.RunExclusive(ctx, r.round)
 		if ctx.Err() == nil {
 			r.outage.log(r.o.Logger, err, "retention")
 		}

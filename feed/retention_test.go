@@ -53,7 +53,7 @@ func TestRetentionByEvents(t *testing.T) {
 		k.append("more", 25)
 		k.append("just", 10)
 		k.append("less", 3)
-		s := k.subscribe("more", feed.After(0))
+		s := k.subscribe("more", feed.FromCursor(0))
 		k.round()
 		k.first("more", 16)
 		k.first("just", 1)

@@ -266,8 +266,8 @@ func (d Delivery) Select(encoding Encoding, size int, shows func(*Event) bool) (
 	return encoded, n
 }
 
-// After returns the delivery without its first n events.
-func (d Delivery) After(n int) Delivery {
+// Skip returns the delivery without its first n events.
+func (d Delivery) Skip(n int) Delivery {
 	d.from += n
 	return d
 }

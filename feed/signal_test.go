@@ -134,7 +134,7 @@ func TestSignalsSayWhatChanged(t *testing.T) {
 			t.Fatal(err)
 		}
 		there := second.subscribe("a")
-		behind, err := second.hub.Subscribe(t.Context(), "a", feed.After(0))
+		behind, err := second.hub.Subscribe(t.Context(), "a", feed.FromCursor(0))
 		if err != nil {
 			t.Fatal(err)
 		}

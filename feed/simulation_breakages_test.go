@@ -16,14 +16,14 @@ import (
 
 // staleStore answers every third question about bounds as the last but one.
 type staleStore struct {
-	feed.Keeper
+	feed.RetentionStore
 	mu    sync.Mutex
 	asked int
 	old   map[string]feed.Bounds
 }
 
 func (s *staleStore) Bounds(ctx context.Context, feeds []string) ([]feed.Bounds, error) {
-	all, err := s.Keeper.Bounds(ctx, feeds)
+	all, err := s.RetentionStore.Bounds(ctx, feeds)
 	if err != nil {
 		return nil, err
 	}
@@ -42,12 +42,12 @@ func (s *staleStore) Bounds(ctx context.Context, feeds []string) ([]feed.Bounds,
 
 // pageStore spoils what Read returns.
 type pageStore struct {
-	feed.Keeper
+	feed.RetentionStore
 	spoil func(*feed.Page)
 }
 
 func (s pageStore) Read(ctx context.Context, name string, after feed.Cursor, limit feed.Limit) (feed.Page, error) {
-	p, err := s.Keeper.Read(ctx, name, after, limit)
+	p, err := s.RetentionStore.Read(ctx, name, after, limit)
 	if err == nil {
 		s.spoil(&p)
 	}
@@ -56,12 +56,12 @@ func (s pageStore) Read(ctx context.Context, name string, after feed.Cursor, lim
 
 // resultStore spoils what Append returns.
 type resultStore struct {
-	feed.Keeper
+	feed.RetentionStore
 	spoil func([]feed.Result, error) ([]feed.Result, error)
 }
 
 func (s resultStore) Append(ctx context.Context, batches []feed.Batch) ([]feed.Result, error) {
-	return s.spoil(s.Keeper.Append(ctx, batches))
+	return s.spoil(s.RetentionStore.Append(ctx, batches))
 }
 
 // liarBus spoils events on their way.
@@ -79,16 +79,16 @@ func (b liarBus) Tell(ctx context.Context, events []feed.Event) error {
 	return b.Bus.Tell(ctx, spoilt)
 }
 
-func through(wrap func(feed.Keeper) feed.Keeper) func(*plan) {
-	return func(p *plan) { p.store = func(_ *world, s feed.Keeper) feed.Keeper { return wrap(s) } }
+func through(wrap func(feed.RetentionStore) feed.RetentionStore) func(*plan) {
+	return func(p *plan) { p.store = func(_ *world, s feed.RetentionStore) feed.RetentionStore { return wrap(s) } }
 }
 
 func pages(spoil func(*feed.Page)) func(*plan) {
-	return through(func(s feed.Keeper) feed.Keeper { return pageStore{s, spoil} })
+	return through(func(s feed.RetentionStore) feed.RetentionStore { return pageStore{s, spoil} })
 }
 
 func results(spoil func([]feed.Result, error) ([]feed.Result, error)) func(*plan) {
-	return through(func(s feed.Keeper) feed.Keeper { return resultStore{s, spoil} })
+	return through(func(s feed.RetentionStore) feed.RetentionStore { return resultStore{s, spoil} })
 }
 
 func lies(spoil func(*feed.Event)) func(*plan) {
@@ -96,35 +96,35 @@ func lies(spoil func(*feed.Event)) func(*plan) {
 }
 
 // amnesiac is a store that forgets every key.
-type amnesiac struct{ feed.Keeper }
+type amnesiac struct{ feed.RetentionStore }
 
 func (s amnesiac) Append(ctx context.Context, batches []feed.Batch) ([]feed.Result, error) {
 	keyless := slices.Clone(batches)
 	for i := range keyless {
 		keyless[i].Key = nil
 	}
-	return s.Keeper.Append(ctx, keyless)
+	return s.RetentionStore.Append(ctx, keyless)
 }
 
 // unconditional is a store that takes every batch, whatever its condition.
-type unconditional struct{ feed.Keeper }
+type unconditional struct{ feed.RetentionStore }
 
 func (s unconditional) Append(ctx context.Context, batches []feed.Batch) ([]feed.Result, error) {
 	free := slices.Clone(batches)
 	for i := range free {
 		free[i].IfLast = nil
 	}
-	return s.Keeper.Append(ctx, free)
+	return s.RetentionStore.Append(ctx, free)
 }
 
 // leaky is a store that says that a feed is closed, and takes events all the same.
 type leaky struct {
-	feed.Keeper
+	feed.RetentionStore
 	store *feedtest.Store
 }
 
 func (s leaky) Append(ctx context.Context, batches []feed.Batch) ([]feed.Result, error) {
-	results, err := s.Keeper.Append(ctx, batches)
+	results, err := s.RetentionStore.Append(ctx, batches)
 	for _, b := range batches {
 		if b.Close {
 			s.store.Rollback(b.Feed, s.store.History(b.Feed).Last)
@@ -135,12 +135,12 @@ func (s leaky) Append(ctx context.Context, batches []feed.Batch) ([]feed.Result,
 
 // boundsStore spoils bounds, wherever they are said.
 type boundsStore struct {
-	feed.Keeper
+	feed.RetentionStore
 	spoil func(*feed.Bounds)
 }
 
 func (s boundsStore) Bounds(ctx context.Context, feeds []string) ([]feed.Bounds, error) {
-	all, err := s.Keeper.Bounds(ctx, feeds)
+	all, err := s.RetentionStore.Bounds(ctx, feeds)
 	for i := range all {
 		s.spoil(&all[i])
 	}
@@ -148,41 +148,41 @@ func (s boundsStore) Bounds(ctx context.Context, feeds []string) ([]feed.Bounds,
 }
 
 func bounds(spoil func(*feed.Bounds)) func(*plan) {
-	return through(func(s feed.Keeper) feed.Keeper { return boundsStore{s, spoil} })
+	return through(func(s feed.RetentionStore) feed.RetentionStore { return boundsStore{s, spoil} })
 }
 
 // seekStore spoils what Seek returns.
 type seekStore struct {
-	feed.Keeper
+	feed.RetentionStore
 	spoil func(feed.Cursor) feed.Cursor
 }
 
 func (s seekStore) Seek(ctx context.Context, name string, t time.Time) (feed.Cursor, error) {
-	c, err := s.Keeper.Seek(ctx, name, t)
+	c, err := s.RetentionStore.Seek(ctx, name, t)
 	return s.spoil(c), err
 }
 
 // plainStore is a store that hides that it is a feed.Comparer.
-type plainStore struct{ feed.Keeper }
+type plainStore struct{ feed.RetentionStore }
 
 // swapped is a store that answers for the feeds in another order than asked.
-type swapped struct{ feed.Keeper }
+type swapped struct{ feed.RetentionStore }
 
 func (s swapped) Bounds(ctx context.Context, feeds []string) ([]feed.Bounds, error) {
-	all, err := s.Keeper.Bounds(ctx, feeds)
+	all, err := s.RetentionStore.Bounds(ctx, feeds)
 	slices.Reverse(all)
 	return all, err
 }
 
 // stubborn is a store that never says that it ends earlier than before.
 type stubborn struct {
-	feed.Keeper
+	feed.RetentionStore
 	mu   *sync.Mutex
 	most map[string]uint64
 }
 
 func (s stubborn) Bounds(ctx context.Context, feeds []string) ([]feed.Bounds, error) {
-	all, err := s.Keeper.Bounds(ctx, feeds)
+	all, err := s.RetentionStore.Bounds(ctx, feeds)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i, name := range feeds {

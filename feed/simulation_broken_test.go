@@ -45,7 +45,7 @@ func TestSimulationNoticesBrokenPromises(t *testing.T) {
 		want  string // in what is noticed; "" if anything will do
 	}{
 		{"bounds from a stale replica", func(p *plan) {
-			through(func(s feed.Keeper) feed.Keeper { return &staleStore{Keeper: s, old: make(map[string]feed.Bounds)} })(p)
+			through(func(s feed.RetentionStore) feed.RetentionStore { return &staleStore{RetentionStore: s, old: make(map[string]feed.Bounds)} })(p)
 		}, ""},
 		{"a page with a hole", pages(func(p *feed.Page) {
 			if len(p.Events) > 2 {
@@ -99,7 +99,7 @@ func TestSimulationNoticesBrokenPromises(t *testing.T) {
 		}, ""},
 		{"a store that forgets keys", func(p *plan) {
 			p.keys, p.steps = true, 200
-			through(func(s feed.Keeper) feed.Keeper { return amnesiac{s} })(p)
+			through(func(s feed.RetentionStore) feed.RetentionStore { return amnesiac{s} })(p)
 		}, "is stored as event"},
 		{"a key that is answered with other events", func(p *plan) {
 			p.keys, p.steps = true, 200
@@ -115,11 +115,11 @@ func TestSimulationNoticesBrokenPromises(t *testing.T) {
 		}, "and then with"},
 		{"conditions that are not looked at", func(p *plan) {
 			p.keys, p.steps = true, 200
-			through(func(s feed.Keeper) feed.Keeper { return unconditional{s} })(p)
+			through(func(s feed.RetentionStore) feed.RetentionStore { return unconditional{s} })(p)
 		}, "on condition"},
 		{"a close that lets events through", func(p *plan) {
 			p.closes = true
-			p.store = func(w *world, s feed.Keeper) feed.Keeper { return leaky{s, w.store} }
+			p.store = func(w *world, s feed.RetentionStore) feed.RetentionStore { return leaky{s, w.store} }
 		}, "was stored after the close"},
 		{"a close that is known too early", closing(func(b *feed.Bounds) { b.Closed = b.Last > 20 }), "was told at"},
 		{"a close that ends before its feed", closing(func(b *feed.Bounds) {
@@ -137,16 +137,16 @@ func TestSimulationNoticesBrokenPromises(t *testing.T) {
 		{"a store that takes back what it has said of its end", func(p *plan) {
 			p.rollbacks = true
 			most, mu := make(map[string]uint64), &sync.Mutex{}
-			through(func(s feed.Keeper) feed.Keeper { return stubborn{s, mu, most} })(p)
+			through(func(s feed.RetentionStore) feed.RetentionStore { return stubborn{s, mu, most} })(p)
 		}, ""},
 		{"a store that grows under ids given before, and does not show it", func(p *plan) {
 			p.rollbacks = true
-			through(func(s feed.Keeper) feed.Keeper { return plainStore{s} })(p)
+			through(func(s feed.RetentionStore) feed.RetentionStore { return plainStore{s} })(p)
 		}, "without a gap"},
-		{"bounds of several feeds in another order", grouped(through(func(s feed.Keeper) feed.Keeper { return swapped{s} })), ""},
+		{"bounds of several feeds in another order", grouped(through(func(s feed.RetentionStore) feed.RetentionStore { return swapped{s} })), ""},
 		{"a search that finds too much for the retention", func(p *plan) {
 			p.retention, p.retain.Age = true, 5*time.Second
-			through(func(s feed.Keeper) feed.Keeper {
+			through(func(s feed.RetentionStore) feed.RetentionStore {
 				return seekStore{s, func(c feed.Cursor) feed.Cursor { return c + 2 }}
 			})(p)
 		}, "retention trims"},

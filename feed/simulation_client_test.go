@@ -153,9 +153,9 @@ func (c *conn) subscribe(ctx context.Context, starts []start) (*subscription, er
 		}
 		return &subscription{[]standing{s}, next, s.Close}, nil
 	}
-	all := make([]feed.Start, len(starts))
+	all := make([]feed.SubscribeRequest, len(starts))
 	for i, s := range starts {
-		all[i] = feed.Start{Feed: c.reader.parts[i].feed, From: s.from}
+		all[i] = feed.SubscribeRequest{Feed: c.reader.parts[i].feed, From: s.from}
 	}
 	if c.reader.lane {
 		r := &onLane{lane: c.node.hub.NewLane()}
@@ -169,10 +169,10 @@ func (c *conn) subscribe(ctx context.Context, starts []start) (*subscription, er
 	if err != nil {
 		return nil, err
 	}
-	return &subscription{placesOf(g.Group), g.Next, g.Close}, nil
+	return &subscription{placesOf(g.Subscriber), g.Next, g.Close}, nil
 }
 
-func placesOf(g *feed.Group) (all []standing) {
+func placesOf(g *feed.Subscriber) (all []standing) {
 	for i := range g.Size() {
 		all = append(all, g.At(i))
 	}
@@ -372,13 +372,13 @@ func (w *world) from(name string) start {
 		}
 		return start{feed.FromTime(t), sought(), sought}
 	case 4:
-		return start{from: feed.After(feed.Cursor(w.rng.IntN(int(b.Last) + 1)))}
+		return start{from: feed.FromCursor(feed.Cursor(w.rng.IntN(int(b.Last) + 1)))}
 	case 5:
 		// Of what is to come, none may be behind it.
 		last := feed.Cursor(b.Last)
 		return start{from: feed.FromMoment(time.Now()), upper: func() feed.Cursor { return max(last, oldest()) }}
 	default:
 		// A cursor that was never given, or not yet: from another store, say.
-		return start{from: feed.After(feed.Cursor(b.Last + uint64(w.rng.IntN(3)*w.rng.IntN(200))))}
+		return start{from: feed.FromCursor(feed.Cursor(b.Last + uint64(w.rng.IntN(3)*w.rng.IntN(200))))}
 	}
 }

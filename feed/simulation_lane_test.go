@@ -11,15 +11,15 @@ import (
 // subscribers from one goroutine. This one has a lane of its own and steps through
 // it itself.
 type onLane struct {
-	lane   *feed.Lane
+	lane   *feed.Dispatcher
 	called bool
 }
 
-// Ready implements [feed.Reader].
-func (r *onLane) Ready() { r.called = true }
+// Notify implements [feed.Notifier].
+func (r *onLane) Notify() { r.called = true }
 
 // next is [feed.WaitingGroup] Next.
-func (r *onLane) next(g *feed.Group) nextFunc {
+func (r *onLane) next(g *feed.Subscriber) nextFunc {
 	return func(ctx context.Context, tick <-chan time.Time) (int, feed.Delivery, error) {
 		for {
 			if i, d, err := g.Poll(); i >= 0 || err != nil {

@@ -133,7 +133,7 @@ func (w *world) trimLive() {
 
 // gapBefore demands that who comes to a node with cursor 0 meets this gap.
 func (w *world) gapBefore(n *node, name string, before uint64) {
-	s, err := n.hub.Subscribe(context.Background(), name, feed.After(0))
+	s, err := n.hub.Subscribe(context.Background(), name, feed.FromCursor(0))
 	if err != nil {
 		w.gate.fault(fmt.Errorf("subscribe when all is well: %w", err))
 		return

@@ -54,7 +54,7 @@ func (w *world) startNode(slot int) {
 	w.moment()
 	n := &node{name: fmt.Sprintf("n%d.%d", slot, w.runs), run: w.runs, gone: make(map[string]uint64)}
 	n.tail = &tail{world: w, node: n, broken: make(chan error)}
-	var store feed.Keeper = access{w, n}
+	var store feed.RetentionStore = access{w, n}
 	var bus feed.Bus = n.tail
 	if w.plan.signals {
 		bus = signalTail{n.tail}

@@ -78,7 +78,7 @@ func (w *world) reopen(r *reader) {
 	for i, p := range r.parts {
 		starts[i].from = feed.FromStart()
 		if r.opened.Load() {
-			starts[i].from = feed.After(p.follower.Cursor())
+			starts[i].from = feed.FromCursor(p.follower.Cursor())
 			p.follower.Resume(p.follower.Cursor())
 		}
 	}

@@ -185,7 +185,7 @@ func (w *world) open() bool {
 			c -= min(c, feed.Cursor(w.rng.IntN(4)))
 		}
 		p.follower.Resume(c)
-		starts[i].from = feed.After(c)
+		starts[i].from = feed.FromCursor(c)
 	}
 	w.log("%s comes back to %v on %s: %v", r.name, r.feeds(), n.name, starts)
 	w.connect(r, n, starts)

@@ -19,7 +19,7 @@ type access struct {
 }
 
 var (
-	_ feed.Keeper   = access{}
+	_ feed.RetentionStore   = access{}
 	_ feed.Comparer = access{}
 )
 
@@ -130,9 +130,9 @@ func (a access) Seek(ctx context.Context, name string, t time.Time) (feed.Cursor
 	return c, a.pass(ctx, seekAnswered, name, 0)
 }
 
-func (a access) List(ctx context.Context, prefix, after string, limit int) (feed.Listing, error) {
+func (a access) List(ctx context.Context, prefix, after string, limit int) (feed.FeedList, error) {
 	if err := a.pass(ctx, listAsked, prefix, 0); err != nil {
-		return feed.Listing{}, err
+		return feed.FeedList{}, err
 	}
 	return a.world.store.List(ctx, prefix, after, limit)
 }
@@ -159,7 +159,7 @@ func (a access) Sweep(ctx context.Context, limit int, window time.Duration) (boo
 	return a.world.store.Sweep(ctx, limit, window)
 }
 
-func (a access) Alone(ctx context.Context, fn func(context.Context) error) (bool, error) {
+func (a access) RunExclusive(ctx context.Context, fn func(context.Context) error) (bool, error) {
 	mine := &lock{node: a.node}
 	if !a.world.locks.take(feed.Batch{Feed: "retention"}, mine) {
 		return false, nil

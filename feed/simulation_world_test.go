@@ -39,7 +39,7 @@ type plan struct {
 	blind                                 bool // hubs don't compare their feeds with the store
 
 	// What puts something broken in the way.
-	store  func(*world, feed.Keeper) feed.Keeper
+	store  func(*world, feed.RetentionStore) feed.RetentionStore
 	bus    func(feed.Bus) feed.Bus
 	next   func(nextFunc) nextFunc
 	answer func(feed.Result, error) (feed.Result, error)

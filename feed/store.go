@@ -85,8 +85,8 @@ type Key struct {
 	// Name is 1 to 255 visible ASCII characters. Each feed has its own keys, and
 	// batches without a Feed have theirs.
 	Name string
-	// Print tells batches apart: it is the same for the same drafts and Close.
-	Print [32]byte
+	// Fingerprint tells batches apart: it is the same for the same drafts and Close.
+	Fingerprint [32]byte
 	// Window is for how long the store remembers the key at least, in whole
 	// milliseconds: one that is older is a new key. [Keeper] Sweep removes it.
 	Window time.Duration
@@ -114,8 +114,8 @@ type Page struct {
 	Events []Event
 }
 
-// Keeper is a Store that can say which feeds it has, and give up events.
-type Keeper interface {
+// RetentionStore is a Store that can say which feeds it has, and give up events.
+type RetentionStore interface {
 	Store
 
 	// List returns the feeds whose names begin with prefix and come after the
@@ -123,7 +123,7 @@ type Keeper interface {
 	// so many. A feed that was never written to or closed is not among them. With
 	// a limit of 0, it is asked for the time alone.
 	// A limit of 0 asks for the time alone.
-	List(ctx context.Context, prefix, after string, limit int) (Listing, error)
+	List(ctx context.Context, prefix, after string, limit int) (FeedList, error)
 
 	// Trim gives up the feed's events below the id before, all of them at once
 	// and for every reader. It never moves First back, and never gives up what
@@ -137,13 +137,13 @@ type Keeper interface {
 	// moment only. more says whether there may be more to free.
 	Sweep(ctx context.Context, limit int, window time.Duration) (more bool, err error)
 
-	// Alone runs fn unless another node is running its own, and says whether it
+	// RunExclusive runs fn unless another node is running its own, and says whether it
 	// did. Its error is fn's, or the store's.
-	Alone(ctx context.Context, fn func(context.Context) error) (ran bool, err error)
+	RunExclusive(ctx context.Context, fn func(context.Context) error) (ran bool, err error)
 }
 
-// Listing is a part of a store's feeds.
-type Listing struct {
+// FeedList is a part of a store's feeds.
+type FeedList struct {
 	Feeds []Info
 	Now   time.Time // by the clock that times the events
 }

@@ -5,7 +5,7 @@ package feed
 // along a slice.
 type audience struct {
 	log  *log
-	lane *Lane
+	lane *Dispatcher
 
 	subs   []*Subscription // in order of arrival, until one leaves; under the log's subsMu
 	queued bool            // to be passed through; under the lane's mu
@@ -26,7 +26,7 @@ func (l *log) attach(s *Subscription) {
 }
 
 // audience returns the log's audience on the lane. The caller holds subsMu.
-func (l *log) audience(lane *Lane) *audience {
+func (l *log) audience(lane *Dispatcher) *audience {
 	for _, a := range l.audiences {
 		if a.lane == lane {
 			return a

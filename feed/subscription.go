@@ -12,7 +12,7 @@ import (
 //
 // Its methods are for one goroutine, except for Close.
 type Subscription struct {
-	group  *Group
+	group  *Subscriber
 	log    *log
 	bounds Bounds
 	marks  atomic.Uint32 // of stirred and closed

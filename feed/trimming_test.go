@@ -29,7 +29,7 @@ func TestTrimmedIsNotServed(t *testing.T) {
 			trim()
 		}},
 		{"from a page that is kept for others", 6, func(r *rig, _ *feed.Subscription, trim func()) {
-			reach(r.t, r.subscribe("a", feed.After(0)), 6, time.Second)
+			reach(r.t, r.subscribe("a", feed.FromCursor(0)), 6, time.Second)
 			trim()
 		}},
 		{"from a page that is on its way", 6, func(r *rig, s *feed.Subscription, trim func()) {
@@ -47,7 +47,7 @@ func TestTrimmedIsNotServed(t *testing.T) {
 				if c.before > 0 {
 					r.append("a", c.before)
 				}
-				s := r.subscribe("a", feed.After(0))
+				s := r.subscribe("a", feed.FromCursor(0))
 				c.do(r, s, func() {
 					if err := r.hub.Trim(t.Context(), "a", 4); err != nil {
 						t.Errorf("trim: %v", err)
@@ -70,7 +70,7 @@ func TestTrimElsewhereIsFoundInTime(t *testing.T) {
 		r.subscribe("a", feed.From{})
 		early := make([]*feed.Subscription, 20)
 		for i := range early {
-			early[i] = r.subscribe("a", feed.After(0))
+			early[i] = r.subscribe("a", feed.FromCursor(0))
 		}
 		trimmed := time.Now()
 		if err := r.store.Trim(t.Context(), "a", 4); err != nil {
@@ -96,7 +96,7 @@ func TestTrimDuringSubscribe(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRig(t)
 			r.append("a", 6)
-			r.subscribe("a", feed.After(6))
+			r.subscribe("a", feed.FromCursor(6))
 			pass := r.holdAt(feedtest.BoundsAnswered)
 			subscribed := make(chan *feed.Subscription)
 			go func() { subscribed <- r.subscribe("a", from) }()
@@ -161,7 +161,7 @@ func TestTrimAnswers(t *testing.T) {
 		}
 		// One that goes away behind the trim leaves this node without knowing.
 		r.append("a", 6)
-		s := r.subscribe("a", feed.After(0))
+		s := r.subscribe("a", feed.FromCursor(0))
 		r.fail(feed.ErrUnavailable, feedtest.BoundsAsked)
 		if err := r.hub.Trim(t.Context(), "a", 4); !errors.Is(err, feed.ErrUnavailable) {
 			t.Errorf("the store goes away: %v", err)

@@ -7,7 +7,7 @@ import (
 
 // WaitingGroup is a Group whose owner can wait for it, on a goroutine of its own.
 type WaitingGroup struct {
-	*Group
+	*Subscriber
 	woken tokens
 }
 
@@ -33,8 +33,8 @@ func (g *WaitingGroup) Wait(ctx context.Context, tick <-chan time.Time) (ticked 
 // tokens is the reader of a group whose owner waits.
 type tokens chan struct{}
 
-// Ready implements [Reader].
-func (t tokens) Ready() { signal(t) }
+// Notify implements [Notifier].
+func (t tokens) Notify() { signal(t) }
 
 // wait waits for a call of Ready.
 func (t tokens) wait(ctx context.Context, tick <-chan time.Time, h *Hub) (ticked bool, err error) {

@@ -18,12 +18,12 @@ import (
 // keeperAway is a broken store that is a Keeper.
 type keeperAway struct {
 	*broken
-	keeper feed.Keeper
+	keeper feed.RetentionStore
 }
 
-func (s keeperAway) List(ctx context.Context, prefix, after string, limit int) (feed.Listing, error) {
+func (s keeperAway) List(ctx context.Context, prefix, after string, limit int) (feed.FeedList, error) {
 	if err := s.err(); err != nil {
-		return feed.Listing{}, err
+		return feed.FeedList{}, err
 	}
 	return s.keeper.List(ctx, prefix, after, limit)
 }
@@ -37,7 +37,7 @@ func (s keeperAway) Sweep(ctx context.Context, limit int, window time.Duration) 
 }
 
 func (s keeperAway) Alone(ctx context.Context, fn func(context.Context) error) (bool, error) {
-	return s.keeper.Alone(ctx, fn)
+	return s.keeper.RunExclusive(ctx, fn)
 }
 
 // startAway starts a node whose store can go away.

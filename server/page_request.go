@@ -68,7 +68,7 @@ func (q *pageRequest) readStart(header http.Header) (err error) {
 		return err
 	case after != "":
 		n, err := readNumber("after", after)
-		q.from = feed.After(feed.Cursor(n))
+		q.from = feed.FromCursor(feed.Cursor(n))
 		return err
 	}
 	if q.from, err = readFrom(header, q.query); err != nil {

@@ -74,7 +74,7 @@ type opening struct {
 }
 
 // open tries to open a stream. A store that does not answer holds up nobody else.
-func open(ctx context.Context, hub *feed.Hub, starts []feed.Start, opened chan<- opening) {
+func open(ctx context.Context, hub *feed.Hub, starts []feed.SubscribeRequest, opened chan<- opening) {
 	group, err := hub.SubscribeAll(ctx, starts)
 	select {
 	case opened <- opening{group, err}:

@@ -18,7 +18,7 @@ type session struct {
 	live     bool // the history is through
 	chunked  bool // the bytes are chunks: whoever carries them adds no framing
 
-	group  *feed.Group
+	group  *feed.Subscriber
 	places []place  // of the subscriptions, in their order
 	only   [1]place // which is all there is of one subscription
 	piece  piece
@@ -48,7 +48,7 @@ type rest struct {
 }
 
 // begin has the session say what the group has. It is not to be copied any more.
-func (s *session) begin(request subscribeRequest, group *feed.Group) {
+func (s *session) begin(request subscribeRequest, group *feed.Subscriber) {
 	s.form = request.form
 	s.encoding = request.form.events(request)
 	s.types = request.types
@@ -191,7 +191,7 @@ func (s *session) deliver(i int, d feed.Delivery) (bytes []byte, events []feed.E
 	s.places[i].at = feed.Cursor(newest.ID)
 	s.places[i].hidden = !s.types.shows(newest)
 	if s.rest = nil; n < len(events) {
-		s.rest = &rest{of: i, delivery: d.After(n)}
+		s.rest = &rest{of: i, delivery: d.Skip(n)}
 	}
 	return bytes, events[:n]
 }

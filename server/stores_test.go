@@ -33,7 +33,7 @@ var inMemory = flag.Bool("in-memory", false, "keep events in memory where a test
 // newKeeper opens an empty store: in SQLite, or in what eachStore says.
 var newKeeper = newUsual
 
-func newUsual(t testing.TB) feed.Keeper {
+func newUsual(t testing.TB) feed.RetentionStore {
 	t.Helper()
 	if *inMemory {
 		return feedtest.NewStore()
@@ -41,7 +41,7 @@ func newUsual(t testing.TB) feed.Keeper {
 	return newSQLite(t)
 }
 
-func newSQLite(t testing.TB) feed.Keeper {
+func newSQLite(t testing.TB) feed.RetentionStore {
 	t.Helper()
 	store, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "rejoin.db"))
 	if err != nil {
@@ -50,7 +50,7 @@ func newSQLite(t testing.TB) feed.Keeper {
 	return store
 }
 
-func newPostgres(t testing.TB) feed.Keeper {
+func newPostgres(t testing.TB) feed.RetentionStore {
 	t.Helper()
 	store, err := postgres.Open(t.Context(), testserver.SharedPostgres(t).NewDatabase(t), postgres.Options{})
 	if err != nil {
@@ -64,7 +64,7 @@ func newPostgres(t testing.TB) feed.Keeper {
 // subtests may.
 func eachStore(t *testing.T, run func(t *testing.T)) {
 	defer func() { newKeeper = newUsual }()
-	for name, open := range map[string]func(testing.TB) feed.Keeper{"sqlite": newSQLite, "postgres": newPostgres} {
+	for name, open := range map[string]func(testing.TB) feed.RetentionStore{"sqlite": newSQLite, "postgres": newPostgres} {
 		newKeeper = open
 		t.Run(name, run)
 	}

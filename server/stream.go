@@ -37,7 +37,7 @@ type stream struct {
 	kept      int32 // bytes that the client has not read, of those that cannot be had again
 
 	draining   atomic.Bool
-	subscribed atomic.Pointer[feed.Group]
+	subscribed atomic.Pointer[feed.Subscriber]
 }
 
 // century is longer than any stream lasts, and far from the largest Duration,
@@ -78,7 +78,7 @@ func (st *stream) subscribeOn(ctx context.Context, request subscribeRequest, soc
 
 // subscribe has the stream send what the group has, unless there is nothing to
 // stream to this client.
-func (st *stream) subscribe(request subscribeRequest, group *feed.Group) error {
+func (st *stream) subscribe(request subscribeRequest, group *feed.Subscriber) error {
 	st.sendFrom(request, group)
 	if request.gapFails {
 		if err := checkGaps(group); err != nil {
@@ -92,7 +92,7 @@ func (st *stream) subscribe(request subscribeRequest, group *feed.Group) error {
 }
 
 // sendFrom has the stream send what the group has, which Closed closes.
-func (st *stream) sendFrom(request subscribeRequest, group *feed.Group) {
+func (st *stream) sendFrom(request subscribeRequest, group *feed.Subscriber) {
 	st.begin(request, group)
 	st.subscribed.Store(group)
 }
@@ -315,7 +315,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, request subscrib
 			return
 		}
 	} else if group, err = s.hub.SubscribeAll(r.Context(), request.starts); err == nil {
-		err = st.subscribe(request, group.Group)
+		err = st.subscribe(request, group.Subscriber)
 	}
 	response := newResponse(w, r, s.options.WriteTimeout)
 	switch {
@@ -324,7 +324,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, request subscrib
 	case errors.Is(err, feed.ErrUnavailable) && accepts(r, "text/event-stream"):
 		writeStreamHead(w, request.form)
 		if group, err = response.awaitStore(r.Context(), st, request, s.hub); err == nil {
-			st.sendFrom(request, group.Group)
+			st.sendFrom(request, group.Subscriber)
 		}
 	default:
 		ours = false

@@ -84,7 +84,7 @@ func preference(r *http.Request, mediaType string) (weight float64) {
 	return weight
 }
 
-func checkGaps(group *feed.Group) error {
+func checkGaps(group *feed.Subscriber) error {
 	for i := range group.Size() {
 		sub := group.At(i)
 		if sub.Gap() == nil {

@@ -13,7 +13,7 @@ import (
 
 // subscribeRequest is what a client asks for.
 type subscribeRequest struct {
-	starts    []feed.Start
+	starts    []feed.SubscribeRequest
 	many      bool // the address is that of several feeds, even if it is one
 	form      form
 	types     filter
@@ -33,7 +33,7 @@ func (r subscribeRequest) cost() int { return len(r.types) + (len(r.starts)-1)*f
 const feedCost = 192
 
 // done says whether the client has all there will ever be.
-func (r subscribeRequest) done(group *feed.Group) bool {
+func (r subscribeRequest) done(group *feed.Subscriber) bool {
 	for i := range group.Size() {
 		sub := group.At(i)
 		_, resumed := r.starts[i].From.Cursor()
@@ -55,7 +55,7 @@ func (s *Server) readSubscribe(r *http.Request) (subscribeRequest, error) {
 		return subscribeRequest{}, err
 	}
 	from, err := readFrom(r.Header, query)
-	request.starts = []feed.Start{{Feed: name, From: from}}
+	request.starts = []feed.SubscribeRequest{{Feed: name, From: from}}
 	return request, err
 }
 
@@ -82,9 +82,9 @@ func (s *Server) readSubscribeMany(r *http.Request) (subscribeRequest, error) {
 		if err := subscribing.check(grantOf(r.Context()), name); err != nil {
 			return subscribeRequest{}, err
 		}
-		start := feed.Start{Feed: name, From: from}
+		start := feed.SubscribeRequest{Feed: name, From: from}
 		if cursor, resumed := cursors[name]; resumed {
-			start.From = feed.After(cursor)
+			start.From = feed.FromCursor(cursor)
 		}
 		request.starts = append(request.starts, start)
 	}
@@ -225,7 +225,7 @@ func cursorOf(header http.Header, query url.Values) string {
 func readFrom(header http.Header, query url.Values) (feed.From, error) {
 	if cursor := cursorOf(header, query); cursor != "" {
 		c, err := feed.ParseCursor(cursor)
-		return feed.After(c), err
+		return feed.FromCursor(c), err
 	}
 	return feed.ParseFrom(valueOr(query.Get("from"), "now"))
 }

@@ -9,16 +9,16 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-var _ feed.Keeper = (*Store)(nil)
+var _ feed.RetentionStore = (*Store)(nil)
 
 // List implements feed.Keeper.
-func (s *Store) List(ctx context.Context, prefix, after string, limit int) (feed.Listing, error) {
+func (s *Store) List(ctx context.Context, prefix, after string, limit int) (feed.FeedList, error) {
 	if err := s.pass(ctx, ListAsked, 0); err != nil {
-		return feed.Listing{}, err
+		return feed.FeedList{}, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l := feed.Listing{Now: s.now()}
+	l := feed.FeedList{Now: s.now()}
 	for name, h := range s.feeds {
 		if !strings.HasPrefix(name, prefix) || name <= after {
 			continue
@@ -77,7 +77,7 @@ func (s *Store) Sweep(ctx context.Context, limit int, window time.Duration) (mor
 	return limit == 0, nil
 }
 
-// Alone implements feed.Keeper. There is one node only.
-func (s *Store) Alone(ctx context.Context, fn func(context.Context) error) (ran bool, err error) {
+// RunExclusive implements feed.Keeper. There is one node only.
+func (s *Store) RunExclusive(ctx context.Context, fn func(context.Context) error) (ran bool, err error) {
 	return true, fn(ctx)
 }

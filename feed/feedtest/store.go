@@ -171,7 +171,7 @@ func (s *Store) storeOne(b feed.Batch) (r feed.Result) {
 	if b.Key != nil {
 		known, ok := s.keys[keyName{b.Feed, b.Key.Name}]
 		if ok && s.now().Sub(known.time) < b.Key.Window {
-			if known.print != b.Key.Print {
+			if known.print != b.Key.Fingerprint {
 				return feed.Result{Err: feed.ErrKeyReused}
 			}
 			return feed.Result{Events: known.events, Replayed: true}
@@ -184,7 +184,7 @@ func (s *Store) storeOne(b feed.Batch) (r feed.Result) {
 		r.Events = append(r.Events, s.number(d))
 	}
 	if b.Key != nil {
-		s.keys[keyName{b.Feed, b.Key.Name}] = keyed{b.Key.Print, r.Events, s.now()}
+		s.keys[keyName{b.Feed, b.Key.Name}] = keyed{b.Key.Fingerprint, r.Events, s.now()}
 	}
 	if s.commit != nil && len(r.Events) > 0 {
 		s.commit(r.Events)

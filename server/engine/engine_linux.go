@@ -93,7 +93,7 @@ func (s *Socket) takeUnread() []byte {
 // Take makes the socket carry the stream from here on, behind head, on conn, a TCP
 // connection that nobody uses any more, whatever comes of it. After an error,
 // Closed of the stream is not called.
-func (s *Socket) Take(conn net.Conn, head []byte, group *feed.Group, stream Stream) error {
+func (s *Socket) Take(conn net.Conn, head []byte, group *feed.Subscriber, stream Stream) error {
 	defer conn.Close()
 	fd, err := duplicate(conn)
 	if err != nil {

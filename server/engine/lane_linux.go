@@ -12,7 +12,7 @@ import (
 // lane is a goroutine that writes to many sockets.
 type lane struct {
 	engine  *Engine
-	feed    *feed.Lane
+	feed    *feed.Dispatcher
 	sockets atomic.Int64
 	wheel   wheel
 	ring    *ring // nil where the kernel takes no batches
@@ -50,7 +50,7 @@ func (l *lane) loop(stop <-chan struct{}) {
 		if more {
 			most = busyLooks
 		}
-		more = l.wheel.advance(l.now, most, (*Socket).Ready) || more
+		more = l.wheel.advance(l.now, most, (*Socket).Notify) || more
 		if more && l.now-l.staged < batchWait {
 			continue
 		}

@@ -186,12 +186,12 @@ func TestNothingStagedOutlivesItsSocket(t *testing.T) {
 			s.mu.Lock()
 			s.pieces = [][]byte{[]byte("x")}
 			s.mu.Unlock()
-			leaving.Ready()
+			leaving.Notify()
 			if leaving.lane.ring != nil && !leaving.staged {
 				w.t.Error("it is not staged")
 			}
 			leaving.marks.Or(left)
-			leaving.Ready()
+			leaving.Notify()
 			var pair [2]int
 			var opened []int
 			w.t.Cleanup(func() {

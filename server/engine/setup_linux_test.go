@@ -61,7 +61,7 @@ func newWorld(t *testing.T, o Options) *world {
 type script struct {
 	t      *testing.T
 	head   []byte // in front of it
-	group  *feed.Group
+	group  *feed.Subscriber
 	closed chan error
 
 	mu      sync.Mutex
@@ -213,7 +213,7 @@ func (w *world) dial(size int) (ours, client *net.TCPConn) {
 	return ours, client
 }
 
-var starts = []feed.Start{{Feed: "a", From: feed.FromStart()}}
+var starts = []feed.SubscribeRequest{{Feed: "a", From: feed.FromStart()}}
 
 // take has the engine carry the stream on the connection.
 func (w *world) take(conn net.Conn, s *script) *Socket {

@@ -16,7 +16,7 @@ import (
 // Socket carries one stream.
 type Socket struct {
 	lane   *lane
-	group  *feed.Group
+	group  *feed.Subscriber
 	stream Stream
 	fd     int32
 	key    key           // with the poller
@@ -50,10 +50,10 @@ type backlog struct {
 }
 
 // Lane returns the lane on which the group of the stream has to be.
-func (s *Socket) Lane() *feed.Lane { return s.lane.feed }
+func (s *Socket) Lane() *feed.Dispatcher { return s.lane.feed }
 
-// Ready implements [feed.Reader]: it writes what there is to write.
-func (s *Socket) Ready() {
+// Notify implements [feed.Reader]: it writes what there is to write.
+func (s *Socket) Notify() {
 	if s.staged {
 		s.lane.submit()
 	}

@@ -16,10 +16,10 @@ const (
 	aloneInterval = time.Second
 )
 
-// Alone implements [feed.Keeper]. The lock is that of a session of its own: when
+// RunExclusive implements [feed.RetentionStore]. The lock is that of a session of its own: when
 // the session ends, so does fn's context, for another node may be running its own
 // from then on.
-func (s *Store) Alone(ctx context.Context, fn func(context.Context) error) (ran bool, err error) {
+func (s *Store) RunExclusive(ctx context.Context, fn func(context.Context) error) (ran bool, err error) {
 	end, err := s.begin()
 	if err != nil {
 		return false, fmt.Errorf("run alone: %w", err)

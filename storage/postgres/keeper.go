@@ -19,16 +19,16 @@ const (
 	aboveNames = "\x7f" // sorts behind all that a feed's name may have
 )
 
-// List implements [feed.Keeper].
-func (s *Store) List(ctx context.Context, prefix, after string, limit int) (feed.Listing, error) {
+// List implements [feed.RetentionStore].
+func (s *Store) List(ctx context.Context, prefix, after string, limit int) (feed.FeedList, error) {
 	after, _ = place(after)
 	low, exact := place(prefix)
 	if !exact {
 		limit = 0 // no name begins like that
 	}
-	var l feed.Listing
+	var l feed.FeedList
 	err := s.read(ctx, s.replay, func(rows pgx.Rows) error {
-		l = feed.Listing{}
+		l = feed.FeedList{}
 		for rows.Next() {
 			raw := rows.RawValues()
 			l.Now = timeOf(raw[0])
@@ -42,7 +42,7 @@ func (s *Store) List(ctx context.Context, prefix, after string, limit int) (feed
 		return nil
 	}, query("list"), low, low+aboveNames, after, int64(limit))
 	if err != nil {
-		return feed.Listing{}, fmt.Errorf("list feeds: %w", err)
+		return feed.FeedList{}, fmt.Errorf("list feeds: %w", err)
 	}
 	return l, nil
 }
@@ -61,7 +61,7 @@ func place(s string) (text string, exact bool) {
 	return s, true
 }
 
-// Trim implements [feed.Keeper]. It waits for a feed that another transaction
+// Trim implements [feed.RetentionStore]. It waits for a feed that another transaction
 // holds up to the lock timeout.
 func (s *Store) Trim(ctx context.Context, name string, before uint64) error {
 	_, err := s.count(ctx, query("trim"), name, int64(min(before, uint64(feed.MaxCursor))))
@@ -74,7 +74,7 @@ func (s *Store) Trim(ctx context.Context, name string, before uint64) error {
 	return nil
 }
 
-// Sweep implements [feed.Keeper]. Each feed is a transaction of its own, which
+// Sweep implements [feed.RetentionStore]. Each feed is a transaction of its own, which
 // locks the feed at its end only. What is held longer than an append takes is
 // left for another time: more is false if there is nothing else.
 func (s *Store) Sweep(ctx context.Context, limit int, window time.Duration) (more bool, err error) {

@@ -253,11 +253,11 @@ func TestAloneEndsWithItsSession(t *testing.T) {
 	url := testserver.SharedPostgres(t).NewDatabase(t)
 	a, b := start(t, url, Options{}), start(t, url, Options{})
 	began := time.Now()
-	ran, err := a.Alone(t.Context(), func(ctx context.Context) error {
+	ran, err := a.RunExclusive(t.Context(), func(ctx context.Context) error {
 		execute(t, url, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'rejoin alone' AND datname = current_database()")
 		<-ctx.Done()
 		until(t, func() bool {
-			ran, err := b.Alone(t.Context(), func(context.Context) error { return nil })
+			ran, err := b.RunExclusive(t.Context(), func(context.Context) error { return nil })
 			return ran && err == nil
 		})
 		return ctx.Err()
@@ -280,7 +280,7 @@ func TestCloseEndsAlone(t *testing.T) {
 	running, ended := make(chan struct{}), make(chan error, 1)
 	var over sync.WaitGroup
 	over.Go(func() {
-		_, err := s.Alone(t.Context(), func(ctx context.Context) error {
+		_, err := s.RunExclusive(t.Context(), func(ctx context.Context) error {
 			close(running)
 			<-ctx.Done()
 			return ctx.Err()
@@ -293,7 +293,7 @@ func TestCloseEndsAlone(t *testing.T) {
 	}
 	over.Wait()
 	wants(t, <-ended, feed.ErrStopped)
-	if _, err := s.Alone(t.Context(), func(context.Context) error { return nil }); !errors.Is(err, feed.ErrStopped) {
+	if _, err := s.RunExclusive(t.Context(), func(context.Context) error { return nil }); !errors.Is(err, feed.ErrStopped) {
 		t.Errorf("a closed store: got %v", err)
 	}
 }

@@ -136,7 +136,7 @@ func (tx *appending) recall(b feed.Batch) (r feed.Result, known bool) {
 	if k == nil || tx.now-k.time >= b.Key.Window.Milliseconds() {
 		return r, false
 	}
-	if k.print != b.Key.Print {
+	if k.print != b.Key.Fingerprint {
 		return feed.Result{Err: feed.ErrKeyReused}, true
 	}
 	return feed.Result{Events: k.events(b.Drafts), Replayed: true}, true
@@ -164,7 +164,7 @@ func (tx *appending) remember(b feed.Batch, events []feed.Event) {
 	if b.Key == nil {
 		return
 	}
-	k := &kept{print: b.Key.Print, time: tx.now, firsts: []int64{}, times: []int64{}, fresh: true}
+	k := &kept{print: b.Key.Fingerprint, time: tx.now, firsts: []int64{}, times: []int64{}, fresh: true}
 	seen := make(map[string]bool)
 	for _, e := range events {
 		if !seen[e.Feed] {

@@ -34,7 +34,7 @@ func closing(b feed.Batch) feed.Batch {
 }
 
 func keyed(name string, b feed.Batch) feed.Batch {
-	b.Key = &feed.Key{Name: name, Print: sha256.Sum256(fmt.Append(nil, b.Close, b.Drafts)), Window: time.Hour}
+	b.Key = &feed.Key{Name: name, Fingerprint: sha256.Sum256(fmt.Append(nil, b.Close, b.Drafts)), Window: time.Hour}
 	return b
 }
 

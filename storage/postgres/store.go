@@ -93,7 +93,7 @@ type Store struct {
 }
 
 var (
-	_ feed.Keeper   = (*Store)(nil)
+	_ feed.RetentionStore   = (*Store)(nil)
 	_ feed.Comparer = (*Store)(nil)
 )
 

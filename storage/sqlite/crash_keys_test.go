@@ -22,7 +22,7 @@ func keyedBatch(worker string, n int) feed.Batch {
 		})
 	}
 	name := fmt.Sprintf("%s-%d", worker, n)
-	b.Key = &feed.Key{Name: name, Print: sha256.Sum256([]byte(name)), Window: time.Hour}
+	b.Key = &feed.Key{Name: name, Fingerprint: sha256.Sum256([]byte(name)), Window: time.Hour}
 	return b
 }
 

@@ -14,19 +14,19 @@ import (
 // its limit: large events take longer to remove.
 const sweepBytes = 4 << 20
 
-// List implements [feed.Keeper].
-func (s *Store) List(ctx context.Context, prefix, after string, limit int) (feed.Listing, error) {
-	list, err := read(ctx, s, func(r *reader) (feed.Listing, error) {
+// List implements [feed.RetentionStore].
+func (s *Store) List(ctx context.Context, prefix, after string, limit int) (feed.FeedList, error) {
+	list, err := read(ctx, s, func(r *reader) (feed.FeedList, error) {
 		return r.listFeeds(prefix, after, limit)
 	})
 	if err != nil {
-		return feed.Listing{}, fmt.Errorf("list: %w", err)
+		return feed.FeedList{}, fmt.Errorf("list: %w", err)
 	}
 	list.Now = time.UnixMilli(s.now().UnixMilli()).UTC()
 	return list, nil
 }
 
-func (r *reader) listFeeds(prefix, after string, limit int) (list feed.Listing, err error) {
+func (r *reader) listFeeds(prefix, after string, limit int) (list feed.FeedList, err error) {
 	err = r.list.each(func(row []driver.Value) bool {
 		name := row[0].(string)
 		if !strings.HasPrefix(name, prefix) || len(list.Feeds) == limit {
@@ -41,7 +41,7 @@ func (r *reader) listFeeds(prefix, after string, limit int) (list feed.Listing, 
 	return list, err
 }
 
-// Trim implements [feed.Keeper]. It moves a number in the feed's row, which the
+// Trim implements [feed.RetentionStore]. It moves a number in the feed's row, which the
 // readers heed; the events' rows are left to Sweep.
 func (s *Store) Trim(ctx context.Context, name string, before uint64) error {
 	err := s.free(ctx, func(w *writer) error {
@@ -53,7 +53,7 @@ func (s *Store) Trim(ctx context.Context, name string, before uint64) error {
 	return nil
 }
 
-// Sweep implements [feed.Keeper].
+// Sweep implements [feed.RetentionStore].
 func (s *Store) Sweep(ctx context.Context, limit int, window time.Duration) (more bool, err error) {
 	err = s.free(ctx, func(w *writer) error {
 		more, err = w.sweep(limit, s.now().Add(-window).UnixMilli())
@@ -65,9 +65,9 @@ func (s *Store) Sweep(ctx context.Context, limit int, window time.Duration) (mor
 	return more, nil
 }
 
-// Alone implements [feed.Keeper]. There is no other node: the file is this
+// RunExclusive implements [feed.RetentionStore]. There is no other node: the file is this
 // Store's.
-func (s *Store) Alone(ctx context.Context, fn func(context.Context) error) (ran bool, err error) {
+func (s *Store) RunExclusive(ctx context.Context, fn func(context.Context) error) (ran bool, err error) {
 	return true, fn(ctx)
 }
 

@@ -27,7 +27,7 @@ func (tx *appending) recall(b feed.Batch) (r feed.Result, known bool, err error)
 		return feed.Result{}, false, fmt.Errorf("get key: %w", err)
 	case !known:
 		return feed.Result{}, false, nil
-	case string(print) != string(b.Key.Print[:]):
+	case string(print) != string(b.Key.Fingerprint[:]):
 		return feed.Result{Err: feed.ErrKeyReused}, true, nil
 	}
 	events, err := repeat(b.Drafts, starts)
@@ -43,7 +43,7 @@ func (tx *appending) remember(b feed.Batch, events []feed.Event) error {
 	if err != nil {
 		return err
 	}
-	if err := tx.w.setKey.exec(space, b.Key.Name, b.Key.Print[:], startsOf(events), tx.now); err != nil {
+	if err := tx.w.setKey.exec(space, b.Key.Name, b.Key.Fingerprint[:], startsOf(events), tx.now); err != nil {
 		return fmt.Errorf("set key: %w", err)
 	}
 	return nil

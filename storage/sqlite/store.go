@@ -36,7 +36,7 @@ const (
 	walLimit = 64 << 20 // bytes of log at which the readers are held back to empty it
 )
 
-// Store is a [feed.Keeper] in an SQLite file.
+// Store is a [feed.RetentionStore] in an SQLite file.
 type Store struct {
 	path string // without symbolic links
 	id   string
@@ -58,7 +58,7 @@ type Store struct {
 }
 
 var (
-	_ feed.Keeper   = (*Store)(nil)
+	_ feed.RetentionStore   = (*Store)(nil)
 	_ feed.Comparer = (*Store)(nil)
 )
 

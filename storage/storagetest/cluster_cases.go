@@ -38,7 +38,7 @@ func testEphemeral(t *testing.T, c *cluster) {
 	if err != nil || b[0].Last != 3 {
 		t.Errorf("the store ends with %+v, %v; want 3", b, err)
 	}
-	if d := within(t, nodes[1].follow("chat", feed.After(3)), promptness); len(d.Events()) > 0 {
+	if d := within(t, nodes[1].follow("chat", feed.FromCursor(3)), promptness); len(d.Events()) > 0 {
 		t.Errorf("who came later got %+v", d.Events())
 	}
 }
@@ -173,7 +173,7 @@ func testNodeFrozen(t *testing.T, c *cluster) {
 func testClosingReaches(t *testing.T, c *cluster) {
 	nodes := c.nodes(2)
 	nodes[0].publish("chat", 2)
-	s := nodes[1].follow("chat", feed.After(0))
+	s := nodes[1].follow("chat", feed.FromCursor(0))
 	if d := within(t, s, soon); len(d.Events()) != 2 {
 		t.Fatalf("got %+v, want two events", d)
 	}
@@ -213,7 +213,7 @@ func testTrimmingReaches(t *testing.T, c *cluster) {
 		t.Fatalf("trim: %v", err)
 	}
 	for deadline := time.Now().Add(soon); ; {
-		late := nodes[1].follow("chat", feed.After(0))
+		late := nodes[1].follow("chat", feed.FromCursor(0))
 		gap := late.Gap()
 		late.Close()
 		if gap != nil {

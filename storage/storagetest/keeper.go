@@ -28,9 +28,9 @@ var keeperTests = []test{
 	{"a closed keeper", testClosedKeeper},
 }
 
-func asKeeper(t *testing.T, s feed.Store) feed.Keeper {
+func asKeeper(t *testing.T, s feed.Store) feed.RetentionStore {
 	t.Helper()
-	k, ok := s.(feed.Keeper)
+	k, ok := s.(feed.RetentionStore)
 	if !ok {
 		t.Fatalf("%T is no Keeper", s)
 	}
@@ -38,12 +38,12 @@ func asKeeper(t *testing.T, s feed.Store) feed.Keeper {
 }
 
 // keep opens the store for the length of the test.
-func keep(t *testing.T, open Opener) feed.Keeper {
+func keep(t *testing.T, open Opener) feed.RetentionStore {
 	t.Helper()
 	return asKeeper(t, start(t, open))
 }
 
-func trim(t *testing.T, k feed.Keeper, name string, before uint64) {
+func trim(t *testing.T, k feed.RetentionStore, name string, before uint64) {
 	t.Helper()
 	if err := k.Trim(t.Context(), name, before); err != nil {
 		t.Fatalf("trim %s before %d: %v", name, before, err)
@@ -51,7 +51,7 @@ func trim(t *testing.T, k feed.Keeper, name string, before uint64) {
 }
 
 // sweep sweeps in steps until there is nothing more, and returns how many it took.
-func sweep(t *testing.T, k feed.Keeper, limit int, window time.Duration) (steps int) {
+func sweep(t *testing.T, k feed.RetentionStore, limit int, window time.Duration) (steps int) {
 	t.Helper()
 	for more := true; more; steps++ {
 		if steps > 10_000 {
@@ -65,7 +65,7 @@ func sweep(t *testing.T, k feed.Keeper, limit int, window time.Duration) (steps 
 	return steps
 }
 
-func list(t *testing.T, k feed.Keeper, prefix, after string, limit int) []feed.Info {
+func list(t *testing.T, k feed.RetentionStore, prefix, after string, limit int) []feed.Info {
 	t.Helper()
 	l, err := k.List(t.Context(), prefix, after, limit)
 	if err != nil {
@@ -75,7 +75,7 @@ func list(t *testing.T, k feed.Keeper, prefix, after string, limit int) []feed.I
 }
 
 // bytesOf returns the feed's size by the list.
-func bytesOf(t *testing.T, k feed.Keeper, name string) int64 {
+func bytesOf(t *testing.T, k feed.RetentionStore, name string) int64 {
 	t.Helper()
 	infos := list(t, k, name, "", 1)
 	if len(infos) != 1 || infos[0].Feed != name {
@@ -160,7 +160,7 @@ func testListInfo(t *testing.T, open Opener) {
 }
 
 // wantNow demands the time of a list, and nothing else.
-func wantNow(t *testing.T, k feed.Keeper, limit int) {
+func wantNow(t *testing.T, k feed.RetentionStore, limit int) {
 	t.Helper()
 	before := time.Now().Truncate(time.Millisecond)
 	l, err := k.List(t.Context(), "", "", limit)
@@ -177,7 +177,7 @@ func testAlone(t *testing.T, open Opener) {
 	failed := errors.New("failed")
 	for _, want := range []error{nil, failed, nil} {
 		calls := 0
-		ran, err := s.Alone(t.Context(), func(ctx context.Context) error {
+		ran, err := s.RunExclusive(t.Context(), func(ctx context.Context) error {
 			calls++
 			// It may use the store.
 			if err := s.Trim(ctx, "chat", 1); err != nil {

@@ -34,7 +34,7 @@ func keyed(name string, b feed.Batch) feed.Batch {
 
 func keyedFor(window time.Duration, name string, b feed.Batch) feed.Batch {
 	print := sha256.Sum256(fmt.Appendf(nil, "%t %#v", b.Close, b.Drafts))
-	b.Key = &feed.Key{Name: name, Print: print, Window: window}
+	b.Key = &feed.Key{Name: name, Fingerprint: print, Window: window}
 	return b
 }
 

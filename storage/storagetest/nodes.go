@@ -13,12 +13,12 @@ import (
 func TestNodes(t *testing.T, fresh func(t *testing.T) Opener) {
 	tests := []struct {
 		name string
-		run  func(t *testing.T, a, b feed.Keeper)
+		run  func(t *testing.T, a, b feed.RetentionStore)
 	}{
 		{"one content", testOneContent},
-		{"a key many times at once", func(t *testing.T, a, b feed.Keeper) { raceKey(t, a, b) }},
-		{"if last, many at once", func(t *testing.T, a, b feed.Keeper) { raceIfLast(t, a, b) }},
-		{"trim under load", func(t *testing.T, a, b feed.Keeper) { loadAndTrim(t, a, b) }},
+		{"a key many times at once", func(t *testing.T, a, b feed.RetentionStore) { raceKey(t, a, b) }},
+		{"if last, many at once", func(t *testing.T, a, b feed.RetentionStore) { raceIfLast(t, a, b) }},
+		{"trim under load", func(t *testing.T, a, b feed.RetentionStore) { loadAndTrim(t, a, b) }},
 		{"alone", testAloneOfTwo},
 	}
 	for _, test := range tests {
@@ -31,7 +31,7 @@ func TestNodes(t *testing.T, fresh func(t *testing.T) Opener) {
 }
 
 // What one node has done counts for the other at once.
-func testOneContent(t *testing.T, a, b feed.Keeper) {
+func testOneContent(t *testing.T, a, b feed.RetentionStore) {
 	if a.ID() != b.ID() {
 		t.Errorf("one store has the ids %q and %q", a.ID(), b.ID())
 	}
@@ -50,11 +50,11 @@ func testOneContent(t *testing.T, a, b feed.Keeper) {
 
 // While one node runs its own, the other does not; after that it does, however
 // that ended.
-func testAloneOfTwo(t *testing.T, a, b feed.Keeper) {
+func testAloneOfTwo(t *testing.T, a, b feed.RetentionStore) {
 	failed := errors.New("failed")
 	for _, want := range []error{nil, failed} {
-		ran, err := a.Alone(t.Context(), func(context.Context) error {
-			ran, err := b.Alone(t.Context(), func(context.Context) error {
+		ran, err := a.RunExclusive(t.Context(), func(context.Context) error {
+			ran, err := b.RunExclusive(t.Context(), func(context.Context) error {
 				t.Error("both nodes run at once")
 				return nil
 			})
@@ -66,8 +66,8 @@ func testAloneOfTwo(t *testing.T, a, b feed.Keeper) {
 		if !ran || !errors.Is(err, want) {
 			t.Errorf("got %t, %v; want true, %v", ran, err, want)
 		}
-		for _, k := range []feed.Keeper{b, a} {
-			if ran, err := k.Alone(t.Context(), func(context.Context) error { return nil }); !ran || err != nil {
+		for _, k := range []feed.RetentionStore{b, a} {
+			if ran, err := k.RunExclusive(t.Context(), func(context.Context) error { return nil }); !ran || err != nil {
 				t.Errorf("while nobody runs: got %t, %v; want true", ran, err)
 			}
 		}

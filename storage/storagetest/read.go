@@ -111,7 +111,7 @@ func testEnds(t *testing.T, open Opener) {
 		time.Sleep(2 * time.Millisecond) // the times are to differ
 	}
 	publish(t, s, numbered("other", 0, 7))
-	if err := s.(feed.Keeper).Trim(t.Context(), "a", 3); err != nil {
+	if err := s.(feed.RetentionStore).Trim(t.Context(), "a", 3); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Append(t.Context(), []feed.Batch{{Feed: "closed", Close: true}}); err != nil {

@@ -23,7 +23,7 @@ type test struct {
 	run  func(t *testing.T, open Opener)
 }
 
-// TestStore tests a store, which has to be a [feed.Keeper] as well. It calls
+// TestStore tests a store, which has to be a [feed.RetentionStore] as well. It calls
 // fresh once a subtest, each time for a new and empty place.
 func TestStore(t *testing.T, fresh func(t *testing.T) Opener) {
 	tests := slices.Concat(storeTests, keyTests, conditionTests, keeperTests)

@@ -44,9 +44,9 @@ func (s *simple) Seek(ctx context.Context, name string, at time.Time) (feed.Curs
 	return s.Store.Seek(ctx, name, at)
 }
 
-func (s *simple) List(ctx context.Context, prefix, after string, limit int) (feed.Listing, error) {
+func (s *simple) List(ctx context.Context, prefix, after string, limit int) (feed.FeedList, error) {
 	if s.closed.Load() {
-		return feed.Listing{}, feed.ErrStopped
+		return feed.FeedList{}, feed.ErrStopped
 	}
 	return s.Store.List(ctx, prefix, after, limit)
 }

@@ -108,7 +108,7 @@ func testTrimUnderLoad(t *testing.T, open Opener) { loadAndTrim(t, keep(t, open)
 // loadAndTrim has appends, trims, sweeps and reads go on at the same time. What
 // is read is without a hole behind the bounds that come with it, and in the end
 // nothing is lost but what was trimmed.
-func loadAndTrim(t *testing.T, keepers ...feed.Keeper) {
+func loadAndTrim(t *testing.T, keepers ...feed.RetentionStore) {
 	feeds := []string{"red", "green"}
 	told := newLedger()
 	var writers, others sync.WaitGroup
@@ -157,7 +157,7 @@ func loadAndTrim(t *testing.T, keepers ...feed.Keeper) {
 
 // trimOften trims the feed to less than it has, and sweeps, until written has
 // ended.
-func trimOften(ctx context.Context, k feed.Keeper, name string, written context.Context) error {
+func trimOften(ctx context.Context, k feed.RetentionStore, name string, written context.Context) error {
 	for ended := false; !ended; {
 		ended = written.Err() != nil
 		bounds, err := k.Bounds(ctx, []string{name})
@@ -183,7 +183,7 @@ func trimOften(ctx context.Context, k feed.Keeper, name string, written context.
 
 // readTrimmed reads pages from anywhere until written has ended, and holds each
 // to the bounds that it comes with.
-func readTrimmed(ctx context.Context, k feed.Keeper, name string, written context.Context) error {
+func readTrimmed(ctx context.Context, k feed.RetentionStore, name string, written context.Context) error {
 	var bounds feed.Bounds
 	for written.Err() == nil {
 		after := feed.Cursor(bounds.First - min(bounds.First, rand.Uint64N(10)))
