@@ -44,7 +44,7 @@ func (c *cache) append(s *segment) {
 
 // remove lets go of a segment that its log no longer has.
 func (c *cache) remove(s *segment) {
-	c.memory.Give(HoldLogs, s.bytes+s.leave())
+	c.memory.Give(HoldLogs, s.bytes+s.detach())
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.cut(s)
@@ -80,8 +80,20 @@ const mostSpared = 256
 // shrink drops segments until the logs hold no more than their share. The caller
 // holds no lock.
 func (c *cache) shrink() {
+	if !c.memory.over(HoldLogs) {
+		return
+	}
+	c.mu.Lock()
+	newest := c.newest
+	c.mu.Unlock()
 	for spared := 0; c.memory.over(HoldLogs); {
 		c.mu.Lock()
+		if newest == c.oldest && newest != nil && spared > 0 {
+			// Nothing but small ones is left. They go before what has just come.
+			c.cut(newest)
+			c.append(newest)
+			spared = mostSpared
+		}
 		s, small := c.oldest, 0
 		if c.segments > 0 && spared < mostSpared {
 			small = int(c.memory.Limit(HoldLogs)) / c.segments / 2

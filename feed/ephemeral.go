@@ -60,19 +60,19 @@ func (e *ephemera) since(heard uint64) (d Delivery, now uint64, ok bool) {
 	return Delivery{Ephemeral: true, segment: s, seen: s.events}, heard + 1, true
 }
 
-// hint returns the oldest ephemeral event that s has not been handed.
-func (l *log) hint(s *Subscription) (d Delivery, ok bool) {
-	if !s.expectsHint() {
+// nextEphemeral returns the oldest ephemeral event that s has not been handed.
+func (l *log) nextEphemeral(s *Subscription) (d Delivery, ok bool) {
+	if !s.hasEphemeral() {
 		return Delivery{}, false
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	d, s.heard, ok = l.ephemera.since(s.heard)
+	d, s.ephemeralSeen, ok = l.ephemera.since(s.ephemeralSeen)
 	return d, ok
 }
 
-// expectsHint says whether there are ephemeral events that s has not been handed.
-func (s *Subscription) expectsHint() bool { return s.log.ephemera.said.Load() != s.heard }
+// hasEphemeral says whether there are ephemeral events that s has not been handed.
+func (s *Subscription) hasEphemeral() bool { return s.log.ephemera.said.Load() != s.ephemeralSeen }
 
 // PublishEphemeral sends the draft to the feed's subscribers, on this node and
 // on every other that the bus reaches at this moment, and stores nothing. Its
@@ -120,7 +120,7 @@ func (h *Hub) isClosed(ctx context.Context, feed string) bool {
 			return b.Closed
 		}
 	}
-	call := h.bounds.join(feed, h.goWork, func() (Bounds, error) {
+	call := h.bounds.do(feed, h.goWork, func() (Bounds, error) {
 		if h.ctx.Err() != nil {
 			return Bounds{}, ErrStopped
 		}
@@ -151,5 +151,5 @@ func (h *Hub) ephemeral(e Event) {
 	e.Feed = l.feed
 	l.ephemera.add(l.begin(0, []Event{e}), l.cache, time.Now())
 	l.mu.Unlock()
-	h.settle(l, outcome{grew: true})
+	h.apply(l, logChange{grew: true})
 }

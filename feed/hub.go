@@ -73,9 +73,9 @@ type Hub struct {
 	lane   *Dispatcher         // of subscribers that wait on goroutines of their own
 	missed chan struct{} // asks for a verification now
 
-	pages  flights[pageKey, page]
-	bounds flights[string, Bounds]
-	clocks flights[struct{}, storeClock]
+	pages  callGroup[pageKey, sharedPage]
+	bounds callGroup[string, Bounds]
+	clocks callGroup[struct{}, storeClock]
 
 	signals *signals
 	doubts  doubts
@@ -96,8 +96,8 @@ type pageKey struct {
 	restarts int // of the log: what was read before them is of another store
 }
 
-// page is a page read from the store, ready to be shared.
-type page struct {
+// sharedPage is a sharedPage read from the store, ready to be shared.
+type sharedPage struct {
 	Bounds
 	segment *segment
 }
@@ -115,10 +115,10 @@ func NewHub(store Store, bus Bus, o HubOptions) *Hub {
 		logs:   make(map[string]*log),
 		missed: make(chan struct{}, 1),
 		doubts: doubts{more: make(chan struct{}, 1)},
-		clocks: flights[struct{}, storeClock]{keep: time.Second, most: 1},
+		clocks: callGroup[struct{}, storeClock]{keep: time.Second, most: 1},
 	}
 	slots := min(max(int(memory.Limit(HoldReplays)/pageCost), 4), pagesMost)
-	h.pages = flights[pageKey, page]{
+	h.pages = callGroup[pageKey, sharedPage]{
 		keep:  time.Second,
 		most:  slots / 2,
 		slots: make(chan struct{}, slots),
@@ -230,13 +230,13 @@ func (h *Hub) subscribe(ctx context.Context, s *Subscription, start SubscribeReq
 
 // locate finds where the subscription begins, and attaches it to its log.
 func (h *Hub) locate(ctx context.Context, s *Subscription, l *log, from From) error {
-	undos := uint16(l.undos.Load())
+	undos := uint16(l.rollbackCount.Load())
 	b, err := h.boundsFor(ctx, l, from)
 	if err != nil {
 		return err
 	}
 	if from.kind != fromCursor {
-		undos = uint16(l.undos.Load()) // it has seen nothing that could be undone
+		undos = uint16(l.rollbackCount.Load()) // it has seen nothing that could be undone
 	}
 	found, err := h.seek(ctx, l.feed, from)
 	if err != nil {
@@ -247,7 +247,7 @@ func (h *Hub) locate(ctx context.Context, s *Subscription, l *log, from From) er
 	if p, ok := l.proven(); ok {
 		b.First = min(max(b.First, p.first), b.Last+1)
 	}
-	s.log, s.bounds, s.undos = l, b, undos
+	s.log, s.bounds, s.rollbacksSeen = l, b, undos
 	s.cursor, s.gap = locate(from, b, found)
 	s.stir() // it has not been polled yet
 	l.attach(s)
@@ -279,7 +279,7 @@ func (h *Hub) boundsFor(ctx context.Context, l *log, from From) (Bounds, error) 
 			return b, nil
 		}
 	}
-	call := h.bounds.join(l.feed, h.goWork, func() (Bounds, error) { return h.readBounds(h.ctx, l) })
+	call := h.bounds.do(l.feed, h.goWork, func() (Bounds, error) { return h.readBounds(h.ctx, l) })
 	select {
 	case <-call.done:
 	case <-ctx.Done():
@@ -296,7 +296,7 @@ func (h *Hub) boundsFor(ctx context.Context, l *log, from From) (Bounds, error) 
 		return h.readBounds(ctx, l)
 	}
 	// Who asked may have done so for a log that has since been dropped.
-	h.settle(l, l.learn(call.value, proven{}))
+	h.apply(l, l.learn(call.value, confirmed{}))
 	return call.value, nil
 }
 
@@ -351,8 +351,8 @@ func (h *Hub) lookup(feed string) *log {
 	return h.logs[feed]
 }
 
-// settle sees to what a log's outcome asks for.
-func (h *Hub) settle(l *log, o outcome) {
+// apply sees to what a log's outcome asks for.
+func (h *Hub) apply(l *log, o logChange) {
 	if o.grew {
 		l.wake()
 	}
@@ -362,8 +362,8 @@ func (h *Hub) settle(l *log, o outcome) {
 	h.cache.shrink()
 }
 
-// signal leaves one token in c, which has room for one.
-func signal(c chan struct{}) {
+// poke leaves one token in c, which has room for one.
+func poke(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
 	default:

@@ -31,7 +31,7 @@ type log struct {
 	segments []*segment
 	closed   bool      // the feed is, for good …
 	end      uint64    // … and ends with this id
-	restarts int       // how often it started again
+	generation int       // how often it started again
 	filling  bool      // a goroutine is bringing tail up to known
 	grown    time.Time // when tail last moved
 	history            // that the events are from
@@ -44,8 +44,8 @@ type log struct {
 	audiences []*audience
 }
 
-// outcome says what a log did with what it was told.
-type outcome struct {
+// logChange says what a log did with what it was told.
+type logChange struct {
 	grew bool // subscribers have to look: there is more to read, or less than was known
 	hole bool // tail is behind known, and nobody is filling yet
 
@@ -54,7 +54,7 @@ type outcome struct {
 
 // accept takes events of this feed, in any order, of which some may be old and
 // some too new.
-func (l *log) accept(events []Event, now time.Time) outcome {
+func (l *log) accept(events []Event, now time.Time) logChange {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	before := l.tail
@@ -69,7 +69,7 @@ func (l *log) accept(events []Event, now time.Time) outcome {
 		l.grown = now
 		l.shed()
 	}
-	return outcome{grew: l.tail != before, hole: l.hole(), taken: int(l.tail - before)}
+	return logChange{grew: l.tail != before, hole: l.hole(), taken: int(l.tail - before)}
 }
 
 func (l *log) add(e Event) {
@@ -144,42 +144,42 @@ func (l *log) empty() {
 	l.cache.memory.Give(HoldLogs, logCost+len(l.feed))
 }
 
-// hear takes a hint that the feed has reached the id last. It loads nothing:
+// noteLast takes a hint that the feed has reached the id last. It loads nothing:
 // where a log begins is for the store to say.
-func (l *log) hear(last uint64) outcome {
+func (l *log) noteLast(last uint64) logChange {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.known = max(l.known, last)
-	return outcome{hole: l.hole()}
+	return logChange{hole: l.hole()}
 }
 
-// proven is what a store has said of a feed so far. What follows can only be
+// confirmed is what a store has said of a feed so far. What follows can only be
 // more: a store that says less is an older one in the place of the first.
-type proven struct {
+type confirmed struct {
 	tail   Cursor // an event with this id exists
 	first  uint64
 	closed bool
 	end    uint64 // if closed
 }
 
-// undone says whether b is of an older store than p.
-func (p proven) undone(b Bounds) bool {
+// rolledBack says whether b is of an older store than p.
+func (p confirmed) rolledBack(b Bounds) bool {
 	return b.Last < uint64(p.tail) || b.First < p.first || p.closed && (!b.Closed || b.Last != p.end)
 }
 
 // learn takes the feed's bounds, read from the store after so much had been
 // proven. The first bounds load the log. If the store has been replaced by an
 // older one, the log starts again from what is true now.
-func (l *log) learn(b Bounds, before proven) outcome {
+func (l *log) learn(b Bounds, before confirmed) logChange {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.loaded && before.undone(b) {
+	if l.loaded && before.rolledBack(b) {
 		l.known = 0
-		l.restarts++
+		l.generation++
 		l.closed = false
 		l.restart(b)
 		l.close(b)
-		return outcome{grew: true}
+		return logChange{grew: true}
 	}
 	if !l.loaded {
 		l.loaded = true
@@ -189,7 +189,7 @@ func (l *log) learn(b Bounds, before proven) outcome {
 	l.first = max(l.first, b.First)
 	l.known = max(l.known, b.Last)
 	l.forget(Cursor(l.first - 1))
-	return outcome{grew: closing, hole: l.hole()}
+	return logChange{grew: closing, hole: l.hole()}
 }
 
 // close notes that the feed is closed, if b says so, and reports if that is new.
@@ -233,32 +233,32 @@ func (l *log) rest(then time.Time) {
 	}
 }
 
-// want is what a filling log has to read: the events after tail, up to the id
+// fillRequest is what a filling log has to read: the events after tail, up to the id
 // known.
-type want struct {
+type fillRequest struct {
 	tail     Cursor
 	known    uint64
 	restarts int
 	newest   stamp
 }
 
-func (l *log) wanted() want {
+func (l *log) toFill() fillRequest {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return want{l.tail, l.known, l.restarts, l.newest}
+	return fillRequest{l.tail, l.known, l.generation, l.newest}
 }
 
 // fill takes the page that was read for w. It reports whether subscribers have
 // to look, and whether the log has now reached all that is known to exist; then
 // it is no longer filling.
-func (l *log) fill(w want, p Page, now time.Time) (grew, done bool) {
+func (l *log) fill(w fillRequest, p Page, now time.Time) (grew, done bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.wrong {
 		l.filling = false // the review sees to the hole
 		return false, true
 	}
-	if w.restarts != l.restarts {
+	if w.restarts != l.generation {
 		// The page is of the store that was replaced.
 		l.filling = l.known > uint64(l.tail)
 		return false, !l.filling
@@ -334,7 +334,7 @@ func (l *log) read(c Cursor) (Delivery, view) {
 		return Delivery{}, viewBehind
 	}
 	i, found := slices.BinarySearchFunc(l.segments, c, func(s *segment, c Cursor) int {
-		return cmp.Compare(s.after, c)
+		return cmp.Compare(s.base, c)
 	})
 	if !found {
 		i-- // the segment that begins before c
@@ -357,8 +357,8 @@ func (l *log) bounds() (b Bounds, complete, ok bool) {
 }
 
 // proven returns what the store has said; ok is false until the log is loaded.
-func (l *log) proven() (p proven, ok bool) {
+func (l *log) proven() (p confirmed, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return proven{l.tail, l.first, l.closed, l.end}, l.loaded
+	return confirmed{l.tail, l.first, l.closed, l.end}, l.loaded
 }

@@ -10,12 +10,12 @@ import (
 // ahead of a store that was rolled back.
 func TestFillWakesWhenThereIsNothing(t *testing.T) {
 	l := newTestLog()
-	l.learn(Bounds{First: 1, Last: 5}, proven{})
-	l.learn(Bounds{First: 1, Last: 8}, proven{})
+	l.learn(Bounds{First: 1, Last: 5}, confirmed{})
+	l.learn(Bounds{First: 1, Last: 8}, confirmed{})
 	if _, v := l.read(7); v != viewEnd {
 		t.Fatalf("a cursor that is known to exist has the view %d", v)
 	}
-	w := l.wanted()
+	w := l.toFill()
 	wake, done := l.fill(w, Page{Bounds: Bounds{First: 1, Last: 5}}, time.Now())
 	if !wake || !done {
 		t.Errorf("wake %t, done %t, want both", wake, done)
@@ -28,11 +28,11 @@ func TestFillWakesWhenThereIsNothing(t *testing.T) {
 // A page that was read before the log started again is of another store.
 func TestFillRefusesAPageFromBeforeARestart(t *testing.T) {
 	l := newTestLog()
-	l.learn(Bounds{First: 1, Last: 50}, proven{})
-	l.learn(Bounds{First: 1, Last: 60}, proven{})
-	w := l.wanted()
+	l.learn(Bounds{First: 1, Last: 50}, confirmed{})
+	l.learn(Bounds{First: 1, Last: 60}, confirmed{})
+	w := l.toFill()
 	old := Page{Bounds: Bounds{First: 1, Last: 60}, Events: stretch("a", 51, 60)}
-	l.learn(Bounds{First: 1, Last: 45}, proven{tail: 50})
+	l.learn(Bounds{First: 1, Last: 45}, confirmed{tail: 50})
 	l.accept(stretch("a", 46, 50), time.Now())
 	l.fill(w, old, time.Now())
 	if p, _ := l.proven(); p.tail != 50 {

@@ -12,11 +12,11 @@ func newTestLog() *log { return &log{feed: "a", cache: newCache(newMemory(Defaul
 // loaded returns a log of a feed with these bounds.
 func loaded(first, last uint64) *log {
 	l := newTestLog()
-	l.learn(Bounds{First: first, Last: last}, proven{})
+	l.learn(Bounds{First: first, Last: last}, confirmed{})
 	return l
 }
 
-func (l *log) take(events ...Event) outcome { return l.accept(events, time.Now()) }
+func (l *log) take(events ...Event) logChange { return l.accept(events, time.Now()) }
 
 func ids(d Delivery) (ids []uint64) {
 	for _, e := range d.Events() {
@@ -30,8 +30,8 @@ func sound(t *testing.T, l *log) {
 	t.Helper()
 	at := l.base
 	for _, s := range l.segments {
-		if s.after != at {
-			t.Fatalf("a segment begins after %d, want %d", s.after, at)
+		if s.base != at {
+			t.Fatalf("a segment begins after %d, want %d", s.base, at)
 		}
 		bytes := 0
 		for _, e := range s.events {
@@ -55,18 +55,18 @@ func TestLogAccept(t *testing.T) {
 		name string
 		ids  []uint64
 		tail Cursor
-		want outcome
+		want logChange
 	}{
-		{"the next", []uint64{11}, 11, outcome{grew: true, taken: 1}},
-		{"the next three", []uint64{11, 12, 13}, 13, outcome{grew: true, taken: 3}},
-		{"one known", []uint64{10}, 10, outcome{}},
-		{"the next, again", []uint64{11, 11}, 11, outcome{grew: true, taken: 1}},
-		{"overlapping", []uint64{9, 10, 11, 12}, 12, outcome{grew: true, taken: 2}},
-		{"beyond a hole", []uint64{12}, 10, outcome{hole: true}},
-		{"beyond a hole, in part", []uint64{11, 13}, 11, outcome{grew: true, hole: true, taken: 1}},
-		{"out of order", []uint64{12, 11}, 11, outcome{grew: true, hole: true, taken: 1}},
-		{"none", []uint64{0}, 10, outcome{}},
-		{"the largest", []uint64{1<<64 - 1}, 10, outcome{hole: true}},
+		{"the next", []uint64{11}, 11, logChange{grew: true, taken: 1}},
+		{"the next three", []uint64{11, 12, 13}, 13, logChange{grew: true, taken: 3}},
+		{"one known", []uint64{10}, 10, logChange{}},
+		{"the next, again", []uint64{11, 11}, 11, logChange{grew: true, taken: 1}},
+		{"overlapping", []uint64{9, 10, 11, 12}, 12, logChange{grew: true, taken: 2}},
+		{"beyond a hole", []uint64{12}, 10, logChange{hole: true}},
+		{"beyond a hole, in part", []uint64{11, 13}, 11, logChange{grew: true, hole: true, taken: 1}},
+		{"out of order", []uint64{12, 11}, 11, logChange{grew: true, hole: true, taken: 1}},
+		{"none", []uint64{0}, 10, logChange{}},
+		{"the largest", []uint64{1<<64 - 1}, 10, logChange{hole: true}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			l := loaded(1, 10)
@@ -88,16 +88,16 @@ func TestLogAccept(t *testing.T) {
 // What arrives before the log is loaded is remembered as a hole.
 func TestLogAcceptBeforeItIsLoaded(t *testing.T) {
 	l := newTestLog()
-	if got := l.take(stretch("a", 4, 5)...); got != (outcome{}) {
+	if got := l.take(stretch("a", 4, 5)...); got != (logChange{}) {
 		t.Errorf("got %+v from a log that is not loaded", got)
 	}
 	if _, ok := l.proven(); ok {
 		t.Error("an event loaded the log")
 	}
-	if got := l.learn(Bounds{First: 1, Last: 3}, proven{}); got != (outcome{hole: true}) {
+	if got := l.learn(Bounds{First: 1, Last: 3}, confirmed{}); got != (logChange{hole: true}) {
 		t.Errorf("got %+v, want a hole up to 5", got)
 	}
-	w := l.wanted()
+	w := l.toFill()
 	if grew, done := l.fill(w, Page{Bounds: Bounds{First: 1, Last: 5}, Events: stretch("a", 4, 5)}, time.Now()); !grew || !done || l.tail != 5 {
 		t.Errorf("grew %t, done %t, tail %d", grew, done, l.tail)
 	}
@@ -107,7 +107,7 @@ func TestLogAcceptBeforeItIsLoaded(t *testing.T) {
 func TestLogAfter(t *testing.T) {
 	l := loaded(1, 10)
 	l.take(stretch("a", 11, 20)...)
-	l.hear(25)
+	l.noteLast(25)
 	for _, c := range []struct {
 		cursor Cursor
 		view   view
@@ -260,10 +260,10 @@ func TestLogFill(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			l := loaded(1, 8)
 			l.take(stretch("a", 9, 10)...)
-			if !l.hear(c.told).hole {
+			if !l.noteLast(c.told).hole {
 				t.Fatal("no hole")
 			}
-			grew, done := l.fill(l.wanted(), c.page, time.Now())
+			grew, done := l.fill(l.toFill(), c.page, time.Now())
 			if grew != c.grew || done != c.done || l.tail != c.tail || l.known != c.known || l.filling == done {
 				t.Errorf("grew %t, done %t, tail %d, known %d, filling %t", grew, done, l.tail, l.known, l.filling)
 			}
@@ -275,13 +275,13 @@ func TestLogFill(t *testing.T) {
 // What arrives while a page is read must not make the page lower what is known.
 func TestLogFillWhileItGrows(t *testing.T) {
 	l := loaded(1, 10)
-	l.hear(12)
-	w := l.wanted()
+	l.noteLast(12)
+	w := l.toFill()
 	l.take(stretch("a", 14, 14)...)
 	if _, done := l.fill(w, Page{Bounds: Bounds{First: 1, Last: 10}, Events: nil}, time.Now()); done || l.known != 14 {
 		t.Errorf("done %t, known %d, want 14 to be filled", done, l.known)
 	}
-	w = l.wanted()
+	w = l.toFill()
 	l.take(stretch("a", 11, 13)...)
 	grew, done := l.fill(w, Page{Bounds: Bounds{First: 1, Last: 14}, Events: stretch("a", 11, 14)}, time.Now())
 	if !grew || !done || l.tail != 14 {
@@ -294,16 +294,16 @@ func TestLogLearn(t *testing.T) {
 	l := loaded(1, 10)
 	l.take(stretch("a", 11, 15)...)
 	// Bounds that were read before the log grew are no rollback.
-	if got := l.learn(Bounds{First: 1, Last: 12}, proven{tail: 12}); got != (outcome{}) || l.tail != 15 {
+	if got := l.learn(Bounds{First: 1, Last: 12}, confirmed{tail: 12}); got != (logChange{}) || l.tail != 15 {
 		t.Errorf("older bounds: got %+v, tail %d", got, l.tail)
 	}
-	if got := l.learn(Bounds{First: 3, Last: 15}, proven{tail: 15}); got != (outcome{}) || l.first != 3 {
+	if got := l.learn(Bounds{First: 3, Last: 15}, confirmed{tail: 15}); got != (logChange{}) || l.first != 3 {
 		t.Errorf("got %+v, first %d", got, l.first)
 	}
-	if got := l.learn(Bounds{First: 1, Last: 17}, proven{tail: 15}); got != (outcome{hole: true}) || l.known != 17 || l.first != 3 {
+	if got := l.learn(Bounds{First: 1, Last: 17}, confirmed{tail: 15}); got != (logChange{hole: true}) || l.known != 17 || l.first != 3 {
 		t.Errorf("got %+v, known %d, first %d", got, l.known, l.first)
 	}
-	if got := l.learn(Bounds{First: 1, Last: 14}, proven{tail: 15}); got != (outcome{grew: true}) || l.tail != 14 || l.known != 14 || l.first != 1 {
+	if got := l.learn(Bounds{First: 1, Last: 14}, confirmed{tail: 15}); got != (logChange{grew: true}) || l.tail != 14 || l.known != 14 || l.first != 1 {
 		t.Errorf("rolled back: got %+v, tail %d, known %d, first %d", got, l.tail, l.known, l.first)
 	}
 	sound(t, l)
@@ -320,15 +320,15 @@ func TestLogBounds(t *testing.T) {
 	if _, _, ok := l.bounds(); ok {
 		t.Error("a log that is not loaded has bounds")
 	}
-	l.learn(Bounds{First: 4, Last: 10}, proven{})
+	l.learn(Bounds{First: 4, Last: 10}, confirmed{})
 	if b, complete, ok := l.bounds(); b != (Bounds{First: 4, Last: 10}) || !complete || !ok {
 		t.Errorf("got %v, complete %t, ok %t", b, complete, ok)
 	}
-	l.hear(99)
+	l.noteLast(99)
 	if b, complete, _ := l.bounds(); b != (Bounds{First: 4, Last: 10}) || complete {
 		t.Errorf("told of 99: got %v, complete %t", b, complete)
 	}
-	l.learn(Bounds{First: 31, Last: 40}, proven{tail: 10}) // trimmed past the end of the log
+	l.learn(Bounds{First: 31, Last: 40}, confirmed{tail: 10}) // trimmed past the end of the log
 	if b, complete, _ := l.bounds(); b != (Bounds{First: 31, Last: 30}) || complete {
 		t.Errorf("trimmed: got %v, complete %t", b, complete)
 	}

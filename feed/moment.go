@@ -31,7 +31,7 @@ func (c storeClock) before(moment time.Time) time.Time {
 
 // readClock asks the store for the time, once for all who want it.
 func (h *Hub) readClock(ctx context.Context, k RetentionStore) (storeClock, error) {
-	call := h.clocks.join(struct{}{}, h.goWork, func() (storeClock, error) {
+	call := h.clocks.do(struct{}{}, h.goWork, func() (storeClock, error) {
 		if h.ctx.Err() != nil {
 			return storeClock{}, ErrStopped
 		}

@@ -42,7 +42,7 @@ func (h *Hub) takeNote(node string, n note) {
 	case signalGone:
 		h.signals.left(node, time.Now())
 	case signalChanged:
-		h.lookAgain(n.Feed)
+		h.recheck(n.Feed)
 	case signalEphemeral:
 		if n.Event != nil && n.Event.ephemeral() && h.signals.inOrder(node, n.Number) {
 			h.ephemeral(*n.Event)
@@ -56,7 +56,7 @@ func (h *Hub) takeNote(node string, n note) {
 
 // changed has every node look at a feed that was closed or trimmed.
 func (h *Hub) changed(feed string) {
-	h.lookAgain(feed)
+	h.recheck(feed)
 	h.signals.send(note{Kind: signalChanged, Feed: feed})
 }
 
@@ -68,8 +68,8 @@ type doubts struct {
 	more chan struct{}
 }
 
-// lookAgain has a log compared with the store, if the feed is followed here.
-func (h *Hub) lookAgain(feed string) {
+// recheck has a log compared with the store, if the feed is followed here.
+func (h *Hub) recheck(feed string) {
 	h.forget(feed)
 	l := h.lookup(feed)
 	if l == nil {
@@ -81,7 +81,7 @@ func (h *Hub) lookAgain(feed string) {
 	}
 	h.doubts.logs[l] = struct{}{}
 	h.doubts.mu.Unlock()
-	signal(h.doubts.more)
+	poke(h.doubts.more)
 }
 
 // doubtLoop compares logs that are in doubt with the store.
@@ -98,7 +98,7 @@ func (h *Hub) doubtLoop() {
 		h.doubts.mu.Unlock()
 		for batch := range slices.Chunk(logs, verifyBatch) {
 			if err := h.compare(h.ctx, batch); err != nil {
-				signal(h.missed)
+				poke(h.missed)
 				break
 			}
 		}

@@ -79,7 +79,7 @@ type Publisher struct {
 	queue  queue
 	enough int               // how many calls in queue are worth saying more
 	more   chan struct{}     // says that queue has enough, or closed is set
-	aside  map[string]*queue // of feeds that somebody else holds
+	blocked  map[string]*queue // of feeds that somebody else holds
 	waits  sync.WaitGroup    // for the goroutines that commit what is aside
 
 	teller    *teller
@@ -121,7 +121,7 @@ func NewPublisher(store Store, hub *Hub, bus Bus, o PublisherOptions) *Publisher
 		keyWindow: cmp.Or(o.KeyWindow, 24*time.Hour),
 		observe:   o.Observe,
 		more:      make(chan struct{}, 1),
-		aside:     make(map[string]*queue),
+		blocked:     make(map[string]*queue),
 		teller:    newTeller(bus, hub.memory, store.ID, cmp.Or(o.Logger, slog.Default())),
 	}
 	if p.observe == nil {
@@ -139,7 +139,7 @@ func (p *Publisher) Close() {
 	p.mu.Lock()
 	p.closed = true
 	p.mu.Unlock()
-	signal(p.more)
+	poke(p.more)
 	p.commits.Wait()
 	p.waits.Wait()
 	p.teller.stop()
@@ -205,13 +205,13 @@ func (p *Publisher) enqueue(call *publish) error {
 		return fmt.Errorf("publish: %w", ErrOverloaded)
 	}
 	p.calls++
-	if held := p.aside[call.feed]; held != nil {
+	if held := p.blocked[call.feed]; held != nil {
 		held.calls = append(held.calls, call)
 		return nil
 	}
 	p.queue.calls = append(p.queue.calls, call)
 	if len(p.queue.calls) >= p.enough {
-		signal(p.more)
+		poke(p.more)
 	}
 	return nil
 }
@@ -238,7 +238,7 @@ func (p *Publisher) finish(calls []*publish) {
 func (p *Publisher) withdraw(call *publish) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	held := p.aside[call.feed]
+	held := p.blocked[call.feed]
 	if !p.queue.remove(call) && (held == nil || !held.remove(call)) {
 		return false
 	}
@@ -357,10 +357,10 @@ func (q *queue) take(probe bool) []*publish {
 	return calls
 }
 
-// setAside has a call committed apart from the others, because a feed of it is
+// block has a call committed apart from the others, because a feed of it is
 // held by somebody else. What is published to that feed from now on waits
 // behind it.
-func (p *Publisher) setAside(call *publish) {
+func (p *Publisher) block(call *publish) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if call.feed == "" {
@@ -368,29 +368,29 @@ func (p *Publisher) setAside(call *publish) {
 		p.waits.Go(func() { p.commit([]*publish{call}, false) })
 		return
 	}
-	if held := p.aside[call.feed]; held != nil {
+	if held := p.blocked[call.feed]; held != nil {
 		held.calls = append(held.calls, call)
 		return
 	}
 	held := &queue{calls: []*publish{call}, commits: 1}
-	p.aside[call.feed] = held
-	p.waits.Go(func() { p.commitAside(call.feed, held, false) })
+	p.blocked[call.feed] = held
+	p.waits.Go(func() { p.commitBlocked(call.feed, held, false) })
 }
 
-// commitAside commits what is aside for a feed until nothing is left, or until
+// commitBlocked commits what is aside for a feed until nothing is left, or until
 // another goroutine has taken over. A probe begins with one call.
-func (p *Publisher) commitAside(feed string, held *queue, probe bool) {
+func (p *Publisher) commitBlocked(feed string, held *queue, probe bool) {
 	for {
 		p.mu.Lock()
 		calls := held.take(probe)
-		if len(calls) == 0 && p.aside[feed] == held {
-			delete(p.aside, feed)
+		if len(calls) == 0 && p.blocked[feed] == held {
+			delete(p.blocked, feed)
 		}
 		p.mu.Unlock()
 		if len(calls) == 0 {
 			return
 		}
-		if p.commitOrYield(held, calls, false, func() { p.waits.Go(func() { p.commitAside(feed, held, true) }) }) {
+		if p.commitOrYield(held, calls, false, func() { p.waits.Go(func() { p.commitBlocked(feed, held, true) }) }) {
 			return
 		}
 		probe = false
@@ -423,7 +423,7 @@ func (p *Publisher) commit(calls []*publish, noWait bool) {
 		}
 		p.finish(calls)
 		if errors.Is(err, ErrUncertain) {
-			signal(p.hub.missed) // the hub finds out what was stored
+			poke(p.hub.missed) // the hub finds out what was stored
 		}
 		return
 	}
@@ -449,14 +449,14 @@ func (p *Publisher) answer(calls []*publish, results []Result, noWait bool) {
 	answered := calls[:0]
 	for i, c := range calls {
 		if noWait && errors.Is(results[i].Err, ErrBusy) {
-			p.setAside(c)
+			p.block(c)
 			continue
 		}
 		if results[i].Replayed {
-			p.hub.hear(results[i].Events)
+			p.hub.noteEvents(results[i].Events)
 		}
 		if errors.Is(results[i].Err, ErrUncertain) {
-			signal(p.hub.missed) // the hub finds out what was stored
+			poke(p.hub.missed) // the hub finds out what was stored
 		}
 		if c.batch.Close && results[i].Err == nil {
 			p.hub.changed(c.batch.Feed)

@@ -22,12 +22,12 @@ func (h *Hub) accept(events []Event, own bool) (taken int) {
 			n++
 		}
 		if l := h.lookup(events[0].Feed); l != nil {
-			if l.parts(events[:n], own) {
+			if l.conflicts(events[:n], own) {
 				h.suspect(l)
-				h.hear(events[n-1 : n])
+				h.noteEvents(events[n-1 : n])
 			} else {
 				o := l.accept(events[:n], now)
-				h.settle(l, o)
+				h.apply(l, o)
 				taken += o.taken
 			}
 		}
@@ -36,8 +36,8 @@ func (h *Hub) accept(events []Event, own bool) (taken int) {
 	return taken
 }
 
-// hear has the logs ask for events that the store has, but this node may not.
-func (h *Hub) hear(events []Event) {
+// noteEvents has the logs ask for events that the store has, but this node may not.
+func (h *Hub) noteEvents(events []Event) {
 	for i := range events {
 		receiver{h}.Grew(events[i].Feed, events[i].ID)
 	}
@@ -59,11 +59,11 @@ func (r receiver) Receive(events []Event) { r.counts.fromBus.Add(uint64(r.accept
 
 func (r receiver) Grew(feed string, last uint64) {
 	if l := r.lookup(feed); l != nil {
-		r.settle(l, l.hear(last))
+		r.apply(l, l.noteLast(last))
 	}
 }
 
-func (r receiver) Missed() { signal(r.missed) }
+func (r receiver) Missed() { poke(r.missed) }
 
 // tailLoop listens to the bus for as long as the hub lives.
 func (h *Hub) tailLoop() {
@@ -85,7 +85,7 @@ func (h *Hub) fill(l *log) {
 		if h.lookup(l.feed) != l {
 			return
 		}
-		w := l.wanted()
+		w := l.toFill()
 		epoch := h.epoch()
 		p, same, err := h.readOn(l.feed, w)
 		h.noteRead(h.ctx, err, l.feed, w.tail)
@@ -102,7 +102,7 @@ func (h *Hub) fill(l *log) {
 			h.suspect(l)
 		}
 		grew, done := l.fill(w, p, time.Now())
-		h.settle(l, outcome{grew: grew})
+		h.apply(l, logChange{grew: grew})
 		if grew {
 			h.counts.repairs.Add(1)
 		}
@@ -129,7 +129,7 @@ func (h *Hub) verifyLoop() {
 			return
 		}
 		if len(due) == 0 {
-			due = h.sweep(time.Now())
+			due = h.dropIdleLogs(time.Now())
 		}
 		n := min(len(due), most)
 		h.verifyAll(due[:n])
@@ -150,9 +150,9 @@ func (h *Hub) verifyAll(logs []*log) {
 	}
 }
 
-// sweep drops the logs that nobody has used for a while, lets quiet ones rest,
+// dropIdleLogs drops the logs that nobody has used for a while, lets quiet ones rest,
 // and returns the others.
-func (h *Hub) sweep(now time.Time) []*log {
+func (h *Hub) dropIdleLogs(now time.Time) []*log {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	logs := make([]*log, 0, len(h.logs))
@@ -191,11 +191,11 @@ func (h *Hub) compare(ctx context.Context, logs []*log) error {
 
 // readPage asks the store for the page of a log's feed after the cursor. Pages
 // end at round ids, so that subscribers that came from anywhere soon share them.
-func (h *Hub) readPage(l *log, after Cursor) *flight[page] {
+func (h *Hub) readPage(l *log, after Cursor) *call[sharedPage] {
 	feed := l.feed
-	return h.pages.join(pageKey{feed, after, l.wanted().restarts}, h.goWork, func() (page, error) {
+	return h.pages.do(pageKey{feed, after, l.toFill().restarts}, h.goWork, func() (sharedPage, error) {
 		if h.ctx.Err() != nil {
-			return page{}, ErrStopped
+			return sharedPage{}, ErrStopped
 		}
 		limit := pageLimit
 		limit.Events -= int(after % Cursor(limit.Events))
@@ -205,19 +205,19 @@ func (h *Hub) readPage(l *log, after Cursor) *flight[page] {
 		}
 		h.noteRead(h.ctx, err, feed, after)
 		if err != nil {
-			return page{}, err
+			return sharedPage{}, err
 		}
 		if uint64(after) >= p.Last {
 			// The log has been further than that: the store was replaced. Where
 			// that leaves the subscriber is not for a shared answer to say; the
 			// log is about to find out.
-			signal(h.missed)
-			return page{}, fmt.Errorf("read %s after %d: the store ends with %d", feed, after, p.Last)
+			poke(h.missed)
+			return sharedPage{}, fmt.Errorf("read %s after %d: the store ends with %d", feed, after, p.Last)
 		}
 		if len(p.Events) == 0 {
-			return page{Bounds: p.Bounds}, nil
+			return sharedPage{Bounds: p.Bounds}, nil
 		}
-		return page{p.Bounds, newSegment(Cursor(p.Events[0].ID-1), p.Events)}, nil
+		return sharedPage{p.Bounds, newSegment(Cursor(p.Events[0].ID-1), p.Events)}, nil
 	})
 }
 
@@ -240,8 +240,8 @@ func checkPage(feed string, after Cursor, p Page) error {
 
 // askBounds asks the store for the bounds of a log's feed as they are now:
 // unlike a page, the answer is not shared.
-func (h *Hub) askBounds(l *log) *flight[page] {
-	call := &flight[page]{done: make(chan struct{})}
+func (h *Hub) askBounds(l *log) *call[sharedPage] {
+	call := &call[sharedPage]{done: make(chan struct{})}
 	h.goWork(func() {
 		call.value.Bounds, call.err = h.readBounds(h.ctx, l)
 		call.finish()

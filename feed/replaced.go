@@ -68,13 +68,13 @@ type history struct {
 	suspect bool   // a review is due: until then the log takes nothing that was not read …
 	wrong   bool   // … and nothing at all, and hands out nothing
 
-	undone []undoing     // one for each time that it turned out to be undone
-	undos  atomic.Uint32 // how many; may be read without the lock
+	rollbacks []rollback     // one for each time that it turned out to be undone
+	rollbackCount  atomic.Uint32 // how many; may be read without the lock
 }
 
-// undoing is a store that has been replaced, as a subscriber sees it that was
+// rollback is a store that has been replaced, as a subscriber sees it that was
 // there before.
-type undoing struct {
+type rollback struct {
 	agreed Cursor // the old history and the new one agree up to here, as far as is known
 	end    Cursor // the new one ended here
 }
@@ -82,39 +82,39 @@ type undoing struct {
 // mostUndone bounds what a log remembers of its undoings.
 const mostUndone = 32
 
-// undo notes that what is after agreed is no longer so. The caller holds mu.
-func (h *history) undo(agreed, end Cursor) {
+// rollBack notes that what is after agreed is no longer so. The caller holds mu.
+func (h *history) rollBack(agreed, end Cursor) {
 	// A subscriber that was there before several of them is past all that it
 	// can trust if it is past the first place where any history parted.
-	for i := range h.undone {
-		h.undone[i].agreed = min(h.undone[i].agreed, agreed)
-		h.undone[i].end = end
+	for i := range h.rollbacks {
+		h.rollbacks[i].agreed = min(h.rollbacks[i].agreed, agreed)
+		h.rollbacks[i].end = end
 	}
-	h.undone = append(h.undone, undoing{agreed, end})
-	if len(h.undone) > mostUndone {
-		h.undone = slices.Delete(h.undone, 1, 2)
+	h.rollbacks = append(h.rollbacks, rollback{agreed, end})
+	if len(h.rollbacks) > mostUndone {
+		h.rollbacks = slices.Delete(h.rollbacks, 1, 2)
 	}
-	h.undos.Add(1)
+	h.rollbackCount.Add(1)
 }
 
 // since returns what was undone after the first n times. The caller holds mu.
-func (h *history) since(n uint16) undoing {
-	missed := int(uint16(h.undos.Load()) - n)
-	return h.undone[max(0, len(h.undone)-missed)]
+func (h *history) since(n uint16) rollback {
+	missed := int(uint16(h.rollbackCount.Load()) - n)
+	return h.rollbacks[max(0, len(h.rollbacks)-missed)]
 }
 
-// parted returns the gap that comes after the subscription's cursor if the store
+// rollbackGap returns the gap that comes after the subscription's cursor if the store
 // was replaced since the cursor was where it is. changed says whether it was
 // replaced at all: what was read before that is not to be used.
-func (s *Subscription) parted() (gap *Gap, changed bool) {
-	now := uint16(s.log.undos.Load())
-	if now == s.undos {
+func (s *Subscription) rollbackGap() (gap *Gap, changed bool) {
+	now := uint16(s.log.rollbackCount.Load())
+	if now == s.rollbacksSeen {
 		return nil, false
 	}
 	s.log.mu.Lock()
 	defer s.log.mu.Unlock()
-	u := s.log.since(s.undos)
-	s.undos = uint16(s.log.undos.Load())
+	u := s.log.since(s.rollbacksSeen)
+	s.rollbacksSeen = uint16(s.log.rollbackCount.Load())
 	if s.cursor <= u.agreed {
 		return nil, true
 	}
@@ -124,7 +124,7 @@ func (s *Subscription) parted() (gap *Gap, changed bool) {
 // outdated says whether an answer of the store that came for the subscription is
 // not to be used.
 func (s *Subscription) outdated() bool {
-	if uint16(s.log.undos.Load()) != s.undos {
+	if uint16(s.log.rollbackCount.Load()) != s.rollbacksSeen {
 		return true
 	}
 	s.log.mu.Lock()
@@ -132,11 +132,11 @@ func (s *Subscription) outdated() bool {
 	return s.log.wrong
 }
 
-// parts compares events that the store has committed with those that the log
+// conflicts compares events that the store has committed with those that the log
 // holds. It reports whether they are not of one history: then the log is not to
 // take them. own says that this node has committed them just now: their ids are
 // to be new, and a difference is proof.
-func (l *log) parts(events []Event, own bool) bool {
+func (l *log) conflicts(events []Event, own bool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.loaded {
@@ -169,8 +169,8 @@ func (l *log) contradicts(s stamp) bool {
 // held returns the event with the id if the log holds it. The caller holds mu.
 func (l *log) held(id Cursor) *Event {
 	for i := len(l.segments) - 1; i >= 0; i-- {
-		if s := l.segments[i]; id > s.after {
-			if n := int(id - s.after); n <= len(s.events) {
+		if s := l.segments[i]; id > s.base {
+			if n := int(id - s.base); n <= len(s.events) {
 				return &s.events[n-1]
 			}
 			return nil
@@ -183,9 +183,9 @@ func sameEvent(a, b *Event) bool {
 	return a.Type == b.Type && a.Data == b.Data && a.JSON == b.JSON && a.Time.UnixMilli() == b.Time.UnixMilli()
 }
 
-// standing is a log at one moment, as the store is compared with it.
-type standing struct {
-	proven
+// logState is a log at one moment, as the store is compared with it.
+type logState struct {
+	confirmed
 	base         Cursor
 	newest, mark stamp
 	seam         stamp
@@ -195,18 +195,18 @@ type standing struct {
 	suspect      bool
 }
 
-func (l *log) standing() standing {
+func (l *log) state() logState {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return standing{
-		proven{l.tail, l.first, l.closed, l.end}, l.base, l.newest, l.mark, l.seam,
-		l.epoch, l.restarts, l.loaded, l.suspect,
+	return logState{
+		confirmed{l.tail, l.first, l.closed, l.end}, l.base, l.newest, l.mark, l.seam,
+		l.epoch, l.generation, l.loaded, l.suspect,
 	}
 }
 
 // doubtful says whether the log may hold what the store, which answered at the
 // epoch, does not have.
-func (st standing) doubtful(e End, epoch uint64, comparer bool) bool {
+func (st logState) doubtful(e End, epoch uint64, comparer bool) bool {
 	if !st.loaded {
 		return false
 	}
@@ -214,7 +214,7 @@ func (st standing) doubtful(e End, epoch uint64, comparer bool) bool {
 		return s.id > 0 && uint64(s.id) >= e.First && uint64(s.id) <= e.Last && s.ms != t.UnixMilli()
 	}
 	switch {
-	case st.suspect || st.undone(e.Bounds):
+	case st.suspect || st.rolledBack(e.Bounds):
 		return true
 	case !comparer:
 		return false
@@ -228,10 +228,10 @@ func (st standing) doubtful(e End, epoch uint64, comparer bool) bool {
 
 // confirm notes that the store, which answered at the epoch, has what the log
 // held before.
-func (l *log) confirm(st standing, e End, epoch uint64) {
+func (l *log) confirm(st logState, e End, epoch uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.restarts != st.restarts {
+	if l.generation != st.restarts {
 		return
 	}
 	if l.newest.id != l.tail && uint64(l.tail) == e.Last && e.Last > 0 {
@@ -248,7 +248,7 @@ func (l *log) confirm(st standing, e End, epoch uint64) {
 // epoch is the hub's before the store was asked to.
 func (h *Hub) committed(events []Event, epoch uint64) {
 	if epoch != h.epoch() {
-		h.hear(events) // the store may have been replaced since: it is read
+		h.noteEvents(events) // the store may have been replaced since: it is read
 		return
 	}
 	h.accept(events, true)
@@ -256,7 +256,7 @@ func (h *Hub) committed(events []Event, epoch uint64) {
 
 // readOn reads what a filling log wants. same says whether that follows the
 // event at the log's end: where the log knows that event, it is read once more.
-func (h *Hub) readOn(feed string, w want) (p Page, same bool, err error) {
+func (h *Hub) readOn(feed string, w fillRequest) (p Page, same bool, err error) {
 	if w.tail > 0 && w.newest.id == w.tail {
 		limit := pageLimit
 		limit.Events++
@@ -282,10 +282,10 @@ func (h *Hub) readOn(feed string, w want) (p Page, same bool, err error) {
 
 // refuse has the log take and hand out nothing more until it has been reviewed:
 // the store has another event than it at the end of what it wanted to be filled.
-func (l *log) refuse(w want) {
+func (l *log) refuse(w fillRequest) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.restarts == w.restarts {
+	if l.generation == w.restarts {
 		l.suspect, l.wrong = true, true
 	}
 }
@@ -300,7 +300,7 @@ func (h *Hub) epoch() uint64 {
 }
 
 // ends asks the store where the logs' feeds end.
-func (h *Hub) ends(ctx context.Context, logs []*log, before []standing) (ends []End, comparer bool, err error) {
+func (h *Hub) ends(ctx context.Context, logs []*log, before []logState) (ends []End, comparer bool, err error) {
 	if c, ok := h.store.(Comparer); ok {
 		places := make([]Place, len(logs))
 		for i, l := range logs {
@@ -323,11 +323,11 @@ func (h *Hub) ends(ctx context.Context, logs []*log, before []standing) (ends []
 // compareLogs compares logs with the store, and returns the bounds of their
 // feeds.
 func (h *Hub) compareLogs(ctx context.Context, logs []*log) ([]Bounds, error) {
-	before := make([]standing, len(logs))
+	before := make([]logState, len(logs))
 	for i, l := range logs {
 		// The log is read before the store is: whatever the log holds now was
 		// committed, so the store can't be behind it.
-		before[i] = l.standing()
+		before[i] = l.state()
 	}
 	ends, comparer, err := h.ends(ctx, logs, before)
 	if err != nil {
@@ -342,7 +342,7 @@ func (h *Hub) compareLogs(ctx context.Context, logs []*log) ([]Bounds, error) {
 			doubtful = append(doubtful, l)
 			continue
 		}
-		h.settle(l, l.learn(ends[i].Bounds, before[i].proven))
+		h.apply(l, l.learn(ends[i].Bounds, before[i].confirmed))
 		l.confirm(before[i], ends[i], epoch)
 	}
 	slices.SortFunc(doubtful, func(a, b *log) int { return strings.Compare(a.feed, b.feed) })
@@ -363,7 +363,7 @@ func (r receiver) Seen(events []Event) {
 		for n < len(events) && events[n].Feed == events[0].Feed {
 			n++
 		}
-		if l := r.lookup(events[0].Feed); l != nil && l.parts(events[:n], false) {
+		if l := r.lookup(events[0].Feed); l != nil && l.conflicts(events[:n], false) {
 			r.suspect(l)
 		}
 		events = events[n:]
@@ -375,7 +375,7 @@ func (h *Hub) suspect(l *log) {
 	l.mu.Lock()
 	l.suspect = true
 	l.mu.Unlock()
-	h.lookAgain(l.feed)
+	h.recheck(l.feed)
 }
 
 // review compares what the log holds with the store, event by event. If they
@@ -383,49 +383,49 @@ func (h *Hub) suspect(l *log) {
 func (h *Hub) review(ctx context.Context, l *log) error {
 	st, held := l.holding()
 	epoch := h.epoch()
-	found, err := h.findParting(ctx, l.feed, st, held)
+	found, err := h.findDivergence(ctx, l.feed, st, held)
 	if err != nil {
 		return fmt.Errorf("compare %s with the store: %w", l.feed, err)
 	}
 	if epoch != h.epoch() {
-		signal(h.missed) // the store may have been replaced meanwhile: once more
+		poke(h.missed) // the store may have been replaced meanwhile: once more
 		return nil
 	}
 	o, undone := l.reviewed(st, found, epoch)
 	if undone {
 		h.forget(l.feed)
 		h.wentBack.note(h, l.feed, st, found)
-		signal(h.missed) // as for other feeds
+		poke(h.missed) // as for other feeds
 	}
-	h.settle(l, o)
+	h.apply(l, o)
 	return nil
 }
 
 // holding returns the log as it stands, with all events that it holds.
-func (l *log) holding() (standing, []Event) {
-	st := l.standing()
+func (l *log) holding() (logState, []Event) {
+	st := l.state()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var held []Event
 	for _, s := range l.segments {
 		held = append(held, s.events...)
 	}
-	if l.restarts != st.restarts {
+	if l.generation != st.restarts {
 		return st, nil // reviewed will notice
 	}
 	st.base, st.tail, st.newest = l.base, l.tail, l.newest
 	return st, held
 }
 
-// parting is where a log's history and the store's part.
-type parting struct {
+// divergence is where a log's history and the store's part.
+type divergence struct {
 	bounds Bounds // of the store
 	agreed Cursor // the newest event that both are known to have
 	differ bool   // there is an id for which they have different events
 }
 
-// findParting reads the store until it differs from what a log held.
-func (h *Hub) findParting(ctx context.Context, feed string, st standing, held []Event) (p parting, err error) {
+// findDivergence reads the store until it differs from what a log held.
+func (h *Hub) findDivergence(ctx context.Context, feed string, st logState, held []Event) (p divergence, err error) {
 	read := func(after Cursor, limit Limit) (Page, error) {
 		page, err := h.store.Read(ctx, feed, after, limit)
 		if err == nil {
@@ -478,39 +478,39 @@ func (h *Hub) findParting(ctx context.Context, feed string, st standing, held []
 
 // reviewed takes what a review has found of the log as it stood. undone says
 // that the store is an older one.
-func (l *log) reviewed(st standing, p parting, epoch uint64) (o outcome, undone bool) {
+func (l *log) reviewed(st logState, p divergence, epoch uint64) (o logChange, undone bool) {
 	l.mu.Lock()
-	if !l.loaded || l.restarts != st.restarts {
+	if !l.loaded || l.generation != st.restarts {
 		l.mu.Unlock()
-		return outcome{}, false
+		return logChange{}, false
 	}
 	wrong := l.wrong
 	l.suspect, l.wrong = false, false
-	if !p.differ && !st.undone(p.bounds) {
+	if !p.differ && !st.rolledBack(p.bounds) {
 		if st.newest.id == st.tail {
 			l.mark, l.epoch = st.newest, epoch
 		}
 		l.mu.Unlock()
-		o = l.learn(p.bounds, proven{})
+		o = l.learn(p.bounds, confirmed{})
 		o.grew = o.grew || wrong
 		return o, false
 	}
 	defer l.mu.Unlock()
 	switch {
 	case p.differ:
-		l.undo(p.agreed, Cursor(p.bounds.Last))
+		l.rollBack(p.agreed, Cursor(p.bounds.Last))
 		undone = true
 	case p.bounds.Last < uint64(st.tail):
 		// Nothing says that it has grown since.
-		l.undo(Cursor(p.bounds.Last), Cursor(p.bounds.Last))
+		l.rollBack(Cursor(p.bounds.Last), Cursor(p.bounds.Last))
 		undone = true
 	}
 	l.known, l.closed = 0, false
-	l.restarts++
+	l.generation++
 	l.restart(p.bounds)
 	l.close(p.bounds)
 	l.epoch = epoch
-	return outcome{grew: true}, undone
+	return logChange{grew: true}, undone
 }
 
 // wentBack notes stores that were replaced by older ones: once, however many
@@ -520,7 +520,7 @@ type wentBack struct {
 	quiet time.Time // until then
 }
 
-func (w *wentBack) note(h *Hub, feed string, st standing, p parting) {
+func (w *wentBack) note(h *Hub, feed string, st logState, p divergence) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := time.Now()

@@ -224,7 +224,7 @@ type keeper struct {
 	window atomic.Int64
 }
 
-func (k *keeper) Alone(ctx context.Context, fn func(context.Context) error) (bool, error) {
+func (k *keeper) RunExclusive(ctx context.Context, fn func(context.Context) error) (bool, error) {
 	if k.away.Load() {
 		return false, nil
 	}

@@ -16,7 +16,7 @@ import (
 // Events are only ever added at the end. Whoever has seen n events may go on
 // reading those n without a lock.
 type segment struct {
-	after  Cursor // the cursor before the first event
+	base  Cursor // the cursor before the first event
 	events []Event
 	bytes  int // what the events cost; like events, under the lock of the log
 
@@ -24,7 +24,7 @@ type segment struct {
 	older, newer *segment // in the hub's cache, under its lock
 
 	mu      sync.Mutex
-	left    bool         // the log no longer has it: what is encoded from now on is not kept
+	detached    bool         // the log no longer has it: what is encoded from now on is not kept
 	encoded []encoded    // by encoding, the one that was asked for last first
 	wire    atomic.Int64 // bytes that those take
 }
@@ -39,7 +39,7 @@ type encoded struct {
 func (e *encoded) size() int { return cap(e.bytes) + cap(e.ends)*int(unsafe.Sizeof(0)) }
 
 func newSegment(after Cursor, events []Event) *segment {
-	return &segment{after: after, events: events, bytes: costs(events)}
+	return &segment{base: after, events: events, bytes: costs(events)}
 }
 
 // cost is what an event takes in memory, roughly.
@@ -68,14 +68,14 @@ func (s *segment) add(e Event) {
 }
 
 // end returns the id of the last event.
-func (s *segment) end() Cursor { return s.after + Cursor(len(s.events)) }
+func (s *segment) end() Cursor { return s.base + Cursor(len(s.events)) }
 
-// leave stops the segment from keeping what is encoded from now on, and returns
+// detach stops the segment from keeping what is encoded from now on, and returns
 // how many bytes that takes which it has kept.
-func (s *segment) leave() int {
+func (s *segment) detach() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.left = true
+	s.detached = true
 	return int(s.wire.Load())
 }
 
@@ -86,7 +86,7 @@ func (s *segment) memory() int { return s.bytes + int(s.wire.Load()) }
 // since returns the events after c, which lies within the segment, as it is now.
 func (s *segment) since(c Cursor) Delivery {
 	n := len(s.events)
-	return Delivery{segment: s, seen: s.events[:n:n], from: int(c - s.after)}
+	return Delivery{segment: s, seen: s.events[:n:n], from: int(c - s.base)}
 }
 
 // encode returns bytes of which those of seen[from:] begin at start, and where in
@@ -145,7 +145,7 @@ func (s *segment) weigh(n int) bool {
 		return false
 	}
 	s.wire.Add(int64(n))
-	if s.log == nil || s.left {
+	if s.log == nil || s.detached {
 		return false
 	}
 	s.log.cache.memory.hold(HoldLogs, n)
@@ -168,7 +168,7 @@ func (s *segment) most() int {
 func (s *segment) encodedAs(encoding Encoding, from int) (e *encoded, kept bool) {
 	i := slices.IndexFunc(s.encoded, func(e encoded) bool { return e.encoding == encoding })
 	switch {
-	case i < 0 && s.left:
+	case i < 0 && s.detached:
 		return &encoded{encoding: encoding, first: from}, false
 	case i < 0 && len(s.encoded) < s.most():
 		i = len(s.encoded)

@@ -17,7 +17,7 @@ type audience struct {
 }
 
 func (l *log) attach(s *Subscription) {
-	s.heard = l.ephemera.said.Load()
+	s.ephemeralSeen = l.ephemera.said.Load()
 	l.subsMu.Lock()
 	defer l.subsMu.Unlock()
 	a := l.audience(s.group.lane)

@@ -19,14 +19,14 @@ type Subscription struct {
 	unread uint32        // events that were taken back, and counted as handed out
 	place  int32         // in its audience, under the log's subsMu
 	ended  bool          // the feed is closed, and was handed out whole
-	hinted bool          // what was handed out last was an ephemeral event
-	undos  uint16        // of the log, that the cursor has been brought in line with
+	gaveEphemeral bool          // what was handed out last was an ephemeral event
+	rollbacksSeen  uint16        // of the log, that the cursor has been brought in line with
 
 	cursor  Cursor
-	heard   uint64        // ephemeral events of the log that are behind it
+	ephemeralSeen   uint64        // ephemeral events of the log that are behind it
 	gap     *Gap          // found at the start, yet to be handed out
-	reading *flight[page] // what the store was asked for
-	trouble *trouble      // that the store had with it, until it has not
+	reading *call[sharedPage] // what the store was asked for
+	retry *retryState      // that the store had with it, until it has not
 }
 
 const (
@@ -40,8 +40,8 @@ func (s *Subscription) stirred() bool { return s.marks.Load()&markStirred != 0 }
 
 func (s *Subscription) isClosed() bool { return s.marks.Load()&markClosed != 0 }
 
-// trouble is a store that fails to answer.
-type trouble struct {
+// retryState is a store that fails to answer.
+type retryState struct {
 	wait  backoff
 	until time.Time // when it may be asked again
 }
@@ -109,17 +109,17 @@ func (s *Subscription) poll() (d Delivery, ok bool, err error) {
 	}
 	// What is stored and what is not take turns, so that neither can keep the
 	// other from a slow reader.
-	turn := s.hinted
-	if s.hinted = false; !turn {
-		if d, s.hinted = s.log.hint(s); s.hinted {
+	turn := s.gaveEphemeral
+	if s.gaveEphemeral = false; !turn {
+		if d, s.gaveEphemeral = s.log.nextEphemeral(s); s.gaveEphemeral {
 			return d, true, nil
 		}
 	}
 	if d, ok, err = s.stored(); ok || !turn {
 		return d, ok, err
 	}
-	if hint, ok := s.log.hint(s); ok {
-		s.hinted = true
+	if hint, ok := s.log.nextEphemeral(s); ok {
+		s.gaveEphemeral = true
 		return hint, true, nil
 	}
 	return d, false, err
@@ -137,7 +137,7 @@ func (s *Subscription) stored() (d Delivery, ok bool, err error) {
 			return Delivery{}, false, nil
 		}
 	}
-	if s.trouble != nil && time.Now().Before(s.trouble.until) {
+	if s.retry != nil && time.Now().Before(s.retry.until) {
 		return Delivery{}, false, nil
 	}
 	return s.look()
@@ -147,7 +147,7 @@ func (s *Subscription) stored() (d Delivery, ok bool, err error) {
 // tell what follows, it asks the store.
 func (s *Subscription) look() (Delivery, bool, error) {
 	d, view := s.log.read(s.cursor)
-	for gap, changed := s.parted(); changed; gap, changed = s.parted() {
+	for gap, changed := s.rollbackGap(); changed; gap, changed = s.rollbackGap() {
 		if gap != nil {
 			return s.pass(gap), true, nil
 		}
@@ -170,7 +170,7 @@ func (s *Subscription) look() (Delivery, bool, error) {
 }
 
 // ask has the subscription wait for an answer of the store.
-func (s *Subscription) ask(call *flight[page]) {
+func (s *Subscription) ask(call *call[sharedPage]) {
 	s.reading = call
 	call.then(s.wake)
 }
@@ -205,15 +205,15 @@ func (s *Subscription) take() (Delivery, bool) {
 		return Delivery{}, false
 	}
 	if err != nil {
-		if s.trouble == nil {
-			s.trouble = &trouble{}
+		if s.retry == nil {
+			s.retry = &retryState{}
 		}
-		wait := s.trouble.wait.next()
-		s.trouble.until = time.Now().Add(wait)
+		wait := s.retry.wait.next()
+		s.retry.until = time.Now().Add(wait)
 		time.AfterFunc(wait, s.wake)
 		return Delivery{}, false
 	}
-	s.trouble = nil
+	s.retry = nil
 	if s.outdated() {
 		return Delivery{}, false
 	}

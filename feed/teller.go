@@ -54,7 +54,7 @@ func (t *teller) tell(id string, events []Event) {
 	// other nodes find in the store.
 	if len(t.events) < tellQueue && t.memory.Take(HoldBus, costs(events)) {
 		t.events = append(t.events, events...)
-		signal(t.more)
+		poke(t.more)
 	}
 }
 

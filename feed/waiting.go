@@ -34,7 +34,7 @@ func (g *WaitingGroup) Wait(ctx context.Context, tick <-chan time.Time) (ticked 
 type tokens chan struct{}
 
 // Notify implements [Notifier].
-func (t tokens) Notify() { signal(t) }
+func (t tokens) Notify() { poke(t) }
 
 // wait waits for a call of Ready.
 func (t tokens) wait(ctx context.Context, tick <-chan time.Time, h *Hub) (ticked bool, err error) {

@@ -36,7 +36,7 @@ func (s keeperAway) Sweep(ctx context.Context, limit int, window time.Duration) 
 	return s.keeper.Sweep(ctx, limit, window)
 }
 
-func (s keeperAway) Alone(ctx context.Context, fn func(context.Context) error) (bool, error) {
+func (s keeperAway) RunExclusive(ctx context.Context, fn func(context.Context) error) (bool, error) {
 	return s.keeper.RunExclusive(ctx, fn)
 }
 

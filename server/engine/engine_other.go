@@ -25,13 +25,13 @@ func (*Engine) NewSocket() *Socket { return nil }
 type Socket struct{}
 
 // Lane is not called.
-func (*Socket) Lane() *feed.Lane { return nil }
+func (*Socket) Lane() *feed.Dispatcher { return nil }
 
 // Ready implements [feed.Reader].
-func (*Socket) Ready() {}
+func (*Socket) Notify() {}
 
 // Reuse is not called.
 func (*Socket) Reuse([]byte) bool { return false }
 
 // Take is not called.
-func (*Socket) Take(net.Conn, []byte, *feed.Group, Stream) error { return errors.ErrUnsupported }
+func (*Socket) Take(net.Conn, []byte, *feed.Subscriber, Stream) error { return errors.ErrUnsupported }

@@ -167,7 +167,7 @@ func (g *Subscriber) Poll() (index int, d Delivery, err error) {
 			g.left--
 			return i, Delivery{Closed: true}, nil
 		case ok:
-			if !d.newest || s.expectsHint() {
+			if !d.newest || s.hasEphemeral() {
 				s.stir()
 			}
 			return i, d, nil

@@ -8,15 +8,15 @@ import (
 	"time"
 )
 
-// call is a reader that only notes that it was called.
-type call func()
+// notified is a reader that only notes that it was called.
+type notified func()
 
-func (c call) Notify() { c() }
+func (c notified) Notify() { c() }
 
 // waiting returns a subscription on the lane, to be attached to a log.
 func waiting(lane *Dispatcher, called func()) *Subscription {
 	g := newGroup(1)
-	g.lane, g.reader = lane, call(called)
+	g.lane, g.reader = lane, notified(called)
 	g.subs[0].group = g
 	return &g.subs[0]
 }

@@ -11,15 +11,15 @@ func begin(fn func()) { go fn() }
 
 func TestFlightsShare(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := flights[string, int]{}
+		f := callGroup[string, int]{}
 		calls, open := 0, make(chan struct{})
 		fn := func() (int, error) {
 			calls++
 			<-open
 			return calls, nil
 		}
-		first, second := f.join("a", begin, fn), f.join("a", begin, fn)
-		other := f.join("b", begin, func() (int, error) { return 9, nil })
+		first, second := f.do("a", begin, fn), f.do("a", begin, fn)
+		other := f.do("b", begin, func() (int, error) { return 9, nil })
 		<-other.done
 		close(open)
 		<-first.done
@@ -28,7 +28,7 @@ func TestFlightsShare(t *testing.T) {
 			t.Errorf("%d calls, values %d and %d", calls, first.value, other.value)
 		}
 		// Without keep, a result is for those who waited for it.
-		third := f.join("a", begin, fn)
+		third := f.do("a", begin, fn)
 		<-third.done
 		if third.value != 2 || len(f.calls) != 0 {
 			t.Errorf("value %d, %d flights kept", third.value, len(f.calls))
@@ -38,10 +38,10 @@ func TestFlightsShare(t *testing.T) {
 
 func TestFlightsKeep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := flights[int, int]{keep: time.Second, most: 2}
+		f := callGroup[int, int]{keep: time.Second, most: 2}
 		calls := 0
 		ask := func(key int, err error) int {
-			c := f.join(key, begin, func() (int, error) { calls++; return calls, err })
+			c := f.do(key, begin, func() (int, error) { calls++; return calls, err })
 			<-c.done
 			synctest.Wait()
 			return c.value
@@ -80,10 +80,10 @@ func TestFlightsKeep(t *testing.T) {
 // What is forgotten is for those who have it already.
 func TestFlightsForget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := flights[string, int]{keep: time.Second, most: 2}
+		f := callGroup[string, int]{keep: time.Second, most: 2}
 		calls, open := 0, make(chan struct{})
-		ask := func(key string) *flight[int] {
-			return f.join(key, begin, func() (int, error) {
+		ask := func(key string) *call[int] {
+			return f.do(key, begin, func() (int, error) {
 				calls++
 				mine := calls
 				if key == "a" {

@@ -130,7 +130,7 @@ func (l *Dispatcher) grew(a *audience) {
 	if !a.queued {
 		a.queued = true
 		l.grown = append(l.grown, a)
-		signal(l.more)
+		poke(l.more)
 	}
 }
 
@@ -142,7 +142,7 @@ func (l *Dispatcher) call(g *Subscriber) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.ready = append(l.ready, g)
-	signal(l.more)
+	poke(l.more)
 }
 
 // laneLoop steps through the lane of those that wait on goroutines of their own.

@@ -6,23 +6,23 @@ import (
 	"time"
 )
 
-// flights lets callers that want the same thing at the same time share one
+// callGroup lets callers that want the same thing at the same time share one
 // call for it. What a call returned is handed out for a moment longer, so that
 // thousands that come back together need not be quite simultaneous.
-type flights[K comparable, V any] struct {
+type callGroup[K comparable, V any] struct {
 	keep  time.Duration // how long a result is handed out; 0: to those that waited for it
 	most  int           // how many results are kept
 	slots chan struct{} // of calls under way and their results, or nil for any number
 	count func(n int)   // counts slots that are taken, or given back
 
 	mu    sync.Mutex
-	calls map[K]*flight[V]
+	calls map[K]*call[V]
 	kept  int
 }
 
-// flight is one shared call. value and err may be read once done is closed, with
+// call is one shared call. value and err may be read once done is closed, with
 // result where there are slots.
-type flight[V any] struct {
+type call[V any] struct {
 	done  chan struct{}
 	value V
 	err   error
@@ -40,7 +40,7 @@ type flight[V any] struct {
 }
 
 // then calls fn, which does not block, once the call has ended.
-func (c *flight[V]) then(fn func()) {
+func (c *call[V]) then(fn func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.landed {
@@ -51,7 +51,7 @@ func (c *flight[V]) then(fn func()) {
 }
 
 // finish ends the call.
-func (c *flight[V]) finish() {
+func (c *call[V]) finish() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.landed = true
@@ -62,9 +62,9 @@ func (c *flight[V]) finish() {
 	c.waiters = nil
 }
 
-// join returns the flight for key. If there is none, it begins one, which runs
+// do returns the flight for key. If there is none, it begins one, which runs
 // fn on a goroutine that start begins. Where there are slots, the caller leaves it.
-func (f *flights[K, V]) join(key K, start func(func()), fn func() (V, error)) *flight[V] {
+func (f *callGroup[K, V]) do(key K, start func(func()), fn func() (V, error)) *call[V] {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if c := f.calls[key]; c != nil {
@@ -72,14 +72,14 @@ func (f *flights[K, V]) join(key K, start func(func()), fn func() (V, error)) *f
 		return c
 	}
 	if f.calls == nil {
-		f.calls = make(map[K]*flight[V])
+		f.calls = make(map[K]*call[V])
 	}
-	c := &flight[V]{done: make(chan struct{}), users: 1}
+	c := &call[V]{done: make(chan struct{}), users: 1}
 	f.calls[key] = c
 	start(func() {
 		if f.enter(key, c) {
 			c.value, c.err = fn()
-			f.land(key, c)
+			f.done(key, c)
 		}
 		c.finish()
 	})
@@ -87,7 +87,7 @@ func (f *flights[K, V]) join(key K, start func(func()), fn func() (V, error)) *f
 }
 
 // enter waits for a slot, and reports whether anybody still needs the result.
-func (f *flights[K, V]) enter(key K, c *flight[V]) bool {
+func (f *callGroup[K, V]) enter(key K, c *call[V]) bool {
 	if f.slots == nil {
 		return true
 	}
@@ -105,7 +105,7 @@ func (f *flights[K, V]) enter(key K, c *flight[V]) bool {
 	return true
 }
 
-func (f *flights[K, V]) land(key K, c *flight[V]) {
+func (f *callGroup[K, V]) done(key K, c *call[V]) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	c.ended = true
@@ -123,7 +123,7 @@ func (f *flights[K, V]) land(key K, c *flight[V]) {
 
 // expire ends the time of a result, which may be of a moment that is long past.
 // Those that have not read it ask again.
-func (f *flights[K, V]) expire(key K, c *flight[V]) {
+func (f *callGroup[K, V]) expire(key K, c *call[V]) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if c.kept {
@@ -136,14 +136,14 @@ func (f *flights[K, V]) expire(key K, c *flight[V]) {
 	}
 }
 
-func (f *flights[K, V]) remove(key K, c *flight[V]) {
+func (f *callGroup[K, V]) remove(key K, c *call[V]) {
 	if f.calls[key] == c {
 		delete(f.calls, key)
 	}
 }
 
 // release frees the slot of a result that nobody needs.
-func (f *flights[K, V]) release(c *flight[V]) {
+func (f *callGroup[K, V]) release(c *call[V]) {
 	if c.slot && !c.kept && (c.users == 0 || c.err != nil) {
 		var none V
 		c.value, c.gone, c.slot = none, c.err == nil, false
@@ -153,7 +153,7 @@ func (f *flights[K, V]) release(c *flight[V]) {
 }
 
 // result returns what the call has returned; ok is false if it has to be made again.
-func (f *flights[K, V]) result(c *flight[V]) (value V, err error, ok bool) {
+func (f *callGroup[K, V]) result(c *call[V]) (value V, err error, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return c.value, c.err, !c.gone
@@ -161,7 +161,7 @@ func (f *flights[K, V]) result(c *flight[V]) (value V, err error, ok bool) {
 
 // leave is called once by each caller of join, when it has the result or no longer
 // needs it.
-func (f *flights[K, V]) leave(c *flight[V]) {
+func (f *callGroup[K, V]) leave(c *call[V]) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if c.users--; c.ended {
@@ -170,8 +170,8 @@ func (f *flights[K, V]) leave(c *flight[V]) {
 }
 
 // forget keeps what is or was called for these keys from those who join later.
-func (f *flights[K, V]) forget(which func(K) bool) {
+func (f *callGroup[K, V]) forget(which func(K) bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	maps.DeleteFunc(f.calls, func(key K, _ *flight[V]) bool { return which(key) })
+	maps.DeleteFunc(f.calls, func(key K, _ *call[V]) bool { return which(key) })
 }
