@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -76,98 +74,6 @@ func trusting(t *testing.T, certificate *x509.Certificate, http2 bool) *http.Cli
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: http2}
 	t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport}
-}
-
-// TestServeGuarded is the whole of it: a token made by rejoin token, over
-// HTTP/2, to a stream and a publish at the same time, in one connection.
-func TestServeGuarded(t *testing.T) {
-	const secret = "hunter2hunter2hunter2hunter2hunter2"
-	files := certificateFiles(t)
-	certificate := writeCertificate(t, files)
-	t.Setenv("REJOIN_AUTH_JWT_KEY", secret)
-	t.Setenv("REJOIN_AUTH_JWT_AUDIENCE", "chat-app")
-	t.Setenv("REJOIN_TLS_CERT", files.Cert)
-	t.Setenv("REJOIN_TLS_KEY", files.Key)
-	t.Setenv("REJOIN_LOG_LEVEL", "debug")
-	var stdout, stderr bytes.Buffer
-	if code := run(t.Context(), []string{"token", "--subscribe", "chat:*", "--publish", "chat:42,chat:43", "--for", "1m"}, nil, &stdout, &stderr); code != exitOK {
-		t.Fatalf("exit %d, %s", code, stderr.String())
-	}
-	token := strings.TrimSuffix(stdout.String(), "\n")
-
-	ctx, signal := context.WithCancel(t.Context())
-	srv := runServe(t, ctx, filepath.Join(t.TempDir(), "rejoin.db"), "--auth", "jwt", "--listen", "0.0.0.0:0")
-	if !strings.HasPrefix(srv.url, "https://") {
-		t.Errorf("it logs %s", srv.url)
-	}
-	var log strings.Builder
-	logged := make(chan struct{})
-	go func() { // whoever logs waits for a reader
-		defer close(logged)
-		for srv.log.Scan() {
-			log.WriteString(srv.log.Text())
-		}
-	}()
-	url := strings.Replace(srv.url, "localhost", "127.0.0.1", 1)
-	client := trusting(t, certificate, true)
-	ask := func(method, path, token string) *http.Response {
-		t.Helper()
-		req, err := http.NewRequestWithContext(t.Context(), method, url+path, strings.NewReader("x"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if token != "" {
-			req.Header.Set("Authorization", "Bearer "+token)
-		}
-		resp, err := client.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { resp.Body.Close() })
-		if resp.Proto != "HTTP/2.0" {
-			t.Errorf("%s %s is answered with %s", method, path, resp.Proto)
-		}
-		return resp
-	}
-	for _, test := range []struct {
-		method, path, token string
-		status              int
-	}{
-		{"GET", "/healthz", "", 200},
-		{"GET", "/v1/feeds/chat:42/events", "", 401},
-		{"GET", "/v1/feeds/chat:42/events", token[:len(token)-1], 401},
-		{"GET", "/v1/feeds/news/events", token, 403},
-		{"POST", "/v1/feeds/chat:44/events", token, 403},
-		{"POST", "/v1/feeds/chat:43/events", token, 201},
-	} {
-		if resp := ask(test.method, test.path, test.token); resp.StatusCode != test.status {
-			t.Errorf("%s %s: %s, want %d", test.method, test.path, resp.Status, test.status)
-		}
-	}
-	stream := bufio.NewScanner(ask("GET", "/v1/feeds/chat:42/events?access_token="+token, "").Body)
-	awaitLine := func(want string) {
-		t.Helper()
-		for stream.Scan() {
-			if stream.Text() == want {
-				return
-			}
-		}
-		t.Fatalf("the stream ended before %q: %v", want, stream.Err())
-	}
-	awaitLine("event: feed.open")
-	ask("POST", "/v1/feeds/chat:42/events", token)
-	awaitLine("data: x")
-	awaitLine("id: 1")
-
-	signal()
-	code := <-srv.exit
-	<-logged
-	if code != exitOK {
-		t.Errorf("exit %d", code)
-	}
-	if !strings.Contains(log.String(), "/v1/feeds/chat:42/events") || strings.Contains(log.String(), "access_token") || strings.Contains(log.String(), token) || strings.Contains(log.String(), secret) {
-		t.Errorf("the log: %s", log.String())
-	}
 }
 
 // TestStreamsOfAConnection: a browser with more streams than one connection can

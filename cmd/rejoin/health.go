@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rejoin/rejoin/cmd/internal/reach"
 	"github.com/rejoin/rejoin/feed/client"
 )
 
@@ -44,7 +45,7 @@ func health(ctx context.Context, server string, ready bool) error {
 	}
 	resp, err := c.HTTP().Do(req)
 	if err != nil {
-		return fmt.Errorf("ask for health: %s", reason(err))
+		return fmt.Errorf("ask for health: %s", reach.Reason(err))
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {

@@ -177,7 +177,9 @@ func awaitStore(ctx context.Context, url string, err error, logger *slog.Logger)
 		case feed.OutageChanged:
 			logger.Warn("the store still cannot be reached, for another reason", "error", err)
 		}
-		if sleep(ctx, openPause) != nil {
+		select {
+		case <-time.After(openPause):
+		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
 		var store feed.Store

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rejoin/rejoin/cmd/internal/reach"
 	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/feed/client"
 )
@@ -234,9 +235,9 @@ func (t *tailer) noteLoss(err error, _ time.Duration) {
 	}
 	t.lost = true
 	if t.connected {
-		t.note("lost the connection after %s (%s), reconnecting", t.at(), reason(err))
+		t.note("lost the connection after %s (%s), reconnecting", t.at(), reach.Reason(err))
 	} else {
-		t.note("cannot follow %s yet (%s), trying again", strings.Join(t.subscription.Feeds, ","), reason(err))
+		t.note("cannot follow %s yet (%s), trying again", strings.Join(t.subscription.Feeds, ","), reach.Reason(err))
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -54,21 +53,23 @@ func TestTailTerminal(t *testing.T) {
 	for _, onTerminal := range []bool{true, false} {
 		script.visits = nil
 		server := httptest.NewServer(script)
-		cmd := exec.Command(built(t, false), "tail", "--url", server.URL, "--feed", "chat", "--from", "start")
+		args := []string{"tail", "--url", server.URL, "--feed", "chat", "--from", "start"}
 		var out, notes string
 		if onTerminal {
 			seen, terminal := pseudoterminal(t)
-			cmd.Stdout, cmd.Stderr = terminal, terminal
-			_ = cmd.Run() // it is refused in the end
+			if code := run(t.Context(), args, nil, terminal, terminal); code != exitFailed {
+				t.Errorf("exit %d", code)
+			}
 			terminal.Close()
 			all, _ := io.ReadAll(seen) // to the EIO of a terminal that nobody has open
 			out = strings.ReplaceAll(string(all), "\r\n", "\n")
 			notes = out
 		} else {
-			var stderr strings.Builder
-			cmd.Stderr = &stderr
-			all, _ := cmd.Output()
-			out, notes = string(all), stderr.String()
+			var stdout, stderr strings.Builder
+			if code := run(t.Context(), args, nil, &stdout, &stderr); code != exitFailed {
+				t.Errorf("exit %d", code)
+			}
+			out, notes = stdout.String(), stderr.String()
 			wantNotes = []string{"(\x1b]0;gap\x07)", "no \x1b[31mentry (status 403)"}
 		}
 		server.Close()
