@@ -57,7 +57,7 @@ func pipe(t *testing.T, files TLSConfig) net.Conn {
 	}
 	handler := server.New(hub, publisher, server.Options{Console: web.Handler(), Logger: quiet})
 	httpServer := newHTTPServer(handler, quiet)
-	g, err := openGuards(t.Context(), Config{TLS: files}, quiet)
+	g, err := openSecurity(t.Context(), Config{TLS: files}, quiet)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -244,7 +244,6 @@ func TestUnreadAnswers(t *testing.T) {
 		})
 	}
 }
-
 
 // requestWithoutWindow begins HTTP/2 with a request whose answer may have no byte
 // of a body.

@@ -122,7 +122,9 @@ func (f *faultyServer) publish(w http.ResponseWriter, r *http.Request) {
 // publisher.
 func optionsFor(t *testing.T, url string) Options {
 	t.Helper()
-	c, err := client.New(url, client.Options{})
+	transport := client.NewTransport()
+	t.Cleanup(transport.CloseIdleConnections) // or the server would wait for its handlers
+	c, err := client.New(url, client.Options{Transport: transport})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -266,8 +268,8 @@ func TestRunRefusesOtherAnswers(t *testing.T) {
 		}},
 	} {
 		server := httptest.NewServer(test.answer)
+		t.Cleanup(server.Close)
 		result, err := Run(t.Context(), Fanout, optionsFor(t, server.URL), nil)
-		server.Close()
 		if result != nil || err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v, %v", test.name, result, err)
 		}

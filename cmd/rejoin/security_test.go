@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -15,12 +16,15 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/rejoin/rejoin/server/auth"
 )
 
 // writeCertificate makes a certificate for 127.0.0.1 and writes it to the files.
@@ -81,7 +85,7 @@ func trusting(t *testing.T, certificate *x509.Certificate, http2 bool) *http.Cli
 func TestStreamsOfAConnection(t *testing.T) {
 	files := certificateFiles(t)
 	certificate := writeCertificate(t, files)
-	g, err := openGuards(t.Context(), Config{TLS: files}, slog.New(slog.DiscardHandler))
+	g, err := openSecurity(t.Context(), Config{TLS: files}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +106,7 @@ func TestStreamsOfAConnection(t *testing.T) {
 }
 
 // startTLS serves with g until the end of the test.
-func startTLS(t *testing.T, g guards) string {
+func startTLS(t *testing.T, g security) string {
 	t.Helper()
 	s := newHTTPServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("From", r.RemoteAddr)
@@ -132,7 +136,7 @@ func startTLS(t *testing.T, g guards) string {
 func TestTLS(t *testing.T) {
 	files := certificateFiles(t)
 	certificate := writeCertificate(t, files)
-	g, err := openGuards(t.Context(), Config{TLS: files}, slog.New(slog.DiscardHandler))
+	g, err := openSecurity(t.Context(), Config{TLS: files}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,7 +175,7 @@ func TestCertificateIsReadAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := startTLS(t, guards{certificate: c})
+	address := startTLS(t, security{certificate: c})
 	shown := func() []byte {
 		t.Helper()
 		conn, err := tls.Dial("tcp", address, &tls.Config{InsecureSkipVerify: true}) // the test compares it itself
@@ -206,8 +210,8 @@ func TestCertificateIsReadAgain(t *testing.T) {
 	}
 }
 
-// TestGuardsRefuse: nothing starts with files that cannot be used.
-func TestGuardsRefuse(t *testing.T) {
+// TestSecurityRefuses: nothing starts with files that cannot be used.
+func TestSecurityRefuses(t *testing.T) {
 	files, other := certificateFiles(t), certificateFiles(t)
 	writeCertificate(t, files)
 	writeCertificate(t, other)
@@ -222,7 +226,7 @@ func TestGuardsRefuse(t *testing.T) {
 		{"no key file", jwt("/nowhere/key"), "auth.jwt.key_file: open /nowhere/key"},
 		{"a private key", jwt(files.Key), "auth.jwt.key_file: it has a private key"},
 	} {
-		if _, err := openGuards(t.Context(), test.c, slog.New(slog.DiscardHandler)); err == nil || !strings.HasPrefix(err.Error(), test.want) {
+		if _, err := openSecurity(t.Context(), test.c, slog.New(slog.DiscardHandler)); err == nil || !strings.HasPrefix(err.Error(), test.want) {
 			t.Errorf("%s: got %v, want %q", test.name, err, test.want)
 		}
 	}
@@ -232,7 +236,7 @@ func TestPlainKeySetIsWarnedOf(t *testing.T) {
 	for url, warned := range map[string]bool{"http://127.0.0.1:1/": false, "http://localhost:1/": false, "https://127.0.0.1:1/": false, "http://192.0.2.1/": true} {
 		log := new(bytes.Buffer)
 		c := Config{Auth: AuthConfig{Mode: "jwt", JWT: JWTConfig{JWKSURL: url}}}
-		g, err := openGuards(t.Context(), c, slog.New(slog.NewTextHandler(log, nil)))
+		g, err := openSecurity(t.Context(), c, slog.New(slog.NewTextHandler(log, nil)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -240,5 +244,110 @@ func TestPlainKeySetIsWarnedOf(t *testing.T) {
 		if strings.Contains(log.String(), "not https") != warned {
 			t.Errorf("%s: %s", url, log)
 		}
+	}
+}
+
+const tokenSecret = "0123456789abcdef0123456789abcdef"
+
+func TestToken(t *testing.T) {
+	config := filepath.Join(t.TempDir(), "config.yaml")
+	// The rest of the configuration is for the server to judge.
+	if err := os.WriteFile(config, []byte("listen: 0.0.0.0:80\nauth: {jwt: {key: "+tokenSecret+", issuer: me}}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var stdout, stderr bytes.Buffer
+	args := []string{"token", "--config", config, "--subscribe", "chat:*,news", "--subscribe", "log", "--publish", "chat:42", "--for", "2h"}
+	if code := run(t.Context(), args, nil, &stdout, &stderr); code != exitOK || stderr.Len() > 0 {
+		t.Fatalf("exit %d, %s", code, stderr.String())
+	}
+	token, rest, _ := strings.Cut(stdout.String(), "\n")
+	if rest != "" {
+		t.Errorf("more than the token: %q", rest)
+	}
+	v, err := auth.Open(t.Context(), auth.Options{Key: tokenSecret, Issuer: "me"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := httptest.NewRequest("GET", "/", nil)
+	r.Header.Set("Authorization", "Bearer "+token)
+	grant, err := v.Grant(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !grant.MaySubscribe("chat:1") || !grant.MaySubscribe("news") || !grant.MaySubscribe("log") || !grant.MayPublish("chat:42") || grant.MayPublish("news") || grant.Admin() {
+		t.Errorf("%+v", grant)
+	}
+	if left := time.Until(grant.Expires()); left < 119*time.Minute || left > 2*time.Hour {
+		t.Errorf("it is good for %v", left)
+	}
+}
+
+// TestTokenPrivateKey: for a server that has only the public key.
+func TestTokenPrivateKey(t *testing.T) {
+	files := certificateFiles(t)
+	writeCertificate(t, files)
+	var stdout, stderr bytes.Buffer
+	if code := run(t.Context(), []string{"token", "--admin", "--private-key", files.Key}, nil, &stdout, &stderr); code != exitOK || strings.Count(stdout.String(), ".") != 2 {
+		t.Errorf("exit %d, %s%s", code, stdout.String(), stderr.String())
+	}
+}
+
+func TestTokenRefuses(t *testing.T) {
+	public := filepath.Join(t.TempDir(), "public.pem")
+	if err := os.WriteFile(public, []byte("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		key  string
+		args []string
+		want string
+	}{
+		{"", []string{"--admin"}, "auth.jwt.key: nothing says what tokens are signed with"},
+		{"hunter2", []string{"--admin"}, "auth.jwt.key: a secret of 7 bytes is too short"},
+		{tokenSecret, nil, "it would allow nothing"},
+		{tokenSecret, []string{"--admin", "--for", "0s"}, "--for: 0s is not a second or more"},
+		{tokenSecret, []string{"--admin", "--for", "forever"}, "invalid argument"},
+		{tokenSecret, []string{"--publish", "a*b"}, `the pattern "a*b"`},
+		{tokenSecret, []string{"--admin", "--private-key", public}, "--private-key: key_file: it has a PEM block of type \"PUBLIC KEY\""},
+		{tokenSecret, []string{"--admin", "chat"}, "unknown command"},
+	} {
+		t.Setenv("REJOIN_AUTH_JWT_KEY", test.key)
+		var stdout, stderr bytes.Buffer
+		code := run(t.Context(), append([]string{"token"}, test.args...), nil, &stdout, &stderr)
+		if code != exitUsage || stdout.Len() > 0 || !strings.Contains(stderr.String(), test.want) {
+			t.Errorf("%q: exit %d, %s%s, want %q", test.args, code, stdout.String(), stderr.String(), test.want)
+		}
+		if strings.Contains(stderr.String(), "hunter2") || strings.Contains(stderr.String(), tokenSecret) {
+			t.Errorf("the secret is printed: %s", stderr.String())
+		}
+	}
+}
+
+// TestTokenInUse: publish and tail show the token of the environment.
+func TestTokenInUse(t *testing.T) {
+	t.Setenv("REJOIN_AUTH_JWT_KEY", tokenSecret)
+	ctx, signal := context.WithCancel(t.Context())
+	srv := runServe(t, ctx, filepath.Join(t.TempDir(), "rejoin.db"), "--auth", "jwt")
+	command := func(args ...string) (int, string, string) {
+		var stdout, stderr bytes.Buffer
+		code := run(t.Context(), args, strings.NewReader("x"), &stdout, &stderr)
+		return code, strings.TrimSpace(stdout.String()), stderr.String()
+	}
+	publish := []string{"publish", "--feed", "log", "--url", srv.url, "x"}
+	if code, _, stderr := command(publish...); code != exitFailed || !strings.Contains(stderr, "a token is needed (status 401)") {
+		t.Errorf("without a token: exit %d, %s", code, stderr)
+	}
+	_, token, _ := command("token", "--publish", "log")
+	t.Setenv("REJOIN_TOKEN", token)
+	if code, id, stderr := command(publish...); code != exitOK || id != "1" {
+		t.Errorf("exit %d, %s %s", code, id, stderr)
+	}
+	if code, _, stderr := command("tail", "--feed", "log", "--url", srv.url); code != exitFailed || !strings.Contains(stderr, "the token may not subscribe to log (status 403)") || strings.Contains(stderr, token) {
+		t.Errorf("exit %d, %s", code, stderr)
+	}
+	signal()
+	srv.await(t, "stopped")
+	if code := <-srv.exit; code != exitOK {
+		t.Errorf("exit %d", code)
 	}
 }

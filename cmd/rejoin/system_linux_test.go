@@ -1,16 +1,88 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 	"unsafe"
 )
+
+// TestGiveUpAfter: the sockets that are accepted have to have the option; that
+// the listening one has it says nothing.
+func TestGiveUpAfter(t *testing.T) {
+	listener, err := listen(t.Context(), "127.0.0.1:0", 12*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	client, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	conn, err := listener.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, option := range []struct{ level, name, want int }{
+		{syscall.IPPROTO_TCP, tcpUserTimeout, 11_000},
+		{syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 1},
+		{syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE, 15},
+		{syscall.IPPROTO_TCP, syscall.TCP_KEEPINTVL, 15},
+	} {
+		var got int
+		var failed error
+		err = raw.Control(func(fd uintptr) { got, failed = syscall.GetsockoptInt(int(fd), option.level, option.name) })
+		if err != nil || failed != nil || got != option.want {
+			t.Errorf("option %d of %d is %d, want %d: %v, %v", option.name, option.level, got, option.want, err, failed)
+		}
+	}
+}
+
+// TestTimerSlack looks at all threads of this process, since the one that the
+// slack is for is the runtime's own and has been there before any Go code.
+func TestTimerSlack(t *testing.T) {
+	t.Parallel()
+	runtime.LockOSThread() // who is not root may look at its own thread only
+	defer runtime.UnlockOSThread()
+	tasks, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := 0
+	for _, task := range tasks {
+		slack, err := os.ReadFile(filepath.Join("/proc", task.Name(), "timerslack_ns"))
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+			continue // the thread has ended, or is another one
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		read++
+		if got := strings.TrimSpace(string(slack)); got != "1000000" {
+			t.Errorf("thread %s has %s ns of slack, want 1000000", task.Name(), got)
+		}
+	}
+	if read == 0 {
+		t.Error("no thread's slack could be read")
+	}
+}
 
 // pseudoterminal opens a terminal, and the end from which it is seen.
 func pseudoterminal(t *testing.T) (seen, terminal *os.File) {

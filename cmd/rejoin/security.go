@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/rejoin/rejoin/server"
@@ -129,16 +131,16 @@ func onLoopback(address net.Addr) bool {
 	return ok && tcp.IP.IsLoopback()
 }
 
-// guards are what stands between the network and a node.
-type guards struct {
+// security stands between the network and a node.
+type security struct {
 	verifier    *auth.Verifier // nil: everybody may everything
 	certificate *certificate   // nil: plain HTTP
 }
 
-func openGuards(ctx context.Context, c Config, logger *slog.Logger) (g guards, err error) {
+func openSecurity(ctx context.Context, c Config, logger *slog.Logger) (g security, err error) {
 	if c.TLS.Cert != "" {
 		if g.certificate, err = openCertificate(c.TLS, logger); err != nil {
-			return guards{}, err
+			return security{}, err
 		}
 	}
 	if c.Auth.Mode != "jwt" {
@@ -148,12 +150,12 @@ func openGuards(ctx context.Context, c Config, logger *slog.Logger) (g guards, e
 		logger.Warn("auth.jwt.jwks_url is not https: whoever can change what the network carries can make tokens")
 	}
 	if g.verifier, err = auth.Open(ctx, c.Auth.JWT.options(logger)); err != nil {
-		return guards{}, fmt.Errorf(jwtKey+"%w", err)
+		return security{}, fmt.Errorf(jwtKey+"%w", err)
 	}
 	return g, nil
 }
 
-func (g guards) close() { g.verifier.Close() }
+func (g security) close() { g.verifier.Close() }
 
 // answerTimeout is how long an answer may take from the request's head on, until
 // the client has read it. Streams and pages have times of their own.
@@ -162,7 +164,7 @@ const answerTimeout = 2 * time.Minute
 // secure prepares s for the public: it gives up on who does not read, a
 // connection that takes no byte for writeTimeout for one, and speaks TLS, if
 // there is a certificate.
-func (g guards) secure(s *http.Server, writeTimeout time.Duration) {
+func (g security) secure(s *http.Server, writeTimeout time.Duration) {
 	s.WriteTimeout = answerTimeout
 	if g.certificate == nil {
 		return
@@ -185,4 +187,55 @@ func (g guards) secure(s *http.Server, writeTimeout time.Duration) {
 		MaxReadFrameSize: 64 << 10,
 		WriteByteTimeout: writeTimeout,
 	}
+}
+
+// certificateEvery is how long a certificate is used before its files are read
+// again: renewals need neither a restart nor a signal.
+const certificateEvery = time.Minute
+
+// certificate is the one that the server shows, as its files had it last.
+type certificate struct {
+	files  TLSConfig
+	every  time.Duration
+	logger *slog.Logger
+
+	mu      sync.Mutex
+	current *tls.Certificate
+	read    time.Time
+}
+
+func openCertificate(files TLSConfig, logger *slog.Logger) (*certificate, error) {
+	c := &certificate{files: files, every: certificateEvery, logger: logger}
+	if err := c.load(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// load needs mu, once others know of c.
+func (c *certificate) load() error {
+	c.read = time.Now()
+	pair, err := tls.LoadX509KeyPair(c.files.Cert, c.files.Key)
+	if err != nil {
+		return fmt.Errorf("tls.cert, tls.key: %w", err)
+	}
+	c.current = &pair
+	return nil
+}
+
+// get returns the certificate for a handshake. Files that cannot be used, such
+// as those of a renewal half done, leave the one that there is.
+func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if time.Since(c.read) >= c.every {
+		if err := c.load(); err != nil {
+			c.logger.Warn("the certificate cannot be read again; the old one stays", "error", err)
+		}
+	}
+	return c.current, nil
+}
+
+func (c *certificate) config() *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.get}
 }
