@@ -32,7 +32,7 @@ type batch struct {
 // for many.
 func (s *schedule) startBatches(ctx context.Context) {
 	for i := range 4 {
-		b := &batcher{Publisher: s.prover(200+i, s.feeds)}
+		b := &batcher{Publisher: s.publisher(200+i, s.feeds)}
 		b.Name = fmt.Sprintf("t%d-%s", s.seed, b.Name) // keys of batches to many feeds are not by feed
 		b.Pause = 400 * time.Millisecond * slower()
 		if i%2 == 1 {

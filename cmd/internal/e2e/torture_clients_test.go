@@ -23,15 +23,15 @@ var tortureTypes = []string{"", "proof.lines", "proof.batch"}
 func (s *schedule) startPublishers() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	for i := range torturePublishers {
-		p := s.prover(i, s.feeds)
+		p := s.publisher(i, s.feeds)
 		s.publishing(p.Clients, func() error { return p.Run(ctx, context.WithoutCancel(ctx)) })
 	}
-	slow := s.prover(150, s.wide)
+	slow := s.publisher(150, s.wide)
 	slow.Pause *= 3
 	s.publishing(slow.Clients, func() error { return slow.Run(ctx, context.WithoutCancel(ctx)) })
 	// What is lost on the way with nothing behind it shows in no id.
 	for i, name := range s.quiet {
-		p := s.prover(torturePublishers+i, []string{name})
+		p := s.publisher(torturePublishers+i, []string{name})
 		at := tortureHealth + time.Duration(s.random.Int64N(int64(tortureOverlay+tortureLongest)))
 		s.publishing(p.Clients, func() error {
 			if sleep(ctx, at) != nil {
@@ -57,8 +57,8 @@ func (s *schedule) publishing(clients []*client.Client, run func() error) {
 	})
 }
 
-// prover makes the publisher number i.
-func (s *schedule) prover(i int, feeds []string) *verify.Publisher {
+// publisher makes the publisher number i.
+func (s *schedule) publisher(i int, feeds []string) *verify.Publisher {
 	return &verify.Publisher{
 		Recording: s.recording, Name: fmt.Sprintf("publisher-%d", i), Feeds: feeds, Clients: tortureClients(i%2, s.urls()),
 		Random: rand.New(rand.NewPCG(s.seed, 100+uint64(i))), Pause: 35 * time.Millisecond * slower(),
@@ -144,16 +144,16 @@ func (s *schedule) followed(kind tortureKind, n int) []string {
 	return one(s.feeds)
 }
 
-// startWitnesses starts the subscribers, and returns a function that ends them.
-func (s *schedule) startWitnesses() (stop func()) {
+// startSubscribers starts the subscribers, and returns a function that ends them.
+func (s *schedule) startSubscribers() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	for _, kind := range tortureKinds {
 		for i := range kind.count {
-			w := s.witness(kind, s.followed(kind, len(s.witnesses)), i)
+			w := s.subscriber(kind, s.followed(kind, len(s.subscribers)), i)
 			if kind.follow == followsQuiet {
 				w.Log.Apart("of quiet feeds", 0)
 			}
-			s.witnesses = append(s.witnesses, w)
+			s.subscribers = append(s.subscribers, w)
 			s.following(w.Clients, func() error { return w.Run(ctx) })
 		}
 	}
@@ -162,8 +162,8 @@ func (s *schedule) startWitnesses() (stop func()) {
 	return func() { cancel(); s.followers.Wait() }
 }
 
-// witness makes the ith subscriber of a kind.
-func (s *schedule) witness(kind tortureKind, names []string, i int) *verify.Subscriber {
+// subscriber makes the ith subscriber of a kind.
+func (s *schedule) subscriber(kind tortureKind, names []string, i int) *verify.Subscriber {
 	s.made++
 	random := rand.New(rand.NewPCG(s.seed, 1000+s.made))
 	w := &verify.Subscriber{

@@ -23,12 +23,12 @@ type closer struct {
 // that knows nothing of that.
 func (s *schedule) startClosers(ctx context.Context) {
 	for i, name := range s.closing {
-		c := &closer{Publisher: s.prover(300+i, []string{name}), withEvent: i%2 == 0}
+		c := &closer{Publisher: s.publisher(300+i, []string{name}), withEvent: i%2 == 0}
 		c.after = time.Duration(c.Random.Int64N(int64(tortureHealth + tortureOverlay + tortureLongest)))
 		c.Publisher.Closing, c.Pause = true, 70*time.Millisecond*slower()
 		s.publishing(c.Clients, func() error { return c.run(ctx) })
 	}
-	p := s.prover(350, s.closing)
+	p := s.publisher(350, s.closing)
 	p.Closing, p.Pause = true, 70*time.Millisecond*slower()
 	s.publishing(p.Clients, func() error {
 		for n := 1; ctx.Err() == nil; n++ {

@@ -40,15 +40,15 @@ func (s *schedule) startLatecomers(b laidBlow) {
 		}
 		feeds := s.unknown[:count]
 		s.unknown = s.unknown[count:]
-		l := latecomer{Subscriber: s.witness(tortureKind{name: fmt.Sprintf("came during %s", b.name)}, feeds, i)}
+		l := latecomer{Subscriber: s.subscriber(tortureKind{name: fmt.Sprintf("came during %s", b.name)}, feeds, i)}
 		l.Clients = tortureSubscribers(clientHTTP1, []*url.URL{n.url}, l.Random)
 		l.Log.Apart("that came while the store was away", boundStore*slower())
 		l.Heartbeat = latecomersHeartbeat * slower()
 		l.Silence = l.Heartbeat + time.Second
 		for j, name := range feeds {
-			l.publishers = append(l.publishers, s.prover(500+10*int(s.made)+j, []string{name}))
+			l.publishers = append(l.publishers, s.publisher(500+10*int(s.made)+j, []string{name}))
 		}
-		s.witnesses, s.latecomers = append(s.witnesses, l.Subscriber), append(s.latecomers, l)
+		s.subscribers, s.latecomers = append(s.subscribers, l.Subscriber), append(s.latecomers, l)
 		s.following(l.Clients, func() error {
 			if sleep(s.follow, at) != nil {
 				return nil // it is over sooner than it could have been

@@ -44,7 +44,7 @@ func (s *schedule) startPagers(ctx context.Context) {
 	feeds := []string{s.feeds[0], s.wide[0], s.closing[0], s.feeds[1], s.feeds[2], s.closing[1]}
 	for i, name := range feeds {
 		kind := []string{"pages", "pages that wait", "pages backwards"}[i/2]
-		w := s.witness(tortureKind{name: kind}, []string{name}, i)
+		w := s.subscriber(tortureKind{name: kind}, []string{name}, i)
 		w.At = make([]feed.Cursor, 1)
 		p := &pager{Subscriber: w, name: name, waits: i/2 == 1}
 		step := p.forward
@@ -52,7 +52,7 @@ func (s *schedule) startPagers(ctx context.Context) {
 			w.Log.Leave()
 			step = p.backward
 		} else {
-			s.witnesses = append(s.witnesses, w)
+			s.subscribers = append(s.subscribers, w)
 		}
 		s.following(w.Clients, func() error { return p.run(ctx, step) })
 	}

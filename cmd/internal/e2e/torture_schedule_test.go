@@ -30,7 +30,7 @@ type schedule struct {
 	all              []string
 
 	recording             *feedtest.Recording
-	witnesses             []*verify.Subscriber
+	subscribers           []*verify.Subscriber
 	latecomers            []latecomer
 	made                  uint64 // subscribers
 	publishers, followers sync.WaitGroup
@@ -144,7 +144,7 @@ func (s *schedule) String() string {
 // run carries the schedule out and returns what the judge says.
 func (s *schedule) run() *feedtest.Report {
 	s.world.now = s
-	publishing, following := s.startPublishers(), s.startWitnesses()
+	publishing, following := s.startPublishers(), s.startSubscribers()
 	time.Sleep(tortureHealth)
 	var work sync.WaitGroup
 	start := time.Now()
@@ -204,7 +204,7 @@ func (s *schedule) strike(b laidBlow, start time.Time) {
 // collect reads what the store holds and waits until everybody has it.
 func (s *schedule) collect() {
 	v := &verify.Collector{
-		Clients: tortureClients(clientHTTP1, s.urls()), Feeds: s.all, Subscribers: s.witnesses,
+		Clients: tortureClients(clientHTTP1, s.urls()), Feeds: s.all, Subscribers: s.subscribers,
 		Recording: s.recording, Patience: tortureArrives * slower(),
 	}
 	defer hangUp(v.Clients)

@@ -57,7 +57,7 @@ func (s *schedule) trim(t laidTrim, start time.Time) {
 func (s *schedule) newest(feed string) (newest uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, w := range s.witnesses {
+	for _, w := range s.subscribers {
 		newest = max(newest, w.Log.Reached(feed))
 	}
 	return newest
