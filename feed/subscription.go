@@ -12,21 +12,21 @@ import (
 //
 // Its methods are for one goroutine, except for Close.
 type Subscription struct {
-	group  *Subscriber
-	log    *log
-	bounds Bounds
-	marks  atomic.Uint32 // of stirred and closed
-	unread uint32        // events that were taken back, and counted as handed out
-	place  int32         // in its audience, under the log's subsMu
-	ended  bool          // the feed is closed, and was handed out whole
+	group         *Subscriber
+	log           *log
+	bounds        Bounds
+	marks         atomic.Uint32 // of stirred and closed
+	unread        uint32        // events that were taken back, and counted as handed out
+	place         int32         // in its audience, under the log's subsMu
+	ended         bool          // the feed is closed, and was handed out whole
 	gaveEphemeral bool          // what was handed out last was an ephemeral event
-	rollbacksSeen  uint16        // of the log, that the cursor has been brought in line with
+	rollbacksSeen uint16        // of the log, that the cursor has been brought in line with
 
-	cursor  Cursor
-	ephemeralSeen   uint64        // ephemeral events of the log that are behind it
-	gap     *Gap          // found at the start, yet to be handed out
-	reading *call[sharedPage] // what the store was asked for
-	retry *retryState      // that the store had with it, until it has not
+	cursor        Cursor
+	ephemeralSeen uint64            // ephemeral events of the log that are behind it
+	gap           *Gap              // found at the start, yet to be handed out
+	reading       *call[sharedPage] // what the store was asked for
+	retry         *retryState       // that the store had with it, until it has not
 }
 
 const (
