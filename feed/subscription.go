@@ -2,6 +2,8 @@ package feed
 
 import (
 	"context"
+	"errors"
+	"iter"
 	"sync/atomic"
 	"time"
 )
@@ -237,4 +239,18 @@ func (s *Subscription) pass(gap *Gap) Delivery {
 	s.hub().counts.gap(gap.Reason)
 	s.cursor = gap.Cursor()
 	return Delivery{Gap: gap}
+}
+
+// All returns an iterator over what Next returns, for as long as the loop runs. It
+// ends without an error when the feed is closed and was read to its end, and with
+// any other error as the last pair.
+func (s *Subscription) All(ctx context.Context) iter.Seq2[Delivery, error] {
+	return func(yield func(Delivery, error) bool) {
+		for {
+			d, err := s.Next(ctx, nil)
+			if errors.Is(err, ErrClosed) || !yield(d, err) || err != nil {
+				return
+			}
+		}
+	}
 }
