@@ -36,8 +36,8 @@ type Dispatcher struct {
 	more chan struct{}
 
 	mu    sync.Mutex
-	grown []*audience // with something new in their log
-	ready []*Subscriber    // with something new of their own
+	grown []*audience   // with something new in their log
+	ready []*Subscriber // with something new of their own
 
 	// Of Step alone.
 	passes []*audience

@@ -80,20 +80,18 @@
 //
 //	store, err := sqlite.Open(ctx, "events.db")
 //	bus := memory.NewBus()
-//	hub := feed.NewHub(store, bus, feed.HubOptions{})
-//	pub := feed.NewPublisher(store, hub, bus, feed.PublisherOptions{})
+//	node, err := feed.Open(store, bus, feed.Options{})
 //
 // Publish with [Publisher.Publish]. Follow with [Hub.Subscribe] and a loop
-// around [Subscription.Next]; keep the subscription's cursor, and come back
+// over [Subscription.All]; keep the subscription's cursor, and come back
 // with [FromCursor]. The examples do both. Who has very many subscribers to serve
 // and can write without waiting reads on a [Dispatcher] instead, which takes no
 // goroutine for each. [NewRetention] trims by rules.
 //
-// Close in the opposite order: the publisher, which finishes what is in
-// progress and tells the bus of it, and the retention, of which either may be
-// first; the hub, which ends all subscriptions and its own use of store and
-// bus, and waits for calls that use the store through it; the bus; the store.
-// Each Close returns when everything that its owner started has ended.
+// Close in the opposite order: the node, which finishes the publishes in progress,
+// tells the bus of them, ends all subscriptions, and waits for calls that use the
+// store; the bus; the store. Each Close returns when everything that its owner
+// started has ended.
 //
 // # Inside
 //

@@ -70,7 +70,7 @@ type Hub struct {
 	closed bool
 	logs   map[string]*log
 
-	lane   *Dispatcher         // of subscribers that wait on goroutines of their own
+	lane   *Dispatcher   // of subscribers that wait on goroutines of their own
 	missed chan struct{} // asks for a verification now
 
 	pages  callGroup[pageKey, sharedPage]

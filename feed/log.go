@@ -22,19 +22,19 @@ type log struct {
 	users int       // subscriptions, and calls of Subscribe
 	idle  time.Time // since when there are no users
 
-	mu       sync.Mutex
-	loaded   bool   // first, base and tail are set
-	first    uint64 // the oldest id that the store keeps, as far as known
-	known    uint64 // the newest id that exists, as far as known; at least tail
-	base     Cursor // the segments hold the events after base …
-	tail     Cursor // … up to tail
-	segments []*segment
-	closed   bool      // the feed is, for good …
-	end      uint64    // … and ends with this id
+	mu         sync.Mutex
+	loaded     bool   // first, base and tail are set
+	first      uint64 // the oldest id that the store keeps, as far as known
+	known      uint64 // the newest id that exists, as far as known; at least tail
+	base       Cursor // the segments hold the events after base …
+	tail       Cursor // … up to tail
+	segments   []*segment
+	closed     bool      // the feed is, for good …
+	end        uint64    // … and ends with this id
 	generation int       // how often it started again
-	filling  bool      // a goroutine is bringing tail up to known
-	grown    time.Time // when tail last moved
-	history            // that the events are from
+	filling    bool      // a goroutine is bringing tail up to known
+	grown      time.Time // when tail last moved
+	history              // that the events are from
 
 	ephemera ephemera
 

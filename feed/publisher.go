@@ -73,14 +73,14 @@ type Publisher struct {
 	commits sync.WaitGroup // for the goroutines that commit what is in queue
 	work    sync.WaitGroup // for the teller
 
-	mu     sync.Mutex
-	closed bool
-	calls  int // that have no result yet
-	queue  queue
-	enough int               // how many calls in queue are worth saying more
-	more   chan struct{}     // says that queue has enough, or closed is set
-	blocked  map[string]*queue // of feeds that somebody else holds
-	waits  sync.WaitGroup    // for the goroutines that commit what is aside
+	mu      sync.Mutex
+	closed  bool
+	calls   int // that have no result yet
+	queue   queue
+	enough  int               // how many calls in queue are worth saying more
+	more    chan struct{}     // says that queue has enough, or closed is set
+	blocked map[string]*queue // of feeds that somebody else holds
+	waits   sync.WaitGroup    // for the goroutines that commit what is aside
 
 	teller    *teller
 	published atomic.Uint64 // events
@@ -121,7 +121,7 @@ func NewPublisher(store Store, hub *Hub, bus Bus, o PublisherOptions) *Publisher
 		keyWindow: cmp.Or(o.KeyWindow, 24*time.Hour),
 		observe:   o.Observe,
 		more:      make(chan struct{}, 1),
-		blocked:     make(map[string]*queue),
+		blocked:   make(map[string]*queue),
 		teller:    newTeller(bus, hub.memory, store.ID, cmp.Or(o.Logger, slog.Default())),
 	}
 	if p.observe == nil {

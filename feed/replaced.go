@@ -68,8 +68,8 @@ type history struct {
 	suspect bool   // a review is due: until then the log takes nothing that was not read …
 	wrong   bool   // … and nothing at all, and hands out nothing
 
-	rollbacks []rollback     // one for each time that it turned out to be undone
-	rollbackCount  atomic.Uint32 // how many; may be read without the lock
+	rollbacks     []rollback    // one for each time that it turned out to be undone
+	rollbackCount atomic.Uint32 // how many; may be read without the lock
 }
 
 // rollback is a store that has been replaced, as a subscriber sees it that was

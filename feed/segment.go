@@ -16,17 +16,17 @@ import (
 // Events are only ever added at the end. Whoever has seen n events may go on
 // reading those n without a lock.
 type segment struct {
-	base  Cursor // the cursor before the first event
+	base   Cursor // the cursor before the first event
 	events []Event
 	bytes  int // what the events cost; like events, under the lock of the log
 
 	log          *log     // nil for a page
 	older, newer *segment // in the hub's cache, under its lock
 
-	mu      sync.Mutex
-	detached    bool         // the log no longer has it: what is encoded from now on is not kept
-	encoded []encoded    // by encoding, the one that was asked for last first
-	wire    atomic.Int64 // bytes that those take
+	mu       sync.Mutex
+	detached bool         // the log no longer has it: what is encoded from now on is not kept
+	encoded  []encoded    // by encoding, the one that was asked for last first
+	wire     atomic.Int64 // bytes that those take
 }
 
 type encoded struct {

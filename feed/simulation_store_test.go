@@ -19,8 +19,8 @@ type access struct {
 }
 
 var (
-	_ feed.RetentionStore   = access{}
-	_ feed.Comparer = access{}
+	_ feed.RetentionStore = access{}
+	_ feed.Comparer       = access{}
 )
 
 func (a access) pass(ctx context.Context, at point, name string, after feed.Cursor) error {

@@ -2,6 +2,8 @@ package feed
 
 import (
 	"context"
+	"errors"
+	"iter"
 	"sync/atomic"
 	"time"
 )
@@ -12,21 +14,21 @@ import (
 //
 // Its methods are for one goroutine, except for Close.
 type Subscription struct {
-	group  *Subscriber
-	log    *log
-	bounds Bounds
-	marks  atomic.Uint32 // of stirred and closed
-	unread uint32        // events that were taken back, and counted as handed out
-	place  int32         // in its audience, under the log's subsMu
-	ended  bool          // the feed is closed, and was handed out whole
+	group         *Subscriber
+	log           *log
+	bounds        Bounds
+	marks         atomic.Uint32 // of stirred and closed
+	unread        uint32        // events that were taken back, and counted as handed out
+	place         int32         // in its audience, under the log's subsMu
+	ended         bool          // the feed is closed, and was handed out whole
 	gaveEphemeral bool          // what was handed out last was an ephemeral event
-	rollbacksSeen  uint16        // of the log, that the cursor has been brought in line with
+	rollbacksSeen uint16        // of the log, that the cursor has been brought in line with
 
-	cursor  Cursor
-	ephemeralSeen   uint64        // ephemeral events of the log that are behind it
-	gap     *Gap          // found at the start, yet to be handed out
-	reading *call[sharedPage] // what the store was asked for
-	retry *retryState      // that the store had with it, until it has not
+	cursor        Cursor
+	ephemeralSeen uint64            // ephemeral events of the log that are behind it
+	gap           *Gap              // found at the start, yet to be handed out
+	reading       *call[sharedPage] // what the store was asked for
+	retry         *retryState       // that the store had with it, until it has not
 }
 
 const (
@@ -237,4 +239,18 @@ func (s *Subscription) pass(gap *Gap) Delivery {
 	s.hub().counts.gap(gap.Reason)
 	s.cursor = gap.Cursor()
 	return Delivery{Gap: gap}
+}
+
+// All returns an iterator over what Next returns, for as long as the loop runs. It
+// ends without an error when the feed is closed and was read to its end, and with
+// any other error as the last pair.
+func (s *Subscription) All(ctx context.Context) iter.Seq2[Delivery, error] {
+	return func(yield func(Delivery, error) bool) {
+		for {
+			d, err := s.Next(ctx, nil)
+			if errors.Is(err, ErrClosed) || !yield(d, err) || err != nil {
+				return
+			}
+		}
+	}
 }

@@ -130,7 +130,7 @@ func (s *serving) open(store feed.Store) error {
 		return err
 	}
 	s.node = n
-	paceCollector(s.config.Limits.Memory, func() int { return n.hub.Stats().Subscribers })
+	paceCollector(s.config.Limits.Memory, func() int { return n.feeds.Hub.Stats().Subscribers })
 	if s.admin != nil {
 		s.admin.set(adminHandler(server.Metrics(n.sources())))
 	}

@@ -33,15 +33,16 @@ func startServer(t *testing.T) *url.URL {
 		t.Fatal(err)
 	}
 	bus := memory.NewBus()
-	hub := feed.NewHub(store, bus, feed.HubOptions{Logger: quiet})
-	publisher := feed.NewPublisher(store, hub, bus, feed.PublisherOptions{Logger: quiet})
-	handler := server.New(hub, publisher, server.Options{Logger: quiet})
+	node, err := feed.Open(store, bus, feed.Options{Logger: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	handler := server.New(node.Hub, node.Publisher, server.Options{Logger: quiet})
 	front := httptest.NewServer(handler)
 	t.Cleanup(func() {
 		handler.Drain(context.Background(), 0)
 		front.Close()
-		publisher.Close()
-		hub.Close()
+		node.Close()
 		handler.Close()
 		bus.Close()
 		if err := store.Close(); err != nil {
@@ -163,7 +164,7 @@ func TestRunFindsLiars(t *testing.T) {
 			defer front.Close()
 			var notes bytes.Buffer
 			o := options(&notes, front.URL)
-			o.Patience = 2 * time.Second
+			o.Duration, o.Patience = 4*time.Second, 2*time.Second
 			v, err := Run(t.Context(), o)
 			if err != nil {
 				t.Fatalf("%v\n%s", err, notes.String())
