@@ -25,12 +25,12 @@ type benchMode struct {
 var benchModes = []benchMode{
 	{
 		mode:  bench.Fanout,
-		short: "Measure deliveries: publish at a rate, or as fast as it goes, to many subscribers",
+		short: "Measure deliveries: publish at a rate, or at full speed, to many subscribers",
 		long: `Fanout opens the subscribers, spread evenly over the feeds, publishes at --rate
-for --duration after a warm-up, and waits until all of it has arrived. The
-publishes go to the feeds in turn. While a server keeps up, the figure to look
-at is what a delivery costs it, with --pid; one that does not keep up sends
-several events in one write, and what it costs says less.`,
+for --duration after a warm-up, and waits until everything has arrived. The
+publishes go to the feeds in turn. While a server keeps up, look at its cost of a
+delivery, with --pid. A server that does not keep up sends several events in one
+write, and that cost means less.`,
 		flags: func(cmd *cobra.Command, o *bench.Options) {
 			subscribersFlag(cmd, o, 1000)
 			publishersFlag(cmd, o, 1)
@@ -41,9 +41,9 @@ several events in one write, and what it costs says less.`,
 	{
 		mode:  bench.Publish,
 		short: "Measure publishing, without subscribers",
-		long: `Publish has each publisher send its next request when the last one is answered,
-or at --rate in all. With --batch, a request carries several events, which are
-stored together or not at all.`,
+		long: `Each publisher sends its next request when the last one is answered, or all of
+them together at --rate. With --batch, a request has several events, which the
+server stores together or not at all.`,
 		flags: func(cmd *cobra.Command, o *bench.Options) {
 			publishersFlag(cmd, o, 64)
 			batchFlag(cmd, o)
@@ -53,9 +53,9 @@ stored together or not at all.`,
 	{
 		mode:  bench.Resume,
 		short: "Measure the return of many subscribers at once, each with an old cursor",
-		long: `Resume publishes --backlog events to each feed, and a few before them, then opens
-all subscribers with the cursor that has the backlog behind it, and waits until
-each has caught up.`,
+		long: `Resume publishes a few events to each feed, and then --backlog more. It opens all
+subscribers at once with the cursor before the backlog, and waits until each has
+caught up.`,
 		flags: func(cmd *cobra.Command, o *bench.Options) {
 			subscribersFlag(cmd, o, 1000)
 			publishersFlag(cmd, o, 16)
@@ -65,24 +65,24 @@ each has caught up.`,
 	},
 	{
 		mode:  bench.Idle,
-		short: "Measure what an idle subscriber costs: the CPU to open it, and memory",
-		long: `Idle opens the subscribers, lets nothing happen for --hold, reads how much the
-server's memory has grown, and publishes one event to each feed to see that every
-subscriber is alive. Without --pid it shows no more than that.`,
+		short: "Measure the cost of an idle subscriber: the CPU to open it, and its memory",
+		long: `Idle opens the subscribers, waits for --hold, reads the growth of the server's
+memory, and publishes one event to each feed to check that every subscriber is
+alive. Without --pid it shows only that.`,
 		flags: func(cmd *cobra.Command, o *bench.Options) {
 			subscribersFlag(cmd, o, 1000)
 			publishersFlag(cmd, o, 16)
-			cmd.Flags().DurationVar(&o.Hold, "hold", 3*time.Second, "how long nothing happens")
+			cmd.Flags().DurationVar(&o.Hold, "hold", 3*time.Second, "how long to hold the idle subscribers")
 		},
 	},
 }
 
 func subscribersFlag(cmd *cobra.Command, o *bench.Options, n int) {
-	cmd.Flags().IntVar(&o.Subscribers, "subscribers", n, "how many subscribers, each with a connection of its own")
+	cmd.Flags().IntVar(&o.Subscribers, "subscribers", n, "how many subscribers, each with its own connection")
 }
 
 func publishersFlag(cmd *cobra.Command, o *bench.Options, n int) {
-	cmd.Flags().IntVar(&o.Publishers, "publishers", n, "how many publishers, each with a connection of its own on which it waits for every answer")
+	cmd.Flags().IntVar(&o.Publishers, "publishers", n, "how many publishers, each with its own connection; each waits for every answer")
 }
 
 func batchFlag(cmd *cobra.Command, o *bench.Options) {
@@ -90,31 +90,31 @@ func batchFlag(cmd *cobra.Command, o *bench.Options) {
 }
 
 func paceFlags(cmd *cobra.Command, o *bench.Options, rate float64) {
-	cmd.Flags().Float64Var(&o.Rate, "rate", rate, "publishes a second, by all publishers together; 0 is as fast as they go")
+	cmd.Flags().Float64Var(&o.Rate, "rate", rate, "publishes a second, by all publishers together; 0 means at full speed")
 	cmd.Flags().DurationVar(&o.Duration, "duration", 10*time.Second, "how long to publish")
-	cmd.Flags().DurationVar(&o.Warmup, "warmup", time.Second, "how long to publish before, without counting")
+	cmd.Flags().DurationVar(&o.Warmup, "warmup", time.Second, "how long to publish before the measurement, without counting")
 }
 
 func newBenchCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bench MODE",
-		Short: "Measure a server, and check every delivery meanwhile",
-		Long: `Bench measures a server with many subscribers and publishers, and checks while it
-does so that every event reaches every subscriber: once, in order. Lost is what
-the server accepted and a subscriber did not get before nothing had come for
---drain. Anything lost, repeated or out of order, and any publish or stream that
-failed, makes the exit code 1.
+		Short: "Measure a server, and check every delivery",
+		Long: `Bench loads a server with many subscribers and publishers, and checks that every
+event reaches every subscriber once and in order. It counts an event as lost if
+the server accepted it and a subscriber has not received it when nothing has come
+for --drain. The exit code is 1 if any event was lost, repeated or out of order,
+or if a publish or a stream failed.
 
-The latency of a delivery is from the moment at which its publish was due, not
-from when it could be sent, until it was read: a server that falls behind cannot
-hide it. With --pid, for a server on this machine, bench reads what CPU time and
-memory the process uses, with its children; on a busy machine deliveries and
-publishes per second of the server's CPU are steadier than any other figure.
-Keep the two on cores of their own: bench says when it was itself the limit.
+The latency of a delivery begins when its publish was due, not when it could be
+sent, and ends when it was read: a server that falls behind cannot hide it. With
+--pid, for a server on this machine, bench reads the CPU time and memory of the
+process and its children. On a busy machine, deliveries and publishes per second
+of the server's CPU are steadier than any other figure. Keep server and bench on
+cores of their own: bench reports when it was itself the limit.
 
 The feeds are new ones, called PREFIX:RUN:NUMBER, and they stay: measure a server
-whose store can be thrown away. A server that asks for a token gets the one in
-REJOIN_TOKEN, which has to allow both publishing to and reading PREFIX:*.
+whose store you can throw away. Bench sends the token in REJOIN_TOKEN, if there is
+one; it must allow publishing to and reading PREFIX:*.
 
 To compare, --server nchan measures an nginx with nchan, whose locations are /sub/
 and /pub/.`,
@@ -169,10 +169,10 @@ func newBenchMode(mode benchMode) *cobra.Command {
 	flags.StringVar(&server, "url", defaultURL, "the server")
 	flags.StringVar(&peer, "server", "rejoin", "what kind of server it is: rejoin or nchan")
 	flags.IntVar(&o.Feeds, "feeds", 1, "how many feeds")
-	flags.StringVar(&o.Prefix, "prefix", "bench", "what the names of the feeds begin with")
+	flags.StringVar(&o.Prefix, "prefix", "bench", "the beginning of the names of the feeds")
 	flags.IntVar(&o.Size, "size", 120, "bytes of data an event")
-	flags.DurationVar(&o.Drain, "drain", 5*time.Second, "how long nothing may arrive until what is missing counts as lost")
-	flags.IntSliceVar(&o.PIDs, "pid", nil, "the server's process, on this machine, to measure with its children; several with commas between them")
+	flags.DurationVar(&o.Drain, "drain", 5*time.Second, "after this long without an arrival, missing events count as lost")
+	flags.IntSliceVar(&o.PIDs, "pid", nil, "the server's process on this machine, to measure with its children; separate several with commas")
 	flags.BoolVar(&asJSON, "json", false, "print the figures as JSON")
 	mode.flags(cmd, o)
 	return cmd

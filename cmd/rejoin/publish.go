@@ -26,15 +26,16 @@ func newPublishCommand() *cobra.Command {
 		Short: "Publish DATA as one event, or each line of standard input as an event",
 		Long: `With DATA, publish stores one event and prints its id.
 
-Without, each line of standard input becomes an event, as soon as it is there
-and in order; at the end, standard error says how many. A line ends with LF or
-CR LF; an empty line is an event with empty data.
+Without DATA, it publishes each line of standard input as an event, in order and
+as soon as the line is complete. At the end it prints their number to standard
+error. A line ends with LF or CR LF; an empty line is an event with empty data.
 
-Each event is sent until the server says that it is stored: for 30 seconds with
-DATA, for as long as it takes with standard input. It is stored once, however
-often it has to be sent, by means of an idempotency key of its own.
+Publish repeats each event until the server confirms that it is stored: for 30
+seconds with DATA, without a limit with standard input. Each event has an
+idempotency key of its own, so the server stores it once, however often it is
+sent.
 
-A server that asks for a token gets the one in REJOIN_TOKEN.`,
+Publish sends the token in REJOIN_TOKEN, if there is one.`,
 		Args: usageArgs(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if err := p.aim(cmd.Flags().Changed("key"), len(args)); err != nil {
@@ -58,10 +59,10 @@ A server that asks for a token gets the one in REJOIN_TOKEN.`,
 	flags.StringVar(&p.feed, "feed", "", "the feed")
 	flags.StringVar(&server, "url", defaultURL, "the server")
 	flags.StringVar(&p.eventType, "type", "", "the type of the events")
-	flags.StringVar(&p.key, "key", "", "the idempotency key of DATA: the same again stores nothing and prints the same id")
+	flags.StringVar(&p.key, "key", "", "the idempotency key of DATA: repeating it stores nothing and prints the same id")
 	flags.BoolVar(&p.json, "json", false, "the data is JSON")
-	flags.BoolVar(&p.close, "close", false, "close the feed behind the last event, for good")
-	flags.BoolVar(&p.mend, "mend", false, "publish what is not UTF-8 or holds NUL with U+FFFD in the place of such bytes, instead of failing")
+	flags.BoolVar(&p.close, "close", false, "close the feed after the last event; a closed feed stays closed")
+	flags.BoolVar(&p.mend, "mend", false, "replace NUL and bytes that are not UTF-8 with U+FFFD, instead of failing")
 	return cmd
 }
 

@@ -25,11 +25,11 @@ func newServeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve feeds",
-		Long: `Serve serves feeds until it is interrupted.
+		Long: `Serve serves feeds until it gets an interrupt or SIGTERM.
 
-Everything can be set in a file (config.yaml has every key and what it means),
-and in the environment: REJOIN_ and the key in capitals with _ for the dot, such
-as REJOIN_STORE_URL. Flags win, then the environment, then the file.`,
+A file can set everything: config.yaml has every key, its default and its meaning.
+So can the environment: REJOIN_ and the key in capitals with _ for the dot, such
+as REJOIN_STORE_URL. The environment overrides the file, and flags override both.`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := Load(cmd.Flags())
@@ -43,9 +43,9 @@ as REJOIN_STORE_URL. Flags win, then the environment, then the file.`,
 	flags := cmd.Flags()
 	flags.String("config", "", "the configuration file (or REJOIN_CONFIG)")
 	flags.String("listen", defaults.Listen, "the address to listen on; port 0 picks a free one")
-	flags.String("store", defaults.Store.URL, "where events are kept (store.url)")
-	flags.String("bus", defaults.Bus.URL, "how nodes tell each other of events (bus.url)")
-	flags.String("auth", defaults.Auth.Mode, "who may read and publish (auth.mode)")
+	flags.String("store", defaults.Store.URL, "where events are kept: sqlite:PATH or a postgres URL (store.url)")
+	flags.String("bus", defaults.Bus.URL, "how nodes notify each other of events: memory or a redis URL (bus.url)")
+	flags.String("auth", defaults.Auth.Mode, "whether requests need a token: none or jwt (auth.mode)")
 	return cmd
 }
 

@@ -19,22 +19,22 @@ func newVerifyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify --url URL [--url URL]...",
 		Short: "Try to catch a deployment losing, repeating or reordering events",
-		Long: `Verify publishes to feeds of its own, under names that nobody else has, and follows
-them by subscribers that it cuts off time and again, each attempt and each
-connection at any of the URLs. In the end it compares: what was acknowledged,
-what each subscriber was sent on each connection, and what the server holds. It
-fails if anything was lost, came twice or out of order, or was not what was
-published.
+		Long: `Verify publishes to feeds of its own, with unique names, and follows them with
+subscribers whose connections it cuts time and again. Each attempt and each
+connection uses any of the URLs. In the end verify compares the acknowledgements,
+the events that each subscriber received on each connection, and the content of
+the server. It fails if an event was lost, repeated, out of order, or different
+from the published one.
 
-Break what you like meanwhile: kill nodes, restart Redis and Postgres. A delay is
-no failure, as long as everything has arrived --patience after the end. At the
-beginning one server has to answer.
+Break things meanwhile: kill nodes, restart Redis and Postgres. A delay is no
+failure, as long as everything has arrived --patience after the end. At the start
+one server must answer.
 
-An interrupt ends the publishing. What is under way then has 10 seconds to arrive
-and be judged; if no server answers any more, there is no verdict.
+An interrupt ends the publishing. Events in progress then have 10 seconds to
+arrive, and verify judges them. If no server answers any more, it gives no verdict.
 
-The feeds are deleted at the end, where the token in REJOIN_TOKEN may do that; it
-has to be good for publishing to and reading what begins with --prefix.`,
+At the end verify deletes its feeds, if the token in REJOIN_TOKEN allows that. The
+token must allow publishing to and reading the feeds that begin with --prefix.`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			for _, server := range o.Servers {
@@ -57,14 +57,14 @@ has to be good for publishing to and reading what begins with --prefix.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringArrayVar(&o.Servers, "url", []string{defaultURL}, "a server; several nodes or proxies of one deployment, one a flag")
+	flags.StringArrayVar(&o.Servers, "url", []string{defaultURL}, "a server; repeat the flag for more nodes or proxies of one deployment")
 	flags.IntVar(&o.Feeds, "feeds", 5, "how many feeds")
 	flags.IntVar(&o.Subscribers, "subscribers", 12, "how many subscribers; one in four follows all the feeds over one connection")
-	flags.IntVar(&o.Rate, "rate", 50, "how many events are published in a second, about")
+	flags.IntVar(&o.Rate, "rate", 50, "about how many events to publish a second")
 	flags.DurationVar(&o.Duration, "for", time.Minute, "how long")
-	flags.DurationVar(&o.Patience, "patience", time.Minute, "how long after that everything may take to be known and to arrive")
-	flags.StringVar(&o.Prefix, "prefix", "rejoin-verify", "what the names of the feeds begin with")
-	flags.BoolVar(&asJSON, "json", false, "report as JSON")
+	flags.DurationVar(&o.Patience, "patience", time.Minute, "how long everything may take to arrive after the publishing")
+	flags.StringVar(&o.Prefix, "prefix", "rejoin-verify", "the beginning of the names of the feeds")
+	flags.BoolVar(&asJSON, "json", false, "print the report as JSON")
 	return cmd
 }
 

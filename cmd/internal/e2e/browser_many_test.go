@@ -102,7 +102,7 @@ func TestConsoleOfSeveralFeeds(t *testing.T) {
 	); err != nil {
 		t.Fatal(err)
 	}
-	if got := textOf(t, ctx, "#publish-result"); got != "Published as 1 on news; an attempt before had stored it already" {
+	if got := textOf(t, ctx, "#publish-result"); got != "Published as 1 on news; an earlier attempt had already stored it" {
 		t.Errorf("the box says %q", got)
 	}
 	want := map[string][]string{"news": {"1 from the box"}}
@@ -203,7 +203,7 @@ func TestConsoleExpired(t *testing.T) {
 	); err != nil {
 		t.Fatal(err)
 	}
-	if got := textOf(t, ctx, `#events [data-mark="lost"]`); got != "The token's time was up after event 0" {
+	if got := textOf(t, ctx, `#events [data-mark="lost"]`); got != "The token expired after event 0" {
 		t.Errorf("it says %q", got)
 	}
 	if got := textOf(t, ctx, "#notice-text"); !strings.Contains(got, "token") {
