@@ -45,9 +45,9 @@ type Dispatcher struct {
 	chunk  [stepReaders]*Subscription
 }
 
-// NewLane returns a lane for groups of the hub, which somebody has to step
+// NewDispatcher returns a lane for groups of the hub, which somebody has to step
 // through whenever C says so, for as long as there are any.
-func (h *Hub) NewLane() *Dispatcher { return &Dispatcher{hub: h, more: make(chan struct{}, 1)} }
+func (h *Hub) NewDispatcher() *Dispatcher { return &Dispatcher{hub: h, more: make(chan struct{}, 1)} }
 
 // C gets a token when there is something to step through.
 func (l *Dispatcher) C() <-chan struct{} { return l.more }
@@ -83,7 +83,7 @@ func (l *Dispatcher) Step() (more bool) {
 	for began = time.Now(); n < min(len(l.queue), stepReaders) && time.Since(began) < passTime; n++ {
 		g := l.queue[n]
 		g.queued.Store(false)
-		g.reader.Notify()
+		g.notifier.Notify()
 	}
 	clear(l.queue[:n])
 	if l.queue = l.queue[n:]; len(l.queue) == 0 {
@@ -97,29 +97,29 @@ func (l *Dispatcher) Step() (more bool) {
 // those that are yet to come, and by the others in another pass.
 func (l *Dispatcher) pass(a *audience) (more bool) {
 	a.log.subsMu.Lock()
-	if a.left == 0 {
-		a.left, a.again = len(a.subs), false
+	if a.remaining == 0 {
+		a.remaining, a.again = len(a.subs), false
 	}
 	// Readers may have left. Each that did was replaced by the last one, which
 	// has been called, or by nobody.
-	a.left = min(a.left, len(a.subs))
-	n := min(a.left, stepReaders)
-	copy(l.chunk[:n], a.subs[a.left-n:a.left])
-	a.left -= n
+	a.remaining = min(a.remaining, len(a.subs))
+	n := min(a.remaining, stepReaders)
+	copy(l.chunk[:n], a.subs[a.remaining-n:a.remaining])
+	a.remaining -= n
 	a.log.subsMu.Unlock()
 
 	began := time.Now()
 	for i := n - 1; i >= 0; i-- {
 		s := l.chunk[i]
 		s.stir()
-		s.group.reader.Notify()
+		s.subscriber.notifier.Notify()
 		if i%8 == 0 && time.Since(began) >= passTime {
-			a.left += i // in the next turn
+			a.remaining += i // in the next turn
 			break
 		}
 	}
 	clear(l.chunk[:n])
-	a.passing = a.left > 0 || a.again
+	a.passing = a.remaining > 0 || a.again
 	return a.passing
 }
 
@@ -145,14 +145,14 @@ func (l *Dispatcher) call(g *Subscriber) {
 	poke(l.more)
 }
 
-// laneLoop steps through the lane of those that wait on goroutines of their own.
-func (h *Hub) laneLoop() {
+// dispatchLoop steps through the lane of those that wait on goroutines of their own.
+func (h *Hub) dispatchLoop() {
 	for {
-		if h.lane.Step() {
+		if h.dispatcher.Step() {
 			continue
 		}
 		select {
-		case <-h.lane.more:
+		case <-h.dispatcher.more:
 		case <-h.ctx.Done():
 			return
 		}

@@ -16,8 +16,8 @@ func (c notified) Notify() { c() }
 // waiting returns a subscription on the lane, to be attached to a log.
 func waiting(lane *Dispatcher, called func()) *Subscription {
 	g := newGroup(1)
-	g.lane, g.reader = lane, notified(called)
-	g.subs[0].group = g
+	g.dispatcher, g.notifier = lane, notified(called)
+	g.subs[0].subscriber = g
 	return &g.subs[0]
 }
 
@@ -138,7 +138,7 @@ func TestLaneTakesTurns(t *testing.T) {
 		hot.attach(waiting(lane, func() { calls++ }))
 	}
 	calm.attach(waiting(lane, func() { before = calls }))
-	alone := waiting(lane, func() { before = max(before, calls) }).group
+	alone := waiting(lane, func() { before = max(before, calls) }).subscriber
 	hot.wake()
 	lane.Step()
 	calm.wake()
@@ -154,7 +154,7 @@ func TestLaneTakesTurns(t *testing.T) {
 func TestLaneWake(t *testing.T) {
 	lane := &Dispatcher{more: make(chan struct{}, 1)}
 	calls := 0
-	g := waiting(lane, func() { calls++ }).group
+	g := waiting(lane, func() { calls++ }).subscriber
 	for range 3 {
 		g.Wake()
 	}

@@ -70,7 +70,7 @@ type Hub struct {
 	closed bool
 	logs   map[string]*log
 
-	lane   *Dispatcher   // of subscribers that wait on goroutines of their own
+	dispatcher   *Dispatcher   // of subscribers that wait on goroutines of their own
 	missed chan struct{} // asks for a verification now
 
 	pages  callGroup[pageKey, sharedPage]
@@ -125,10 +125,10 @@ func NewHub(store Store, bus Bus, o HubOptions) *Hub {
 		count: func(n int) { memory.hold(HoldReplays, n*pageCost) },
 	}
 	h.storeLog = located(h.logger, "store", store)
-	h.lane = h.NewLane()
+	h.dispatcher = h.NewDispatcher()
 	h.signals = newSignals(bus, rand.Text(), memory)
 	h.ctx, h.cancel = context.WithCancel(context.Background())
-	h.work.Go(h.laneLoop)
+	h.work.Go(h.dispatchLoop)
 	h.work.Go(h.verifyLoop)
 	h.work.Go(h.tailLoop)
 	h.work.Go(h.doubtLoop)

@@ -126,7 +126,7 @@ func (w *world) connect(r *reader, n *node, starts []start) {
 	}()
 }
 
-// nextFunc is [feed.WaitingGroup] Next, or that of a Subscription, which is the one
+// nextFunc is [feed.BlockingSubscriber] Next, or that of a Subscription, which is the one
 // with the index 0.
 type nextFunc func(ctx context.Context, tick <-chan time.Time) (int, feed.Delivery, error)
 
@@ -158,7 +158,7 @@ func (c *conn) subscribe(ctx context.Context, starts []start) (*subscription, er
 		all[i] = feed.SubscribeRequest{Feed: c.reader.parts[i].feed, From: s.from}
 	}
 	if c.reader.lane {
-		r := &onLane{lane: c.node.hub.NewLane()}
+		r := &onLane{lane: c.node.hub.NewDispatcher()}
 		g, err := r.lane.SubscribeAll(ctx, all, r)
 		if err != nil {
 			return nil, err

@@ -18,7 +18,7 @@ type onLane struct {
 // Notify implements [feed.Notifier].
 func (r *onLane) Notify() { r.called = true }
 
-// next is [feed.WaitingGroup] Next.
+// next is [feed.BlockingSubscriber] Next.
 func (r *onLane) next(g *feed.Subscriber) nextFunc {
 	return func(ctx context.Context, tick <-chan time.Time) (int, feed.Delivery, error) {
 		for {

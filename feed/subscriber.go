@@ -18,10 +18,10 @@ type SubscribeRequest struct {
 //
 // Its methods are for one goroutine, except for Wake and Close.
 type Subscriber struct {
-	lane   *Dispatcher
-	reader Notifier
+	dispatcher   *Dispatcher
+	notifier Notifier
 	queued atomic.Bool // to be called by the lane
-	left   int32       // subscriptions that have not ended
+	remaining   int32       // subscriptions that have not ended
 	turn   int32       // whose turn it is, so that one busy feed cannot hold up the others
 	subs   []Subscription
 }
@@ -34,20 +34,20 @@ type single struct {
 
 // SubscribeAll returns subscriptions to several feeds, or none of them: then
 // the error is as of Subscribe. The feeds are not empty and all different.
-func (h *Hub) SubscribeAll(ctx context.Context, starts []SubscribeRequest) (*WaitingGroup, error) {
+func (h *Hub) SubscribeAll(ctx context.Context, starts []SubscribeRequest) (*BlockingSubscriber, error) {
 	woken := make(tokens, 1)
-	g, err := h.lane.SubscribeAll(ctx, starts, woken)
+	g, err := h.dispatcher.SubscribeAll(ctx, starts, woken)
 	if err != nil {
 		return nil, err
 	}
-	return &WaitingGroup{g, woken}, nil
+	return &BlockingSubscriber{g, woken}, nil
 }
 
 // SubscribeAll is the hub's, of a group whose reader is called by the lane.
 // Nothing else wakes it, so there is no waiting for it.
 func (l *Dispatcher) SubscribeAll(ctx context.Context, starts []SubscribeRequest, reader Notifier) (*Subscriber, error) {
 	g := newGroup(len(starts))
-	g.lane, g.reader, g.left = l, reader, int32(len(starts))
+	g.dispatcher, g.notifier, g.remaining = l, reader, int32(len(starts))
 	if err := l.hub.introduce(ctx, starts); err != nil {
 		if l.hub.ctx.Err() != nil && ctx.Err() == nil {
 			err = ErrStopped
@@ -55,7 +55,7 @@ func (l *Dispatcher) SubscribeAll(ctx context.Context, starts []SubscribeRequest
 		return nil, fmt.Errorf("subscribe: %w", err)
 	}
 	for i, start := range starts {
-		g.subs[i].group = g
+		g.subs[i].subscriber = g
 		if err := l.hub.subscribe(ctx, &g.subs[i], start); err != nil {
 			g.subs = g.subs[:i]
 			g.Close()
@@ -133,11 +133,11 @@ func (g *Subscriber) Close() {
 
 // Wake has the reader called, and Poll asked once more. It does not wait.
 func (g *Subscriber) Wake() {
-	if woken, waits := g.reader.(tokens); waits {
+	if woken, waits := g.notifier.(tokens); waits {
 		woken.Notify()
 		return
 	}
-	g.lane.call(g)
+	g.dispatcher.call(g)
 }
 
 // Poll returns what follows the cursor of one of the subscriptions at this
@@ -145,7 +145,7 @@ func (g *Subscriber) Wake() {
 // is called when there may be something. Of a feed that is closed and was handed
 // out whole it returns one Delivery that says Closed; when all are, ErrClosed.
 func (g *Subscriber) Poll() (index int, d Delivery, err error) {
-	if g.lane.hub.ctx.Err() != nil {
+	if g.dispatcher.hub.ctx.Err() != nil {
 		return -1, Delivery{}, ErrStopped
 	}
 	for range g.subs {
@@ -164,7 +164,7 @@ func (g *Subscriber) Poll() (index int, d Delivery, err error) {
 		switch {
 		case err != nil: // ErrClosed, which is all that poll returns
 			s.ended = true
-			g.left--
+			g.remaining--
 			return i, Delivery{Closed: true}, nil
 		case ok:
 			if !d.newest || s.hasEphemeral() {
@@ -173,7 +173,7 @@ func (g *Subscriber) Poll() (index int, d Delivery, err error) {
 			return i, d, nil
 		}
 	}
-	if g.left == 0 {
+	if g.remaining == 0 {
 		return -1, Delivery{}, ErrClosed
 	}
 	return -1, Delivery{}, nil
@@ -183,7 +183,7 @@ func (g *Subscriber) Poll() (index int, d Delivery, err error) {
 // else: it is for a reader that has begun to write an event, took the rest back with
 // Unread and has to go on with it.
 func (g *Subscriber) PollAt(index int) (d Delivery, ok bool, err error) {
-	if g.lane.hub.ctx.Err() != nil {
+	if g.dispatcher.hub.ctx.Err() != nil {
 		return Delivery{}, false, ErrStopped
 	}
 	s := &g.subs[index]
@@ -218,5 +218,5 @@ func (g *Subscriber) Stirred() bool {
 			return true
 		}
 	}
-	return g.left == 0 // then it says so
+	return g.remaining == 0 // then it says so
 }

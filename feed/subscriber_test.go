@@ -17,7 +17,7 @@ import (
 )
 
 // follow subscribes to several feeds until the test ends.
-func (r *rig) follow(starts ...feed.SubscribeRequest) *feed.WaitingGroup {
+func (r *rig) follow(starts ...feed.SubscribeRequest) *feed.BlockingSubscriber {
 	r.t.Helper()
 	g, err := r.hub.SubscribeAll(r.t.Context(), starts)
 	if err != nil {
@@ -28,7 +28,7 @@ func (r *rig) follow(starts ...feed.SubscribeRequest) *feed.WaitingGroup {
 }
 
 // drain returns what the group has at this moment, in words.
-func (r *rig) drain(g *feed.WaitingGroup) (all []string) {
+func (r *rig) drain(g *feed.BlockingSubscriber) (all []string) {
 	r.t.Helper()
 	synctest.Wait()
 	tick := make(chan time.Time, 1)
@@ -60,7 +60,7 @@ func (r *rig) drain(g *feed.WaitingGroup) (all []string) {
 	}
 }
 
-func (r *rig) wantDrained(g *feed.WaitingGroup, want ...string) {
+func (r *rig) wantDrained(g *feed.BlockingSubscriber, want ...string) {
 	r.t.Helper()
 	// Which of several ready feeds comes first is not promised: the tests have
 	// one at a time.
@@ -149,7 +149,7 @@ func TestGroupCannotWait(t *testing.T) {
 	var _ interface {
 		next
 		wait
-	} = &feed.WaitingGroup{}
+	} = &feed.BlockingSubscriber{}
 	var _ nextOfOne = &feed.Subscription{}
 }
 
@@ -196,12 +196,12 @@ func TestGroupEnds(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		for _, end := range []struct {
 			name string
-			do   func(*feed.WaitingGroup)
+			do   func(*feed.BlockingSubscriber)
 			want error
 		}{
-			{"the context", func(*feed.WaitingGroup) { cancel() }, context.Canceled},
-			{"the group", (*feed.WaitingGroup).Close, feed.ErrStopped},
-			{"the hub", func(*feed.WaitingGroup) { r.pub.Close(); r.hub.Close() }, feed.ErrStopped},
+			{"the context", func(*feed.BlockingSubscriber) { cancel() }, context.Canceled},
+			{"the group", (*feed.BlockingSubscriber).Close, feed.ErrStopped},
+			{"the hub", func(*feed.BlockingSubscriber) { r.pub.Close(); r.hub.Close() }, feed.ErrStopped},
 		} {
 			g := r.follow(feed.SubscribeRequest{Feed: "a"}, feed.SubscribeRequest{Feed: "b"})
 			in := t.Context()

@@ -5,7 +5,7 @@ package feed
 // along a slice.
 type audience struct {
 	log  *log
-	lane *Dispatcher
+	dispatcher *Dispatcher
 
 	subs   []*Subscription // in order of arrival, until one leaves; under the log's subsMu
 	queued bool            // to be passed through; under the lane's mu
@@ -13,14 +13,14 @@ type audience struct {
 	// Of the lane's Step alone.
 	passing bool // a pass is under way, or to begin
 	again   bool // another one has to follow
-	left    int  // subs that the pass has yet to call: the first ones
+	remaining    int  // subs that the pass has yet to call: the first ones
 }
 
 func (l *log) attach(s *Subscription) {
 	s.ephemeralSeen = l.ephemera.said.Load()
 	l.subsMu.Lock()
 	defer l.subsMu.Unlock()
-	a := l.audience(s.group.lane)
+	a := l.audience(s.subscriber.dispatcher)
 	s.place = int32(len(a.subs))
 	a.subs = append(a.subs, s)
 }
@@ -28,11 +28,11 @@ func (l *log) attach(s *Subscription) {
 // audience returns the log's audience on the lane. The caller holds subsMu.
 func (l *log) audience(lane *Dispatcher) *audience {
 	for _, a := range l.audiences {
-		if a.lane == lane {
+		if a.dispatcher == lane {
 			return a
 		}
 	}
-	a := &audience{log: l, lane: lane}
+	a := &audience{log: l, dispatcher: lane}
 	l.audiences = append(l.audiences, a)
 	return a
 }
@@ -40,7 +40,7 @@ func (l *log) audience(lane *Dispatcher) *audience {
 func (l *log) detach(s *Subscription) {
 	l.subsMu.Lock()
 	defer l.subsMu.Unlock()
-	a := l.audience(s.group.lane)
+	a := l.audience(s.subscriber.dispatcher)
 	last := len(a.subs) - 1
 	a.subs[s.place] = a.subs[last]
 	a.subs[s.place].place = s.place
@@ -54,7 +54,7 @@ func (l *log) wake() {
 	defer l.subsMu.Unlock()
 	for _, a := range l.audiences {
 		if len(a.subs) > 0 {
-			a.lane.grew(a)
+			a.dispatcher.grew(a)
 		}
 	}
 }

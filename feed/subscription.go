@@ -12,7 +12,7 @@ import (
 //
 // Its methods are for one goroutine, except for Close.
 type Subscription struct {
-	group         *Subscriber
+	subscriber         *Subscriber
 	log           *log
 	bounds        Bounds
 	marks         atomic.Uint32 // of stirred and closed
@@ -71,12 +71,12 @@ func (s *Subscription) Close() {
 	}
 }
 
-func (s *Subscription) hub() *Hub { return s.group.lane.hub }
+func (s *Subscription) hub() *Hub { return s.subscriber.dispatcher.hub }
 
 // wake has the reader poll.
 func (s *Subscription) wake() {
 	s.stir()
-	s.group.Wake()
+	s.subscriber.Wake()
 }
 
 // Next returns what follows the cursor and moves the cursor behind it. At the
@@ -88,7 +88,7 @@ func (s *Subscription) wake() {
 // subscription is closed. A store that cannot be read is not an error here:
 // it is asked again until it answers.
 func (s *Subscription) Next(ctx context.Context, tick <-chan time.Time) (Delivery, error) {
-	woken := s.group.reader.(tokens) // only Hub.Subscribe hands subscriptions out
+	woken := s.subscriber.notifier.(tokens) // only Hub.Subscribe hands subscriptions out
 	for !s.isClosed() && s.hub().ctx.Err() == nil {
 		if d, ok, err := s.poll(); ok || err != nil {
 			return d, err

@@ -5,15 +5,15 @@ import (
 	"time"
 )
 
-// WaitingGroup is a Group whose owner can wait for it, on a goroutine of its own.
-type WaitingGroup struct {
+// BlockingSubscriber is a Group whose owner can wait for it, on a goroutine of its own.
+type BlockingSubscriber struct {
 	*Subscriber
 	woken tokens
 }
 
 // Next is a Poll that waits. It returns when there is something, when ctx ends,
 // and when a value comes from tick, which may be nil: then the index is -1.
-func (g *WaitingGroup) Next(ctx context.Context, tick <-chan time.Time) (index int, d Delivery, err error) {
+func (g *BlockingSubscriber) Next(ctx context.Context, tick <-chan time.Time) (index int, d Delivery, err error) {
 	for {
 		if index, d, err = g.Poll(); index >= 0 || err != nil {
 			return index, d, err
@@ -26,8 +26,8 @@ func (g *WaitingGroup) Next(ctx context.Context, tick <-chan time.Time) (index i
 
 // Wait returns when Poll may have something, or a value has come from tick, which
 // may be nil. Its errors are the context's and ErrStopped.
-func (g *WaitingGroup) Wait(ctx context.Context, tick <-chan time.Time) (ticked bool, err error) {
-	return g.woken.wait(ctx, tick, g.lane.hub)
+func (g *BlockingSubscriber) Wait(ctx context.Context, tick <-chan time.Time) (ticked bool, err error) {
+	return g.woken.wait(ctx, tick, g.dispatcher.hub)
 }
 
 // tokens is the reader of a group whose owner waits.

@@ -304,7 +304,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, request subscrib
 			panic(http.ErrAbortHandler)
 		}
 	}()
-	var group *feed.WaitingGroup
+	var group *feed.BlockingSubscriber
 	var err error
 	if socket := s.socketFor(r); socket != nil {
 		err = st.subscribeOn(r.Context(), request, socket)
