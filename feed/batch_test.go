@@ -9,7 +9,7 @@ import (
 	"weak"
 )
 
-func prepared(b Batch) (*publish, error) {
+func prepared(b Batch) (*publishCall, error) {
 	return (&Publisher{limit: 100, keyWindow: time.Hour}).prepare(b)
 }
 
@@ -152,13 +152,13 @@ func TestCommitLetsGo(t *testing.T) {
 	var q queue
 	add := func() {
 		for range waiting {
-			q.calls = append(q.calls, &publish{})
+			q.calls = append(q.calls, &publishCall{})
 		}
 	}
 	add()
 	taken := q.take(true)
 	add() // which moves the queue to a larger array
-	var withdrawn []weak.Pointer[publish]
+	var withdrawn []weak.Pointer[publishCall]
 	for len(q.calls) > 0 {
 		call := q.calls[0]
 		withdrawn = append(withdrawn, weak.Make(call))

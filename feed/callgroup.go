@@ -27,9 +27,9 @@ type call[V any] struct {
 	value V
 	err   error
 
-	mu      sync.Mutex
-	landed  bool
-	waiters []func()
+	mu       sync.Mutex
+	finished bool
+	waiters  []func()
 
 	// Under the lock of the flights.
 	users int  // callers of join that have not left
@@ -43,7 +43,7 @@ type call[V any] struct {
 func (c *call[V]) then(fn func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.landed {
+	if c.finished {
 		fn()
 		return
 	}
@@ -54,7 +54,7 @@ func (c *call[V]) then(fn func()) {
 func (c *call[V]) finish() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.landed = true
+	c.finished = true
 	close(c.done)
 	for _, fn := range c.waiters {
 		fn()

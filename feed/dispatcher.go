@@ -16,7 +16,7 @@ type Notifier interface {
 
 // stepReaders is how many readers of one feed a step calls: those of other
 // feeds wait no longer than that for a feed that has very many.
-const stepReaders = 64
+const stepSubscribers = 64
 
 // stepTime is about how long a step takes, and passTime how much of that the readers
 // of one feed do.
@@ -42,7 +42,7 @@ type Dispatcher struct {
 	// Of Step alone.
 	passes []*audience
 	queue  []*Subscriber
-	chunk  [stepReaders]*Subscription
+	chunk  [stepSubscribers]*Subscription
 }
 
 // NewDispatcher returns a lane for groups of the hub, which somebody has to step
@@ -80,7 +80,7 @@ func (l *Dispatcher) Step() (more bool) {
 	}
 
 	n := 0
-	for began = time.Now(); n < min(len(l.queue), stepReaders) && time.Since(began) < passTime; n++ {
+	for began = time.Now(); n < min(len(l.queue), stepSubscribers) && time.Since(began) < passTime; n++ {
 		g := l.queue[n]
 		g.queued.Store(false)
 		g.notifier.Notify()
@@ -103,7 +103,7 @@ func (l *Dispatcher) pass(a *audience) (more bool) {
 	// Readers may have left. Each that did was replaced by the last one, which
 	// has been called, or by nobody.
 	a.remaining = min(a.remaining, len(a.subs))
-	n := min(a.remaining, stepReaders)
+	n := min(a.remaining, stepSubscribers)
 	copy(l.chunk[:n], a.subs[a.remaining-n:a.remaining])
 	a.remaining -= n
 	a.log.subsMu.Unlock()
@@ -111,7 +111,7 @@ func (l *Dispatcher) pass(a *audience) (more bool) {
 	began := time.Now()
 	for i := n - 1; i >= 0; i-- {
 		s := l.chunk[i]
-		s.stir()
+		s.setPending()
 		s.subscriber.notifier.Notify()
 		if i%8 == 0 && time.Since(began) >= passTime {
 			a.remaining += i // in the next turn

@@ -26,7 +26,7 @@ func waiting(lane *Dispatcher, called func()) *Subscription {
 func TestLaneCallsAll(t *testing.T) {
 	l := loaded(1, 0)
 	lanes := []*Dispatcher{{more: make(chan struct{}, 1)}, {more: make(chan struct{}, 1)}}
-	const subscribers = 5 * stepReaders
+	const subscribers = 5 * stepSubscribers
 	var calls [subscribers]int
 	var subs [subscribers]*Subscription
 	for i := range subs {
@@ -69,7 +69,7 @@ func TestLaneLeaving(t *testing.T) {
 	for seed := range uint64(200) {
 		random := rand.New(rand.NewPCG(seed, 0))
 		l, lane := loaded(1, 0), &Dispatcher{more: make(chan struct{}, 1)}
-		subscribers := 1 + random.IntN(4*stepReaders)
+		subscribers := 1 + random.IntN(4*stepSubscribers)
 		calls, left := make([]int, subscribers), make([]bool, subscribers)
 		subs := make([]*Subscription, subscribers)
 		leave := func(i int) {
@@ -104,7 +104,7 @@ func TestLaneLeaving(t *testing.T) {
 // however often the log grows.
 func TestLaneGrowsMeanwhile(t *testing.T) {
 	l, lane := loaded(1, 0), &Dispatcher{more: make(chan struct{}, 1)}
-	const subscribers = 3 * stepReaders
+	const subscribers = 3 * stepSubscribers
 	grown := 0
 	var seen [subscribers]int
 	for i := range seen {
@@ -116,7 +116,7 @@ func TestLaneGrowsMeanwhile(t *testing.T) {
 		lane.Step()
 	}
 	for i, n := range seen {
-		if n < grown-2*subscribers/stepReaders {
+		if n < grown-2*subscribers/stepSubscribers {
 			t.Errorf("subscriber %d has seen %d of %d events", i, n, grown)
 		}
 	}
@@ -134,7 +134,7 @@ func TestLaneTakesTurns(t *testing.T) {
 	lane := &Dispatcher{more: make(chan struct{}, 1)}
 	hot, calm := loaded(1, 0), loaded(1, 0)
 	before, calls := 0, 0
-	for range 100 * stepReaders {
+	for range 100 * stepSubscribers {
 		hot.attach(waiting(lane, func() { calls++ }))
 	}
 	calm.attach(waiting(lane, func() { before = calls }))
@@ -145,7 +145,7 @@ func TestLaneTakesTurns(t *testing.T) {
 	alone.Wake()
 	for lane.Step() {
 	}
-	if before == 0 || before > 3*stepReaders {
+	if before == 0 || before > 3*stepSubscribers {
 		t.Errorf("%d readers of the hot feed were called first", before)
 	}
 }

@@ -23,7 +23,7 @@ const (
 // ephemera is the newest ephemeral events of one feed, under the lock of its
 // log. A segment holds one of them, so that its encoded bytes are shared.
 type ephemera struct {
-	said   atomic.Uint64 // how many there ever were; may be read without the lock
+	total  atomic.Uint64 // how many there ever were; may be read without the lock
 	newest []*segment
 	bytes  int
 	at     time.Time // of the newest
@@ -33,7 +33,7 @@ type ephemera struct {
 func (e *ephemera) add(s *segment, c *cache, now time.Time) {
 	e.newest = append(e.newest, s)
 	e.bytes += s.bytes
-	e.said.Add(1)
+	e.total.Add(1)
 	e.at = now
 	for len(e.newest) > ephemeraEvents || e.bytes > ephemeraBytes && len(e.newest) > 1 {
 		e.discard(c, 1)
@@ -50,14 +50,14 @@ func (e *ephemera) discard(c *cache, n int) {
 }
 
 // since returns the oldest event that is kept of those after the first heard.
-func (e *ephemera) since(heard uint64) (d Delivery, now uint64, ok bool) {
-	said := e.said.Load()
-	kept := said - uint64(len(e.newest))
-	if heard = max(heard, kept); heard == said {
-		return Delivery{}, heard, false
+func (e *ephemera) since(seen uint64) (d Delivery, now uint64, ok bool) {
+	total := e.total.Load()
+	kept := total - uint64(len(e.newest))
+	if seen = max(seen, kept); seen == total {
+		return Delivery{}, seen, false
 	}
-	s := e.newest[heard-kept]
-	return Delivery{Ephemeral: true, segment: s, seen: s.events}, heard + 1, true
+	s := e.newest[seen-kept]
+	return Delivery{Ephemeral: true, segment: s, seen: s.events}, seen + 1, true
 }
 
 // nextEphemeral returns the oldest ephemeral event that s has not been handed.
@@ -72,7 +72,7 @@ func (l *log) nextEphemeral(s *Subscription) (d Delivery, ok bool) {
 }
 
 // hasEphemeral says whether there are ephemeral events that s has not been handed.
-func (s *Subscription) hasEphemeral() bool { return s.log.ephemera.said.Load() != s.ephemeralSeen }
+func (s *Subscription) hasEphemeral() bool { return s.log.ephemera.total.Load() != s.ephemeralSeen }
 
 // PublishEphemeral sends the draft to the feed's subscribers, on this node and
 // on every other that the bus reaches at this moment, and stores nothing. Its

@@ -26,5 +26,5 @@ func (h *Hub) Logs() (names string, bytes int) {
 func (h *Hub) Faults() int {
 	h.faults.mu.Lock()
 	defer h.faults.mu.Unlock()
-	return len(h.faults.of)
+	return len(h.faults.entries)
 }

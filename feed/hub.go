@@ -70,8 +70,8 @@ type Hub struct {
 	closed bool
 	logs   map[string]*log
 
-	dispatcher   *Dispatcher   // of subscribers that wait on goroutines of their own
-	missed chan struct{} // asks for a verification now
+	dispatcher *Dispatcher   // of subscribers that wait on goroutines of their own
+	missed     chan struct{} // asks for a verification now
 
 	pages  callGroup[pageKey, sharedPage]
 	bounds callGroup[string, Bounds]
@@ -84,16 +84,16 @@ type Hub struct {
 	faults                       faults // of the store, in single feeds
 	storeLog                     *slog.Logger
 
-	failures atomic.Uint64 // how often the store failed to answer
-	wentBack wentBack
-	counts   counts
+	failures       atomic.Uint64 // how often the store failed to answer
+	replacedNotice replacedNotice
+	counts         counts
 }
 
 // pageKey names the page of a feed that begins after a cursor.
 type pageKey struct {
-	feed     string
-	after    Cursor
-	restarts int // of the log: what was read before them is of another store
+	feed       string
+	after      Cursor
+	generation int // of the log: what was read before them is of another store
 }
 
 // sharedPage is a sharedPage read from the store, ready to be shared.
@@ -230,13 +230,13 @@ func (h *Hub) subscribe(ctx context.Context, s *Subscription, start SubscribeReq
 
 // locate finds where the subscription begins, and attaches it to its log.
 func (h *Hub) locate(ctx context.Context, s *Subscription, l *log, from From) error {
-	undos := uint16(l.rollbackCount.Load())
+	rollbacks := uint16(l.rollbackCount.Load())
 	b, err := h.boundsFor(ctx, l, from)
 	if err != nil {
 		return err
 	}
 	if from.kind != fromCursor {
-		undos = uint16(l.rollbackCount.Load()) // it has seen nothing that could be undone
+		rollbacks = uint16(l.rollbackCount.Load()) // it has seen nothing that could be undone
 	}
 	found, err := h.seek(ctx, l.feed, from)
 	if err != nil {
@@ -244,12 +244,12 @@ func (h *Hub) locate(ctx context.Context, s *Subscription, l *log, from From) er
 	}
 	// The bounds may be shared, and older than what was found or the log has.
 	b.Last = max(b.Last, uint64(found))
-	if p, ok := l.proven(); ok {
+	if p, ok := l.confirmed(); ok {
 		b.First = min(max(b.First, p.first), b.Last+1)
 	}
-	s.log, s.bounds, s.rollbacksSeen = l, b, undos
+	s.log, s.bounds, s.rollbacksSeen = l, b, rollbacks
 	s.cursor, s.gap = locate(from, b, found)
-	s.stir() // it has not been polled yet
+	s.setPending() // it has not been polled yet
 	l.attach(s)
 	h.counts.subscribers.Add(1)
 	return nil
@@ -296,7 +296,7 @@ func (h *Hub) boundsFor(ctx context.Context, l *log, from From) (Bounds, error) 
 		return h.readBounds(ctx, l)
 	}
 	// Who asked may have done so for a log that has since been dropped.
-	h.apply(l, l.learn(call.value, confirmed{}))
+	h.apply(l, l.setBounds(call.value, confirmed{}))
 	return call.value, nil
 }
 

@@ -8,7 +8,7 @@ import (
 
 // keeper returns the hub's store as one that keeps a list of its feeds and can
 // give up events.
-func (h *Hub) keeper() (RetentionStore, error) {
+func (h *Hub) retentionStore() (RetentionStore, error) {
 	k, ok := h.store.(RetentionStore)
 	if !ok {
 		return nil, fmt.Errorf("store: %w", errors.ErrUnsupported)
@@ -19,7 +19,7 @@ func (h *Hub) keeper() (RetentionStore, error) {
 // List returns feeds by name: see [RetentionStore]. Its error wraps
 // [errors.ErrUnsupported] if the store is no Keeper.
 func (h *Hub) List(ctx context.Context, prefix, after string, limit int) ([]Info, error) {
-	k, err := h.keeper()
+	k, err := h.retentionStore()
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +51,7 @@ func (h *Hub) Info(ctx context.Context, feed string) (info Info, ok bool, err er
 // more; the other nodes hear of it at once or at the next verification. After an
 // error, the events may be gone or not; the same call can be made again.
 func (h *Hub) Trim(ctx context.Context, feed string, before uint64) error {
-	k, err := h.keeper()
+	k, err := h.retentionStore()
 	if err != nil {
 		return err
 	}

@@ -67,9 +67,9 @@ func (l *log) accept(events []Event, now time.Time) logChange {
 	}
 	if l.tail != before {
 		l.grown = now
-		l.shed()
+		l.trimToSize()
 	}
-	return logChange{grew: l.tail != before, hole: l.hole(), taken: int(l.tail - before)}
+	return logChange{grew: l.tail != before, hole: l.claimFill(), taken: int(l.tail - before)}
 }
 
 func (l *log) add(e Event) {
@@ -95,7 +95,7 @@ func (l *log) begin(after Cursor, events []Event) *segment {
 
 // shed drops the oldest segments until the log holds no more than a single one may,
 // or has one segment. Subscribers that were still reading there go to the store.
-func (l *log) shed() {
+func (l *log) trimToSize() {
 	held := 0
 	for _, s := range l.segments {
 		held += s.memory()
@@ -150,7 +150,7 @@ func (l *log) noteLast(last uint64) logChange {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.known = max(l.known, last)
-	return logChange{hole: l.hole()}
+	return logChange{hole: l.claimFill()}
 }
 
 // confirmed is what a store has said of a feed so far. What follows can only be
@@ -170,7 +170,7 @@ func (p confirmed) rolledBack(b Bounds) bool {
 // learn takes the feed's bounds, read from the store after so much had been
 // proven. The first bounds load the log. If the store has been replaced by an
 // older one, the log starts again from what is true now.
-func (l *log) learn(b Bounds, before confirmed) logChange {
+func (l *log) setBounds(b Bounds, before confirmed) logChange {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.loaded && before.rolledBack(b) {
@@ -189,7 +189,7 @@ func (l *log) learn(b Bounds, before confirmed) logChange {
 	l.first = max(l.first, b.First)
 	l.known = max(l.known, b.Last)
 	l.forget(Cursor(l.first - 1))
-	return logChange{grew: closing, hole: l.hole()}
+	return logChange{grew: closing, hole: l.claimFill()}
 }
 
 // close notes that the feed is closed, if b says so, and reports if that is new.
@@ -207,7 +207,7 @@ func (l *log) restart(b Bounds) {
 	l.known = max(l.known, b.Last)
 	l.discard(len(l.segments))
 	l.base, l.tail = Cursor(b.Last), Cursor(b.Last)
-	l.newest, l.mark, l.seam = stamp{}, stamp{}, stamp{}
+	l.newest, l.verified, l.lastDropped = stamp{}, stamp{}, stamp{}
 }
 
 // forget gives up the segments that end before the oldest kept event.
@@ -221,7 +221,7 @@ func (l *log) forget(oldest Cursor) {
 
 // rest empties a log that nothing was added to since then. What is quiet
 // costs no memory.
-func (l *log) rest(then time.Time) {
+func (l *log) dropIfQuiet(then time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.ephemera.at.Before(then) {
@@ -229,17 +229,17 @@ func (l *log) rest(then time.Time) {
 	}
 	if len(l.segments) > 0 && l.grown.Before(then) {
 		l.discard(len(l.segments))
-		l.seam = l.newest
+		l.lastDropped = l.newest
 	}
 }
 
 // fillRequest is what a filling log has to read: the events after tail, up to the id
 // known.
 type fillRequest struct {
-	tail     Cursor
-	known    uint64
-	restarts int
-	newest   stamp
+	tail       Cursor
+	known      uint64
+	generation int
+	newest     stamp
 }
 
 func (l *log) toFill() fillRequest {
@@ -254,11 +254,11 @@ func (l *log) toFill() fillRequest {
 func (l *log) fill(w fillRequest, p Page, now time.Time) (grew, done bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.wrong {
+	if l.frozen {
 		l.filling = false // the review sees to the hole
 		return false, true
 	}
-	if w.restarts != l.generation {
+	if w.generation != l.generation {
 		// The page is of the store that was replaced.
 		l.filling = l.known > uint64(l.tail)
 		return false, !l.filling
@@ -284,7 +284,7 @@ func (l *log) fill(w fillRequest, p Page, now time.Time) (grew, done bool) {
 	lowered := l.known < w.known
 	if l.tail != before {
 		l.grown = now
-		l.shed()
+		l.trimToSize()
 	}
 	l.filling = l.known > uint64(l.tail)
 	return l.tail != before || lowered, !l.filling
@@ -292,8 +292,8 @@ func (l *log) fill(w fillRequest, p Page, now time.Time) (grew, done bool) {
 
 // hole says whether the log has to be filled, and makes the caller the one who
 // sees to it.
-func (l *log) hole() bool {
-	if !l.loaded || l.filling || l.wrong || l.known <= uint64(l.tail) {
+func (l *log) claimFill() bool {
+	if !l.loaded || l.filling || l.frozen || l.known <= uint64(l.tail) {
 		return false
 	}
 	l.filling = true
@@ -318,7 +318,7 @@ func (l *log) read(c Cursor) (Delivery, view) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
-	case l.wrong:
+	case l.frozen:
 		return Delivery{}, viewEnd // until the review wakes everybody
 	case l.closed && uint64(c) == l.end && uint64(l.tail) <= l.end:
 		// With an event behind its end, it is not closed: the store was replaced
@@ -351,13 +351,13 @@ func (l *log) bounds() (b Bounds, complete, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	b = Bounds{First: l.first, Last: max(uint64(l.tail), l.first-1)}
-	complete = l.known <= b.Last && !l.wrong
+	complete = l.known <= b.Last && !l.frozen
 	b.Closed = l.closed && b.Last == l.end
 	return b, complete, l.loaded
 }
 
 // proven returns what the store has said; ok is false until the log is loaded.
-func (l *log) proven() (p confirmed, ok bool) {
+func (l *log) confirmed() (p confirmed, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return confirmed{l.tail, l.first, l.closed, l.end}, l.loaded

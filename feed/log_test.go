@@ -12,7 +12,7 @@ func newTestLog() *log { return &log{feed: "a", cache: newCache(newMemory(Defaul
 // loaded returns a log of a feed with these bounds.
 func loaded(first, last uint64) *log {
 	l := newTestLog()
-	l.learn(Bounds{First: first, Last: last}, confirmed{})
+	l.setBounds(Bounds{First: first, Last: last}, confirmed{})
 	return l
 }
 
@@ -91,10 +91,10 @@ func TestLogAcceptBeforeItIsLoaded(t *testing.T) {
 	if got := l.take(stretch("a", 4, 5)...); got != (logChange{}) {
 		t.Errorf("got %+v from a log that is not loaded", got)
 	}
-	if _, ok := l.proven(); ok {
+	if _, ok := l.confirmed(); ok {
 		t.Error("an event loaded the log")
 	}
-	if got := l.learn(Bounds{First: 1, Last: 3}, confirmed{}); got != (logChange{hole: true}) {
+	if got := l.setBounds(Bounds{First: 1, Last: 3}, confirmed{}); got != (logChange{hole: true}) {
 		t.Errorf("got %+v, want a hole up to 5", got)
 	}
 	w := l.toFill()
@@ -224,11 +224,11 @@ func TestLogRest(t *testing.T) {
 	l := loaded(1, 0)
 	then := time.Now()
 	l.accept(stretch("a", 1, 5), then)
-	l.rest(then)
+	l.dropIfQuiet(then)
 	if l.base != 0 {
 		t.Error("a log rests that has just grown")
 	}
-	l.rest(then.Add(1))
+	l.dropIfQuiet(then.Add(1))
 	sound(t, l)
 	if _, v := l.read(4); l.base != 5 || held(l) != 0 || v != viewBehind {
 		t.Errorf("base %d, %d bytes, view %d", l.base, held(l), v)
@@ -294,16 +294,16 @@ func TestLogLearn(t *testing.T) {
 	l := loaded(1, 10)
 	l.take(stretch("a", 11, 15)...)
 	// Bounds that were read before the log grew are no rollback.
-	if got := l.learn(Bounds{First: 1, Last: 12}, confirmed{tail: 12}); got != (logChange{}) || l.tail != 15 {
+	if got := l.setBounds(Bounds{First: 1, Last: 12}, confirmed{tail: 12}); got != (logChange{}) || l.tail != 15 {
 		t.Errorf("older bounds: got %+v, tail %d", got, l.tail)
 	}
-	if got := l.learn(Bounds{First: 3, Last: 15}, confirmed{tail: 15}); got != (logChange{}) || l.first != 3 {
+	if got := l.setBounds(Bounds{First: 3, Last: 15}, confirmed{tail: 15}); got != (logChange{}) || l.first != 3 {
 		t.Errorf("got %+v, first %d", got, l.first)
 	}
-	if got := l.learn(Bounds{First: 1, Last: 17}, confirmed{tail: 15}); got != (logChange{hole: true}) || l.known != 17 || l.first != 3 {
+	if got := l.setBounds(Bounds{First: 1, Last: 17}, confirmed{tail: 15}); got != (logChange{hole: true}) || l.known != 17 || l.first != 3 {
 		t.Errorf("got %+v, known %d, first %d", got, l.known, l.first)
 	}
-	if got := l.learn(Bounds{First: 1, Last: 14}, confirmed{tail: 15}); got != (logChange{grew: true}) || l.tail != 14 || l.known != 14 || l.first != 1 {
+	if got := l.setBounds(Bounds{First: 1, Last: 14}, confirmed{tail: 15}); got != (logChange{grew: true}) || l.tail != 14 || l.known != 14 || l.first != 1 {
 		t.Errorf("rolled back: got %+v, tail %d, known %d, first %d", got, l.tail, l.known, l.first)
 	}
 	sound(t, l)
@@ -320,7 +320,7 @@ func TestLogBounds(t *testing.T) {
 	if _, _, ok := l.bounds(); ok {
 		t.Error("a log that is not loaded has bounds")
 	}
-	l.learn(Bounds{First: 4, Last: 10}, confirmed{})
+	l.setBounds(Bounds{First: 4, Last: 10}, confirmed{})
 	if b, complete, ok := l.bounds(); b != (Bounds{First: 4, Last: 10}) || !complete || !ok {
 		t.Errorf("got %v, complete %t, ok %t", b, complete, ok)
 	}
@@ -328,7 +328,7 @@ func TestLogBounds(t *testing.T) {
 	if b, complete, _ := l.bounds(); b != (Bounds{First: 4, Last: 10}) || complete {
 		t.Errorf("told of 99: got %v, complete %t", b, complete)
 	}
-	l.learn(Bounds{First: 31, Last: 40}, confirmed{tail: 10}) // trimmed past the end of the log
+	l.setBounds(Bounds{First: 31, Last: 40}, confirmed{tail: 10}) // trimmed past the end of the log
 	if b, complete, _ := l.bounds(); b != (Bounds{First: 31, Last: 30}) || complete {
 		t.Errorf("trimmed: got %v, complete %t", b, complete)
 	}

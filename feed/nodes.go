@@ -14,7 +14,7 @@ import (
 // listen takes the other nodes' signals for as long as the hub lives.
 func (h *Hub) listen() {
 	for {
-		err := h.signals.bus.Signals(h.ctx, h.takeSignal)
+		err := h.signals.bus.Signals(h.ctx, h.handleSignal)
 		if h.ctx.Err() != nil {
 			return
 		}
@@ -24,23 +24,23 @@ func (h *Hub) listen() {
 }
 
 // takeSignal heeds one signal.
-func (h *Hub) takeSignal(payload []byte) {
+func (h *Hub) handleSignal(payload []byte) {
 	node, notes := h.signals.read(payload)
 	if node == "" {
 		return
 	}
-	if h.signals.heard(node, time.Now()) {
+	if h.signals.noteAlive(node, time.Now()) {
 		h.signals.send(note{Kind: signalHere}) // who has just come knows nobody yet
 	}
 	for _, n := range notes {
-		h.takeNote(node, n)
+		h.handleNote(node, n)
 	}
 }
 
-func (h *Hub) takeNote(node string, n note) {
+func (h *Hub) handleNote(node string, n note) {
 	switch n.Kind {
 	case signalGone:
-		h.signals.left(node, time.Now())
+		h.signals.noteGone(node, time.Now())
 	case signalChanged:
 		h.recheck(n.Feed)
 	case signalEphemeral:
@@ -50,7 +50,7 @@ func (h *Hub) takeNote(node string, n note) {
 	case signalCount:
 		h.signals.send(note{Kind: signalCounted, Ask: n.Ask, Count: h.subscribersHere(n.Feed)})
 	case signalCounted:
-		h.signals.counted(node, n)
+		h.signals.noteCount(node, n)
 	}
 }
 

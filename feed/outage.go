@@ -65,8 +65,8 @@ func (o *Outage) Note(err error) OutageChange {
 	o.cause = cause
 	now := time.Now()
 	o.lines = slices.DeleteFunc(o.lines, func(l outageLine) bool { return now.Sub(l.at) >= outageWindow })
-	said := o.logged && slices.ContainsFunc(o.lines, func(l outageLine) bool { return l.cause == cause })
-	if said || len(o.lines) >= outageLines {
+	logged := o.logged && slices.ContainsFunc(o.lines, func(l outageLine) bool { return l.cause == cause })
+	if logged || len(o.lines) >= outageLines {
 		return OutageSame
 	}
 	o.lines = append(o.lines, outageLine{cause, now})
@@ -117,9 +117,9 @@ func located(logger *slog.Logger, key string, place any) *slog.Logger {
 // however many feeds are damaged, the log names some and mentions that there are
 // more.
 type faults struct {
-	mu   sync.Mutex
-	of   map[fault]*feedOutage
-	more time.Time // when it was last logged that there are more
+	mu      sync.Mutex
+	entries map[fault]*feedOutage
+	more    time.Time // when it was last logged that there are more
 }
 
 // fault is a kind of call that fails for a feed.
@@ -149,7 +149,7 @@ func (f *faults) log(logger *slog.Logger, err error, what, feed string, after Cu
 func (f *faults) find(err error, key fault, after Cursor, now time.Time) (o *feedOutage, full bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	o = f.of[key]
+	o = f.entries[key]
 	if err == nil {
 		if o != nil && o.after != after {
 			return nil, false
@@ -172,15 +172,15 @@ func (f *faults) find(err error, key fault, after Cursor, now time.Time) (o *fee
 // begin makes a new entry, at the cost of stale ones. It returns nil if there is
 // no room.
 func (f *faults) begin(key fault, now time.Time) *feedOutage {
-	maps.DeleteFunc(f.of, func(_ fault, o *feedOutage) bool { return o.stale(now) })
-	if len(f.of) >= faultsMost {
+	maps.DeleteFunc(f.entries, func(_ fault, o *feedOutage) bool { return o.stale(now) })
+	if len(f.entries) >= faultsMost {
 		return nil
 	}
-	if f.of == nil {
-		f.of = make(map[fault]*feedOutage)
+	if f.entries == nil {
+		f.entries = make(map[fault]*feedOutage)
 	}
 	o := &feedOutage{}
-	f.of[fault{key.what, strings.Clone(key.feed)}] = o
+	f.entries[fault{key.what, strings.Clone(key.feed)}] = o
 	return o
 }
 

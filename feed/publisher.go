@@ -73,14 +73,14 @@ type Publisher struct {
 	commits sync.WaitGroup // for the goroutines that commit what is in queue
 	work    sync.WaitGroup // for the teller
 
-	mu      sync.Mutex
-	closed  bool
-	calls   int // that have no result yet
-	queue   queue
-	enough  int               // how many calls in queue are worth saying more
-	more    chan struct{}     // says that queue has enough, or closed is set
-	blocked map[string]*queue // of feeds that somebody else holds
-	waits   sync.WaitGroup    // for the goroutines that commit what is aside
+	mu          sync.Mutex
+	closed      bool
+	calls       int // that have no result yet
+	queue       queue
+	enough      int               // how many calls in queue are worth saying more
+	more        chan struct{}     // says that queue has enough, or closed is set
+	blocked     map[string]*queue // of feeds that somebody else holds
+	blockedWork sync.WaitGroup    // for the goroutines that commit what is aside
 
 	teller    *teller
 	published atomic.Uint64 // events
@@ -98,12 +98,12 @@ func (p *Publisher) Waiting() int {
 
 // queue holds calls of Publish that no commit has taken yet.
 type queue struct {
-	calls   []*publish
+	calls   []*publishCall
 	commits int // goroutines that commit what was in it
 }
 
 // publish is one call of Publish on its way through a commit.
-type publish struct {
+type publishCall struct {
 	feed  string // that its drafts are for; empty if they are for several
 	batch Batch
 	size  int
@@ -141,7 +141,7 @@ func (p *Publisher) Close() {
 	p.mu.Unlock()
 	poke(p.more)
 	p.commits.Wait()
-	p.waits.Wait()
+	p.blockedWork.Wait()
 	p.teller.stop()
 	p.work.Wait()
 }
@@ -195,7 +195,7 @@ func (p *Publisher) PublishBatch(ctx context.Context, b Batch) (Result, error) {
 	}
 }
 
-func (p *Publisher) enqueue(call *publish) error {
+func (p *Publisher) enqueue(call *publishCall) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
@@ -217,13 +217,13 @@ func (p *Publisher) enqueue(call *publish) error {
 }
 
 // forget no longer counts a call. The caller holds mu.
-func (p *Publisher) forget(call *publish) {
+func (p *Publisher) forget(call *publishCall) {
 	p.calls--
 	p.hub.memory.Give(HoldPublishes, call.size)
 }
 
 // finish gives calls their results.
-func (p *Publisher) finish(calls []*publish) {
+func (p *Publisher) finish(calls []*publishCall) {
 	p.mu.Lock()
 	for _, c := range calls {
 		p.forget(c)
@@ -235,7 +235,7 @@ func (p *Publisher) finish(calls []*publish) {
 }
 
 // withdraw takes back a call that no commit has taken yet.
-func (p *Publisher) withdraw(call *publish) bool {
+func (p *Publisher) withdraw(call *publishCall) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	held := p.blocked[call.feed]
@@ -246,7 +246,7 @@ func (p *Publisher) withdraw(call *publish) bool {
 	return true
 }
 
-func (q *queue) remove(call *publish) bool {
+func (q *queue) remove(call *publishCall) bool {
 	i := slices.Index(q.calls, call)
 	if i >= 0 {
 		q.calls = slices.Delete(q.calls, i, i+1)
@@ -317,7 +317,7 @@ func (p *Publisher) gather(answered int, patience time.Duration) {
 // goroutine that goes on with what is queued, and reports that. That one begins with a
 // single call: while the store stands still, whatever is in a commit cannot be
 // withdrawn.
-func (p *Publisher) commitOrYield(q *queue, calls []*publish, noWait bool, next func()) (yielded bool) {
+func (p *Publisher) commitOrYield(q *queue, calls []*publishCall, noWait bool, next func()) (yielded bool) {
 	started := make(chan struct{})
 	relief := time.AfterFunc(commitPatience, func() {
 		defer close(started)
@@ -344,7 +344,7 @@ func (p *Publisher) commitOrYield(q *queue, calls []*publish, noWait bool, next 
 }
 
 // take returns the calls for the next commit. A probe takes one.
-func (q *queue) take(probe bool) []*publish {
+func (q *queue) take(probe bool) []*publishCall {
 	n, events, size := 0, 0, 0
 	for n < len(q.calls) && (n == 0 || !probe && events < commitEvents && size < commitBytes) {
 		events += max(1, len(q.calls[n].batch.Drafts)) // one that only closes a feed is work, too
@@ -360,21 +360,21 @@ func (q *queue) take(probe bool) []*publish {
 // block has a call committed apart from the others, because a feed of it is
 // held by somebody else. What is published to that feed from now on waits
 // behind it.
-func (p *Publisher) block(call *publish) {
+func (p *Publisher) block(call *publishCall) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if call.feed == "" {
 		// Of several feeds: it goes alone, and nobody waits behind it.
-		p.waits.Go(func() { p.commit([]*publish{call}, false) })
+		p.blockedWork.Go(func() { p.commit([]*publishCall{call}, false) })
 		return
 	}
 	if held := p.blocked[call.feed]; held != nil {
 		held.calls = append(held.calls, call)
 		return
 	}
-	held := &queue{calls: []*publish{call}, commits: 1}
+	held := &queue{calls: []*publishCall{call}, commits: 1}
 	p.blocked[call.feed] = held
-	p.waits.Go(func() { p.commitBlocked(call.feed, held, false) })
+	p.blockedWork.Go(func() { p.commitBlocked(call.feed, held, false) })
 }
 
 // commitBlocked commits what is aside for a feed until nothing is left, or until
@@ -390,7 +390,7 @@ func (p *Publisher) commitBlocked(feed string, held *queue, probe bool) {
 		if len(calls) == 0 {
 			return
 		}
-		if p.commitOrYield(held, calls, false, func() { p.waits.Go(func() { p.commitBlocked(feed, held, true) }) }) {
+		if p.commitOrYield(held, calls, false, func() { p.blockedWork.Go(func() { p.commitBlocked(feed, held, true) }) }) {
 			return
 		}
 		probe = false
@@ -399,7 +399,7 @@ func (p *Publisher) commitBlocked(feed string, held *queue, probe bool) {
 
 // commit stores the calls' batches in one append and answers each call. With
 // noWait, it sets aside those whose feeds are held by somebody else.
-func (p *Publisher) commit(calls []*publish, noWait bool) {
+func (p *Publisher) commit(calls []*publishCall, noWait bool) {
 	batches := make([]Batch, len(calls))
 	for i, c := range calls {
 		batches[i] = c.batch
@@ -445,7 +445,7 @@ func (p *Publisher) commit(calls []*publish, noWait bool) {
 }
 
 // answer gives each call its result, or sets it aside.
-func (p *Publisher) answer(calls []*publish, results []Result, noWait bool) {
+func (p *Publisher) answer(calls []*publishCall, results []Result, noWait bool) {
 	answered := calls[:0]
 	for i, c := range calls {
 		if noWait && errors.Is(results[i].Err, ErrBusy) {

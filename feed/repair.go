@@ -51,7 +51,7 @@ func (r receiver) Cursor(feed string) (Cursor, bool) {
 	if l == nil {
 		return 0, false
 	}
-	p, ok := l.proven()
+	p, ok := l.confirmed()
 	return p.tail, ok
 }
 
@@ -87,7 +87,7 @@ func (h *Hub) fill(l *log) {
 		}
 		w := l.toFill()
 		epoch := h.epoch()
-		p, same, err := h.readOn(l.feed, w)
+		p, same, err := h.readFill(l.feed, w)
 		h.noteRead(h.ctx, err, l.feed, w.tail)
 		if err != nil {
 			h.failures.Add(1)
@@ -98,7 +98,7 @@ func (h *Hub) fill(l *log) {
 		}
 		wait = backoff{}
 		if !same {
-			l.refuse(w)
+			l.freeze(w)
 			h.suspect(l)
 		}
 		grew, done := l.fill(w, p, time.Now())
@@ -162,7 +162,7 @@ func (h *Hub) dropIdleLogs(now time.Time) []*log {
 			l.empty()
 			continue
 		}
-		l.rest(now.Add(-linger))
+		l.dropIfQuiet(now.Add(-linger))
 		logs = append(logs, l)
 	}
 	return logs
@@ -172,7 +172,7 @@ func (h *Hub) dropIdleLogs(now time.Time) []*log {
 func (h *Hub) verifyLogs(logs []*log) error {
 	var loaded []*log
 	for _, l := range logs {
-		if _, ok := l.proven(); ok {
+		if _, ok := l.confirmed(); ok {
 			loaded = append(loaded, l)
 		}
 	}
@@ -193,7 +193,7 @@ func (h *Hub) compare(ctx context.Context, logs []*log) error {
 // end at round ids, so that subscribers that came from anywhere soon share them.
 func (h *Hub) readPage(l *log, after Cursor) *call[sharedPage] {
 	feed := l.feed
-	return h.pages.do(pageKey{feed, after, l.toFill().restarts}, h.goWork, func() (sharedPage, error) {
+	return h.pages.do(pageKey{feed, after, l.toFill().generation}, h.goWork, func() (sharedPage, error) {
 		if h.ctx.Err() != nil {
 			return sharedPage{}, ErrStopped
 		}

@@ -61,12 +61,12 @@ func stampOf(e *Event) stamp { return stamp{Cursor(e.ID), e.Time.UnixMilli()} }
 // history is what a log knows of the history that its events are from. It is
 // under the log's mu.
 type history struct {
-	newest  stamp  // of the event at tail, unless its id is another
-	seam    stamp  // of the last event that was given up when the feed was quiet
-	mark    stamp  // of the newest event that a comparison has found in the store …
-	epoch   uint64 // … when the hub's epoch was this
-	suspect bool   // a review is due: until then the log takes nothing that was not read …
-	wrong   bool   // … and nothing at all, and hands out nothing
+	newest      stamp  // of the event at tail, unless its id is another
+	lastDropped stamp  // of the last event that was given up when the feed was quiet
+	verified    stamp  // of the newest event that a comparison has found in the store …
+	epoch       uint64 // … when the hub's epoch was this
+	suspect     bool   // a review is due: until then the log takes nothing that was not read …
+	frozen      bool   // … and nothing at all, and hands out nothing
 
 	rollbacks     []rollback    // one for each time that it turned out to be undone
 	rollbackCount atomic.Uint32 // how many; may be read without the lock
@@ -80,7 +80,7 @@ type rollback struct {
 }
 
 // mostUndone bounds what a log remembers of its undoings.
-const mostUndone = 32
+const mostRollbacks = 32
 
 // rollBack notes that what is after agreed is no longer so. The caller holds mu.
 func (h *history) rollBack(agreed, end Cursor) {
@@ -91,7 +91,7 @@ func (h *history) rollBack(agreed, end Cursor) {
 		h.rollbacks[i].end = end
 	}
 	h.rollbacks = append(h.rollbacks, rollback{agreed, end})
-	if len(h.rollbacks) > mostUndone {
+	if len(h.rollbacks) > mostRollbacks {
 		h.rollbacks = slices.Delete(h.rollbacks, 1, 2)
 	}
 	h.rollbackCount.Add(1)
@@ -129,7 +129,7 @@ func (s *Subscription) outdated() bool {
 	}
 	s.log.mu.Lock()
 	defer s.log.mu.Unlock()
-	return s.log.wrong
+	return s.log.frozen
 }
 
 // conflicts compares events that the store has committed with those that the log
@@ -149,7 +149,7 @@ func (l *log) conflicts(events []Event, own bool) bool {
 		}
 		switch held := l.held(Cursor(e.ID)); {
 		case held != nil && !sameEvent(held, e), held == nil && l.contradicts(stampOf(e)):
-			l.suspect, l.wrong = true, l.wrong || own
+			l.suspect, l.frozen = true, l.frozen || own
 			return true
 		case held == nil && own:
 			// It may have come from the store before this answer did, and be
@@ -163,7 +163,7 @@ func (l *log) conflicts(events []Event, own bool) bool {
 // contradicts says whether the log knows of another event under this id. The
 // caller holds mu.
 func (l *log) contradicts(s stamp) bool {
-	return s.id == l.newest.id && s != l.newest || s.id == l.mark.id && s != l.mark
+	return s.id == l.newest.id && s != l.newest || s.id == l.verified.id && s != l.verified
 }
 
 // held returns the event with the id if the log holds it. The caller holds mu.
@@ -186,27 +186,27 @@ func sameEvent(a, b *Event) bool {
 // logState is a log at one moment, as the store is compared with it.
 type logState struct {
 	confirmed
-	base         Cursor
-	newest, mark stamp
-	seam         stamp
-	epoch        uint64
-	restarts     int
-	loaded       bool
-	suspect      bool
+	base             Cursor
+	newest, verified stamp
+	lastDropped      stamp
+	epoch            uint64
+	generation       int
+	loaded           bool
+	suspect          bool
 }
 
 func (l *log) state() logState {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return logState{
-		confirmed{l.tail, l.first, l.closed, l.end}, l.base, l.newest, l.mark, l.seam,
+		confirmed{l.tail, l.first, l.closed, l.end}, l.base, l.newest, l.verified, l.lastDropped,
 		l.epoch, l.generation, l.loaded, l.suspect,
 	}
 }
 
 // doubtful says whether the log may hold what the store, which answered at the
 // epoch, does not have.
-func (st logState) doubtful(e End, epoch uint64, comparer bool) bool {
+func (st logState) needsReview(e End, epoch uint64, comparer bool) bool {
 	if !st.loaded {
 		return false
 	}
@@ -223,24 +223,24 @@ func (st logState) doubtful(e End, epoch uint64, comparer bool) bool {
 	}
 	// What has come since the last comparison is of the same history, unless
 	// the store may have been another since then.
-	return at(st.mark, e.Then) || epoch != st.epoch && st.mark.id < st.tail && st.base < st.tail
+	return at(st.verified, e.Then) || epoch != st.epoch && st.verified.id < st.tail && st.base < st.tail
 }
 
 // confirm notes that the store, which answered at the epoch, has what the log
 // held before.
-func (l *log) confirm(st logState, e End, epoch uint64) {
+func (l *log) setVerified(st logState, e End, epoch uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.generation != st.restarts {
+	if l.generation != st.generation {
 		return
 	}
 	if l.newest.id != l.tail && uint64(l.tail) == e.Last && e.Last > 0 {
 		l.newest = stamp{l.tail, e.Newest.UnixMilli()}
-		l.mark, l.epoch = l.newest, epoch
+		l.verified, l.epoch = l.newest, epoch
 		return
 	}
 	if st.loaded && st.newest.id == st.tail {
-		l.mark, l.epoch = st.newest, epoch
+		l.verified, l.epoch = st.newest, epoch
 	}
 }
 
@@ -256,7 +256,7 @@ func (h *Hub) committed(events []Event, epoch uint64) {
 
 // readOn reads what a filling log wants. same says whether that follows the
 // event at the log's end: where the log knows that event, it is read once more.
-func (h *Hub) readOn(feed string, w fillRequest) (p Page, same bool, err error) {
+func (h *Hub) readFill(feed string, w fillRequest) (p Page, same bool, err error) {
 	if w.tail > 0 && w.newest.id == w.tail {
 		limit := pageLimit
 		limit.Events++
@@ -282,11 +282,11 @@ func (h *Hub) readOn(feed string, w fillRequest) (p Page, same bool, err error) 
 
 // refuse has the log take and hand out nothing more until it has been reviewed:
 // the store has another event than it at the end of what it wanted to be filled.
-func (l *log) refuse(w fillRequest) {
+func (l *log) freeze(w fillRequest) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.generation == w.restarts {
-		l.suspect, l.wrong = true, true
+	if l.generation == w.generation {
+		l.suspect, l.frozen = true, true
 	}
 }
 
@@ -304,7 +304,7 @@ func (h *Hub) ends(ctx context.Context, logs []*log, before []logState) (ends []
 	if c, ok := h.store.(Comparer); ok {
 		places := make([]Place, len(logs))
 		for i, l := range logs {
-			places[i] = Place{l.feed, uint64(before[i].mark.id)}
+			places[i] = Place{l.feed, uint64(before[i].verified.id)}
 		}
 		ends, err = c.Ends(ctx, places)
 		return ends, true, err
@@ -335,18 +335,18 @@ func (h *Hub) compareLogs(ctx context.Context, logs []*log) ([]Bounds, error) {
 	}
 	epoch := h.epoch()
 	bounds := make([]Bounds, len(logs))
-	var doubtful []*log
+	var toReview []*log
 	for i, l := range logs {
 		bounds[i] = ends[i].Bounds
-		if before[i].doubtful(ends[i], epoch, comparer) {
-			doubtful = append(doubtful, l)
+		if before[i].needsReview(ends[i], epoch, comparer) {
+			toReview = append(toReview, l)
 			continue
 		}
-		h.apply(l, l.learn(ends[i].Bounds, before[i].confirmed))
-		l.confirm(before[i], ends[i], epoch)
+		h.apply(l, l.setBounds(ends[i].Bounds, before[i].confirmed))
+		l.setVerified(before[i], ends[i], epoch)
 	}
-	slices.SortFunc(doubtful, func(a, b *log) int { return strings.Compare(a.feed, b.feed) })
-	for _, l := range doubtful {
+	slices.SortFunc(toReview, func(a, b *log) int { return strings.Compare(a.feed, b.feed) })
+	for _, l := range toReview {
 		if err := h.review(ctx, l); err != nil {
 			return nil, err
 		}
@@ -391,10 +391,10 @@ func (h *Hub) review(ctx context.Context, l *log) error {
 		poke(h.missed) // the store may have been replaced meanwhile: once more
 		return nil
 	}
-	o, undone := l.reviewed(st, found, epoch)
-	if undone {
+	o, rolledBack := l.reviewed(st, found, epoch)
+	if rolledBack {
 		h.forget(l.feed)
-		h.wentBack.note(h, l.feed, st, found)
+		h.replacedNotice.note(h, l.feed, st, found)
 		poke(h.missed) // as for other feeds
 	}
 	h.apply(l, o)
@@ -410,7 +410,7 @@ func (l *log) holding() (logState, []Event) {
 	for _, s := range l.segments {
 		held = append(held, s.events...)
 	}
-	if l.generation != st.restarts {
+	if l.generation != st.generation {
 		return st, nil // reviewed will notice
 	}
 	st.base, st.tail, st.newest = l.base, l.tail, l.newest
@@ -435,7 +435,7 @@ func (h *Hub) findDivergence(ctx context.Context, feed string, st logState, held
 		return page, err
 	}
 	one := Limit{Events: 1, Bytes: 1}
-	for _, s := range []stamp{st.mark, st.seam, st.newest} {
+	for _, s := range []stamp{st.verified, st.lastDropped, st.newest} {
 		if s.id <= p.agreed || s.id > st.tail || s.id > st.base && len(held) > 0 {
 			continue // it is among those held, if it is anything
 		}
@@ -478,49 +478,49 @@ func (h *Hub) findDivergence(ctx context.Context, feed string, st logState, held
 
 // reviewed takes what a review has found of the log as it stood. undone says
 // that the store is an older one.
-func (l *log) reviewed(st logState, p divergence, epoch uint64) (o logChange, undone bool) {
+func (l *log) reviewed(st logState, p divergence, epoch uint64) (o logChange, rolledBack bool) {
 	l.mu.Lock()
-	if !l.loaded || l.generation != st.restarts {
+	if !l.loaded || l.generation != st.generation {
 		l.mu.Unlock()
 		return logChange{}, false
 	}
-	wrong := l.wrong
-	l.suspect, l.wrong = false, false
+	frozen := l.frozen
+	l.suspect, l.frozen = false, false
 	if !p.differ && !st.rolledBack(p.bounds) {
 		if st.newest.id == st.tail {
-			l.mark, l.epoch = st.newest, epoch
+			l.verified, l.epoch = st.newest, epoch
 		}
 		l.mu.Unlock()
-		o = l.learn(p.bounds, confirmed{})
-		o.grew = o.grew || wrong
+		o = l.setBounds(p.bounds, confirmed{})
+		o.grew = o.grew || frozen
 		return o, false
 	}
 	defer l.mu.Unlock()
 	switch {
 	case p.differ:
 		l.rollBack(p.agreed, Cursor(p.bounds.Last))
-		undone = true
+		rolledBack = true
 	case p.bounds.Last < uint64(st.tail):
 		// Nothing says that it has grown since.
 		l.rollBack(Cursor(p.bounds.Last), Cursor(p.bounds.Last))
-		undone = true
+		rolledBack = true
 	}
 	l.known, l.closed = 0, false
 	l.generation++
 	l.restart(p.bounds)
 	l.close(p.bounds)
 	l.epoch = epoch
-	return logChange{grew: true}, undone
+	return logChange{grew: true}, rolledBack
 }
 
 // wentBack notes stores that were replaced by older ones: once, however many
 // feeds show it.
-type wentBack struct {
+type replacedNotice struct {
 	mu    sync.Mutex
 	quiet time.Time // until then
 }
 
-func (w *wentBack) note(h *Hub, feed string, st logState, p divergence) {
+func (w *replacedNotice) note(h *Hub, feed string, st logState, p divergence) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := time.Now()

@@ -77,7 +77,7 @@ type Retention struct {
 // before the hub. Its error wraps [errors.ErrUnsupported] if the store is no
 // Keeper, and ErrInvalid for a rule that cannot be.
 func NewRetention(hub *Hub, o RetentionOptions) (*Retention, error) {
-	keeper, err := hub.keeper()
+	keeper, err := hub.retentionStore()
 	if err != nil {
 		return nil, err
 	}

@@ -107,7 +107,7 @@ func (s *segment) encode(encoding Encoding, seen []Event, from int) (bytes []byt
 		start = e.ends[from-e.first-1]
 	}
 	if kept {
-		grown := s.weigh(e.size() - before)
+		grown := s.account(e.size() - before)
 		s.mu.Unlock()
 		if grown {
 			s.log.cache.shrink()
@@ -140,7 +140,7 @@ const bufferBytes = 1 << 20
 
 // weigh counts n more bytes of what is encoded, and reports whether the log has to
 // account for them. The caller holds mu.
-func (s *segment) weigh(n int) bool {
+func (s *segment) account(n int) bool {
 	if n == 0 {
 		return false
 	}
@@ -156,7 +156,7 @@ func (s *segment) weigh(n int) bool {
 // subscribers read it.
 const encodings = 8
 
-func (s *segment) most() int {
+func (s *segment) maxEncodings() int {
 	if s.log == nil {
 		return 1
 	}
@@ -170,7 +170,7 @@ func (s *segment) encodedAs(encoding Encoding, from int) (e *encoded, kept bool)
 	switch {
 	case i < 0 && s.detached:
 		return &encoded{encoding: encoding, first: from}, false
-	case i < 0 && len(s.encoded) < s.most():
+	case i < 0 && len(s.encoded) < s.maxEncodings():
 		i = len(s.encoded)
 		s.encoded = append(s.encoded, encoded{encoding: encoding})
 	case i < 0:
@@ -189,7 +189,7 @@ func (s *segment) encodedAs(encoding Encoding, from int) (e *encoded, kept bool)
 
 // replace puts e in the place of another entry. The caller holds mu.
 func (s *segment) replace(i int, e encoded) {
-	s.weigh(-s.encoded[i].size())
+	s.account(-s.encoded[i].size())
 	s.encoded[i] = e
 }
 

@@ -74,11 +74,11 @@ const (
 // signals is a hub's side of its bus's signals. Without a Signaler, there is
 // no other node to talk to.
 type signals struct {
-	bus    Signaler // or nil
-	node   string
-	out    chan note
-	memory *Memory
-	said   uint64 // ephemeral events, by sendLoop
+	bus        Signaler // or nil
+	node       string
+	out        chan note
+	memory     *Memory
+	lastNumber uint64 // ephemeral events, by sendLoop
 
 	mu    sync.Mutex
 	peers map[string]*peer
@@ -87,9 +87,9 @@ type signals struct {
 
 // peer is another node.
 type peer struct {
-	heard time.Time // when it was last heard of
-	gone  bool      // by its own word, which signals that are late do not undo
-	said  uint64    // the number of its newest ephemeral event
+	lastSeen   time.Time // when it was last heard of
+	gone       bool      // by its own word, which signals that are late do not undo
+	lastNumber uint64    // the number of its newest ephemeral event
 }
 
 // question is a count under way.
@@ -100,7 +100,7 @@ type question struct {
 	done    chan struct{} // closed once ended
 }
 
-func (q *question) heed(node string) {
+func (q *question) answered(node string) {
 	delete(q.waits, node)
 	if len(q.waits) == 0 && !q.ended {
 		q.ended = true
@@ -169,8 +169,8 @@ func (s *signals) gather(n note) []note {
 	notes = slices.DeleteFunc(notes, func(n note) bool { return time.Since(n.at) > signalBudget })
 	for i := range notes {
 		if notes[i].Kind == signalEphemeral {
-			s.said++
-			notes[i].Number = s.said
+			s.lastNumber++
+			notes[i].Number = s.lastNumber
 		}
 	}
 	return notes
@@ -198,17 +198,17 @@ func (s *signals) read(payload []byte) (node string, notes []note) {
 }
 
 // heard notes that a node lives and reports whether it is new.
-func (s *signals) heard(node string, now time.Time) (fresh bool) {
+func (s *signals) noteAlive(node string, now time.Time) (fresh bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.bury(now)
+	s.dropSilent(now)
 	p := s.peers[node]
 	if p == nil {
-		s.peers[node] = &peer{heard: now}
+		s.peers[node] = &peer{lastSeen: now}
 		return true
 	}
 	if !p.gone {
-		p.heard = now
+		p.lastSeen = now
 	}
 	return false
 }
@@ -223,29 +223,29 @@ func (s *signals) inOrder(node string, number uint64) bool {
 	if p == nil || number == 0 {
 		return true
 	}
-	newer := number > p.said
-	p.said = max(p.said, number)
+	newer := number > p.lastNumber
+	p.lastNumber = max(p.lastNumber, number)
 	return newer
 }
 
 // left notes that a node has gone. Nobody waits for its answer any more.
-func (s *signals) left(node string, now time.Time) {
+func (s *signals) noteGone(node string, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	last := &peer{heard: now, gone: true}
+	last := &peer{lastSeen: now, gone: true}
 	if p := s.peers[node]; p != nil {
-		last.said = p.said
+		last.lastNumber = p.lastNumber
 	}
 	s.peers[node] = last
 	for _, q := range s.asked {
-		q.heed(node)
+		q.answered(node)
 	}
 }
 
 // bury forgets the nodes that have been silent for too long.
-func (s *signals) bury(now time.Time) {
+func (s *signals) dropSilent(now time.Time) {
 	for node, p := range s.peers {
-		if now.Sub(p.heard) > hereMemory {
+		if now.Sub(p.lastSeen) > hereMemory {
 			delete(s.peers, node)
 		}
 	}
@@ -256,24 +256,24 @@ func (s *signals) ask(id string, now time.Time) *question {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	q := &question{waits: make(map[string]bool), answers: make(map[string]int), done: make(chan struct{})}
-	s.bury(now)
+	s.dropSilent(now)
 	for node, p := range s.peers {
 		if !p.gone {
 			q.waits[node] = true
 		}
 	}
 	s.asked[id] = q
-	q.heed("")
+	q.answered("")
 	return q
 }
 
 // counted takes a node's answer.
-func (s *signals) counted(node string, n note) {
+func (s *signals) noteCount(node string, n note) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if q := s.asked[n.Ask]; q != nil {
 		q.answers[node] = n.Count
-		q.heed(node)
+		q.answered(node)
 	}
 }
 

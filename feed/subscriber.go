@@ -18,12 +18,12 @@ type SubscribeRequest struct {
 //
 // Its methods are for one goroutine, except for Wake and Close.
 type Subscriber struct {
-	dispatcher   *Dispatcher
-	notifier Notifier
-	queued atomic.Bool // to be called by the lane
-	remaining   int32       // subscriptions that have not ended
-	turn   int32       // whose turn it is, so that one busy feed cannot hold up the others
-	subs   []Subscription
+	dispatcher *Dispatcher
+	notifier   Notifier
+	queued     atomic.Bool // to be called by the lane
+	remaining  int32       // subscriptions that have not ended
+	turn       int32       // whose turn it is, so that one busy feed cannot hold up the others
+	subs       []Subscription
 }
 
 // single is a group of one, in one piece of memory.
@@ -48,7 +48,7 @@ func (h *Hub) SubscribeAll(ctx context.Context, starts []SubscribeRequest) (*Blo
 func (l *Dispatcher) SubscribeAll(ctx context.Context, starts []SubscribeRequest, reader Notifier) (*Subscriber, error) {
 	g := newGroup(len(starts))
 	g.dispatcher, g.notifier, g.remaining = l, reader, int32(len(starts))
-	if err := l.hub.introduce(ctx, starts); err != nil {
+	if err := l.hub.loadLogs(ctx, starts); err != nil {
 		if l.hub.ctx.Err() != nil && ctx.Err() == nil {
 			err = ErrStopped
 		}
@@ -76,7 +76,7 @@ func newGroup(size int) *Subscriber {
 
 // introduce has one call of the store say where the feeds are that nobody
 // follows here yet, instead of one call for each.
-func (h *Hub) introduce(ctx context.Context, starts []SubscribeRequest) error {
+func (h *Hub) loadLogs(ctx context.Context, starts []SubscribeRequest) error {
 	if len(starts) == 1 {
 		return nil // Subscribe shares its call with others
 	}
@@ -91,7 +91,7 @@ func (h *Hub) introduce(ctx context.Context, starts []SubscribeRequest) error {
 		}
 		defer h.work.Done()
 		defer h.release(l)
-		if _, loaded := l.proven(); !loaded {
+		if _, loaded := l.confirmed(); !loaded {
 			unknown = append(unknown, l)
 		}
 	}
@@ -154,7 +154,7 @@ func (g *Subscriber) Poll() (index int, d Delivery, err error) {
 			g.turn = 0
 		}
 		s := &g.subs[i]
-		if s.ended || !s.stirred() {
+		if s.ended || !s.pending() {
 			continue
 		}
 		if s.isClosed() {
@@ -168,7 +168,7 @@ func (g *Subscriber) Poll() (index int, d Delivery, err error) {
 			return i, Delivery{Closed: true}, nil
 		case ok:
 			if !d.newest || s.hasEphemeral() {
-				s.stir()
+				s.setPending()
 			}
 			return i, d, nil
 		}
@@ -187,9 +187,9 @@ func (g *Subscriber) PollAt(index int) (d Delivery, ok bool, err error) {
 		return Delivery{}, false, ErrStopped
 	}
 	s := &g.subs[index]
-	s.marks.And(^markStirred)
-	if d, ok, err = s.stored(); ok {
-		s.stir() // for whatever else there is
+	s.marks.And(^pendingMark)
+	if d, ok, err = s.nextStored(); ok {
+		s.setPending() // for whatever else there is
 	}
 	return d, ok, err
 }
@@ -200,7 +200,7 @@ func (g *Subscriber) Unread(index int, c Cursor) {
 	s := &g.subs[index]
 	s.unread += uint32(s.cursor - c)
 	s.cursor = c
-	s.stir()
+	s.setPending()
 }
 
 // Abandon lets go of what the subscriptions hold beside their cursors: pages of the
@@ -212,9 +212,9 @@ func (g *Subscriber) Abandon() {
 }
 
 // Stirred says whether Poll may have something.
-func (g *Subscriber) Stirred() bool {
+func (g *Subscriber) Pending() bool {
 	for i := range g.subs {
-		if g.subs[i].stirred() {
+		if g.subs[i].pending() {
 			return true
 		}
 	}

@@ -4,24 +4,24 @@ package feed
 // that leaves is replaced by the last one, so that calling them all is a walk
 // along a slice.
 type audience struct {
-	log  *log
+	log        *log
 	dispatcher *Dispatcher
 
 	subs   []*Subscription // in order of arrival, until one leaves; under the log's subsMu
 	queued bool            // to be passed through; under the lane's mu
 
 	// Of the lane's Step alone.
-	passing bool // a pass is under way, or to begin
-	again   bool // another one has to follow
-	remaining    int  // subs that the pass has yet to call: the first ones
+	passing   bool // a pass is under way, or to begin
+	again     bool // another one has to follow
+	remaining int  // subs that the pass has yet to call: the first ones
 }
 
 func (l *log) attach(s *Subscription) {
-	s.ephemeralSeen = l.ephemera.said.Load()
+	s.ephemeralSeen = l.ephemera.total.Load()
 	l.subsMu.Lock()
 	defer l.subsMu.Unlock()
 	a := l.audience(s.subscriber.dispatcher)
-	s.place = int32(len(a.subs))
+	s.index = int32(len(a.subs))
 	a.subs = append(a.subs, s)
 }
 
@@ -42,8 +42,8 @@ func (l *log) detach(s *Subscription) {
 	defer l.subsMu.Unlock()
 	a := l.audience(s.subscriber.dispatcher)
 	last := len(a.subs) - 1
-	a.subs[s.place] = a.subs[last]
-	a.subs[s.place].place = s.place
+	a.subs[s.index] = a.subs[last]
+	a.subs[s.index].index = s.index
 	a.subs[last] = nil
 	a.subs = a.subs[:last]
 }

@@ -12,12 +12,12 @@ import (
 //
 // Its methods are for one goroutine, except for Close.
 type Subscription struct {
-	subscriber         *Subscriber
+	subscriber    *Subscriber
 	log           *log
 	bounds        Bounds
 	marks         atomic.Uint32 // of stirred and closed
 	unread        uint32        // events that were taken back, and counted as handed out
-	place         int32         // in its audience, under the log's subsMu
+	index         int32         // in its audience, under the log's subsMu
 	ended         bool          // the feed is closed, and was handed out whole
 	gaveEphemeral bool          // what was handed out last was an ephemeral event
 	rollbacksSeen uint16        // of the log, that the cursor has been brought in line with
@@ -30,15 +30,15 @@ type Subscription struct {
 }
 
 const (
-	markStirred uint32 = 1 << iota // it may have something new
-	markClosed
+	pendingMark uint32 = 1 << iota // it may have something new
+	closedMark
 )
 
-func (s *Subscription) stir() { s.marks.Or(markStirred) }
+func (s *Subscription) setPending() { s.marks.Or(pendingMark) }
 
-func (s *Subscription) stirred() bool { return s.marks.Load()&markStirred != 0 }
+func (s *Subscription) pending() bool { return s.marks.Load()&pendingMark != 0 }
 
-func (s *Subscription) isClosed() bool { return s.marks.Load()&markClosed != 0 }
+func (s *Subscription) isClosed() bool { return s.marks.Load()&closedMark != 0 }
 
 // retryState is a store that fails to answer.
 type retryState struct {
@@ -63,7 +63,7 @@ func (s *Subscription) Gap() *Gap { return s.gap }
 // Close ends the subscription, and a Next that waits. It may be called from any
 // goroutine, and more than once.
 func (s *Subscription) Close() {
-	if s.marks.Or(markClosed)&markClosed == 0 {
+	if s.marks.Or(closedMark)&closedMark == 0 {
 		s.log.detach(s)
 		s.hub().release(s.log)
 		s.hub().counts.subscribers.Add(-1)
@@ -75,7 +75,7 @@ func (s *Subscription) hub() *Hub { return s.subscriber.dispatcher.hub }
 
 // wake has the reader poll.
 func (s *Subscription) wake() {
-	s.stir()
+	s.setPending()
 	s.subscriber.Wake()
 }
 
@@ -103,9 +103,9 @@ func (s *Subscription) Next(ctx context.Context, tick <-chan time.Time) (Deliver
 // poll returns what there is for the subscription at this moment. If there is
 // nothing, or no more, it is woken when that may have changed.
 func (s *Subscription) poll() (d Delivery, ok bool, err error) {
-	s.marks.And(^markStirred)
+	s.marks.And(^pendingMark)
 	if s.gap != nil {
-		return s.pass(s.gap), true, nil
+		return s.passGap(s.gap), true, nil
 	}
 	// What is stored and what is not take turns, so that neither can keep the
 	// other from a slow reader.
@@ -115,7 +115,7 @@ func (s *Subscription) poll() (d Delivery, ok bool, err error) {
 			return d, true, nil
 		}
 	}
-	if d, ok, err = s.stored(); ok || !turn {
+	if d, ok, err = s.nextStored(); ok || !turn {
 		return d, ok, err
 	}
 	if hint, ok := s.log.nextEphemeral(s); ok {
@@ -126,11 +126,11 @@ func (s *Subscription) poll() (d Delivery, ok bool, err error) {
 }
 
 // stored returns what there is after the cursor.
-func (s *Subscription) stored() (d Delivery, ok bool, err error) {
+func (s *Subscription) nextStored() (d Delivery, ok bool, err error) {
 	if s.reading != nil {
 		select {
 		case <-s.reading.done:
-			if d, ok := s.take(); ok {
+			if d, ok := s.takeAnswer(); ok {
 				return d, true, nil
 			}
 		default:
@@ -140,16 +140,16 @@ func (s *Subscription) stored() (d Delivery, ok bool, err error) {
 	if s.retry != nil && time.Now().Before(s.retry.until) {
 		return Delivery{}, false, nil
 	}
-	return s.look()
+	return s.readLog()
 }
 
 // look returns what the log has after the cursor. Where only the store can
 // tell what follows, it asks the store.
-func (s *Subscription) look() (Delivery, bool, error) {
+func (s *Subscription) readLog() (Delivery, bool, error) {
 	d, view := s.log.read(s.cursor)
 	for gap, changed := s.rollbackGap(); changed; gap, changed = s.rollbackGap() {
 		if gap != nil {
-			return s.pass(gap), true, nil
+			return s.passGap(gap), true, nil
 		}
 		d, view = s.log.read(s.cursor)
 	}
@@ -158,7 +158,7 @@ func (s *Subscription) look() (Delivery, bool, error) {
 		s.advance(d, &s.hub().counts.fromLog)
 		return d, true, nil
 	case viewTrimmed:
-		return s.pass(d.Gap), true, nil
+		return s.passGap(d.Gap), true, nil
 	case viewClosed:
 		return Delivery{}, false, ErrClosed
 	case viewBehind:
@@ -188,7 +188,7 @@ func (s *Subscription) advance(d Delivery, count *atomic.Uint64) {
 func (s *Subscription) abandon() {
 	if s.reading != nil {
 		s.leave()
-		s.stir()
+		s.setPending()
 	}
 }
 
@@ -198,7 +198,7 @@ func (s *Subscription) leave() {
 }
 
 // take returns what the store's answer brings the subscription.
-func (s *Subscription) take() (Delivery, bool) {
+func (s *Subscription) takeAnswer() (Delivery, bool) {
 	answer, err, ok := s.hub().pages.result(s.reading)
 	s.leave()
 	if !ok {
@@ -219,10 +219,10 @@ func (s *Subscription) take() (Delivery, bool) {
 	}
 	// The page may be from before a trim that the log has heard of.
 	if d, view := s.log.read(s.cursor); view == viewTrimmed {
-		return s.pass(d.Gap), true
+		return s.passGap(d.Gap), true
 	}
 	if gap := gapAfter(s.cursor, answer.Bounds); gap != nil {
-		return s.pass(gap), true
+		return s.passGap(gap), true
 	}
 	if answer.segment == nil {
 		return Delivery{}, false
@@ -232,7 +232,7 @@ func (s *Subscription) take() (Delivery, bool) {
 	return d, true
 }
 
-func (s *Subscription) pass(gap *Gap) Delivery {
+func (s *Subscription) passGap(gap *Gap) Delivery {
 	s.gap = nil
 	s.hub().counts.gap(gap.Reason)
 	s.cursor = gap.Cursor()
