@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -16,10 +17,11 @@ import (
 // are logged once for each cause, however often it is tried. The zero value is
 // ready for use, and safe for concurrent use.
 type Outage struct {
-	mu     sync.Mutex
-	logged bool   // that it began
-	cause  string // of the last failure; empty while it works
-	lines  []outageLine
+	logged atomic.Bool // the log says that it fails; written under mu
+
+	mu    sync.Mutex
+	cause string // of the last failure
+	lines []outageLine
 }
 
 // outageLine is a line that was logged within the last outageWindow.
@@ -48,32 +50,30 @@ const (
 // Note takes the result of one try. Errors that differ only in numbers, such as
 // local ports, process ids and durations, have the same cause.
 func (o *Outage) Note(err error) OutageChange {
+	if err == nil {
+		// Most tries succeed, and take no lock.
+		if o.logged.Load() && o.logged.Swap(false) {
+			return OutageEnded
+		}
+		return OutageSame
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if err == nil {
-		o.cause = ""
-		if !o.logged {
-			return OutageSame
-		}
-		o.logged = false
-		return OutageEnded
-	}
-	cause := causeOf(err)
-	if o.logged && cause == o.cause {
+	cause, logged := causeOf(err), o.logged.Load()
+	if logged && cause == o.cause {
 		return OutageSame
 	}
 	o.cause = cause
 	now := time.Now()
 	o.lines = slices.DeleteFunc(o.lines, func(l outageLine) bool { return now.Sub(l.at) >= outageWindow })
-	logged := o.logged && slices.ContainsFunc(o.lines, func(l outageLine) bool { return l.cause == cause })
-	if logged || len(o.lines) >= outageLines {
+	repeated := logged && slices.ContainsFunc(o.lines, func(l outageLine) bool { return l.cause == cause })
+	if repeated || len(o.lines) >= outageLines {
 		return OutageSame
 	}
 	o.lines = append(o.lines, outageLine{cause, now})
-	if o.logged {
+	if o.logged.Swap(true) {
 		return OutageChanged
 	}
-	o.logged = true
 	return OutageBegan
 }
 

@@ -264,6 +264,22 @@ func TestOutage(t *testing.T) {
 	}
 }
 
+// A try that succeeds takes no lock: each commit notes one.
+func TestOutageNotesSuccessWithoutALock(t *testing.T) {
+	var o feed.Outage
+	defer o.Lock()()
+	noted := make(chan feed.OutageChange)
+	go func() { noted <- o.Note(nil) }()
+	select {
+	case got := <-noted:
+		if got != feed.OutageSame {
+			t.Errorf("no error: %v", got)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("Note waits for a lock")
+	}
+}
+
 // What comes and goes all the time is logged, and does not fill the log.
 func TestOutageOverAndOver(t *testing.T) {
 	for name, causes := range map[string][]error{
