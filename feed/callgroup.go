@@ -1,6 +1,7 @@
 package feed
 
 import (
+	"context"
 	"maps"
 	"sync"
 	"time"
@@ -48,6 +49,17 @@ func (c *call[V]) then(fn func()) {
 		return
 	}
 	c.waiters = append(c.waiters, fn)
+}
+
+// wait returns the result of the call, or ctx's error if ctx ends before it. It is
+// for groups without slots: they keep results for as long as somebody may read them.
+func (c *call[V]) wait(ctx context.Context) (value V, err error) {
+	select {
+	case <-c.done:
+		return c.value, c.err
+	case <-ctx.Done():
+		return value, ctx.Err()
+	}
 }
 
 // finish ends the call.

@@ -1,6 +1,7 @@
 package feed
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"testing/synctest"
@@ -9,7 +10,7 @@ import (
 
 func begin(fn func()) { go fn() }
 
-func TestFlightsShare(t *testing.T) {
+func TestCallGroupShare(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := callGroup[string, int]{}
 		calls, open := 0, make(chan struct{})
@@ -36,7 +37,25 @@ func TestFlightsShare(t *testing.T) {
 	})
 }
 
-func TestFlightsKeep(t *testing.T) {
+// A caller whose context ends leaves the call to the others.
+func TestCallGroupWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g, open := callGroup[string, int]{}, make(chan struct{})
+		fn := func() (int, error) { <-open; return 7, nil }
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := g.do("a", begin, fn).wait(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("error %v, want the context's", err)
+		}
+		call := g.do("a", begin, fn)
+		close(open)
+		if got, err := call.wait(t.Context()); got != 7 || err != nil {
+			t.Errorf("got %d, %v", got, err)
+		}
+	})
+}
+
+func TestCallGroupKeep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := callGroup[int, int]{keep: time.Second, most: 2}
 		calls := 0
@@ -78,7 +97,7 @@ func TestFlightsKeep(t *testing.T) {
 }
 
 // What is forgotten is for those who have it already.
-func TestFlightsForget(t *testing.T) {
+func TestCallGroupForget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := callGroup[string, int]{keep: time.Second, most: 2}
 		calls, open := 0, make(chan struct{})

@@ -120,7 +120,9 @@ func (h *Hub) isClosed(ctx context.Context, feed string) bool {
 			return b.Closed
 		}
 	}
-	call := h.bounds.do(feed, h.goWork, func() (Bounds, error) {
+	ctx, cancel := context.WithTimeout(ctx, closedPatience)
+	defer cancel()
+	b, err := h.bounds.do(feed, h.goWork, func() (Bounds, error) {
 		if h.ctx.Err() != nil {
 			return Bounds{}, ErrStopped
 		}
@@ -129,16 +131,8 @@ func (h *Hub) isClosed(ctx context.Context, feed string) bool {
 			return Bounds{}, err
 		}
 		return all[0], nil
-	})
-	patience := time.NewTimer(closedPatience)
-	defer patience.Stop()
-	select {
-	case <-call.done:
-		return call.err == nil && call.value.Closed
-	case <-patience.C:
-	case <-ctx.Done():
-	}
-	return false
+	}).wait(ctx)
+	return err == nil && b.Closed
 }
 
 // ephemeral hands the event to the subscribers of this node.

@@ -279,16 +279,11 @@ func (h *Hub) boundsFor(ctx context.Context, l *log, from From) (Bounds, error) 
 			return b, nil
 		}
 	}
-	call := h.bounds.do(l.feed, h.goWork, func() (Bounds, error) { return h.readBounds(h.ctx, l) })
-	select {
-	case <-call.done:
-	case <-ctx.Done():
-		return Bounds{}, ctx.Err()
+	b, err := h.bounds.do(l.feed, h.goWork, func() (Bounds, error) { return h.readBounds(h.ctx, l) }).wait(ctx)
+	if err != nil {
+		return Bounds{}, err
 	}
-	if call.err != nil {
-		return Bounds{}, call.err
-	}
-	if resumes && uint64(from.cursor) > call.value.Last {
+	if resumes && uint64(from.cursor) > b.Last {
 		// The shared answer may be older than the event that this cursor
 		// stands for. Only one that was asked for now can say "ahead".
 		ctx, cancel := h.until(ctx)
@@ -296,8 +291,8 @@ func (h *Hub) boundsFor(ctx context.Context, l *log, from From) (Bounds, error) 
 		return h.readBounds(ctx, l)
 	}
 	// Who asked may have done so for a log that has since been dropped.
-	h.apply(l, l.setBounds(call.value, confirmed{}))
-	return call.value, nil
+	h.apply(l, l.setBounds(b, confirmed{}))
+	return b, nil
 }
 
 // readBounds asks the store for the bounds of the log's feed, and tells the log.

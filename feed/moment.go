@@ -31,19 +31,13 @@ func (c storeClock) before(moment time.Time) time.Time {
 
 // readClock asks the store for the time, once for all who want it.
 func (h *Hub) readClock(ctx context.Context, k RetentionStore) (storeClock, error) {
-	call := h.clocks.do(struct{}{}, h.goWork, func() (storeClock, error) {
+	return h.clocks.do(struct{}{}, h.goWork, func() (storeClock, error) {
 		if h.ctx.Err() != nil {
 			return storeClock{}, ErrStopped
 		}
 		l, err := k.List(h.ctx, "", "", 0)
 		return storeClock{l.Now, time.Now()}, err
-	})
-	select {
-	case <-call.done:
-		return call.value, call.err
-	case <-ctx.Done():
-		return storeClock{}, ctx.Err()
-	}
+	}).wait(ctx)
 }
 
 // seekMoment returns a cursor after which is everything that was committed to the

@@ -163,34 +163,31 @@ func (s *segment) maxEncodings() int {
 	return encodings
 }
 
-// encodedAs returns the entry for the encoding, from the index on at least, and
-// whether it is kept. The caller holds mu.
+// encodedAs returns the entry for the encoding, which begins with the event at the
+// index from or before it, and whether the segment keeps the entry. When there is no
+// room for another encoding, the least recently used one goes. The caller holds mu.
 func (s *segment) encodedAs(encoding Encoding, from int) (e *encoded, kept bool) {
 	i := slices.IndexFunc(s.encoded, func(e encoded) bool { return e.encoding == encoding })
 	switch {
+	case i >= 0 && s.encoded[i].first <= from:
 	case i < 0 && s.detached:
 		return &encoded{encoding: encoding, first: from}, false
 	case i < 0 && len(s.encoded) < s.maxEncodings():
 		i = len(s.encoded)
 		s.encoded = append(s.encoded, encoded{encoding: encoding})
-	case i < 0:
-		i = len(s.encoded) - 1
-		s.replace(i, encoded{encoding: encoding, first: from})
-	case from < s.encoded[i].first:
-		s.replace(i, encoded{encoding: encoding, first: from})
+	default:
+		if i < 0 {
+			i = len(s.encoded) - 1
+		}
+		s.account(-s.encoded[i].size())
+		s.encoded[i] = encoded{encoding: encoding, first: from}
 	}
 	if i > 0 {
-		e := s.encoded[i]
+		used := s.encoded[i]
 		copy(s.encoded[1:i+1], s.encoded[:i])
-		s.encoded[0] = e
+		s.encoded[0] = used
 	}
 	return &s.encoded[0], true
-}
-
-// replace puts e in the place of another entry. The caller holds mu.
-func (s *segment) replace(i int, e encoded) {
-	s.account(-s.encoded[i].size())
-	s.encoded[i] = e
 }
 
 // Delivery is what a subscription hands out at once: a gap, or events, or
