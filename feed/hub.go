@@ -32,10 +32,6 @@ const (
 	linger = 10 * time.Second
 
 	logMemory = 2 << 20 // the most a single log holds, where there is much memory
-
-	verifyBatch = 1000                  // feeds in one call of Store.Bounds
-	verifyMost  = 20_000                // feeds in one round; what is left has its turn in the next
-	verifyPause = 50 * time.Millisecond // between two rounds, at the least
 )
 
 // pageLimit is what one read from the store returns at most. A page stays small, as
@@ -70,15 +66,14 @@ type Hub struct {
 	closed bool
 	logs   map[string]*log
 
-	dispatcher *Dispatcher   // of subscribers that wait on goroutines of their own
-	missed     chan struct{} // asks for a verification now
+	dispatcher *Dispatcher // of subscribers that wait on goroutines of their own
 
 	pages  callGroup[pageKey, sharedPage]
 	bounds callGroup[string, Bounds]
 	clocks callGroup[struct{}, storeClock]
 
 	signals *signals
-	doubts  doubts
+	dirty   dirtySet
 
 	storing, comparing, checking Outage // of the store
 	faults                       faults // of the store, in single feeds
@@ -113,8 +108,7 @@ func NewHub(store Store, bus Bus, o HubOptions) *Hub {
 		cache:  newCache(memory),
 		logger: cmp.Or(o.Logger, slog.Default()),
 		logs:   make(map[string]*log),
-		missed: make(chan struct{}, 1),
-		doubts: doubts{more: make(chan struct{}, 1)},
+		dirty:  newDirtySet(),
 		clocks: callGroup[struct{}, storeClock]{keep: time.Second, most: 1},
 	}
 	slots := min(max(int(memory.Limit(HoldReplays)/pageCost), 4), pagesMost)
@@ -131,7 +125,6 @@ func NewHub(store Store, bus Bus, o HubOptions) *Hub {
 	h.work.Go(h.dispatchLoop)
 	h.work.Go(h.verifyLoop)
 	h.work.Go(h.tailLoop)
-	h.work.Go(h.doubtLoop)
 	if h.signals.bus != nil {
 		h.work.Go(func() { h.signals.sendLoop(h.ctx) })
 		h.work.Go(h.listen)

@@ -70,7 +70,7 @@ func (h *Hub) Trim(ctx context.Context, feed string, before uint64) error {
 	h.forget(feed)
 	if l := h.lookup(feed); l != nil {
 		if _, err := h.readBounds(ctx, l); err != nil {
-			poke(h.missed)
+			h.recheckAll()
 			return fmt.Errorf("see what the trim has left: %w", err)
 		}
 	}

@@ -3,9 +3,6 @@ package feed
 import (
 	"context"
 	"crypto/rand"
-	"maps"
-	"slices"
-	"sync"
 	"time"
 )
 
@@ -58,51 +55,6 @@ func (h *Hub) handleNote(node string, n note) {
 func (h *Hub) changed(feed string) {
 	h.recheck(feed)
 	h.signals.send(note{Kind: signalChanged, Feed: feed})
-}
-
-// doubts is the logs that have to be compared with the store soon. However often
-// a feed changes, it is asked about once at a time.
-type doubts struct {
-	mu   sync.Mutex
-	logs map[*log]struct{}
-	more chan struct{}
-}
-
-// recheck has a log compared with the store, if the feed is followed here.
-func (h *Hub) recheck(feed string) {
-	h.forget(feed)
-	l := h.lookup(feed)
-	if l == nil {
-		return
-	}
-	h.doubts.mu.Lock()
-	if h.doubts.logs == nil {
-		h.doubts.logs = make(map[*log]struct{})
-	}
-	h.doubts.logs[l] = struct{}{}
-	h.doubts.mu.Unlock()
-	poke(h.doubts.more)
-}
-
-// doubtLoop compares logs that are in doubt with the store.
-func (h *Hub) doubtLoop() {
-	for {
-		select {
-		case <-h.doubts.more:
-		case <-h.ctx.Done():
-			return
-		}
-		h.doubts.mu.Lock()
-		logs := slices.Collect(maps.Keys(h.doubts.logs))
-		h.doubts.logs = nil
-		h.doubts.mu.Unlock()
-		for batch := range slices.Chunk(logs, verifyBatch) {
-			if err := h.compare(h.ctx, batch); err != nil {
-				poke(h.missed)
-				break
-			}
-		}
-	}
 }
 
 // Subscribers returns how many subscribers the feed has, on all nodes. A node

@@ -423,7 +423,7 @@ func (p *Publisher) commit(calls []*publishCall, noWait bool) {
 		}
 		p.finish(calls)
 		if errors.Is(err, ErrUncertain) {
-			poke(p.hub.missed) // the hub finds out what was stored
+			p.hub.recheckAll() // the hub finds out what was stored
 		}
 		return
 	}
@@ -456,7 +456,7 @@ func (p *Publisher) answer(calls []*publishCall, results []Result, noWait bool) 
 			p.hub.noteEvents(results[i].Events)
 		}
 		if errors.Is(results[i].Err, ErrUncertain) {
-			poke(p.hub.missed) // the hub finds out what was stored
+			p.hub.recheckAll() // the hub finds out what was stored
 		}
 		if c.batch.Close && results[i].Err == nil {
 			p.hub.changed(c.batch.Feed)

@@ -3,8 +3,6 @@ package feed
 import (
 	"context"
 	"fmt"
-	"math"
-	"slices"
 	"time"
 )
 
@@ -63,7 +61,7 @@ func (r receiver) Grew(feed string, last uint64) {
 	}
 }
 
-func (r receiver) Missed() { poke(r.missed) }
+func (r receiver) Missed() { r.recheckAll() }
 
 // tailLoop listens to the bus for as long as the hub lives.
 func (h *Hub) tailLoop() {
@@ -112,83 +110,6 @@ func (h *Hub) fill(l *log) {
 	}
 }
 
-// verifyLoop compares the open feeds with the store: about every h.verify, and
-// at once when something may have been missed. With very many open feeds, each
-// regular round does a part of them.
-func (h *Hub) verifyLoop() {
-	timer := time.NewTimer(h.verify)
-	defer timer.Stop()
-	var due []*log
-	for {
-		most := verifyMost
-		select {
-		case <-h.missed:
-			due, most = nil, math.MaxInt
-		case <-timer.C:
-		case <-h.ctx.Done():
-			return
-		}
-		if len(due) == 0 {
-			due = h.dropIdleLogs(time.Now())
-		}
-		n := min(len(due), most)
-		h.verifyAll(due[:n])
-		due = due[n:]
-		// However often somebody asks, the store is asked no more than this,
-		// and the next round answers all who have asked by then.
-		h.pause(verifyPause)
-		timer.Reset(h.verify - verifyPause)
-	}
-}
-
-// verifyAll compares logs with the store, in batches.
-func (h *Hub) verifyAll(logs []*log) {
-	for batch := range slices.Chunk(logs, verifyBatch) {
-		if h.verifyLogs(batch) != nil {
-			return // the store is away: the next round is soon enough
-		}
-	}
-}
-
-// dropIdleLogs drops the logs that nobody has used for a while, lets quiet ones rest,
-// and returns the others.
-func (h *Hub) dropIdleLogs(now time.Time) []*log {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	logs := make([]*log, 0, len(h.logs))
-	for name, l := range h.logs {
-		if l.users == 0 && now.Sub(l.idle) >= linger {
-			delete(h.logs, name)
-			l.empty()
-			continue
-		}
-		l.dropIfQuiet(now.Add(-linger))
-		logs = append(logs, l)
-	}
-	return logs
-}
-
-// verifyLogs compares those logs with the store that have been loaded.
-func (h *Hub) verifyLogs(logs []*log) error {
-	var loaded []*log
-	for _, l := range logs {
-		if _, ok := l.confirmed(); ok {
-			loaded = append(loaded, l)
-		}
-	}
-	return h.compare(h.ctx, loaded)
-}
-
-// compare compares logs with the store.
-func (h *Hub) compare(ctx context.Context, logs []*log) error {
-	if len(logs) == 0 {
-		return nil
-	}
-	_, err := h.compareLogs(ctx, logs)
-	h.noteComparing(ctx, err)
-	return err
-}
-
 // readPage asks the store for the page of a log's feed after the cursor. Pages
 // end at round ids, so that subscribers that came from anywhere soon share them.
 func (h *Hub) readPage(l *log, after Cursor) *call[sharedPage] {
@@ -211,7 +132,7 @@ func (h *Hub) readPage(l *log, after Cursor) *call[sharedPage] {
 			// The log has been further than that: the store was replaced. Where
 			// that leaves the subscriber is not for a shared answer to say; the
 			// log is about to find out.
-			poke(h.missed)
+			h.recheckAll()
 			return sharedPage{}, fmt.Errorf("read %s after %d: the store ends with %d", feed, after, p.Last)
 		}
 		if len(p.Events) == 0 {

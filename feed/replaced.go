@@ -388,14 +388,14 @@ func (h *Hub) review(ctx context.Context, l *log) error {
 		return fmt.Errorf("compare %s with the store: %w", l.feed, err)
 	}
 	if epoch != h.epoch() {
-		poke(h.missed) // the store may have been replaced meanwhile: once more
+		h.recheckAll() // the store may have been replaced meanwhile: once more
 		return nil
 	}
 	o, rolledBack := l.reviewed(st, found, epoch)
 	if rolledBack {
 		h.forget(l.feed)
 		h.replacedNotice.note(h, l.feed, st, found)
-		poke(h.missed) // as for other feeds
+		h.recheckAll() // as for other feeds
 	}
 	h.apply(l, o)
 	return nil
