@@ -86,20 +86,26 @@ func (p *Publisher) PublishEphemeral(ctx context.Context, d Draft) error {
 	p.mu.Lock()
 	stopped := p.closed
 	p.mu.Unlock()
-	ctx, leave, err := p.hub.enter(ctx)
+	if stopped {
+		return ErrStopped
+	}
+	return p.hub.publishEphemeral(ctx, Event{Feed: d.Feed, Type: d.Type, Data: d.Data, JSON: d.JSON})
+}
+
+// publishEphemeral hands the event to the subscribers of every node. It is the only way
+// of an ephemeral publish into the hub.
+func (h *Hub) publishEphemeral(ctx context.Context, e Event) error {
+	ctx, leave, err := h.enter(ctx)
 	if err != nil {
 		return err
 	}
 	defer leave()
-	switch {
-	case stopped:
-		return ErrStopped
-	case p.hub.isClosed(ctx, d.Feed):
+	if h.isClosed(ctx, e.Feed) {
 		return ErrClosed
 	}
-	e := Event{Feed: d.Feed, Type: d.Type, Data: d.Data, JSON: d.JSON, Time: time.Now().UTC().Truncate(time.Millisecond)}
-	p.hub.ephemeral(e)
-	p.hub.signals.send(note{Kind: signalEphemeral, Event: &e})
+	e.Time = time.Now().UTC().Truncate(time.Millisecond)
+	h.ephemeral(e)
+	h.signals.send(note{Kind: signalEphemeral, Event: &e})
 	return nil
 }
 

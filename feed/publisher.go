@@ -410,32 +410,25 @@ func (p *Publisher) commit(calls []*publishCall, noWait bool) {
 	began, id, epoch := time.Now(), p.store.ID(), p.hub.epoch()
 	results, err := p.store.Append(context.Background(), batches)
 	if err == nil && len(results) != len(batches) {
-		err = fmt.Errorf("%w: the store gave %d results for %d batches", ErrUncertain, len(results), len(batches))
+		err = fmt.Errorf("%w: the store returned %d results for %d batches", ErrUncertain, len(results), len(batches))
 	}
-	if noWait {
-		p.hub.noteStoring(err)
-	} else {
-		p.hub.noteFeed(context.Background(), err, storingInFeed, cmp.Or(calls[0].feed, "(several)"))
+	if err != nil {
+		results = nil
 	}
+	// The logs come first, which costs next to nothing: a caller that subscribes here
+	// after its publish starts behind its own event.
+	blocked := ""
+	if !noWait {
+		blocked = cmp.Or(calls[0].feed, "(several)")
+	}
+	events := p.hub.takeAppend(appendOutcome{batches, results, err, epoch, blocked})
 	if err != nil {
 		for _, c := range calls {
 			c.result = Result{Err: fmt.Errorf("publish: %w", err)}
 		}
 		p.finish(calls)
-		if errors.Is(err, ErrUncertain) {
-			p.hub.recheckAll() // the hub finds out what was stored
-		}
 		return
 	}
-	events := make([]Event, 0, len(calls))
-	for _, r := range results {
-		if r.Err == nil && !r.Replayed {
-			events = append(events, r.Events...)
-		}
-	}
-	// The logs come first, which costs next to nothing: whoever has the answer
-	// and then subscribes here starts behind its own event.
-	p.hub.committed(events, epoch)
 	p.published.Add(uint64(len(events)))
 	if len(events) > 0 {
 		p.observe(time.Since(began), len(events))
@@ -444,22 +437,13 @@ func (p *Publisher) commit(calls []*publishCall, noWait bool) {
 	p.teller.tell(id, events)
 }
 
-// answer gives each call its result, or sets it aside.
+// answer gives each call its result, or blocks it.
 func (p *Publisher) answer(calls []*publishCall, results []Result, noWait bool) {
 	answered := calls[:0]
 	for i, c := range calls {
 		if noWait && errors.Is(results[i].Err, ErrBusy) {
 			p.block(c)
 			continue
-		}
-		if results[i].Replayed {
-			p.hub.noteEvents(results[i].Events)
-		}
-		if errors.Is(results[i].Err, ErrUncertain) {
-			p.hub.recheckAll() // the hub finds out what was stored
-		}
-		if c.batch.Close && results[i].Err == nil {
-			p.hub.changed(c.batch.Feed)
 		}
 		c.result = results[i]
 		answered = append(answered, c)

@@ -2,6 +2,7 @@ package feed
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -32,6 +33,51 @@ func (h *Hub) accept(events []Event, own bool) (taken int) {
 		events = events[n:]
 	}
 	return taken
+}
+
+// appendOutcome is what became of an append by a publisher of this node.
+type appendOutcome struct {
+	batches []Batch
+	results []Result // none after an error
+	err     error
+	epoch   uint64 // of the hub, before the append
+	blocked string // the feed that the append has waited for; empty if it does not wait
+}
+
+// takeAppend takes the outcome of an append, and returns the events that it stored. It
+// is the only way of a publish into the hub.
+func (h *Hub) takeAppend(a appendOutcome) (stored []Event) {
+	if a.blocked == "" {
+		h.noteStoring(a.err)
+	} else {
+		h.noteFeed(context.Background(), a.err, storingInFeed, a.blocked)
+	}
+	if errors.Is(a.err, ErrUncertain) {
+		h.recheckAll() // which finds out what was stored
+	}
+	stored = make([]Event, 0, len(a.results))
+	for _, r := range a.results {
+		if r.Err == nil && !r.Replayed {
+			stored = append(stored, r.Events...)
+		}
+	}
+	if a.epoch == h.epoch() {
+		h.accept(stored, true)
+	} else {
+		h.noteEvents(stored) // the store may have been replaced since: the logs read it
+	}
+	for i, r := range a.results {
+		if r.Replayed {
+			h.noteEvents(r.Events)
+		}
+		if errors.Is(r.Err, ErrUncertain) {
+			h.recheckAll()
+		}
+		if r.Err == nil && a.batches[i].Close {
+			h.changed(a.batches[i].Feed)
+		}
+	}
+	return stored
 }
 
 // noteEvents has the logs ask for events that the store has, but this node may not.

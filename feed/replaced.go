@@ -244,16 +244,6 @@ func (l *log) setVerified(st logState, e End, epoch uint64) {
 	}
 }
 
-// committed takes events that this node's publisher has committed into the logs.
-// epoch is the hub's before the store was asked to.
-func (h *Hub) committed(events []Event, epoch uint64) {
-	if epoch != h.epoch() {
-		h.noteEvents(events) // the store may have been replaced since: it is read
-		return
-	}
-	h.accept(events, true)
-}
-
 // readOn reads what a filling log wants. same says whether that follows the
 // event at the log's end: where the log knows that event, it is read once more.
 func (h *Hub) readFill(feed string, w fillRequest) (p Page, same bool, err error) {
