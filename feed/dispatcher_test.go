@@ -15,7 +15,7 @@ func (c notified) Notify() { c() }
 
 // waiting returns a subscription on the lane, to be attached to a log.
 func waiting(lane *Dispatcher, called func()) *Subscription {
-	g := newGroup(1)
+	g := newSubscriber(1)
 	g.dispatcher, g.notifier = lane, notified(called)
 	g.subs[0].subscriber = g
 	return &g.subs[0]

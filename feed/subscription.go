@@ -7,7 +7,7 @@ import (
 )
 
 // Subscription is one subscriber's way through a feed: a cursor that moves from
-// n to n+1 and in no other way, unless a Gap says so. It pulls: it holds no
+// n to n+1, or across a Gap, and in no other way. It pulls: it holds no
 // queue, and however far it is behind, it costs no memory.
 //
 // Its methods are for one goroutine, except for Close.
@@ -15,18 +15,18 @@ type Subscription struct {
 	subscriber    *Subscriber
 	log           *log
 	bounds        Bounds
-	marks         atomic.Uint32 // of stirred and closed
-	unread        uint32        // events that were taken back, and counted as handed out
+	marks         atomic.Uint32 // pendingMark and closedMark
+	unread        uint32        // events that Unread took back, and that counts has counted
 	index         int32         // in its audience, under the log's subsMu
-	ended         bool          // the feed is closed, and was handed out whole
-	gaveEphemeral bool          // what was handed out last was an ephemeral event
-	rollbacksSeen uint16        // of the log, that the cursor has been brought in line with
+	ended         bool          // Poll has returned the end of the closed feed
+	gaveEphemeral bool          // the last delivery was an ephemeral event
+	rollbacksSeen uint16        // the rollbacks of the log that cursor takes into account
 
 	cursor        Cursor
-	ephemeralSeen uint64            // ephemeral events of the log that are behind it
-	gap           *Gap              // found at the start, yet to be handed out
-	reading       *call[sharedPage] // what the store was asked for
-	retry         *retryState       // that the store had with it, until it has not
+	ephemeralSeen uint64            // how many ephemeral events of the log it has passed
+	gap           *Gap              // that it starts with, until it is delivered
+	reading       *call[sharedPage] // a call of the store whose result it has yet to take
+	retry         *retryState       // while the store fails to answer it
 }
 
 const (
@@ -40,16 +40,16 @@ func (s *Subscription) pending() bool { return s.marks.Load()&pendingMark != 0 }
 
 func (s *Subscription) isClosed() bool { return s.marks.Load()&closedMark != 0 }
 
-// retryState is a store that fails to answer.
+// retryState spaces the calls of a store that fails to answer.
 type retryState struct {
 	wait  backoff
-	until time.Time // when it may be asked again
+	until time.Time // no call before
 }
 
 // Feed returns the name of the feed.
 func (s *Subscription) Feed() string { return s.log.feed }
 
-// Cursor returns the id of the last event that Next handed out; before that,
+// Cursor returns the id of the last event that Next returned; before that,
 // the cursor that the subscription starts from.
 func (s *Subscription) Cursor() Cursor { return s.cursor }
 
@@ -57,11 +57,11 @@ func (s *Subscription) Cursor() Cursor { return s.cursor }
 func (s *Subscription) Bounds() Bounds { return s.bounds }
 
 // Gap returns the gap that the subscription starts with, and nil if there is
-// none or Next has handed it out.
+// none or Next has returned it.
 func (s *Subscription) Gap() *Gap { return s.gap }
 
-// Close ends the subscription, and a Next that waits. It may be called from any
-// goroutine, and more than once.
+// Close ends the subscription, and a Next that waits. Any goroutine may call it,
+// and more than once.
 func (s *Subscription) Close() {
 	if s.marks.Or(closedMark)&closedMark == 0 {
 		s.log.detach(s)
@@ -73,7 +73,7 @@ func (s *Subscription) Close() {
 
 func (s *Subscription) hub() *Hub { return s.subscriber.dispatcher.hub }
 
-// wake has the reader poll.
+// wake makes the subscriber poll.
 func (s *Subscription) wake() {
 	s.setPending()
 	s.subscriber.Wake()
@@ -83,12 +83,11 @@ func (s *Subscription) wake() {
 // end of the feed it waits: for an event, or until a value comes from tick
 // (which may be nil), when it returns an empty Delivery.
 //
-// It returns the context's error when ctx ends, ErrClosed when the feed is
-// closed and was handed out whole, and ErrStopped when the hub or the
-// subscription is closed. A store that cannot be read is not an error here:
-// it is asked again until it answers.
+// It returns the context's error when ctx ends, ErrClosed at the end of a closed
+// feed, and ErrStopped when the hub or the subscription is closed. A store that
+// cannot be read is not an error here: Next asks it again until it answers.
 func (s *Subscription) Next(ctx context.Context, tick <-chan time.Time) (Delivery, error) {
-	woken := s.subscriber.notifier.(tokens) // only Hub.Subscribe hands subscriptions out
+	woken := s.subscriber.notifier.(tokens) // Hub.Subscribe made it: no other returns a Subscription
 	for !s.isClosed() && s.hub().ctx.Err() == nil {
 		if d, ok, err := s.poll(); ok || err != nil {
 			return d, err
@@ -101,14 +100,14 @@ func (s *Subscription) Next(ctx context.Context, tick <-chan time.Time) (Deliver
 }
 
 // poll returns what there is for the subscription at this moment. If there is
-// nothing, or no more, it is woken when that may have changed.
+// nothing, wake is called when that may have changed.
 func (s *Subscription) poll() (d Delivery, ok bool, err error) {
 	s.marks.And(^pendingMark)
 	if s.gap != nil {
 		return s.passGap(s.gap), true, nil
 	}
-	// What is stored and what is not take turns, so that neither can keep the
-	// other from a slow reader.
+	// Stored and ephemeral events take turns, so that neither can keep the
+	// other from a slow subscriber.
 	turn := s.gaveEphemeral
 	if s.gaveEphemeral = false; !turn {
 		if d, s.gaveEphemeral = s.log.nextEphemeral(s); s.gaveEphemeral {
@@ -118,14 +117,14 @@ func (s *Subscription) poll() (d Delivery, ok bool, err error) {
 	if d, ok, err = s.nextStored(); ok || !turn {
 		return d, ok, err
 	}
-	if hint, ok := s.log.nextEphemeral(s); ok {
+	if ephemeral, ok := s.log.nextEphemeral(s); ok {
 		s.gaveEphemeral = true
-		return hint, true, nil
+		return ephemeral, true, nil
 	}
 	return d, false, err
 }
 
-// stored returns what there is after the cursor.
+// nextStored returns the stored events after the cursor, or the gap.
 func (s *Subscription) nextStored() (d Delivery, ok bool, err error) {
 	if s.reading != nil {
 		select {
@@ -143,8 +142,8 @@ func (s *Subscription) nextStored() (d Delivery, ok bool, err error) {
 	return s.readLog()
 }
 
-// look returns what the log has after the cursor. Where only the store can
-// tell what follows, it asks the store.
+// readLog returns what the log has after the cursor. Where only the store knows
+// what follows, it asks the store.
 func (s *Subscription) readLog() (Delivery, bool, error) {
 	d, view := s.log.read(s.cursor)
 	for gap, changed := s.rollbackGap(); changed; gap, changed = s.rollbackGap() {
@@ -169,7 +168,7 @@ func (s *Subscription) readLog() (Delivery, bool, error) {
 	return Delivery{}, false, nil
 }
 
-// ask has the subscription wait for an answer of the store.
+// ask notes a call of the store, and wakes the subscriber when it ends.
 func (s *Subscription) ask(call *call[sharedPage]) {
 	s.reading = call
 	call.then(s.wake)
@@ -184,7 +183,8 @@ func (s *Subscription) advance(d Delivery, count *atomic.Uint64) {
 	count.Add(uint64(n - again))
 }
 
-// abandon no longer waits for an answer of the store, which takes memory.
+// abandon leaves the call of the store whose result the subscription has yet to
+// take: the result takes memory.
 func (s *Subscription) abandon() {
 	if s.reading != nil {
 		s.leave()
@@ -197,7 +197,8 @@ func (s *Subscription) leave() {
 	s.reading = nil
 }
 
-// take returns what the store's answer brings the subscription.
+// takeAnswer takes the result of the call of the store, and returns the delivery that
+// follows from it, if any.
 func (s *Subscription) takeAnswer() (Delivery, bool) {
 	answer, err, ok := s.hub().pages.result(s.reading)
 	s.leave()
@@ -217,7 +218,7 @@ func (s *Subscription) takeAnswer() (Delivery, bool) {
 	if s.outdated() {
 		return Delivery{}, false
 	}
-	// The page may be from before a trim that the log has heard of.
+	// The page may be older than a trim that the log knows of.
 	if d, view := s.log.read(s.cursor); view == viewTrimmed {
 		return s.passGap(d.Gap), true
 	}
@@ -232,6 +233,7 @@ func (s *Subscription) takeAnswer() (Delivery, bool) {
 	return d, true
 }
 
+// passGap moves the cursor across a gap, and returns the delivery that announces it.
 func (s *Subscription) passGap(gap *Gap) Delivery {
 	s.gap = nil
 	s.hub().counts.gap(gap.Reason)

@@ -68,7 +68,7 @@ func (h *Hub) recheckAll() { h.dirty.addAll() }
 
 // verifyLoop compares logs with the store for as long as the hub lives: dirty ones at
 // once, and all of them in regular rounds. With very many open feeds, each round does a
-// part of them. When every log is dirty, the next round comes now, and does them all.
+// part of them. When all logs are dirty, the next round comes now, and does them all.
 func (h *Hub) verifyLoop() {
 	timer := time.NewTimer(h.verify)
 	defer timer.Stop()
@@ -85,8 +85,11 @@ func (h *Hub) verifyLoop() {
 			return
 		}
 		logs, all := h.dirty.take()
-		if err := h.verifyLogs(logs); (err != nil || all) && !whole {
-			// However often that happens, the store is asked no more than this.
+		if h.verifyLogs(logs) != nil {
+			whole = true
+		}
+		if all {
+			// However often all logs become dirty, rounds keep this distance.
 			whole = true
 			timer.Reset(time.Until(ended.Add(verifyPause)))
 		}

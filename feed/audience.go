@@ -1,19 +1,19 @@
 package feed
 
-// audience is the subscriptions to a log that are on one lane. A subscription
-// that leaves is replaced by the last one, so that calling them all is a walk
-// along a slice.
+// audience is the subscriptions to one log that one dispatcher notifies. When a
+// subscription leaves, the last one takes its place, so that notifying them all is a
+// walk along a slice.
 type audience struct {
 	log        *log
 	dispatcher *Dispatcher
 
-	subs   []*Subscription // in order of arrival, until one leaves; under the log's subsMu
-	queued bool            // to be passed through; under the lane's mu
+	subs   []*Subscription // under the log's subsMu; in order of arrival, until one leaves
+	queued bool            // the dispatcher has it in grown; under the dispatcher's mu
 
-	// Of the lane's Step alone.
-	passing   bool // a pass is under way, or to begin
-	again     bool // another one has to follow
-	remaining int  // subs that the pass has yet to call: the first ones
+	// Only the dispatcher's Step uses these.
+	passing   bool // a pass is under way, or about to begin
+	again     bool // another pass has to follow
+	remaining int  // how many subs, from the first on, the pass has yet to notify
 }
 
 func (l *log) attach(s *Subscription) {
@@ -25,14 +25,14 @@ func (l *log) attach(s *Subscription) {
 	a.subs = append(a.subs, s)
 }
 
-// audience returns the log's audience on the lane. The caller holds subsMu.
-func (l *log) audience(lane *Dispatcher) *audience {
+// audience returns the log's audience at the dispatcher. The caller holds subsMu.
+func (l *log) audience(d *Dispatcher) *audience {
 	for _, a := range l.audiences {
-		if a.dispatcher == lane {
+		if a.dispatcher == d {
 			return a
 		}
 	}
-	a := &audience{log: l, dispatcher: lane}
+	a := &audience{log: l, dispatcher: d}
 	l.audiences = append(l.audiences, a)
 	return a
 }
@@ -48,13 +48,13 @@ func (l *log) detach(s *Subscription) {
 	a.subs = a.subs[:last]
 }
 
-// wake has every subscription looked after: there may be something to read.
+// wake makes every subscriber poll: there may be something to read.
 func (l *log) wake() {
 	l.subsMu.Lock()
 	defer l.subsMu.Unlock()
 	for _, a := range l.audiences {
 		if len(a.subs) > 0 {
-			a.dispatcher.grew(a)
+			a.dispatcher.addGrown(a)
 		}
 	}
 }
