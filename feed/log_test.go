@@ -212,7 +212,7 @@ func TestLogForget(t *testing.T) {
 	for oldest, base := range map[Cursor]Cursor{0: 0, end - 1: 0, end: end, end + 1: end, 3*end + 9: 3 * end, 1200: 1200, 5000: 1200} {
 		l := loaded(1, 0)
 		l.take(stretch("a", 1, 1200)...)
-		l.forget(oldest)
+		l.dropTrimmed(oldest)
 		sound(t, l)
 		if l.base != base {
 			t.Errorf("without the events up to %d the log begins after %d, want %d", oldest, l.base, base)

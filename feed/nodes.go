@@ -6,8 +6,6 @@ import (
 	"time"
 )
 
-// What a hub and those of the other nodes tell each other.
-
 // listen takes the other nodes' signals for as long as the hub lives.
 func (h *Hub) listen() {
 	for {
@@ -20,14 +18,14 @@ func (h *Hub) listen() {
 	}
 }
 
-// takeSignal heeds one signal.
+// handleSignal handles one signal of another node.
 func (h *Hub) handleSignal(payload []byte) {
 	node, notes := h.signals.read(payload)
 	if node == "" {
 		return
 	}
 	if h.signals.noteAlive(node, time.Now()) {
-		h.signals.send(note{Kind: signalHere}) // who has just come knows nobody yet
+		h.signals.send(note{Kind: signalHere}) // a new node does not know this one yet
 	}
 	for _, n := range notes {
 		h.handleNote(node, n)
@@ -51,15 +49,15 @@ func (h *Hub) handleNote(node string, n note) {
 	}
 }
 
-// changed has every node look at a feed that was closed or trimmed.
+// changed makes every node compare a feed that was closed or trimmed with the store.
 func (h *Hub) changed(feed string) {
 	h.recheck(feed)
 	h.signals.send(note{Kind: signalChanged, Feed: feed})
 }
 
-// Subscribers returns how many subscribers the feed has, on all nodes. A node
-// that does not answer within half a second is left out, and so is one that
-// this node has yet to hear of: that takes two seconds at most.
+// Subscribers returns how many subscribers the feed has, on all nodes. It leaves out a
+// node that does not answer within half a second, and one that has just started: within
+// two seconds, this node knows of it.
 func (h *Hub) Subscribers(ctx context.Context, feed string) int {
 	id := rand.Text()
 	q := h.signals.ask(id, time.Now())

@@ -119,7 +119,7 @@ func (f filter) Encode(dst []byte, e *Event) []byte {
 // However many encodings clients ask for, a segment keeps a few, and what
 // nearly everybody asks for is among them, whenever it came.
 func TestSegmentKeepsFewEncodings(t *testing.T) {
-	s := newTestLog().begin(0, stretch("a", 1, 100))
+	s := newTestLog().beginSegment(0, stretch("a", 1, 100))
 	calls := 0
 	popular := counter{&calls}
 	for n := range 10_000 {
@@ -141,7 +141,7 @@ func TestSegmentKeepsFewEncodings(t *testing.T) {
 
 // An encoding that is not kept encodes no more than what is delivered.
 func TestSegmentEncodesOnlyWhatIsDelivered(t *testing.T) {
-	s := newTestLog().begin(0, stretch("a", 1, 100))
+	s := newTestLog().beginSegment(0, stretch("a", 1, 100))
 	for n := range encodings {
 		for range 1000 {
 			s.since(0).Encoded(filter{n})
