@@ -55,7 +55,7 @@ func (c *call[V]) then(fn func()) {
 }
 
 // wait returns the result of the call, or ctx's error if ctx ends before it. It is
-// for groups without slots: they keep results for as long as somebody may read them.
+// for groups without slots: they keep each result for as long as a caller may read it.
 func (c *call[V]) wait(ctx context.Context) (value V, err error) {
 	select {
 	case <-c.done:

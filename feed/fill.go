@@ -106,7 +106,7 @@ func (l *log) fill(w fillRequest, p Page, now time.Time) (grew, done bool) {
 		}
 	}
 	if l.tail == w.tail && l.known == w.known {
-		// No event exists past the end; what the log was told was wrong.
+		// No event exists past the end; the hint was wrong.
 		l.known = uint64(l.tail)
 	}
 	l.known = max(l.known, uint64(l.tail), p.Last)
@@ -120,7 +120,7 @@ func (l *log) fill(w fillRequest, p Page, now time.Time) (grew, done bool) {
 	return l.tail != before || lowered, !l.filling
 }
 
-// claimFill reports whether the log has to be filled and nobody fills it yet. The
+// claimFill reports whether the log has to be filled and no goroutine fills it yet. The
 // caller, which holds mu, then makes sure that the hub does.
 func (l *log) claimFill() bool {
 	if !l.loaded || l.filling || l.frozen || l.known <= uint64(l.tail) {

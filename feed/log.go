@@ -278,7 +278,7 @@ func (l *log) read(c Cursor) (Delivery, view) {
 }
 
 // bounds returns what the store has confirmed of the feed. complete reports whether the
-// log knows of no hint of more. ok is false until the log is loaded.
+// log has no hint of more. ok is false until the log is loaded.
 func (l *log) bounds() (b Bounds, complete, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

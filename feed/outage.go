@@ -17,7 +17,7 @@ import (
 // are logged once for each cause, however often it is tried. The zero value is
 // ready for use, and safe for concurrent use.
 type Outage struct {
-	logged atomic.Bool // the log says that it fails; written under mu
+	logged atomic.Bool // a failure is in the log, and its end is not
 
 	mu    sync.Mutex
 	cause string // of the last failure

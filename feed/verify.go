@@ -18,7 +18,7 @@ const (
 )
 
 // dirtySet holds the logs that have to be compared with the store now. However often
-// a log is added, one comparison serves all who have added it by then.
+// a log is added, one comparison serves all additions before it.
 type dirtySet struct {
 	mu   sync.Mutex
 	all  bool
