@@ -66,7 +66,7 @@ func TestLogClosed(t *testing.T) {
 	}
 }
 
-// Who waits at the end of a feed has to be told once that it was closed.
+// The close of a feed wakes the subscribers that wait at its end, once.
 func TestLogClosingWakes(t *testing.T) {
 	l := loaded(1, 10)
 	closed := Bounds{First: 1, Last: 10, Closed: true}
@@ -87,12 +87,12 @@ func TestLogBoundsClosed(t *testing.T) {
 	l.take(stretch("a", 6, 7)...)
 	l.noteLast(99)
 	if b, complete, _ := l.bounds(); !b.Closed || complete || b.Last != 7 {
-		t.Errorf("at the end, told of more: got %v, complete %t", b, complete)
+		t.Errorf("at the end, with a hint of more: got %v, complete %t", b, complete)
 	}
 }
 
-// What was trimmed is not handed out, even if it shares a segment with what was
-// not, or came afterwards from somebody who did not know.
+// A log does not return trimmed events, even if they share a segment with others, or
+// came after the trim from a page that was read before it.
 func TestLogTrim(t *testing.T) {
 	l := loaded(1, 0)
 	l.take(stretch("a", 1, 20)...)
@@ -122,8 +122,7 @@ func TestLogTrim(t *testing.T) {
 	}
 }
 
-// An event that a store gives up stays given up: one that has it again is an
-// older store.
+// A trimmed event does not come back: a store that has it again is an older one.
 func TestLogLearnsOfATrimUndone(t *testing.T) {
 	l := loaded(8, 10)
 	p, _ := l.confirmed()

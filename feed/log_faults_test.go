@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// Subscribers between the end of the log and what was known wait for the log.
-// When there turns out to be nothing, they have to look again: they may be
-// ahead of a store that was rolled back.
+// Subscribers between the end of the log and the known end wait for the log. If no
+// event exists there, they have to look again: they may be ahead of a store that was
+// rolled back.
 func TestFillWakesWhenThereIsNothing(t *testing.T) {
 	l := newTestLog()
 	l.setBounds(Bounds{First: 1, Last: 5}, confirmed{})

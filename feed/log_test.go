@@ -25,7 +25,7 @@ func ids(d Delivery) (ids []uint64) {
 	return ids
 }
 
-// sound holds a log to what must be true of it at all times.
+// sound checks what must be true of a log at all times.
 func sound(t *testing.T, l *log) {
 	t.Helper()
 	at := l.base
@@ -85,7 +85,7 @@ func TestLogAccept(t *testing.T) {
 	}
 }
 
-// What arrives before the log is loaded is remembered as a hole.
+// Events that arrive before the log is loaded leave a hole.
 func TestLogAcceptBeforeItIsLoaded(t *testing.T) {
 	l := newTestLog()
 	if got := l.take(stretch("a", 4, 5)...); got != (logChange{}) {
@@ -128,8 +128,8 @@ func TestLogAfter(t *testing.T) {
 	}
 }
 
-// Whatever the log gives up, what it still has is without a hole, and whoever
-// read what is gone goes to the store.
+// Whatever the log drops, the rest of it has no hole, and subscribers of dropped events
+// go to the store.
 func TestLogShed(t *testing.T) {
 	l := loaded(1, 0)
 	const memory = 128 << 10
@@ -142,7 +142,7 @@ func TestLogShed(t *testing.T) {
 		}
 	}
 	if _, v := l.read(l.base - 1); v != viewBehind {
-		t.Errorf("what was given up has the view %d", v)
+		t.Errorf("a dropped event has the view %d", v)
 	}
 	var got []uint64
 	for c := l.base; c < l.tail; {
@@ -154,9 +154,9 @@ func TestLogShed(t *testing.T) {
 		c += Cursor(len(d.Events()))
 	}
 	if want := ids(newSegment(l.base, stretch("a", uint64(l.base)+1, 200)).since(l.base)); !slices.Equal(got, want) {
-		t.Errorf("the log hands out %v", got)
+		t.Errorf("the log returns %v", got)
 	}
-	// One event larger than all memory is kept: somebody may want it.
+	// One event larger than all memory is kept for its subscribers.
 	l.accept([]Event{{Feed: "a", ID: 201, Data: strings.Repeat("x", 2*memory)}}, time.Now())
 	l.accept([]Event{{Feed: "a", ID: 202}}, time.Now())
 	sound(t, l)
@@ -165,7 +165,7 @@ func TestLogShed(t *testing.T) {
 	}
 }
 
-// held is what a log holds, counted anew.
+// held counts the bytes that a log holds.
 func held(l *log) (n int) {
 	for _, s := range l.segments {
 		n += costs(s.events)
@@ -176,7 +176,7 @@ func held(l *log) (n int) {
 	return n
 }
 
-// What clients read is kept in every form that they ask for, and counts.
+// A log keeps events in every encoding that clients ask for, and counts the bytes.
 func TestLogShedsWhatIsEncoded(t *testing.T) {
 	l := loaded(1, 0)
 	const memory = 512 << 10
@@ -190,7 +190,7 @@ func TestLogShedsWhatIsEncoded(t *testing.T) {
 			d.Encoded(repeater(form))
 		}
 	}
-	// The newest segment is kept, and what is encoded after an event is added.
+	// The log may also hold its newest segment, and what was encoded after the last event.
 	if limit := memory + (encodings+1)*4*segmentBytes; most > limit {
 		t.Errorf("the log holds up to %d bytes, the limit is %d", most, limit)
 	}
@@ -226,7 +226,7 @@ func TestLogRest(t *testing.T) {
 	l.accept(stretch("a", 1, 5), then)
 	l.dropIfQuiet(then)
 	if l.base != 0 {
-		t.Error("a log rests that has just grown")
+		t.Error("a log was emptied that has just grown")
 	}
 	l.dropIfQuiet(then.Add(1))
 	sound(t, l)
@@ -234,7 +234,7 @@ func TestLogRest(t *testing.T) {
 		t.Errorf("base %d, %d bytes, view %d", l.base, held(l), v)
 	}
 	if got := l.take(stretch("a", 6, 6)...); !got.grew {
-		t.Error("a rested log does not grow")
+		t.Error("an emptied log does not grow")
 	}
 	sound(t, l)
 }
@@ -251,7 +251,7 @@ func TestLogFill(t *testing.T) {
 		{"all", 13, Page{Bounds: Bounds{First: 1, Last: 13}, Events: stretch("a", 11, 13)}, 13, 13, true, true},
 		{"more than was known", 12, Page{Bounds: Bounds{First: 1, Last: 14}, Events: stretch("a", 11, 14)}, 14, 14, true, true},
 		{"a part", 20, Page{Bounds: Bounds{First: 1, Last: 20}, Events: stretch("a", 11, 15)}, 15, 20, true, false},
-		{"less than was said", 20, Page{Bounds: Bounds{First: 1, Last: 12}, Events: stretch("a", 11, 12)}, 12, 20, true, false},
+		{"less than the hint", 20, Page{Bounds: Bounds{First: 1, Last: 12}, Events: stretch("a", 11, 12)}, 12, 20, true, false},
 		{"nothing", 20, Page{Bounds: Bounds{First: 1, Last: 10}, Events: nil}, 10, 10, true, true},
 		{"the end of a store behind the log", 20, Page{Bounds: Bounds{First: 1, Last: 7}, Events: nil}, 10, 10, true, true},
 		{"trimmed past the end", 20, Page{Bounds: Bounds{First: 15, Last: 20}, Events: stretch("a", 15, 20)}, 20, 20, true, true},
@@ -272,7 +272,7 @@ func TestLogFill(t *testing.T) {
 	}
 }
 
-// What arrives while a page is read must not make the page lower what is known.
+// If events arrive while a page is read, the page must not lower the known end.
 func TestLogFillWhileItGrows(t *testing.T) {
 	l := loaded(1, 10)
 	l.noteLast(12)
@@ -314,7 +314,7 @@ func TestLogLearn(t *testing.T) {
 	}
 }
 
-// What the log was only told is not in the bounds that it hands out.
+// The bounds that a log returns do not include hints.
 func TestLogBounds(t *testing.T) {
 	l := newTestLog()
 	if _, _, ok := l.bounds(); ok {
@@ -326,7 +326,7 @@ func TestLogBounds(t *testing.T) {
 	}
 	l.noteLast(99)
 	if b, complete, _ := l.bounds(); b != (Bounds{First: 4, Last: 10}) || complete {
-		t.Errorf("told of 99: got %v, complete %t", b, complete)
+		t.Errorf("with a hint of 99: got %v, complete %t", b, complete)
 	}
 	l.setBounds(Bounds{First: 31, Last: 40}, confirmed{tail: 10}) // trimmed past the end of the log
 	if b, complete, _ := l.bounds(); b != (Bounds{First: 31, Last: 30}) || complete {

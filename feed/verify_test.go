@@ -18,13 +18,13 @@ func TestRoundsKeepTheirDistance(t *testing.T) {
 		s := r.subscribe("a", feed.From{})
 		before := r.count(feedtest.BoundsAsked)
 		for range 1000 {
-			r.bus.says().Missed()
+			r.bus.waitReceiver().Missed()
 			time.Sleep(time.Millisecond)
 		}
 		if rounds := r.count(feedtest.BoundsAsked) - before; rounds < 19 || rounds > 22 {
 			t.Errorf("%d rounds within a second, want one in 50 ms", rounds)
 		}
-		r.bus.says().Missed()
+		r.bus.waitReceiver().Missed()
 		began := time.Now()
 		if _, err := r.pub.PublishBatch(t.Context(), feed.Batch{Feed: "a", Close: true}); err != nil {
 			t.Fatal(err)
