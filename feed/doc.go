@@ -81,19 +81,17 @@
 //
 //	store, err := sqlite.Open(ctx, "events.db")
 //	bus := memory.NewBus()
-//	hub := feed.NewHub(store, bus, feed.HubOptions{})
-//	pub := feed.NewPublisher(store, hub, bus, feed.PublisherOptions{})
+//	node, err := feed.Open(store, bus, feed.Options{})
 //
 // Publish with [Publisher.Publish]. Follow with [Hub.Subscribe] and a loop
-// around [Subscription.Next]; keep the subscription's cursor, and come back
+// over [Subscription.All]; keep the subscription's cursor, and come back
 // with [FromCursor]. The examples do both. A server that has very many
 // subscribers and can write without waiting uses a [Dispatcher] instead, which
-// needs no goroutine for each. [NewRetention] trims feeds by rules.
+// needs no goroutine for each.
 //
-// Close in the opposite order. First the publisher, which finishes calls in
-// progress and tells the bus of their events, and the retention, in any order.
-// Then the hub, which ends all subscriptions and waits for calls that use the
-// store through it. Then the bus and the store. Each Close returns when
+// Close in the opposite order. First the node, which finishes the publishes in
+// progress, tells the bus of their events, ends all subscriptions, and waits for
+// calls that use the store. Then the bus and the store. Each Close returns when
 // everything that its owner started has ended.
 //
 // # Inside

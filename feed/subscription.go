@@ -2,6 +2,8 @@ package feed
 
 import (
 	"context"
+	"errors"
+	"iter"
 	"sync/atomic"
 	"time"
 )
@@ -97,6 +99,19 @@ func (s *Subscription) Next(ctx context.Context, tick <-chan time.Time) (Deliver
 		}
 	}
 	return Delivery{}, ErrStopped
+}
+
+// All returns an iterator over the deliveries of Next. It ends at the end of a closed
+// feed. Any other error of Next comes as the last pair.
+func (s *Subscription) All(ctx context.Context) iter.Seq2[Delivery, error] {
+	return func(yield func(Delivery, error) bool) {
+		for {
+			d, err := s.Next(ctx, nil)
+			if errors.Is(err, ErrClosed) || !yield(d, err) || err != nil {
+				return
+			}
+		}
+	}
 }
 
 // poll returns what there is for the subscription at this moment. If there is

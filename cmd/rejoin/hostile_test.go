@@ -260,7 +260,7 @@ func (c *calm) judge() {
 	c.h.t.Logf("%d deliveries to those who behave: p50 %v, p99 %v, worst %v; %d never came", len(delays), quantile(delays, 0.5), p99, quantile(delays, 1), missing)
 	bound := hostileDelay * slower()
 	if *soakFor < time.Minute {
-		bound *= 12 // a short run is little else than stores that come back
+		bound *= 4 // a short run is little else than stores that come back
 	}
 	switch {
 	case len(delays) == 0:

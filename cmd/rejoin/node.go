@@ -21,14 +21,12 @@ import (
 
 // node is everything behind the addresses of a rejoin serve.
 type node struct {
-	store     feed.Store
-	bus       feed.Bus
-	hub       *feed.Hub
-	publisher *feed.Publisher
-	retention *feed.Retention
-	refused   func() uint64
-	appends   *server.Appends
-	server    *server.Server
+	store   feed.Store
+	bus     feed.Bus
+	feeds   *feed.Node
+	refused func() uint64
+	appends *server.Appends
+	server  *server.Server
 }
 
 // openNode opens what the configuration names on top of store, which it owns
@@ -38,19 +36,19 @@ func openNode(store feed.Store, c Config, verifier *auth.Verifier, logger *slog.
 	if err := n.openBus(c.Bus, logger); err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
-	n.hub = feed.NewHub(store, n.bus, feed.HubOptions{Verify: c.Bus.Verify, Memory: c.Limits.Memory, Logger: logger})
-	n.publisher = feed.NewPublisher(store, n.hub, n.bus, feed.PublisherOptions{
-		EventBytes: c.Limits.EventBytes,
-		KeyWindow:  c.Idempotency.Window,
-		Observe:    n.appends.Observe,
-		Logger:     logger,
-	})
 	var err error
-	// Without rules as well: what clients trim, and keys, have to be swept.
-	if n.retention, err = feed.NewRetention(n.hub, feed.RetentionOptions{Rules: c.Retention, KeyWindow: c.Idempotency.Window, Logger: logger}); err != nil {
-		return nil, errors.Join(fmt.Errorf("start retention: %w", err), n.close())
+	if n.feeds, err = feed.Open(store, n.bus, feed.Options{
+		EventBytes:    c.Limits.EventBytes,
+		Memory:        c.Limits.Memory,
+		KeyWindow:     c.Idempotency.Window,
+		Verify:        c.Bus.Verify,
+		Rules:         c.Retention,
+		ObserveAppend: n.appends.Observe,
+		Logger:        logger,
+	}); err != nil {
+		return nil, errors.Join(fmt.Errorf("start feeds: %w", err), n.bus.Close(), store.Close())
 	}
-	n.server = server.New(n.hub, n.publisher, server.Options{
+	n.server = server.New(n.feeds.Hub, n.feeds.Publisher, server.Options{
 		Heartbeat:             c.Subscribe.Heartbeat,
 		Retry:                 c.Subscribe.Retry,
 		WriteTimeout:          c.Subscribe.WriteTimeout,
@@ -95,19 +93,13 @@ func (n *node) openBus(c BusConfig, logger *slog.Logger) error {
 }
 
 func (n *node) sources() server.Sources {
-	return server.Sources{Hub: n.hub, Publisher: n.publisher, Server: n.server, Refused: n.refused, Appends: n.appends}
+	return server.Sources{Hub: n.feeds.Hub, Publisher: n.feeds.Publisher, Server: n.server, Refused: n.refused, Appends: n.appends}
 }
 
 // close closes everything, what takes from others before what gives.
 func (n *node) close() error {
-	if n.retention != nil {
-		n.retention.Close()
-	}
-	n.publisher.Close()
-	n.hub.Close()
-	if n.server != nil {
-		n.server.Close()
-	}
+	n.feeds.Close()
+	n.server.Close()
 	var errs []error
 	if err := n.bus.Close(); err != nil {
 		errs = append(errs, fmt.Errorf("close bus: %w", err))

@@ -101,7 +101,7 @@ func TestRetentionRuns(t *testing.T) {
 	}()
 	for _, name := range []string{"chat:42", "news"} {
 		for range 10 {
-			if _, err := n.publisher.Publish(t.Context(), feed.Draft{Feed: name, Data: "x"}); err != nil {
+			if _, err := n.feeds.Publisher.Publish(t.Context(), feed.Draft{Feed: name, Data: "x"}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -128,7 +128,7 @@ func TestRetentionRuns(t *testing.T) {
 func TestStoreWithoutRetention(t *testing.T) {
 	store := struct{ feed.Store }{feedtest.NewStore()}
 	_, err := openNode(store, DefaultConfig(), nil, slog.New(slog.DiscardHandler))
-	if !errors.Is(err, errors.ErrUnsupported) || !strings.HasPrefix(err.Error(), "start retention: ") {
+	if !errors.Is(err, errors.ErrUnsupported) || !strings.HasPrefix(err.Error(), "start feeds: ") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -136,7 +136,7 @@ func (l listeners) serve(ctx context.Context, store feed.Store, absent error, c 
 		if n, err = openNode(store, c, guards.verifier, logger); err != nil {
 			return err
 		}
-		paceCollector(c.Limits.Memory, func() int { return n.hub.Stats().Subscribers })
+		paceCollector(c.Limits.Memory, func() int { return n.feeds.Hub.Stats().Subscribers })
 		admin.set(adminHandler(server.Metrics(n.sources())))
 		public.set(n.server)
 		return nil

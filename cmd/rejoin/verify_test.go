@@ -185,7 +185,7 @@ func TestVerifyFindsLiars(t *testing.T) {
 			}
 			front := httptest.NewServer(proxy)
 			defer front.Close()
-			v, code, notes := verified(t, "--url", front.URL, "--patience", "2s")
+			v, code, notes := verified(t, "--url", front.URL, "--patience", "2s", "--for", "4s")
 			if code != exitFailed || v.Violations == 0 || !strings.Contains(notes, "violations") {
 				t.Errorf("exit %d, %+v\n%s", code, v, notes)
 			}
