@@ -146,12 +146,12 @@ func ExamplePublisher_PublishBatch() {
 		IfLast: &seen,
 	})
 	if last, ok := errors.AsType[*feed.LastError](err); ok {
-		fmt.Println("somebody was faster:", last)
+		fmt.Println("another publisher was faster:", last)
 	}
 	// Output:
 	// event 1 replayed: false
 	// event 1 replayed: true
-	// somebody was faster: the feed's last event is 1
+	// another publisher was faster: the feed's last event is 1
 }
 
 // A retention runs beside the publisher. Several nodes may have one each: they

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Options tune a [Node]. The zero value is good.
+// Options tunes a [Node]. The zero value is good.
 type Options struct {
 	// EventBytes limits the size of one event, counted as [Draft] describes;
 	// 0 means DefaultEventBytes.
@@ -35,12 +35,11 @@ type Node struct {
 	retention *Retention
 }
 
-// Open returns a node on a store, which has to be a [RetentionStore], and a bus. It
-// starts the node's work: the tail of the bus, the comparisons with the store,
-// retention, also where there are no rules, because clients trim, and keys expire.
+// Open returns a node on a store, which has to be a [RetentionStore], and a bus, and
+// starts it. Retention runs even without rules: clients trim feeds, and keys expire.
 //
-// Close the node before the bus and the store. The error is one of the rules', and
-// wraps ErrInvalid, or tells that the store cannot trim.
+// Close the node before the bus and the store. The error wraps ErrInvalid for a bad
+// rule, and [errors.ErrUnsupported] if the store is no RetentionStore.
 func Open(store Store, bus Bus, o Options) (*Node, error) {
 	n := &Node{Hub: NewHub(store, bus, HubOptions{Verify: o.Verify, Memory: o.Memory, Logger: o.Logger})}
 	n.Publisher = NewPublisher(store, n.Hub, bus, PublisherOptions{

@@ -28,7 +28,7 @@ func signalling(spoil func(receive func([]byte), payload []byte)) func(*plan) {
 	}
 }
 
-// grouped has readers follow groups of feeds.
+// grouped makes readers follow groups of feeds.
 func grouped(alter func(*plan)) func(*plan) {
 	return func(p *plan) {
 		p.feeds, p.groups, p.rollbacks = 2, 100, false

@@ -29,7 +29,7 @@ func newResponse(w http.ResponseWriter, r *http.Request, timeout time.Duration) 
 }
 
 // awaitStore returns the stream's group as soon as the store can be asked for it.
-func (r response) awaitStore(ctx context.Context, st *stream, request subscribeRequest, hub *feed.Hub) (*feed.WaitingGroup, error) {
+func (r response) awaitStore(ctx context.Context, st *stream, request subscribeRequest, hub *feed.Hub) (*feed.BlockingSubscriber, error) {
 	for i, start := range request.starts {
 		if start.From == (feed.From{}) {
 			// "Now" is before the head goes out: what is published from then on
@@ -69,7 +69,7 @@ func (r response) awaitStore(ctx context.Context, st *stream, request subscribeR
 
 // opening is what a try to open a stream has come to.
 type opening struct {
-	group *feed.WaitingGroup
+	group *feed.BlockingSubscriber
 	err   error
 }
 
@@ -104,7 +104,7 @@ func (r response) keepWaiting(st *stream, f form) error {
 
 // carry writes what the stream of the group has to say. It returns why the stream
 // ended.
-func (r response) carry(ctx context.Context, st *stream, group *feed.WaitingGroup) error {
+func (r response) carry(ctx context.Context, st *stream, group *feed.BlockingSubscriber) error {
 	if err := r.write(st.open(st.server.options.Retry)); err != nil {
 		return err
 	}

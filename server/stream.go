@@ -204,7 +204,7 @@ func (st *stream) goOn(now time.Duration) (piece []byte, err error) {
 }
 
 // More implements [engine.Stream].
-func (st *stream) More() bool { return st.rest != nil || st.group.Stirred() || st.becomesLive() }
+func (st *stream) More() bool { return st.rest != nil || st.group.Pending() || st.becomesLive() }
 
 func (st *stream) delivery() (i int, d feed.Delivery, err error) {
 	if st.rest != nil {
@@ -304,7 +304,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, request subscrib
 			panic(http.ErrAbortHandler)
 		}
 	}()
-	var group *feed.WaitingGroup
+	var group *feed.BlockingSubscriber
 	var err error
 	if socket := s.socketFor(r); socket != nil {
 		err = st.subscribeOn(r.Context(), request, socket)

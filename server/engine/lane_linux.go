@@ -29,7 +29,7 @@ const batchWait = 2 * time.Millisecond
 const batchBytes = 1 << 20
 
 func (e *Engine) newLane(hub *feed.Hub) *lane {
-	l := &lane{engine: e, feed: hub.NewLane(), now: e.options.Now()}
+	l := &lane{engine: e, feed: hub.NewDispatcher(), now: e.options.Now()}
 	l.wheel.now = l.now
 	if !e.options.Plain {
 		l.ring = newRing()

@@ -56,10 +56,10 @@ func TestStoreThatWentBackAndGrew(t *testing.T) {
 			time.Sleep(time.Minute)
 			r.regrow("a", 50, 30)
 		},
-		"the bus brings them": func(r *rig) { r.bus.says().Receive(r.regrow("a", 50, 30)) },
+		"the bus brings them": func(r *rig) { r.bus.waitReceiver().Receive(r.regrow("a", 50, 30)) },
 		"the bus says that it grew": func(r *rig) {
 			r.regrow("a", 50, 30)
-			r.bus.says().Grew("a", 80)
+			r.bus.waitReceiver().Grew("a", 80)
 		},
 		"it ends where it ended": func(r *rig) { r.regrow("a", 50, 20) },
 		"its own commit": func(r *rig) {
@@ -103,12 +103,12 @@ func TestStoreThatWentBackAndGrew(t *testing.T) {
 						t.Errorf("got %d events behind the end", len(got))
 					}
 				}
-				if !rested { // otherwise nobody knows how far back they agree
+				if !rested { // otherwise it is not known how far back they agree
 					var got []feed.Event
 					for uint64(within.Cursor()) < last {
 						d := next(t, within, time.Second)
 						if d.Gap != nil {
-							t.Fatalf("who was unaffected met the gap %+v", *d.Gap)
+							t.Fatalf("an unaffected subscriber met the gap %+v", *d.Gap)
 						}
 						got = append(got, d.Events()...)
 					}
@@ -125,8 +125,8 @@ func TestStoreThatWentBackAndGrew(t *testing.T) {
 	}
 }
 
-// What the store stored before it could answer, and somebody has read, is no
-// store that went back; nor is one whose answers come late.
+// Events that were read before the store could answer their append are no sign of an
+// older store, nor are answers that come late.
 func TestOwnCommitThatWasReadIsNoReplacement(t *testing.T) {
 	for name, pause := range map[string]time.Duration{"held": time.Second, "given up": time.Minute} {
 		t.Run(name, func(t *testing.T) {
@@ -190,19 +190,19 @@ func TestReplacementIsLoggedOnce(t *testing.T) {
 }
 
 // An event that came with one history must not be followed by one of another,
-// even if the comparisons find the newest event right: a server that may be
-// another one has all compared that came since.
+// even if the comparisons find the same newest event: when another server may have
+// answered, the hub compares all events since.
 func TestAnotherServerHasAllCompared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.append("a", 10)
 		s := r.subscribe("a", feed.From{})
 		time.Sleep(2 * time.Second)
-		r.bus.says().Receive(r.append("a", 5)) // up to 15, since the last comparison
+		r.bus.waitReceiver().Receive(r.append("a", 5)) // up to 15, since the last comparison
 		reach(t, s, 15, time.Second)
 		again := r.regrow("a", 12, 8)
 		r.store.NewEpoch()
-		r.bus.says().Receive(again[3:]) // from 16 on
+		r.bus.waitReceiver().Receive(again[3:]) // from 16 on
 		time.Sleep(1100 * time.Millisecond)
 		for {
 			d := next(t, s, time.Second)

@@ -6,9 +6,8 @@ import (
 	"fmt"
 )
 
-// keeper returns the hub's store as one that keeps a list of its feeds and can
-// give up events.
-func (h *Hub) keeper() (RetentionStore, error) {
+// retentionStore returns the hub's store if it can list and trim its feeds.
+func (h *Hub) retentionStore() (RetentionStore, error) {
 	k, ok := h.store.(RetentionStore)
 	if !ok {
 		return nil, fmt.Errorf("store: %w", errors.ErrUnsupported)
@@ -17,9 +16,9 @@ func (h *Hub) keeper() (RetentionStore, error) {
 }
 
 // List returns feeds by name: see [RetentionStore]. Its error wraps
-// [errors.ErrUnsupported] if the store is no Keeper.
+// [errors.ErrUnsupported] if the store is no RetentionStore.
 func (h *Hub) List(ctx context.Context, prefix, after string, limit int) ([]Info, error) {
-	k, err := h.keeper()
+	k, err := h.retentionStore()
 	if err != nil {
 		return nil, err
 	}
@@ -32,7 +31,7 @@ func (h *Hub) List(ctx context.Context, prefix, after string, limit int) ([]Info
 	return l.Feeds, err
 }
 
-// Info returns what the store says of the feed; ok is false for one that was
+// Info returns what the store knows of the feed; ok is false for one that was
 // never written to or closed.
 func (h *Hub) Info(ctx context.Context, feed string) (info Info, ok bool, err error) {
 	if err := CheckName(feed); err != nil {
@@ -46,12 +45,12 @@ func (h *Hub) Info(ctx context.Context, feed string) (info Info, ok bool, err er
 	return feeds[0], true, nil
 }
 
-// Trim gives up the feed's events below the id before, those that exist. Once it
+// Trim removes the feed's events below the id before, those that exist. Once it
 // has returned without an error, this node's subscribers do not get them any
-// more; the other nodes hear of it at once or at the next verification. After an
+// more; the other nodes learn of it at once or at their next verification. After an
 // error, the events may be gone or not; the same call can be made again.
 func (h *Hub) Trim(ctx context.Context, feed string, before uint64) error {
-	k, err := h.keeper()
+	k, err := h.retentionStore()
 	if err != nil {
 		return err
 	}
@@ -70,15 +69,15 @@ func (h *Hub) Trim(ctx context.Context, feed string, before uint64) error {
 	h.forget(feed)
 	if l := h.lookup(feed); l != nil {
 		if _, err := h.readBounds(ctx, l); err != nil {
-			poke(h.missed)
+			h.recheckAll()
 			return fmt.Errorf("see what the trim has left: %w", err)
 		}
 	}
 	return nil
 }
 
-// forget keeps answers of the store that may be older than a trim from those
-// who have yet to ask. Who has asked already has a log, which knows better.
+// forget makes later callers ask the store again: the answers that the hub keeps may be
+// older than a trim. A caller that has its answer already has a log, which knows better.
 func (h *Hub) forget(feed string) {
 	h.pages.forget(func(key pageKey) bool { return key.feed == feed })
 	h.bounds.forget(func(name string) bool { return name == feed })
