@@ -53,9 +53,9 @@ type Stream interface {
 
 // Why the engine ends a stream.
 var (
-	ErrLeft    = errors.New("the client has left")
-	ErrStalled = errors.New("the client does not read")
-	ErrStopped = errors.New("the engine was closed")
+	ErrClientGone = errors.New("the client has left")
+	ErrStalled    = errors.New("the client does not read")
+	ErrStopped    = errors.New("the engine was closed")
 )
 
 // PanicError is a panic of a stream's Next.

@@ -15,13 +15,13 @@ import (
 
 // Engine carries streams on sockets.
 type Engine struct {
-	options Options
-	poller  *poller
-	idle    *idleConns
-	lanes   []*lane
-	turn    atomic.Uint32 // the lane of the next socket
-	work    sync.WaitGroup
-	stop    chan struct{}
+	options    Options
+	poller     *poller
+	idle       *idleConns
+	workers    []*worker
+	taken      atomic.Uint32 // the lane of the next socket
+	goroutines sync.WaitGroup
+	stop       chan struct{}
 }
 
 // New returns an engine for streams of groups of the hub, and starts it. The hub
@@ -41,12 +41,12 @@ func New(hub *feed.Hub, o Options) (*Engine, error) {
 	}
 	e := &Engine{options: o, poller: p, idle: idle, stop: make(chan struct{})}
 	for range runtime.GOMAXPROCS(0) {
-		e.lanes = append(e.lanes, e.newLane(hub))
+		e.workers = append(e.workers, e.newWorker(hub))
 	}
-	e.work.Go(p.loop)
-	e.work.Go(idle.loop)
-	for _, l := range e.lanes {
-		e.work.Go(func() { l.loop(e.stop) })
+	e.goroutines.Go(p.loop)
+	e.goroutines.Go(idle.loop)
+	for _, w := range e.workers {
+		e.goroutines.Go(func() { w.loop(e.stop) })
 	}
 	return e, nil
 }
@@ -57,14 +57,14 @@ func (e *Engine) Close() {
 	e.poller.closeAll()
 	e.idle.closeAll()
 	close(e.stop)
-	e.work.Wait()
+	e.goroutines.Wait()
 }
 
 // NewSocket returns a socket without a connection. It is the reader of the group
 // that its stream is of, on its Lane.
 func (e *Engine) NewSocket() *Socket {
-	n := e.turn.Add(1)
-	return &Socket{lane: e.lanes[int(n)%len(e.lanes)]}
+	n := e.taken.Add(1)
+	return &Socket{worker: e.workers[int(n)%len(e.workers)]}
 }
 
 // Reuse has the connection that the socket is about to take returned after a clean end.
@@ -73,21 +73,21 @@ func (e *Engine) NewSocket() *Socket {
 func (s *Socket) Reuse(unread []byte) bool {
 	marks := reusable
 	if len(unread) > 0 {
-		if !s.lane.engine.idle.keepUnread(s, unread) {
+		if !s.worker.engine.idle.keepUnread(s, unread) {
 			return false
 		}
 		marks |= pipelined
 	}
-	s.marks.Or(marks)
+	s.flags.Or(marks)
 	return true
 }
 
 // takeUnread returns what Reuse kept, and forgets it.
 func (s *Socket) takeUnread() []byte {
-	if s.marks.Load()&pipelined == 0 {
+	if s.flags.Load()&pipelined == 0 {
 		return nil
 	}
-	return s.lane.engine.idle.takeUnread(s)
+	return s.worker.engine.idle.takeUnread(s)
 }
 
 // Take makes the socket carry the stream from here on, behind head, on conn, a TCP
@@ -101,16 +101,16 @@ func (s *Socket) Take(conn net.Conn, head []byte, group *feed.Subscriber, stream
 		return fmt.Errorf("take connection: %w", err)
 	}
 	s.fd, s.group, s.stream = int32(fd), group, stream
-	s.full = &backlog{rest: head, head: true}
+	s.backlog = &backlog{bytes: head, head: true}
 	// From here on, the lane may look at it.
-	s.lane.sockets.Add(1)
-	if err := s.lane.engine.poller.add(s); err != nil {
-		s.lane.sockets.Add(-1)
+	s.worker.sockets.Add(1)
+	if err := s.worker.engine.poller.add(s); err != nil {
+		s.worker.sockets.Add(-1)
 		s.takeUnread()
 		_ = syscall.Close(fd)
 		return fmt.Errorf("take connection: %w", err)
 	}
-	s.marks.Or(taken)
+	s.flags.Or(started)
 	group.Wake()
 	return nil
 }

@@ -107,7 +107,7 @@ func TestReturned(t *testing.T) {
 				}
 			}
 		}
-		if n := w.engine.idle.bytes; n != 0 {
+		if n := w.engine.idle.unreadBytes; n != 0 {
 			w.t.Errorf("%d bytes are kept", n)
 		}
 		await(w.t, "no descriptor is left", func() bool { return descriptors(w.t) <= before })
@@ -173,7 +173,7 @@ func TestNotReturned(t *testing.T) {
 			c.Close()
 		}
 		await(w.t, "no descriptor is left", func() bool { return descriptors(w.t) <= before })
-		if n := w.engine.idle.bytes; n != 0 {
+		if n := w.engine.idle.unreadBytes; n != 0 {
 			w.t.Errorf("%d bytes are kept", n)
 		}
 		r.Close()
@@ -204,7 +204,11 @@ func TestIdle(t *testing.T) {
 					}
 					clients = append(clients, client)
 				}
-				waiting := func() int { w.engine.idle.mu.Lock(); defer w.engine.idle.mu.Unlock(); return w.engine.idle.waits.Len() }
+				waiting := func() int {
+					w.engine.idle.mu.Lock()
+					defer w.engine.idle.mu.Unlock()
+					return w.engine.idle.waiting.Len()
+				}
 				await(w.t, "all wait", func() bool { return waiting() == 5 || way == "in time" })
 				switch way {
 				case "left":
@@ -273,12 +277,12 @@ func TestIdleBounds(t *testing.T) {
 	returning(t, time.Minute, func(w *world, r *Returned) {
 		before := descriptors(w.t)
 		w.engine.idle.mu.Lock()
-		w.engine.idle.most = 3
+		w.engine.idle.limit = 3
 		w.engine.idle.mu.Unlock()
 		newest := func() (c *idleConn) {
 			w.engine.idle.mu.Lock()
 			defer w.engine.idle.mu.Unlock()
-			if last := w.engine.idle.waits.Back(); last != nil {
+			if last := w.engine.idle.waiting.Back(); last != nil {
 				c = last.Value.(*idleConn)
 			}
 			return c
@@ -311,20 +315,20 @@ func TestIdleBounds(t *testing.T) {
 			client.Close()
 		}
 		var sockets []*Socket
-		for piece := make([]byte, 4<<10); len(sockets) < 2*unreadMost/len(piece); {
+		for piece := make([]byte, 4<<10); len(sockets) < 2*maxUnread/len(piece); {
 			s := w.engine.NewSocket()
 			if !s.Reuse(piece) {
 				break
 			}
 			sockets = append(sockets, s)
 		}
-		if len(sockets) != unreadMost/(4<<10) {
+		if len(sockets) != maxUnread/(4<<10) {
 			w.t.Errorf("%d requests are kept", len(sockets))
 		}
 		for _, s := range sockets {
 			s.takeUnread()
 		}
-		if s := w.engine.NewSocket(); !s.Reuse(make([]byte, unreadMost)) || len(s.takeUnread()) != unreadMost {
+		if s := w.engine.NewSocket(); !s.Reuse(make([]byte, maxUnread)) || len(s.takeUnread()) != maxUnread {
 			w.t.Error("there is no room, although none is kept")
 		}
 		await(w.t, "no descriptor is left", func() bool { return descriptors(w.t) <= before })

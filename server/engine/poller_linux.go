@@ -13,7 +13,7 @@ import (
 // key names a socket to the poller: a place, and how often it was given away. A
 // descriptor would be the name of somebody else soon after it is closed, while
 // what was said of the one before is still on its way.
-type key struct{ place, use uint32 }
+type key struct{ slot, generation uint32 }
 
 // poller says which sockets have room again, and which clients have left.
 type poller struct {
@@ -22,13 +22,13 @@ type poller struct {
 
 	mu     sync.Mutex
 	closed bool
-	places []place
+	slots  []slot
 	free   []uint32 // places without a socket
 }
 
-type place struct {
-	socket *Socket
-	use    uint32
+type slot struct {
+	socket     *Socket
+	generation uint32
 }
 
 const edges = syscall.EPOLLOUT | syscall.EPOLLRDHUP | 1<<31 // EPOLLET
@@ -67,18 +67,18 @@ func (p *poller) add(s *Socket) error {
 	if last := len(p.free) - 1; last >= 0 {
 		n, p.free = p.free[last], p.free[:last]
 	} else {
-		n = uint32(len(p.places))
-		p.places = append(p.places, place{})
+		n = uint32(len(p.slots))
+		p.slots = append(p.slots, slot{})
 	}
-	s.key = key{n, p.places[n].use}
-	event := syscall.EpollEvent{Events: edges, Fd: int32(s.key.place), Pad: int32(s.key.use)}
+	s.key = key{n, p.slots[n].generation}
+	event := syscall.EpollEvent{Events: edges, Fd: int32(s.key.slot), Pad: int32(s.key.generation)}
 	var failed error
 	err := p.conn.Control(func(fd uintptr) { failed = syscall.EpollCtl(int(fd), syscall.EPOLL_CTL_ADD, int(s.fd), &event) })
 	if err = errors.Join(err, os.NewSyscallError("epoll_ctl", failed)); err != nil {
 		p.free = append(p.free, n)
 		return err
 	}
-	p.places[n].socket = s
+	p.slots[n].socket = s
 	return nil
 }
 
@@ -86,9 +86,9 @@ func (p *poller) add(s *Socket) error {
 func (p *poller) remove(k key) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.places[k.place].socket = nil
-	p.places[k.place].use++
-	p.free = append(p.free, k.place)
+	p.slots[k.slot].socket = nil
+	p.slots[k.slot].generation++
+	p.free = append(p.free, k.slot)
 }
 
 // release forgets a socket whose descriptor lives on.
@@ -101,19 +101,19 @@ func (p *poller) release(k key, fd int32) {
 func (p *poller) closeAll() {
 	p.mu.Lock()
 	p.closed = true
-	for i := range p.places {
-		if s := p.places[i].socket; s != nil {
-			s.tell(stopped)
+	for i := range p.slots {
+		if s := p.slots[i].socket; s != nil {
+			s.notify(stopped)
 		}
 	}
 	p.mu.Unlock()
 	_ = p.file.Close()
 }
 
-// tell has the lane look at the socket.
-func (s *Socket) tell(mark uint32) {
+// notify has the lane look at the socket.
+func (s *Socket) notify(mark uint32) {
 	group := s.group
-	s.marks.Or(mark)
+	s.flags.Or(mark)
 	group.Wake()
 }
 
@@ -129,7 +129,7 @@ func (p *poller) loop() {
 			if n == 0 {
 				return false
 			}
-			p.tell(events[:max(n, 0)])
+			p.handle(events[:max(n, 0)])
 		}
 	})
 	p.mu.Lock()
@@ -139,20 +139,20 @@ func (p *poller) loop() {
 	}
 }
 
-func (p *poller) tell(events []syscall.EpollEvent) {
+func (p *poller) handle(events []syscall.EpollEvent) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for i := range events {
 		e := &events[i]
-		at := &p.places[uint32(e.Fd)]
-		if at.socket == nil || at.use != uint32(e.Pad) {
+		slot := &p.slots[uint32(e.Fd)]
+		if slot.socket == nil || slot.generation != uint32(e.Pad) {
 			continue // it was closed in the meantime
 		}
 		switch {
 		case e.Events&(syscall.EPOLLRDHUP|syscall.EPOLLHUP|syscall.EPOLLERR) != 0:
-			at.socket.tell(left)
-		case at.socket.marks.Or(writable)&waiting != 0:
-			at.socket.group.Wake()
+			slot.socket.notify(clientGone)
+		case slot.socket.flags.Or(hasRoom)&wantsRoom != 0:
+			slot.socket.group.Wake()
 		}
 	}
 }

@@ -20,10 +20,10 @@ func TestPollerKeys(t *testing.T) {
 		s := newScript(t)
 		socket := w.take(ours, s)
 		now := socket.key
-		if i > 0 && (now.place != old.place || now.use == old.use) {
+		if i > 0 && (now.slot != old.slot || now.generation == old.generation) {
 			t.Fatalf("the key %v after %v: want the same place, for another time", now, old)
 		}
-		w.engine.poller.tell(stale)
+		w.engine.poller.handle(stale)
 		s.say(nil, []byte("x"))
 		await(t, "written", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.written == 1 })
 		select {
@@ -32,13 +32,13 @@ func TestPollerKeys(t *testing.T) {
 		default:
 		}
 		client.Close()
-		if err := s.ended(); err != ErrLeft {
+		if err := s.ended(); err != ErrClientGone {
 			t.Fatal(err)
 		}
 		old = now
-		stale = append(stale, syscall.EpollEvent{Events: syscall.EPOLLHUP | syscall.EPOLLRDHUP, Fd: int32(old.place), Pad: int32(old.use)})
+		stale = append(stale, syscall.EpollEvent{Events: syscall.EPOLLHUP | syscall.EPOLLRDHUP, Fd: int32(old.slot), Pad: int32(old.generation)})
 	}
-	if n := len(w.engine.poller.places); n != 1 {
+	if n := len(w.engine.poller.slots); n != 1 {
 		t.Errorf("%d places for one socket at a time", n)
 	}
 }

@@ -16,11 +16,11 @@ type Returned struct {
 	conns chan net.Conn
 	done  chan struct{}
 
-	mu     sync.Mutex
-	open   bool
-	closed bool
-	idle   time.Duration
-	drop   func() // closes those that are not accepted yet
+	mu           sync.Mutex
+	open         bool
+	closed       bool
+	idle         time.Duration
+	closeWaiting func() // closes those that are not accepted yet
 }
 
 // NewReturned returns a listener that is not open.
@@ -36,8 +36,8 @@ func (r *Returned) Open(idle time.Duration) {
 	r.open, r.idle = true, idle
 }
 
-// keeps says whether connections are kept, and how long.
-func (r *Returned) keeps() (idle time.Duration, ok bool) {
+// accepting says whether connections are kept, and how long.
+func (r *Returned) accepting() (idle time.Duration, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.idle, r.open && !r.closed
@@ -53,8 +53,8 @@ func (r *Returned) Accept() (net.Conn, error) {
 	}
 }
 
-// give returns when somebody has accepted the connection, or it was closed.
-func (r *Returned) give(conn net.Conn) {
+// hand returns when somebody has accepted the connection, or it was closed.
+func (r *Returned) hand(conn net.Conn) {
 	select {
 	case r.conns <- conn:
 	case <-r.done:
@@ -65,7 +65,7 @@ func (r *Returned) give(conn net.Conn) {
 // Close implements [net.Listener].
 func (r *Returned) Close() error {
 	r.mu.Lock()
-	drop := r.drop
+	drop := r.closeWaiting
 	if !r.closed {
 		r.closed = true
 		close(r.done)

@@ -86,7 +86,7 @@ func newRing() *ring {
 	if err != nil {
 		return nil
 	}
-	if !r.sound() {
+	if !r.works() {
 		r.close()
 		return nil
 	}
@@ -163,7 +163,7 @@ func (r *ring) submit() {
 	r.reap(func(i, n int, err error) {
 		w := &r.staged[i]
 		w.socket.staged = false
-		w.socket.wrote(w.bytes, n, err)
+		w.socket.handleWrite(w.bytes, n, err)
 	})
 	clear(r.staged)
 	r.staged = r.staged[:0]
@@ -185,15 +185,15 @@ func (r *ring) prepare(i, fd int, b []byte) {
 // enter submits n entries and waits until all of them are done with.
 func (r *ring) enter(n int) {
 	atomic.StoreUint32(r.sqTail, *r.sqTail+uint32(n))
-	for left := n; ; {
+	for unsubmitted := n; ; {
 		done := int(atomic.LoadUint32(r.cqTail) - atomic.LoadUint32(r.cqHead))
-		if left == 0 && done >= n {
+		if unsubmitted == 0 && done >= n {
 			return
 		}
-		submitted, _, errno := syscall.Syscall6(sysEnter, uintptr(r.fd), uintptr(left), uintptr(n), getEvents, 0, 0)
+		submitted, _, errno := syscall.Syscall6(sysEnter, uintptr(r.fd), uintptr(unsubmitted), uintptr(n), getEvents, 0, 0)
 		switch errno {
 		case 0:
-			left -= int(submitted)
+			unsubmitted -= int(submitted)
 		case syscall.EINTR, syscall.EAGAIN, syscall.EBUSY:
 		default:
 			panic("io_uring_enter: " + errno.Error()) // of a ring that was sound
@@ -215,9 +215,9 @@ func (r *ring) reap(of func(i, n int, err error)) {
 	atomic.StoreUint32(r.cqHead, head)
 }
 
-// sound says whether writes do not block, and come back as what they were: whole,
+// works says whether writes do not block, and come back as what they were: whole,
 // in part, refused.
-func (r *ring) sound() bool {
+func (r *ring) works() bool {
 	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return false

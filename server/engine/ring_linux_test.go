@@ -174,7 +174,7 @@ func TestNothingStagedOutlivesItsSocket(t *testing.T) {
 		for other == nil { // on the same lane
 			ours, _ := w.dial(0)
 			candidate := newScript(w.t)
-			if w.take(ours, candidate).lane == leaving.lane {
+			if w.take(ours, candidate).worker == leaving.worker {
 				other = candidate
 			}
 		}
@@ -187,10 +187,10 @@ func TestNothingStagedOutlivesItsSocket(t *testing.T) {
 			s.pieces = [][]byte{[]byte("x")}
 			s.mu.Unlock()
 			leaving.Notify()
-			if leaving.lane.ring != nil && !leaving.staged {
+			if leaving.worker.ring != nil && !leaving.staged {
 				w.t.Error("it is not staged")
 			}
-			leaving.marks.Or(left)
+			leaving.flags.Or(clientGone)
 			leaving.Notify()
 			var pair [2]int
 			var opened []int
@@ -225,7 +225,7 @@ func TestNothingStagedOutlivesItsSocket(t *testing.T) {
 		if n, err := client.Read(got); string(got[:n]) != "x" {
 			w.t.Errorf("who has left gets %q (%v)", got[:n], err)
 		}
-		if err := s.ended(); err != ErrLeft {
+		if err := s.ended(); err != ErrClientGone {
 			w.t.Error(err)
 		}
 	})

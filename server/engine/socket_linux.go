@@ -15,66 +15,66 @@ import (
 
 // Socket carries one stream.
 type Socket struct {
-	lane   *lane
+	worker *worker
 	group  *feed.Subscriber
 	stream Stream
 	fd     int32
 	key    key           // with the poller
-	marks  atomic.Uint32 // what others have to say to the lane
+	flags  atomic.Uint32 // what others have to say to the lane
 
 	// Of the lane alone.
-	turn   uint32 // of the wheel at which it is looked after
-	closed bool
-	staged bool     // there is a write of it in the lane's batch
-	full   *backlog // what the kernel had no room for
+	slot    uint32 // of the wheel at which it is looked after
+	closed  bool
+	staged  bool     // there is a write of it in the lane's batch
+	backlog *backlog // what the kernel had no room for
 }
 
 const (
-	taken     uint32 = 1 << iota // there is a stream to carry
-	waiting                      // the socket is full, and wants to know of room
-	writable                     // there is room since that was last unset
-	left                         // the client has left
-	stopped                      // the engine is being closed
-	reusable                     // the connection may serve another request
-	pipelined                    // which has begun to come already
+	started    uint32 = 1 << iota // there is a stream to carry
+	wantsRoom                     // the socket is full, and wants to know of room
+	hasRoom                       // there is room since that was last unset
+	clientGone                    // the client has left
+	stopped                       // the engine is being closed
+	reusable                      // the connection may serve another request
+	pipelined                     // which has begun to come already
 )
 
 // backlog is what is left to write to a socket that is full, or new. It is mostly a
 // part of the log's own bytes.
 type backlog struct {
-	rest    []byte
-	head    bool          // nobody has tried yet, and what follows can go with it
-	last    error         // why the stream ends once rest is written
-	unread  int           // bytes that the kernel held …
-	changed time.Duration // … when that last became less
+	bytes       []byte
+	head        bool          // nobody has tried yet, and what follows can go with it
+	ending      error         // why the stream ends once rest is written
+	unread      int           // bytes that the kernel held …
+	unreadSince time.Duration // … when that last became less
 }
 
 // Lane returns the lane on which the group of the stream has to be.
-func (s *Socket) Lane() *feed.Dispatcher { return s.lane.feed }
+func (s *Socket) Lane() *feed.Dispatcher { return s.worker.dispatcher }
 
 // Notify implements [feed.Reader]: it writes what there is to write.
 func (s *Socket) Notify() {
 	if s.staged {
-		s.lane.submit()
+		s.worker.submit()
 	}
-	marks := s.marks.Load()
-	if s.closed || marks&taken == 0 {
+	flags := s.flags.Load()
+	if s.closed || flags&started == 0 {
 		return
 	}
 	switch {
-	case marks&left != 0:
-		s.close(ErrLeft)
+	case flags&clientGone != 0:
+		s.close(ErrClientGone)
 		return
-	case marks&stopped != 0:
+	case flags&stopped != 0:
 		s.close(ErrStopped)
 		return
 	}
-	if s.full != nil && !s.full.head && !s.goOn(marks) {
+	if s.backlog != nil && !s.backlog.head && !s.flushBacklog(flags) {
 		return
 	}
 	s.pump()
 	if !s.closed {
-		s.lane.wheel.schedule(s, s.due())
+		s.worker.wheel.schedule(s, s.due())
 	}
 }
 
@@ -85,8 +85,8 @@ const turnBytes = 128 << 10
 // turn is over.
 func (s *Socket) pump() {
 	var head []byte
-	if s.full != nil {
-		head, s.full = s.full.rest, nil
+	if s.backlog != nil {
+		head, s.backlog = s.backlog.bytes, nil
 	}
 	for total := 0; ; {
 		piece, err := s.next()
@@ -99,13 +99,13 @@ func (s *Socket) pump() {
 			head = nil
 		}
 		if len(piece) > 0 {
-			if err == nil && s.lane.ring != nil && !s.stream.More() {
-				s.lane.stage(s, piece) // it is likely all for now
+			if err == nil && s.worker.ring != nil && !s.stream.More() {
+				s.worker.stage(s, piece) // it is likely all for now
 				return
 			}
 			if !s.write(piece) {
-				if s.full != nil {
-					s.full.last = err
+				if s.backlog != nil {
+					s.backlog.ending = err
 				}
 				return
 			}
@@ -134,10 +134,10 @@ func (s *Socket) writeHead(head, piece []byte, last error) (all bool) {
 	case err != nil && err != syscall.EAGAIN:
 		s.close(err)
 	case n < len(head):
-		s.keep(0, piece)
+		s.keepBacklog(0, piece)
 		if !s.closed {
-			s.full.rest = slices.Concat(head[n:], s.full.rest)
-			s.full.last = last
+			s.backlog.bytes = slices.Concat(head[n:], s.backlog.bytes)
+			s.backlog.ending = last
 		}
 	}
 	return n == len(head)
@@ -150,69 +150,69 @@ func (s *Socket) next() (piece []byte, err error) {
 			piece, err = nil, &PanicError{value, debug.Stack()}
 		}
 	}()
-	return s.stream.Next(s.lane.now)
+	return s.stream.Next(s.worker.now)
 }
 
 // write writes all of b, or else keeps the rest for later or closes the socket.
 func (s *Socket) write(b []byte) (all bool) {
 	n, err := send(int(s.fd), b, 0)
-	return s.wrote(b, n, err)
+	return s.handleWrite(b, n, err)
 }
 
-// wrote is told what became of a write of b.
-func (s *Socket) wrote(b []byte, n int, err error) (all bool) {
+// handleWrite is told what became of a write of b.
+func (s *Socket) handleWrite(b []byte, n int, err error) (all bool) {
 	switch {
 	case err != nil && err != syscall.EAGAIN:
 		s.close(err)
 		return false
 	case n < len(b):
-		s.keep(n, b[n:])
+		s.keepBacklog(n, b[n:])
 		return false
 	}
 	s.stream.Written()
 	return true
 }
 
-// keep keeps what the kernel had no room for of a piece, if the stream cannot have it
+// keepBacklog keeps what the kernel had no room for of a piece, if the stream cannot have it
 // again. The poller says when there is room.
-func (s *Socket) keep(written int, left []byte) {
+func (s *Socket) keepBacklog(written int, left []byte) {
 	rest, err := s.stream.Unwritten(written, left)
 	if err != nil {
 		s.close(err)
 		return
 	}
-	s.full = &backlog{rest: rest, unread: unread(int(s.fd)), changed: s.lane.now}
-	s.lane.wheel.schedule(s, s.due())
-	if s.marks.Or(waiting)&writable != 0 {
+	s.backlog = &backlog{bytes: rest, unread: unread(int(s.fd)), unreadSince: s.worker.now}
+	s.worker.wheel.schedule(s, s.due())
+	if s.flags.Or(wantsRoom)&hasRoom != 0 {
 		s.group.Wake() // nobody was told of that room: it may be the room for this
 	}
 }
 
-// goOn writes what was kept, and reports whether that was all. A client that has
+// flushBacklog writes what was kept, and reports whether that was all. A client that has
 // read nothing for too long is given up.
-func (s *Socket) goOn(marks uint32) (all bool) {
-	if err := s.stream.Over(s.lane.now); err != nil {
+func (s *Socket) flushBacklog(flags uint32) (all bool) {
+	if err := s.stream.Over(s.worker.now); err != nil {
 		s.close(err)
 		return false
 	}
-	if marks&writable == 0 {
-		return s.watch()
+	if flags&hasRoom == 0 {
+		return s.checkStalled()
 	}
-	s.marks.And(^writable)
-	if len(s.full.rest) > 0 {
-		n, err := send(int(s.fd), s.full.rest, 0)
+	s.flags.And(^hasRoom)
+	if len(s.backlog.bytes) > 0 {
+		n, err := send(int(s.fd), s.backlog.bytes, 0)
 		if err != nil && err != syscall.EAGAIN {
 			s.close(err)
 			return false
 		}
-		if s.full.rest = s.full.rest[n:]; len(s.full.rest) > 0 {
-			return s.watch()
+		if s.backlog.bytes = s.backlog.bytes[n:]; len(s.backlog.bytes) > 0 {
+			return s.checkStalled()
 		}
 		s.stream.Written()
 	}
-	last := s.full.last
-	s.full = nil
-	s.marks.And(^waiting)
+	last := s.backlog.ending
+	s.backlog = nil
+	s.flags.And(^wantsRoom)
 	if last != nil {
 		s.close(last)
 		return false
@@ -220,38 +220,38 @@ func (s *Socket) goOn(marks uint32) (all bool) {
 	return true
 }
 
-// watch gives a full socket up when its client has read nothing within the
+// checkStalled gives a full socket up when its client has read nothing within the
 // timeout. A client that reads little may take longer than that to make so much
 // room that the poller speaks of it.
-func (s *Socket) watch() (all bool) {
-	now := s.lane.now
-	if n := unread(int(s.fd)); n != s.full.unread {
-		s.full.unread, s.full.changed = n, now
+func (s *Socket) checkStalled() (all bool) {
+	now := s.worker.now
+	if n := unread(int(s.fd)); n != s.backlog.unread {
+		s.backlog.unread, s.backlog.unreadSince = n, now
 	}
-	if now-s.full.changed >= s.lane.engine.options.WriteTimeout {
+	if now-s.backlog.unreadSince >= s.worker.engine.options.WriteTimeout {
 		s.close(ErrStalled)
 		return false
 	}
-	s.lane.wheel.schedule(s, s.due())
+	s.worker.wheel.schedule(s, s.due())
 	return false
 }
 
 // due returns when the socket has to be looked after.
 func (s *Socket) due() time.Duration {
-	if s.full == nil {
+	if s.backlog == nil {
 		return s.stream.Due()
 	}
-	timeout := s.lane.engine.options.WriteTimeout
-	return min(s.full.changed+timeout, s.lane.now+max(timeout/4, wheelTurn))
+	timeout := s.worker.engine.options.WriteTimeout
+	return min(s.backlog.unreadSince+timeout, s.worker.now+max(timeout/4, wheelTick))
 }
 
 func (s *Socket) close(why error) {
 	if why == syscall.EPIPE || why == syscall.ECONNRESET {
-		why = ErrLeft // a write has seen it before the poller
+		why = ErrClientGone // a write has seen it before the poller
 	}
 	s.closed = true
-	e, fd, next := s.lane.engine, s.fd, s.takeUnread()
-	reuse := s.full == nil && s.marks.Load()&reusable != 0 && e.options.Reusable != nil && e.options.Reusable(why)
+	e, fd, next := s.worker.engine, s.fd, s.takeUnread()
+	reuse := s.backlog == nil && s.flags.Load()&reusable != 0 && e.options.Reusable != nil && e.options.Reusable(why)
 	if reuse {
 		e.poller.release(s.key, fd)
 	} else {
@@ -260,8 +260,8 @@ func (s *Socket) close(why error) {
 		_ = syscall.Close(int(fd))
 	}
 	stream := s.stream
-	s.full, s.stream, s.group = nil, nil, nil
-	s.lane.sockets.Add(-1)
+	s.backlog, s.stream, s.group = nil, nil, nil
+	s.worker.sockets.Add(-1)
 	stream.Closed(why)
 	if reuse { // last, so that the next request does not meet this stream
 		e.idle.add(fd, next)

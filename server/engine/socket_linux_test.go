@@ -23,7 +23,7 @@ import (
 func TestLanes(t *testing.T) {
 	machine := runtime.GOMAXPROCS(3)
 	defer runtime.GOMAXPROCS(machine)
-	if lanes := len(newWorld(t, Options{}).engine.lanes); lanes != 3 {
+	if lanes := len(newWorld(t, Options{}).engine.workers); lanes != 3 {
 		t.Errorf("%d lanes for 3 processors", lanes)
 	}
 }
@@ -88,7 +88,7 @@ func TestHead(t *testing.T) {
 		}
 		s, client := take(1<<20, false)
 		client.Close()
-		if err := s.ended(); err != ErrLeft {
+		if err := s.ended(); err != ErrClientGone {
 			w.t.Errorf("of a client that left: %v", err)
 		}
 		s, _ = take(1<<20, false)
@@ -309,7 +309,7 @@ func TestLeft(t *testing.T) {
 					}
 				}
 				err := s.ended()
-				if err != ErrLeft {
+				if err != ErrClientGone {
 					w.t.Errorf("%s, %s: %v", name, state, err)
 				}
 				client.Close()
@@ -350,7 +350,7 @@ func TestCloseInEveryState(t *testing.T) {
 		}
 		for i, s := range all {
 			err := s.ended()
-			if i%4 == 3 && err == ErrLeft {
+			if i%4 == 3 && err == ErrClientGone {
 				err = ErrStopped
 			}
 			if err != ErrStopped && err != nil {
@@ -372,7 +372,7 @@ func TestCloseInEveryState(t *testing.T) {
 // somebody else to call: a storm over one feed must not hold up another.
 func TestBatchDoesNotStarve(t *testing.T) {
 	overBoth(t, Options{WriteTimeout: time.Minute}, func(w *world) {
-		lanes := len(w.engine.lanes)
+		lanes := len(w.engine.workers)
 		var calm []*script
 		var clients []*net.TCPConn
 		for range lanes { // one is on each of them
@@ -402,14 +402,14 @@ func TestBatchDoesNotStarve(t *testing.T) {
 // keep-alives together.
 func TestEventsBeforeKeepAlives(t *testing.T) {
 	overBoth(t, Options{WriteTimeout: time.Minute}, func(w *world) {
-		byLane := make(map[*lane]*looks)
-		for _, l := range w.engine.lanes {
+		byLane := make(map[*worker]*looks)
+		for _, l := range w.engine.workers {
 			byLane[l] = &looks{}
 		}
 		var idle []*due
 		for range len(byLane) * 100 {
 			socket := w.engine.NewSocket()
-			s := &due{script{t: w.t, closed: make(chan error, 1)}, byLane[socket.lane]}
+			s := &due{script{t: w.t, closed: make(chan error, 1)}, byLane[socket.worker]}
 			conn, _ := w.dial(0)
 			w.carry(socket, conn, &s.script, s)
 			idle = append(idle, s)
@@ -426,8 +426,8 @@ func TestEventsBeforeKeepAlives(t *testing.T) {
 		}
 		for _, l := range byLane {
 			await(w.t, "all are looked after", func() bool { return l.all.Load() >= 100 })
-			if most := l.most.Load(); most > busyLooks {
-				w.t.Errorf("%d were looked after at a time, want %d at most", most, busyLooks)
+			if most := l.most.Load(); most > busyDueAtOnce {
+				w.t.Errorf("%d were looked after at a time, want %d at most", most, busyDueAtOnce)
 			}
 		}
 	})
@@ -457,9 +457,9 @@ func (s *due) Next(now time.Duration) ([]byte, error) {
 
 // takeRestless takes a stream that says nothing, and wants to be asked again at
 // once. It tells the looks of its lane.
-func (w *world) takeRestless(conn net.Conn, byLane map[*lane]*looks) {
+func (w *world) takeRestless(conn net.Conn, byLane map[*worker]*looks) {
 	socket := w.engine.NewSocket()
-	s := &restless{script{t: w.t, closed: make(chan error, 1)}, byLane[socket.lane]}
+	s := &restless{script{t: w.t, closed: make(chan error, 1)}, byLane[socket.worker]}
 	w.carry(socket, conn, &s.script, s)
 }
 

@@ -16,7 +16,7 @@ type looked struct {
 
 func (l *looked) pass(until, step time.Duration) {
 	for now := l.now; now <= until; now += step {
-		l.advance(now, wheelLooks, func(*Socket) { l.at = append(l.at, now) })
+		l.advance(now, dueAtOnce, func(*Socket) { l.at = append(l.at, now) })
 	}
 }
 
@@ -24,33 +24,33 @@ func (l *looked) pass(until, step time.Duration) {
 // one time. One that the wheel forgets is a client that is never given up, or one
 // that gets no keep-alive and believes the server dead.
 func TestWheel(t *testing.T) {
-	const reach = wheelTurns * wheelTurn
+	const reach = wheelSlots * wheelTick
 	for _, test := range []struct {
 		name     string
 		dues     []time.Duration // scheduled one after the other
 		from, to time.Duration   // when it has to be looked after first
 		looks    int             // within the first 20 seconds
 	}{
-		{"soon", []time.Duration{time.Second}, time.Second, time.Second + wheelTurn, 1},
-		{"at once", []time.Duration{0}, 0, 2 * wheelTurn, 1},
-		{"in the past", []time.Duration{-time.Hour}, 0, 2 * wheelTurn, 1},
-		{"earlier than before", []time.Duration{10 * time.Second, time.Second}, time.Second, time.Second + wheelTurn, 1},
-		{"later than before", []time.Duration{time.Second, 10 * time.Second}, 0, time.Second + wheelTurn, 1},
-		{"the same again", []time.Duration{time.Second, time.Second, time.Second}, time.Second, time.Second + wheelTurn, 1},
-		{"to and fro", []time.Duration{10 * time.Second, time.Second, 5 * time.Second, 2 * time.Second}, time.Second, time.Second + wheelTurn, 1},
-		{"beyond its reach", []time.Duration{24 * time.Hour}, reach - 2*wheelTurn, reach, 0},
-		{"from beyond its reach to soon", []time.Duration{24 * time.Hour, time.Second}, time.Second, time.Second + wheelTurn, 1},
+		{"soon", []time.Duration{time.Second}, time.Second, time.Second + wheelTick, 1},
+		{"at once", []time.Duration{0}, 0, 2 * wheelTick, 1},
+		{"in the past", []time.Duration{-time.Hour}, 0, 2 * wheelTick, 1},
+		{"earlier than before", []time.Duration{10 * time.Second, time.Second}, time.Second, time.Second + wheelTick, 1},
+		{"later than before", []time.Duration{time.Second, 10 * time.Second}, 0, time.Second + wheelTick, 1},
+		{"the same again", []time.Duration{time.Second, time.Second, time.Second}, time.Second, time.Second + wheelTick, 1},
+		{"to and fro", []time.Duration{10 * time.Second, time.Second, 5 * time.Second, 2 * time.Second}, time.Second, time.Second + wheelTick, 1},
+		{"beyond its reach", []time.Duration{24 * time.Hour}, reach - 2*wheelTick, reach, 0},
+		{"from beyond its reach to soon", []time.Duration{24 * time.Hour, time.Second}, time.Second, time.Second + wheelTick, 1},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			l, s := &looked{}, &Socket{}
 			for _, due := range test.dues {
 				l.schedule(s, due)
 			}
-			l.pass(20*time.Second, wheelTurn/3)
+			l.pass(20*time.Second, wheelTick/3)
 			if len(l.at) != test.looks {
 				t.Errorf("looked after at %v, want %d times", l.at, test.looks)
 			}
-			l.pass(2*reach, wheelTurn/3) // once round, past what it left behind
+			l.pass(2*reach, wheelTick/3) // once round, past what it left behind
 			if len(l.at) != 1 || l.at[0] < test.from || l.at[0] > test.to {
 				t.Errorf("looked after at %v, want once from %v to %v", l.at, test.from, test.to)
 			}
@@ -64,7 +64,7 @@ func TestWheelClosed(t *testing.T) {
 	l, s := &looked{}, &Socket{}
 	l.schedule(s, time.Second)
 	s.closed = true
-	l.pass(2*time.Second, wheelTurn)
+	l.pass(2*time.Second, wheelTick)
 	if len(l.at) > 0 {
 		t.Errorf("looked after at %v", l.at)
 	}
@@ -80,7 +80,7 @@ func TestWheelStops(t *testing.T) {
 		sockets[i] = &Socket{}
 		w.schedule(sockets[i], time.Duration(i)*time.Second)
 	}
-	for w.advance(time.Hour, wheelLooks, func(s *Socket) {
+	for w.advance(time.Hour, dueAtOnce, func(s *Socket) {
 		looks[s]++
 		w.schedule(s, time.Hour+time.Second)
 	}) {
@@ -91,7 +91,7 @@ func TestWheelStops(t *testing.T) {
 		}
 		looks[s] = 0
 	}
-	for w.advance(time.Hour+time.Second+wheelTurn, wheelLooks, func(s *Socket) { looks[s]++ }) {
+	for w.advance(time.Hour+time.Second+wheelTick, dueAtOnce, func(s *Socket) { looks[s]++ }) {
 	}
 	for i, s := range sockets {
 		if looks[s] != 1 {
@@ -105,13 +105,13 @@ func TestWheelStops(t *testing.T) {
 func TestWheelTakesTurns(t *testing.T) {
 	var w wheel
 	looks := make(map[*Socket]int)
-	const sockets = 5*wheelLooks + 1
+	const sockets = 5*dueAtOnce + 1
 	for range sockets {
 		w.schedule(&Socket{}, time.Second)
 	}
 	calls := 1
-	for ; w.advance(2*time.Second, wheelLooks, func(s *Socket) { looks[s]++ }); calls++ {
-		if len(looks) != calls*wheelLooks {
+	for ; w.advance(2*time.Second, dueAtOnce, func(s *Socket) { looks[s]++ }); calls++ {
+		if len(looks) != calls*dueAtOnce {
 			t.Errorf("%d were looked after in %d calls", len(looks), calls)
 		}
 	}
@@ -120,7 +120,7 @@ func TestWheelTakesTurns(t *testing.T) {
 	}
 	for s, n := range looks {
 		if n != 1 {
-			t.Errorf("one was looked after %d times, at turn %d", n, s.turn)
+			t.Errorf("one was looked after %d times, at turn %d", n, s.slot)
 		}
 	}
 }
@@ -136,7 +136,7 @@ func TestWheelAtRandom(t *testing.T) {
 		sockets[i] = &Socket{}
 	}
 	for now := time.Duration(0); now < 10*time.Minute; now += time.Duration(random.IntN(300)) * time.Millisecond {
-		w.advance(now, wheelLooks, func(s *Socket) {
+		w.advance(now, dueAtOnce, func(s *Socket) {
 			if at, ok := due[s]; ok && at <= now {
 				delete(due, s)
 			} else if ok {
@@ -144,7 +144,7 @@ func TestWheelAtRandom(t *testing.T) {
 			}
 		})
 		for _, at := range due {
-			if at < now-2*wheelTurn {
+			if at < now-2*wheelTick {
 				t.Fatalf("one that was due at %v is not looked after at %v", at, now)
 			}
 		}
