@@ -69,7 +69,8 @@ func (s *Server) newStream(r *http.Request, request subscribeRequest) *stream {
 
 // subscribeOn has the stream send what it subscribes to on the lane of a socket.
 func (st *stream) subscribeOn(ctx context.Context, request subscribeRequest, socket *engine.Socket) error {
-	group, err := socket.Lane().SubscribeAll(ctx, request.starts, socket)
+	dispatcher := socket.Dispatcher().(*feed.Dispatcher)
+	group, err := dispatcher.SubscribeAll(ctx, request.starts, socket)
 	if err != nil {
 		return err
 	}
@@ -104,6 +105,9 @@ func (st *stream) drain() {
 		group.Wake()
 	}
 }
+
+// Wake implements [engine.Stream].
+func (st *stream) Wake() { st.group.Wake() }
 
 // Over implements [engine.Stream].
 func (st *stream) Over(now time.Duration) error {

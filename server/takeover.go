@@ -37,7 +37,8 @@ func (s *Server) socketFor(r *http.Request) *engine.Socket {
 }
 
 func (s *Server) startEngine() {
-	e, err := engine.New(s.hub, engine.Options{WriteTimeout: s.options.WriteTimeout, Now: s.now, Reusable: clean, Returned: s.returned})
+	newDispatcher := func() engine.Dispatcher { return s.hub.NewLane() }
+	e, err := engine.New(newDispatcher, engine.Options{WriteTimeout: s.options.WriteTimeout, Now: s.now, Reusable: clean, Returned: s.returned})
 	switch {
 	case err == nil:
 		s.engine = e
@@ -55,7 +56,7 @@ func (s *Server) take(w http.ResponseWriter, r *http.Request, socket *engine.Soc
 		// The next request may be here already.
 		unread, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
 		last := r.Close || !socket.Reuse(unread)
-		err = socket.Take(conn, append(appendHead(nil, w.Header(), last), st.open(s.options.Retry)...), st.group, st)
+		err = socket.Take(conn, append(appendHead(nil, w.Header(), last), st.open(s.options.Retry)...), st)
 	}
 	if err != nil {
 		st.Closed(err)

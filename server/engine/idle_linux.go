@@ -15,32 +15,32 @@ import (
 )
 
 const (
-	// maxIdle is how many connections may be there to be accepted, and how many
-	// may linger. Beyond that, those that have waited longest make room.
+	// maxIdle limits the connections that wait for a request, and those that linger.
+	// Beyond that, the oldest make room.
 	maxIdle = 1 << 16
-	// lingerTime is how long a connection outlives its last bytes, so that they
-	// arrive: closed over what its client still sends, it would take them back.
+	// lingerTime is how long a connection stays open after its last bytes, so that
+	// they arrive: if it were closed while its client still sends, the kernel would
+	// reset it and drop them.
 	lingerTime = 2 * time.Second
-	// maxUnread is how many bytes of requests that came too early are kept for
-	// all sockets.
+	// maxUnread limits the bytes of early requests kept for all sockets.
 	maxUnread = 1 << 20
 )
 
-// idleConns are connections whose streams have ended. One goroutine waits for all of
+// idleConns holds connections whose streams have ended. One goroutine waits for all of
 // them, until their clients send more, or leave.
 type idleConns struct {
 	returned *Returned
-	limit    int // see idleMost
+	limit    int // maxIdle, except in tests
 	file     *os.File
 	conn     syscall.RawConn
 
 	mu           sync.Mutex
 	closed       bool
 	conns        map[int32]*idleConn // by descriptor
-	waiting      list.List           // of those that are to be accepted, the oldest first
-	lingering    list.List           // of those that have been shut down, the oldest first
-	nextDeadline time.Time           // when the first of them is due, if that is not zero
-	unread       map[*Socket][]byte  // what was read of the next requests while a stream runs
+	waiting      list.List           // for a request, the oldest first
+	lingering    list.List           // after their shutdown, the oldest first
+	nextDeadline time.Time           // the first of all deadlines; zero for none
+	unread       map[*Socket][]byte  // bytes of the next requests, of running streams
 	unreadBytes  int                 // of unread
 }
 
@@ -57,15 +57,18 @@ func newIdleConns(returned *Returned) (*idleConns, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := &idleConns{returned: returned, limit: maxIdle, file: file, conn: conn, conns: make(map[int32]*idleConn), unread: make(map[*Socket][]byte)}
+	i := &idleConns{
+		returned: returned, limit: maxIdle, file: file, conn: conn,
+		conns: make(map[int32]*idleConn), unread: make(map[*Socket][]byte),
+	}
 	returned.mu.Lock()
 	defer returned.mu.Unlock()
 	returned.closeWaiting = i.closeWaiting
 	return i, nil
 }
 
-// keepUnread keeps what was read of the next request of the socket's connection. It
-// reports false if that is too much, or if nobody would answer the request.
+// keepUnread keeps the first bytes of the next request on the socket's connection. It
+// reports false if those are too many, or if no server would answer the request.
 func (i *idleConns) keepUnread(s *Socket, b []byte) bool {
 	_, open := i.returned.accepting()
 	i.mu.Lock()
@@ -78,7 +81,7 @@ func (i *idleConns) keepUnread(s *Socket, b []byte) bool {
 	return true
 }
 
-// takeUnread returns what was kept for the socket, and forgets it.
+// takeUnread returns the bytes kept for the socket, and forgets them.
 func (i *idleConns) takeUnread(s *Socket) []byte {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -88,8 +91,8 @@ func (i *idleConns) takeUnread(s *Socket) []byte {
 	return b
 }
 
-// add takes a connection over. Without anybody who accepts it, it is shut down, and
-// closed when the client has left, or soon.
+// add takes a connection over. If Returned is not open, it shuts the connection down
+// and lets it linger.
 func (i *idleConns) add(fd int32, unread []byte) {
 	idle, open := i.returned.accepting()
 	c := &idleConn{fd: fd, unread: unread, list: &i.waiting, deadline: time.Now().Add(idle)}
@@ -109,17 +112,17 @@ func (i *idleConns) add(fd int32, unread []byte) {
 	i.watch(c)
 }
 
-// shutDown has the connection linger. The caller holds mu and inserts it.
+// shutDown makes the connection linger. The caller holds mu, and calls watch.
 func (i *idleConns) shutDown(c *idleConn) {
 	_ = syscall.Shutdown(int(c.fd), syscall.SHUT_WR)
 	c.unread, c.list, c.deadline = nil, &i.lingering, time.Now().Add(lingerTime)
 }
 
-// watch watches a connection. The caller holds mu.
+// watch adds a connection to its list and to the epoll instance. The caller holds mu.
 func (i *idleConns) watch(c *idleConn) {
 	event := syscall.EpollEvent{Events: syscall.EPOLLIN | syscall.EPOLLRDHUP, Fd: c.fd}
 	if len(c.unread) > 0 {
-		event.Events |= syscall.EPOLLOUT // at once, as there is something to read
+		event.Events |= syscall.EPOLLOUT // reports at once: there is something to read
 	}
 	failed := i.control(syscall.EPOLL_CTL_ADD, c.fd, &event)
 	if i.closed || failed != nil {
@@ -149,13 +152,13 @@ func (i *idleConns) control(op int, of int32, event *syscall.EpollEvent) (failed
 	return errors.Join(err, failed)
 }
 
-// setDeadline has the loop turn at that time. The caller holds mu.
+// setDeadline makes loop call expire at that time. The caller holds mu.
 func (i *idleConns) setDeadline(at time.Time) {
 	i.nextDeadline = at
 	_ = i.file.SetReadDeadline(at)
 }
 
-// closeWaiting closes what is there to be accepted.
+// closeWaiting closes the connections that wait for a request.
 func (i *idleConns) closeWaiting() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -164,7 +167,7 @@ func (i *idleConns) closeWaiting() {
 	}
 }
 
-// closeAll closes everything, and whatever is still added.
+// closeAll closes all connections, and those that are added later.
 func (i *idleConns) closeAll() {
 	i.returned.Close()
 	i.mu.Lock()
@@ -176,7 +179,7 @@ func (i *idleConns) closeAll() {
 	_ = i.file.Close()
 }
 
-// loop waits for the connections, until closeAll is called.
+// loop handles events and deadlines until closeAll is called.
 func (i *idleConns) loop() {
 	events := make([]syscall.EpollEvent, 128)
 	for {
@@ -198,7 +201,7 @@ func (i *idleConns) loop() {
 	}
 }
 
-// expire closes the connections whose time is up.
+// expire closes the connections whose deadline has passed.
 func (i *idleConns) expire(now time.Time) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -221,8 +224,8 @@ func (i *idleConns) expire(now time.Time) {
 	i.setDeadline(next)
 }
 
-// check gives a connection to whoever accepts it, if there is something to read. The
-// event that it comes from may be one of a descriptor that was closed since.
+// check hands a connection to Accept if there is something to read. The event may be
+// of a descriptor that was closed since.
 func (i *idleConns) check(fd int32) {
 	if c := i.takeReadable(fd); c != nil {
 		if conn, err := c.open(); err == nil {
@@ -231,8 +234,8 @@ func (i *idleConns) check(fd int32) {
 	}
 }
 
-// takeReadable returns the connection with that descriptor, which is no longer here, if
-// there is something to read.
+// takeReadable removes and returns the connection with that descriptor if there is
+// something to read. It closes one whose client has left.
 func (i *idleConns) takeReadable(fd int32) *idleConn {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -258,7 +261,7 @@ func (i *idleConns) takeReadable(fd int32) *idleConn {
 	return nil
 }
 
-// open returns the connection as the runtime knows it.
+// open returns the connection as a net.Conn.
 func (c *idleConn) open() (net.Conn, error) {
 	file := os.NewFile(uintptr(c.fd), "")
 	defer file.Close()
@@ -269,8 +272,8 @@ func (c *idleConn) open() (net.Conn, error) {
 	return conn, err
 }
 
-// discard reads what the client has sent, some of it, and returns why there is no
-// more at the moment: nil if the client has ended.
+// discard reads some of what the client has sent. It returns why there is no more at
+// the moment: nil if the client has closed its side.
 func discard(fd int32) error {
 	var b [512]byte
 	for range 128 {

@@ -160,7 +160,7 @@ func TestNotReturned(t *testing.T) {
 		full.mu.Lock()
 		full.over = io.EOF
 		full.mu.Unlock()
-		full.group.Wake()
+		full.Wake()
 		if err := full.ended(); err != io.EOF {
 			w.t.Error(err)
 		}

@@ -10,12 +10,12 @@ import (
 	"syscall"
 )
 
-// key names a socket to the poller: a place, and how often it was given away. A
-// descriptor would be the name of somebody else soon after it is closed, while
-// what was said of the one before is still on its way.
+// key names a socket to the poller: a slot, and how often the slot was reused. A
+// descriptor could not name it: the kernel may give the same descriptor to another
+// connection while events of the closed one are still on their way.
 type key struct{ slot, generation uint32 }
 
-// poller says which sockets have room again, and which clients have left.
+// poller reports which full sockets have room again, and which clients have left.
 type poller struct {
 	file *os.File
 	conn syscall.RawConn
@@ -23,7 +23,7 @@ type poller struct {
 	mu     sync.Mutex
 	closed bool
 	slots  []slot
-	free   []uint32 // places without a socket
+	free   []uint32 // slots without a socket
 }
 
 type slot struct {
@@ -38,8 +38,8 @@ func newPoller() (*poller, error) {
 	return &poller{file: file, conn: conn}, err
 }
 
-// newEpoll returns an epoll instance that the runtime waits for as for any other
-// descriptor, so that no thread has to.
+// newEpoll returns an epoll instance. The runtime waits for it as for any other
+// descriptor, so it blocks no thread.
 func newEpoll() (*os.File, syscall.RawConn, error) {
 	fd, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
 	if err != nil {
@@ -56,7 +56,7 @@ func newEpoll() (*os.File, syscall.RawConn, error) {
 	return file, conn, nil
 }
 
-// add has the poller watch a socket.
+// add makes the poller watch a socket.
 func (p *poller) add(s *Socket) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -82,7 +82,8 @@ func (p *poller) add(s *Socket) error {
 	return nil
 }
 
-// remove forgets a socket, which is about to be closed: then the kernel does, too.
+// remove forgets a socket whose descriptor is about to be closed, which removes it from
+// the epoll instance, too.
 func (p *poller) remove(k key) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -91,33 +92,33 @@ func (p *poller) remove(k key) {
 	p.free = append(p.free, k.slot)
 }
 
-// release forgets a socket whose descriptor lives on.
+// release forgets a socket whose descriptor stays open.
 func (p *poller) release(k key, fd int32) {
 	p.remove(k)
 	_ = p.conn.Control(func(epoll uintptr) { _ = syscall.EpollCtl(int(epoll), syscall.EPOLL_CTL_DEL, int(fd), nil) })
 }
 
-// closeAll takes no more sockets, and ends those there are.
+// closeAll refuses further sockets and stops the present ones.
 func (p *poller) closeAll() {
 	p.mu.Lock()
 	p.closed = true
 	for i := range p.slots {
 		if s := p.slots[i].socket; s != nil {
-			s.notify(stopped)
+			s.wake(stopped)
 		}
 	}
 	p.mu.Unlock()
 	_ = p.file.Close()
 }
 
-// notify has the lane look at the socket.
-func (s *Socket) notify(mark uint32) {
-	group := s.group
-	s.flags.Or(mark)
-	group.Wake()
+// wake sets a flag for the worker. The caller holds the poller's mu, so the socket
+// still has its stream.
+func (s *Socket) wake(flag uint32) {
+	s.flags.Or(flag)
+	s.stream.Wake()
 }
 
-// loop tells sockets what happens to them, until closeAll is called.
+// loop handles events until closeAll is called.
 func (p *poller) loop() {
 	events := make([]syscall.EpollEvent, 256)
 	err := p.conn.Read(func(fd uintptr) (done bool) {
@@ -146,13 +147,13 @@ func (p *poller) handle(events []syscall.EpollEvent) {
 		e := &events[i]
 		slot := &p.slots[uint32(e.Fd)]
 		if slot.socket == nil || slot.generation != uint32(e.Pad) {
-			continue // it was closed in the meantime
+			continue // the event is of a socket that was closed since
 		}
 		switch {
 		case e.Events&(syscall.EPOLLRDHUP|syscall.EPOLLHUP|syscall.EPOLLERR) != 0:
-			slot.socket.notify(clientGone)
+			slot.socket.wake(clientGone)
 		case slot.socket.flags.Or(hasRoom)&wantsRoom != 0:
-			slot.socket.group.Wake()
+			slot.socket.stream.Wake()
 		}
 	}
 }

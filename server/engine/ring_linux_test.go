@@ -213,7 +213,7 @@ func TestNothingStagedOutlivesItsSocket(t *testing.T) {
 			go func() { done <- pair }()
 		}
 		other.mu.Unlock()
-		other.group.Wake()
+		other.Wake()
 		pair := <-done
 		other.say(nil, []byte("y")) // in a later batch
 		await(w.t, "the batch is submitted", func() bool { other.mu.Lock(); defer other.mu.Unlock(); return other.written > 0 })

@@ -95,7 +95,7 @@ func TestHead(t *testing.T) {
 		if err := s.ended(); err != ErrStalled {
 			w.t.Errorf("of a client that reads nothing: %v", err)
 		}
-		await(w.t, "no subscription is left", func() bool { return w.hub.Stats().Subscribers == 0 })
+		await(w.t, "no stream is left", func() bool { return w.streams.Load() == 0 })
 	})
 }
 
@@ -234,7 +234,7 @@ func TestOverWhileFull(t *testing.T) {
 			s.mu.Lock()
 			s.over = why
 			s.mu.Unlock()
-			s.group.Wake()
+			s.Wake()
 		}
 		for _, s := range all {
 			if err := s.ended(); err != why {
@@ -270,7 +270,7 @@ func TestPanic(t *testing.T) {
 		}
 		client.Close()
 		otherClient.Close()
-		await(w.t, "no subscription is left", func() bool { return w.hub.Stats().Subscribers == 0 })
+		await(w.t, "no stream is left", func() bool { return w.streams.Load() == 0 })
 	})
 }
 
@@ -316,7 +316,7 @@ func TestLeft(t *testing.T) {
 			}
 		}
 		await(w.t, "no descriptor is left", func() bool { return descriptors(w.t) <= before })
-		await(w.t, "no subscription is left", func() bool { return w.hub.Stats().Subscribers == 0 })
+		await(w.t, "no stream is left", func() bool { return w.streams.Load() == 0 })
 	})
 }
 
@@ -358,7 +358,7 @@ func TestCloseInEveryState(t *testing.T) {
 			}
 		}
 		socket := w.engine.NewSocket()
-		if err := socket.Take(late, nil, nil, newScript(w.t)); !errors.Is(err, ErrStopped) {
+		if err := socket.Take(late, nil, newScript(w.t)); !errors.Is(err, ErrStopped) {
 			w.t.Errorf("take: %v, want ErrStopped", err)
 		}
 		for _, c := range clients {
@@ -474,6 +474,6 @@ func (s *restless) Next(time.Duration) ([]byte, error) {
 		l.most.Store(max(l.most.Load(), n))
 		l.all.Add(n)
 	}
-	s.group.Wake()
+	s.Wake()
 	return nil, nil
 }

@@ -120,7 +120,7 @@ func TestWheelTakesTurns(t *testing.T) {
 	}
 	for s, n := range looks {
 		if n != 1 {
-			t.Errorf("one was looked after %d times, at turn %d", n, s.slot)
+			t.Errorf("one was looked after %d times, at tick %d", n, s.tick)
 		}
 	}
 }

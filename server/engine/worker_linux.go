@@ -5,31 +5,29 @@ package engine
 import (
 	"sync/atomic"
 	"time"
-
-	"github.com/rejoin/rejoin/feed"
 )
 
 // worker is a goroutine that writes to many sockets.
 type worker struct {
 	engine      *Engine
-	dispatcher  *feed.Dispatcher
+	dispatcher  Dispatcher
 	sockets     atomic.Int64
 	wheel       wheel
 	ring        *ring // nil where the kernel takes no batches
 	now         time.Duration
-	stagedSince time.Duration // since when there is something in the batch
-	stagedBytes int           // bytes in the batch
+	stagedSince time.Duration // the time of the batch's first write
+	stagedBytes int
 }
 
-// batchWait is how long a write may wait for others while the lane has sockets to
-// look after.
+// batchWait limits how long a staged write waits while the worker has sockets to
+// serve.
 const batchWait = 2 * time.Millisecond
 
-// batchBytes is how much a batch takes.
+// batchBytes limits the bytes of a batch.
 const batchBytes = 1 << 20
 
-func (e *Engine) newWorker(hub *feed.Hub) *worker {
-	w := &worker{engine: e, dispatcher: hub.NewLane(), now: e.options.Now()}
+func (e *Engine) newWorker(d Dispatcher) *worker {
+	w := &worker{engine: e, dispatcher: d, now: e.options.Now()}
 	w.wheel.now = w.now
 	if !e.options.Plain {
 		w.ring = newRing()
@@ -37,20 +35,20 @@ func (e *Engine) newWorker(hub *feed.Hub) *worker {
 	return w
 }
 
-// loop runs the lane until it is to stop and has no socket left.
+// loop serves the sockets until stop is closed and no socket is left.
 func (w *worker) loop(stop <-chan struct{}) {
-	tick := time.NewTicker(wheelTick)
-	defer tick.Stop()
+	ticker := time.NewTicker(wheelTick)
+	defer ticker.Stop()
 	if w.ring != nil {
 		defer w.ring.close()
 	}
 	for stopping := false; !stopping || w.sockets.Load() > 0; {
 		w.now = w.engine.options.Now()
-		more, most := w.dispatcher.Step(), dueAtOnce
+		more, limit := w.dispatcher.Step(), dueAtOnce
 		if more {
-			most = busyDueAtOnce
+			limit = busyDueAtOnce
 		}
-		more = w.wheel.advance(w.now, most, (*Socket).Notify) || more
+		more = w.wheel.advance(w.now, limit, (*Socket).Notify) || more
 		if more && w.now-w.stagedSince < batchWait {
 			continue
 		}
@@ -60,7 +58,7 @@ func (w *worker) loop(stop <-chan struct{}) {
 		}
 		var ticks <-chan time.Time
 		if w.sockets.Load() > 0 {
-			ticks = tick.C
+			ticks = ticker.C
 		}
 		select {
 		case <-w.dispatcher.C():
