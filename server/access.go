@@ -49,7 +49,7 @@ func (s *Server) authenticate(next http.Handler) http.Handler {
 		grant, err := s.options.Auth.Grant(r)
 		switch {
 		case errors.Is(err, auth.ErrUnavailable) && (r.Method == http.MethodGet || r.Method == http.MethodHead):
-			shed(w, r, http.StatusServiceUnavailable, err.Error())
+			answerRetryLater(w, r, http.StatusServiceUnavailable, err.Error())
 		case errors.Is(err, auth.ErrUnavailable):
 			s.writeError(w, r, fmt.Errorf("%w"+nothingStored, err))
 		case err != nil:

@@ -22,18 +22,18 @@ var (
 // subscriber is who is connected to hear of events: a stream, or a page that
 // waits.
 type subscriber interface {
-	seated() *seat
+	admissionSlot() *slot
 	drain() // has it end soon
 }
 
-// seat is a subscriber's place among all of them.
-type seat struct {
+// slot is a subscriber's place among all of them.
+type slot struct {
 	address netip.Addr // the zero Addr if the connection has none
 	number  int32      // in subscribers.all, while it is there
 	held    int32      // bytes of the budget for streams
 }
 
-func (s *seat) seated() *seat { return s }
+func (s *slot) admissionSlot() *slot { return s }
 
 // subscribers is who is subscribed, and who may be.
 type subscribers struct {
@@ -47,7 +47,7 @@ type subscribers struct {
 // admit takes a subscriber in that costs so many bytes beyond what each does. Whoever
 // succeeds dismisses it.
 func (s *Server) admit(one subscriber, cost int) error {
-	seat := one.seated()
+	seat := one.admissionSlot()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -69,14 +69,14 @@ func (s *Server) admit(one subscriber, cost int) error {
 
 // dismiss lets a subscriber go. The last one gets its number.
 func (s *Server) dismiss(one subscriber) {
-	seat := one.seated()
+	seat := one.admissionSlot()
 	s.memory.Give(feed.HoldStreams, int(seat.held))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all := s.subscribers.all
 	last := len(all) - 1
 	all[seat.number] = all[last]
-	all[seat.number].seated().number = seat.number
+	all[seat.number].admissionSlot().number = seat.number
 	all[last] = nil
 	s.subscribers.all = all[:last]
 	if s.subscribers.addresses[seat.address]--; s.subscribers.addresses[seat.address] == 0 {
@@ -124,39 +124,39 @@ func addressOf(r *http.Request) netip.Addr {
 	return network.Addr()
 }
 
-// turnAway counts and answers a subscriber that is not admitted.
-func (s *Server) turnAway(w http.ResponseWriter, r *http.Request, why error) {
-	s.shed.Add(1)
+// rejectFull counts and answers a subscriber that is not admitted.
+func (s *Server) rejectFull(w http.ResponseWriter, r *http.Request, why error) {
+	s.rejected.Add(1)
 	switch {
 	case errors.Is(why, errAddressFull):
-		shed(w, r, http.StatusTooManyRequests, why.Error())
+		answerRetryLater(w, r, http.StatusTooManyRequests, why.Error())
 	case errors.Is(why, errDraining):
 		if r.ProtoMajor > 1 {
 			// It has the client open a connection for its next request, perhaps
 			// to another node.
 			w.Header().Set("Connection", "close")
 		}
-		shedFor(w, r, http.StatusServiceUnavailable, why.Error(), jitter(s.options.Retry, 0.5))
+		answerRetryAfter(w, r, http.StatusServiceUnavailable, why.Error(), jitter(s.options.Retry, 0.5))
 	default:
-		shed(w, r, http.StatusServiceUnavailable, why.Error())
+		answerRetryLater(w, r, http.StatusServiceUnavailable, why.Error())
 	}
 }
 
-// shed turns a client away for now. An event stream must not see a status
+// answerRetryLater turns a client away for now. An event stream must not see a status
 // other than 200, which stops a browser for good: it gets the time after which
 // to come back, and a connection that breaks.
-func shed(w http.ResponseWriter, r *http.Request, status int, why string) {
-	shedFor(w, r, status, why, jitter(12500*time.Millisecond, 0.6))
+func answerRetryLater(w http.ResponseWriter, r *http.Request, status int, why string) {
+	answerRetryAfter(w, r, status, why, jitter(12500*time.Millisecond, 0.6))
 }
 
-// shedFor does it for that time: a node that stops is soon replaced, and a full one
+// answerRetryAfter does it for that time: a node that stops is soon replaced, and a full one
 // is not.
-func shedFor(w http.ResponseWriter, r *http.Request, status int, why string, retry time.Duration) {
+func answerRetryAfter(w http.ResponseWriter, r *http.Request, status int, why string, retry time.Duration) {
 	if !accepts(r, "text/event-stream") {
 		writeProblem(w, status, why)
 		return
 	}
-	writeStreamHead(w, eventStream{})
+	writeStreamHead(w, sseFormat{})
 	_, _ = w.Write(sse.AppendRetry(nil, retry))
 	_ = http.NewResponseController(w).Flush()
 	panic(http.ErrAbortHandler)

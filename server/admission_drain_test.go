@@ -16,7 +16,7 @@ import (
 // timed is a subscriber that leaves when it is drained, after slow has returned,
 // or by itself before that.
 type timed struct {
-	seat
+	slot
 	s     *Server
 	slow  func()
 	leave sync.Once

@@ -156,7 +156,7 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	counter(gapsDesc, stats.Ahead, string(feed.Ahead))
 	counter(repairsDesc, stats.Repairs)
 	if c.Server != nil {
-		counter(shedDesc, c.Server.shed.Load())
+		counter(shedDesc, c.Server.rejected.Load())
 	}
 	refused := uint64(0)
 	if c.Refused != nil {

@@ -34,7 +34,7 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request) {
 	}
 	waiting, done, err := s.mayWait(r, q.wait)
 	if err != nil {
-		s.turnAway(w, r, err)
+		s.rejectFull(w, r, err)
 		return
 	}
 	defer done()
@@ -45,7 +45,7 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request) {
 	}
 	held := h.size()
 	if !s.memory.Take(feed.HoldPages, held) {
-		s.turnAway(w, r, errNoMemory)
+		s.rejectFull(w, r, errNoMemory)
 		return
 	}
 	defer s.memory.Give(feed.HoldPages, held)
@@ -95,7 +95,7 @@ func (s *Server) mayWait(r *http.Request, wait time.Duration) (waiting context.C
 		until = expires
 	}
 	waiting, cancel := context.WithDeadline(r.Context(), until)
-	one := &pageWaiter{seat{address: addressOf(r)}, cancel}
+	one := &pageWaiter{slot{address: addressOf(r)}, cancel}
 	if err = s.admit(one, 0); err != nil {
 		cancel()
 		if errors.Is(err, errDraining) {
@@ -111,7 +111,7 @@ func (s *Server) mayWait(r *http.Request, wait time.Duration) (waiting context.C
 
 // pageWaiter is a subscriber that waits for a page.
 type pageWaiter struct {
-	seat
+	slot
 	cancel context.CancelFunc
 }
 

@@ -70,7 +70,7 @@ type Server struct {
 	returned   *engine.Returned
 
 	sameOrigin  *http.CrossOriginProtection
-	shed        atomic.Uint64 // subscribers that were turned away
+	rejected    atomic.Uint64 // subscribers that were turned away
 	deliveries  *deliveries
 	mu          sync.Mutex
 	subscribers subscribers

@@ -25,16 +25,16 @@ var (
 // stream is one response that carries events: what it says and when, whatever
 // writes it. A socket of the engine does, or a response.
 type stream struct {
-	session
-	seat
-	server    *Server
-	heartbeat time.Duration
-	due       time.Duration // when a keep-alive is
-	ends      time.Duration // when the stream does, in any case; 0: never
-	oldest    int64         // when the oldest event of the piece was committed, in Unix milliseconds; 0: not of interest
-	expires   bool          // it is the token that ends the stream
-	gapFails  bool
-	kept      int32 // bytes that the client has not read, of those that cannot be had again
+	streamEncoder
+	slot
+	server       *Server
+	heartbeat    time.Duration
+	due          time.Duration // when a keep-alive is
+	endsAt       time.Duration // when the stream does, in any case; 0: never
+	oldest       int64         // when the oldest event of the piece was committed, in Unix milliseconds; 0: not of interest
+	tokenEnds    bool          // it is the token that ends the stream
+	gapFails     bool
+	backlogBytes int32 // bytes that the client has not read, of those that cannot be had again
 
 	draining   atomic.Bool
 	subscribed atomic.Pointer[feed.Subscriber]
@@ -47,7 +47,7 @@ const century = 100 * 365 * 24 * time.Hour
 // newStream returns a stream that has yet to subscribe.
 func (s *Server) newStream(r *http.Request, request subscribeRequest) *stream {
 	st := &stream{
-		seat:     seat{address: addressOf(r)},
+		slot:     slot{address: addressOf(r)},
 		server:   s,
 		gapFails: request.gapFails,
 		// From three quarters of it up: those that came together, or had an event
@@ -57,11 +57,11 @@ func (s *Server) newStream(r *http.Request, request subscribeRequest) *stream {
 	now := s.now()
 	st.due = now + st.heartbeat
 	if s.options.MaxAge > 0 {
-		st.ends = now + jitter(s.options.MaxAge, 0.2)
+		st.endsAt = now + jitter(s.options.MaxAge, 0.2)
 	}
 	if expires := grantOf(r.Context()).Expires(); !expires.IsZero() {
-		if at := max(now+min(time.Until(expires), century), 1); st.ends == 0 || at < st.ends {
-			st.ends, st.expires = at, true
+		if at := max(now+min(time.Until(expires), century), 1); st.endsAt == 0 || at < st.endsAt {
+			st.endsAt, st.tokenEnds = at, true
 		}
 	}
 	return st
@@ -70,7 +70,7 @@ func (s *Server) newStream(r *http.Request, request subscribeRequest) *stream {
 // subscribeOn has the stream send what it subscribes to on the lane of a socket.
 func (st *stream) subscribeOn(ctx context.Context, request subscribeRequest, socket *engine.Socket) error {
 	dispatcher := socket.Dispatcher().(*feed.Dispatcher)
-	group, err := dispatcher.SubscribeAll(ctx, request.starts, socket)
+	group, err := dispatcher.SubscribeAll(ctx, request.subscriptions, socket)
 	if err != nil {
 		return err
 	}
@@ -107,16 +107,16 @@ func (st *stream) drain() {
 }
 
 // Wake implements [engine.Stream].
-func (st *stream) Wake() { st.group.Wake() }
+func (st *stream) Wake() { st.subscriber.Wake() }
 
 // Over implements [engine.Stream].
 func (st *stream) Over(now time.Duration) error {
 	switch {
 	case st.draining.Load():
 		return errDraining
-	case st.ends == 0 || now < st.ends:
+	case st.endsAt == 0 || now < st.endsAt:
 		return nil
-	case st.expires:
+	case st.tokenEnds:
 		return errExpired
 	}
 	return errMaxAge
@@ -124,15 +124,15 @@ func (st *stream) Over(now time.Duration) error {
 
 // Due implements [engine.Stream].
 func (st *stream) Due() time.Duration {
-	if st.ends != 0 {
-		return min(st.due, st.ends)
+	if st.endsAt != 0 {
+		return min(st.due, st.endsAt)
 	}
 	return st.due
 }
 
 // Next implements [engine.Stream].
 func (st *stream) Next(now time.Duration) (piece []byte, err error) {
-	if st.rest != nil && st.rest.skip > 0 {
+	if st.pending != nil && st.pending.skip > 0 {
 		return st.goOn(now)
 	}
 	st.piece.of = -1
@@ -166,7 +166,7 @@ func (st *stream) show(i int, d feed.Delivery, now time.Duration) (piece []byte)
 		st.due = now + st.heartbeat
 	}
 	// History is not late, however old.
-	if len(piece) > 0 && len(events) > 0 && events[0].ID > st.group.At(i).Bounds().Last {
+	if len(piece) > 0 && len(events) > 0 && events[0].ID > st.subscriber.At(i).Bounds().Last {
 		st.oldest = events[0].Time.UnixMilli()
 	}
 	return piece
@@ -178,11 +178,11 @@ func (st *stream) goOn(now time.Duration) (piece []byte, err error) {
 	if err := st.Over(now); err != nil {
 		return nil, err
 	}
-	for i, skip := st.rest.of, st.rest.skip; ; {
-		d := st.rest.delivery
+	for i, skip := st.pending.of, st.pending.skip; ; {
+		d := st.pending.delivery
 		if len(d.Events()) == 0 {
 			var ok bool
-			if d, ok, err = st.group.PollAt(i); err != nil {
+			if d, ok, err = st.subscriber.PollAt(i); err != nil {
 				return nil, err
 			}
 			if !ok {
@@ -200,21 +200,23 @@ func (st *stream) goOn(now time.Duration) (piece []byte, err error) {
 		if skip -= len(piece); skip == 0 {
 			return st.Next(now)
 		}
-		if st.rest == nil {
-			st.rest = &rest{of: i}
+		if st.pending == nil {
+			st.pending = &pending{of: i}
 		}
-		st.rest.skip = skip
+		st.pending.skip = skip
 	}
 }
 
 // More implements [engine.Stream].
-func (st *stream) More() bool { return st.rest != nil || st.group.Stirred() || st.becomesLive() }
+func (st *stream) More() bool {
+	return st.pending != nil || st.subscriber.Stirred() || st.becomesLive()
+}
 
 func (st *stream) delivery() (i int, d feed.Delivery, err error) {
-	if st.rest != nil {
-		return st.rest.of, st.rest.delivery, nil
+	if st.pending != nil {
+		return st.pending.of, st.pending.delivery, nil
 	}
-	return st.group.Poll()
+	return st.subscriber.Poll()
 }
 
 // Yield implements [engine.Stream].
@@ -229,8 +231,8 @@ func (st *stream) Unwritten(written int, left []byte) (keep []byte, err error) {
 	if !st.server.memory.Take(feed.HoldStreams, len(left)) {
 		return nil, errNoMemory
 	}
-	st.seat.held += int32(len(left))
-	st.kept = int32(len(left))
+	st.slot.held += int32(len(left))
+	st.backlogBytes = int32(len(left))
 	return bytes.Clone(left), nil
 }
 
@@ -264,10 +266,10 @@ func clean(why error) bool { return errors.Is(why, feed.ErrClosed) || errors.Is(
 
 // Written implements [engine.Stream].
 func (st *stream) Written() {
-	if st.kept > 0 {
-		st.server.memory.Give(feed.HoldStreams, int(st.kept))
-		st.seat.held -= st.kept
-		st.kept = 0
+	if st.backlogBytes > 0 {
+		st.server.memory.Give(feed.HoldStreams, int(st.backlogBytes))
+		st.slot.held -= st.backlogBytes
+		st.backlogBytes = 0
 	}
 	if st.oldest != 0 {
 		st.server.deliveries.observe(time.Now().UnixMilli() - st.oldest)
@@ -278,9 +280,9 @@ func (st *stream) Written() {
 // Closed implements [engine.Stream].
 func (st *stream) Closed(why error) {
 	st.server.dismiss(st)
-	if st.group != nil {
-		st.group.Abandon()
-		st.group.Close()
+	if st.subscriber != nil {
+		st.subscriber.Abandon()
+		st.subscriber.Close()
 	}
 	if _, panicked := errors.AsType[*engine.PanicError](why); panicked {
 		st.server.logger.Error("stream failed", "from", st.address, "error", why)
@@ -288,7 +290,7 @@ func (st *stream) Closed(why error) {
 	if st.server.logger.Enabled(context.Background(), slog.LevelDebug) {
 		var feeds []string
 		for i := range st.places {
-			feeds = append(feeds, st.group.At(i).Feed())
+			feeds = append(feeds, st.subscriber.At(i).Feed())
 		}
 		st.server.logger.Debug("stream ended", "feeds", feeds, "from", st.address, "reason", why)
 	}
@@ -298,7 +300,7 @@ func (st *stream) Closed(why error) {
 func (s *Server) stream(w http.ResponseWriter, r *http.Request, request subscribeRequest) {
 	st := s.newStream(r, request)
 	if err := s.admit(st, request.cost()); err != nil {
-		s.turnAway(w, r, err)
+		s.rejectFull(w, r, err)
 		return
 	}
 	ours := true // to close
@@ -314,26 +316,26 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, request subscrib
 		err = st.subscribeOn(r.Context(), request, socket)
 		if err == nil {
 			ours = false
-			setStreamHead(w.Header(), request.form)
+			setStreamHead(w.Header(), request.format)
 			s.take(w, r, socket, st)
 			return
 		}
-	} else if group, err = s.hub.SubscribeAll(r.Context(), request.starts); err == nil {
+	} else if group, err = s.hub.SubscribeAll(r.Context(), request.subscriptions); err == nil {
 		err = st.subscribe(request, group.Subscriber)
 	}
-	response := newResponse(w, r, s.options.WriteTimeout)
+	response := newNetHTTPCarrier(w, r, s.options.WriteTimeout)
 	switch {
 	case err == nil:
-		writeStreamHead(w, request.form)
+		writeStreamHead(w, request.format)
 	case errors.Is(err, feed.ErrUnavailable) && accepts(r, "text/event-stream"):
-		writeStreamHead(w, request.form)
+		writeStreamHead(w, request.format)
 		if group, err = response.awaitStore(r.Context(), st, request, s.hub); err == nil {
 			st.sendFrom(request, group.Subscriber)
 		}
 	default:
 		ours = false
 		st.Closed(err)
-		s.refuseStream(w, r, err)
+		s.failStream(w, r, err)
 		return
 	}
 	if err == nil {
@@ -346,9 +348,9 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, request subscrib
 	}
 }
 
-// refuseStream answers with the problem that err is. One that is not the
+// failStream answers with the problem that err is. One that is not the
 // client's own must not stop a browser for good.
-func (s *Server) refuseStream(w http.ResponseWriter, r *http.Request, err error) {
+func (s *Server) failStream(w http.ResponseWriter, r *http.Request, err error) {
 	status := statusOf(err)
 	if status < http.StatusInternalServerError || !accepts(r, "text/event-stream") {
 		s.writeError(w, r, err)
@@ -357,7 +359,7 @@ func (s *Server) refuseStream(w http.ResponseWriter, r *http.Request, err error)
 	if status == http.StatusInternalServerError {
 		s.logFailure(r, err)
 	}
-	shed(w, r, status, "")
+	answerRetryLater(w, r, status, "")
 }
 
 var _ engine.Stream = (*stream)(nil)

@@ -16,7 +16,7 @@ import (
 // subscribe answers with a stream of one feed, or with a page of it:
 // GET /v1/feeds/{feed}/events.
 func (s *Server) subscribe(w http.ResponseWriter, r *http.Request) {
-	if formOf(r) == nil {
+	if requestedFormat(r) == nil {
 		s.page(w, r)
 		return
 	}
@@ -25,7 +25,7 @@ func (s *Server) subscribe(w http.ResponseWriter, r *http.Request) {
 
 // subscribeMany answers with a stream of several feeds: GET /v1/events.
 func (s *Server) subscribeMany(w http.ResponseWriter, r *http.Request) {
-	if formOf(r) == nil {
+	if requestedFormat(r) == nil {
 		writeProblem(w, http.StatusNotAcceptable, "several feeds are a stream, as text/event-stream or application/x-ndjson; pages are of one feed")
 		return
 	}
@@ -39,24 +39,24 @@ func (s *Server) answerStream(w http.ResponseWriter, r *http.Request, read func(
 		return
 	}
 	if r.Method == http.MethodHead {
-		writeStreamHead(w, request.form)
+		writeStreamHead(w, request.format)
 		return
 	}
 	s.stream(w, r, request)
 }
 
-// formOf returns the form of stream that the client wants, nil for a page.
-func formOf(r *http.Request) form {
+// requestedFormat returns the form of stream that the client wants, nil for a page.
+func requestedFormat(r *http.Request) streamFormat {
 	lines, page := preference(r, "application/x-ndjson"), preference(r, "application/json")
 	switch {
 	case accepts(r, "text/event-stream"):
-		return eventStream{}
+		return sseFormat{}
 	case lines > 0 && lines >= page:
-		return lineStream{}
+		return ndjsonFormat{}
 	case page > 0:
 		return nil
 	}
-	return eventStream{}
+	return sseFormat{}
 }
 
 // accepts says whether the Accept header names the media type itself.
@@ -101,12 +101,12 @@ func checkGaps(group *feed.Subscriber) error {
 // them: an EventSource is stopped by 204.
 var errDelivered = errors.New("closed, and delivered")
 
-func writeStreamHead(w http.ResponseWriter, f form) {
+func writeStreamHead(w http.ResponseWriter, f streamFormat) {
 	setStreamHead(w.Header(), f)
 	w.WriteHeader(http.StatusOK)
 }
 
-func setStreamHead(h http.Header, f form) {
+func setStreamHead(h http.Header, f streamFormat) {
 	h["Content-Type"] = f.contentType()
 	h["Cache-Control"] = noStore
 	h["X-Accel-Buffering"] = noBuffering // nginx would hold back even the head

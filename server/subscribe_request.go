@@ -13,21 +13,21 @@ import (
 
 // subscribeRequest is what a client asks for.
 type subscribeRequest struct {
-	starts    []feed.SubscribeRequest
-	many      bool // the address is that of several feeds, even if it is one
-	form      form
-	types     filter
-	envelope  bool
-	control   controls
-	gapFails  bool
-	heartbeat time.Duration
+	subscriptions []feed.SubscribeRequest
+	many          bool // the address is that of several feeds, even if it is one
+	format        streamFormat
+	types         filter
+	envelope      bool
+	control       controlFlags
+	gapFails      bool
+	heartbeat     time.Duration
 }
 
-// controls is what ?control= adds to a stream.
-type controls struct{ live, heartbeat bool }
+// controlFlags is what ?control= adds to a stream.
+type controlFlags struct{ live, heartbeat bool }
 
 // cost is what the stream takes in memory beyond one of a single feed, roughly.
-func (r subscribeRequest) cost() int { return len(r.types) + (len(r.starts)-1)*feedCost }
+func (r subscribeRequest) cost() int { return len(r.types) + (len(r.subscriptions)-1)*feedCost }
 
 // feedCost is what a stream takes for a feed.
 const feedCost = 192
@@ -36,7 +36,7 @@ const feedCost = 192
 func (r subscribeRequest) done(group *feed.Subscriber) bool {
 	for i := range group.Size() {
 		sub := group.At(i)
-		_, resumed := r.starts[i].From.Cursor()
+		_, resumed := r.subscriptions[i].From.Cursor()
 		if b := sub.Bounds(); !resumed || !b.Closed || uint64(sub.Cursor()) != b.Last {
 			return false
 		}
@@ -55,7 +55,7 @@ func (s *Server) readSubscribe(r *http.Request) (subscribeRequest, error) {
 		return subscribeRequest{}, err
 	}
 	from, err := readFrom(r.Header, query)
-	request.starts = []feed.SubscribeRequest{{Feed: name, From: from}}
+	request.subscriptions = []feed.SubscribeRequest{{Feed: name, From: from}}
 	return request, err
 }
 
@@ -86,7 +86,7 @@ func (s *Server) readSubscribeMany(r *http.Request) (subscribeRequest, error) {
 		if cursor, resumed := cursors[name]; resumed {
 			start.From = feed.FromCursor(cursor)
 		}
-		request.starts = append(request.starts, start)
+		request.subscriptions = append(request.subscriptions, start)
 	}
 	return request, nil
 }
@@ -161,7 +161,7 @@ func readCursors(value string) (map[string]feed.Cursor, error) {
 
 // readStream reads what streams of one feed and of several have in common.
 func (s *Server) readStream(r *http.Request) (request subscribeRequest, query url.Values, err error) {
-	request.form = formOf(r)
+	request.format = requestedFormat(r)
 	if query, err = readQuery(r); err != nil {
 		return request, nil, err
 	}
@@ -184,7 +184,7 @@ func (s *Server) readStream(r *http.Request) (request subscribeRequest, query ur
 	return request, query, err
 }
 
-func readControls(value string) (c controls, err error) {
+func readControls(value string) (c controlFlags, err error) {
 	if value == "" {
 		return c, nil
 	}

@@ -24,7 +24,7 @@ func Waiting(origins []string) http.Handler {
 			status := http.StatusServiceUnavailable
 			problem{Status: status, Detail: detail(feed.ErrUnavailable), Stored: stored(r, status, nil)}.write(w)
 		default:
-			shed(w, r, http.StatusServiceUnavailable, "this node has not reached its store yet")
+			answerRetryLater(w, r, http.StatusServiceUnavailable, "this node has not reached its store yet")
 		}
 	}))
 }

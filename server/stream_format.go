@@ -9,8 +9,8 @@ import (
 	"github.com/rejoin/rejoin/server/sse"
 )
 
-// control is what the server itself has to say in a stream.
-type control struct {
+// controlEvent is what the server itself has to say in a stream.
+type controlEvent struct {
 	kind   string // begins with "feed."
 	feed   string // that it is about; empty if it is about all
 	data   any
@@ -18,8 +18,8 @@ type control struct {
 	retry  time.Duration // how long to wait before coming back; 0 to say nothing
 }
 
-// form is how a stream looks on the wire.
-type form interface {
+// streamFormat is how a stream looks on the wire.
+type streamFormat interface {
 	contentType() []string // the field's values, not to be changed
 	// events returns the encoding of a feed's events. Of a stream of many
 	// feeds, appendID has to follow each of them that has an id.
@@ -28,18 +28,18 @@ type form interface {
 	// ephemeral returns the encoding of the ephemeral events of many feeds, which
 	// nothing follows.
 	ephemeral(inChunks bool) feed.Encoding
-	appendControl(dst []byte, c control) []byte
+	appendControl(dst []byte, c controlEvent) []byte
 	keepAlive() []byte
 }
 
-// eventStream is the form of Server-Sent Events.
-type eventStream struct{}
+// sseFormat is the form of Server-Sent Events.
+type sseFormat struct{}
 
-func (eventStream) contentType() []string { return eventStreamType }
+func (sseFormat) contentType() []string { return eventStreamType }
 
 var eventStreamType = []string{"text/event-stream; charset=utf-8"}
 
-func (eventStream) events(r subscribeRequest) feed.Encoding {
+func (sseFormat) events(r subscribeRequest) feed.Encoding {
 	switch {
 	case r.many:
 		return sse.Unfinished
@@ -49,42 +49,42 @@ func (eventStream) events(r subscribeRequest) feed.Encoding {
 	return sse.Blocks
 }
 
-func (eventStream) appendID(dst []byte, cursor []byte) []byte { return sse.AppendEnd(dst, cursor) }
+func (sseFormat) appendID(dst []byte, cursor []byte) []byte { return sse.AppendEnd(dst, cursor) }
 
-func (eventStream) ephemeral(inChunks bool) feed.Encoding {
+func (sseFormat) ephemeral(inChunks bool) feed.Encoding {
 	if inChunks {
 		return chunkedEnvelopes
 	}
 	return sse.Envelopes
 }
 
-func (eventStream) appendControl(dst []byte, c control) []byte {
+func (sseFormat) appendControl(dst []byte, c controlEvent) []byte {
 	return sse.Control{Type: c.kind, Data: string(marshal(c.data)), ID: c.cursor, Retry: c.retry}.Append(dst)
 }
 
-func (eventStream) keepAlive() []byte { return keepAliveComment }
+func (sseFormat) keepAlive() []byte { return keepAliveComment }
 
 var keepAliveComment = []byte(sse.KeepAlive)
 
-// lineStream is the form of lines of JSON, an envelope or a control event each.
-type lineStream struct{}
+// ndjsonFormat is the form of lines of JSON, an envelope or a control event each.
+type ndjsonFormat struct{}
 
-func (lineStream) contentType() []string { return lineStreamType }
+func (ndjsonFormat) contentType() []string { return lineStreamType }
 
 var lineStreamType = []string{"application/x-ndjson; charset=utf-8"}
 
-func (lineStream) events(subscribeRequest) feed.Encoding { return envelopeLines{} }
+func (ndjsonFormat) events(subscribeRequest) feed.Encoding { return envelopeLines{} }
 
-func (lineStream) appendID(dst []byte, _ []byte) []byte { return dst }
+func (ndjsonFormat) appendID(dst []byte, _ []byte) []byte { return dst }
 
-func (lineStream) ephemeral(inChunks bool) feed.Encoding {
+func (ndjsonFormat) ephemeral(inChunks bool) feed.Encoding {
 	if inChunks {
 		return chunkedLines
 	}
 	return envelopeLines{}
 }
 
-func (lineStream) appendControl(dst []byte, c control) []byte {
+func (ndjsonFormat) appendControl(dst []byte, c controlEvent) []byte {
 	return append(append(dst, marshal(struct {
 		Feed   string `json:"feed,omitempty"`
 		Type   string `json:"type"`
@@ -93,7 +93,7 @@ func (lineStream) appendControl(dst []byte, c control) []byte {
 	}{c.feed, c.kind, c.cursor, c.data})...), '\n')
 }
 
-func (lineStream) keepAlive() []byte { return emptyLine }
+func (ndjsonFormat) keepAlive() []byte { return emptyLine }
 
 var emptyLine = []byte("\n")
 

@@ -6,23 +6,23 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// session is what one stream says, whatever carries it: it turns what the
+// streamEncoder is what one stream says, whatever carries it: it turns what the
 // subscriptions deliver into bytes, and keeps account of where that leaves the
 // client.
-type session struct {
-	form     form
+type streamEncoder struct {
+	form     streamFormat
 	encoding feed.Encoding
 	types    filter
-	control  controls
+	control  controlFlags
 	many     bool
 	live     bool // the history is through
 	chunked  bool // the bytes are chunks: whoever carries them adds no framing
 
-	group  *feed.Subscriber
-	places []place  // of the subscriptions, in their order
-	only   [1]place // which is all there is of one subscription
-	piece  piece
-	rest   *rest
+	subscriber *feed.Subscriber
+	places     []position  // of the subscriptions, in their order
+	only       [1]position // which is all there is of one subscription
+	piece      piece
+	pending    *pending
 }
 
 // piece is what deliver has returned, if that is of events: the bytes of those
@@ -33,30 +33,30 @@ type piece struct {
 	skipped int32 // bytes at the beginning, which were written before
 }
 
-// place is where a feed stands.
-type place struct {
+// position is where a feed stands.
+type position struct {
 	at     feed.Cursor
 	hidden bool // it has moved since a cursor was last shown
 }
 
-// rest is what is left of one of the subscriptions' deliveries: the events that have
-// yet to become a piece, or nothing but a cursor, if the rest was taken back.
-type rest struct {
+// pending is what is left of one of the subscriptions' deliveries: the events that have
+// yet to become a piece, or nothing but a cursor, if the pending was taken back.
+type pending struct {
 	of       int
 	delivery feed.Delivery
 	skip     int // bytes of what comes next that are written already
 }
 
 // begin has the session say what the group has. It is not to be copied any more.
-func (s *session) begin(request subscribeRequest, group *feed.Subscriber) {
-	s.form = request.form
-	s.encoding = request.form.events(request)
+func (s *streamEncoder) begin(request subscribeRequest, group *feed.Subscriber) {
+	s.form = request.format
+	s.encoding = request.format.events(request)
 	s.types = request.types
 	s.control = request.control
 	s.many = request.many
-	s.group = group
+	s.subscriber = group
 	if s.places = s.only[:]; group.Size() > 1 {
-		s.places = make([]place, group.Size())
+		s.places = make([]position, group.Size())
 	}
 	for i := range s.places {
 		s.places[i].at = group.At(i).Cursor()
@@ -64,7 +64,7 @@ func (s *session) begin(request subscribeRequest, group *feed.Subscriber) {
 }
 
 // chunk has the session make chunks from here on.
-func (s *session) chunk() {
+func (s *streamEncoder) chunk() {
 	s.chunked = true
 	if !s.many {
 		s.encoding = inChunks(s.encoding) // of many feeds, the cursor has to come first
@@ -72,7 +72,7 @@ func (s *session) chunk() {
 }
 
 // frame returns bytes that are this session's own as they are to be written.
-func (s *session) frame(b []byte) []byte {
+func (s *streamEncoder) frame(b []byte) []byte {
 	if !s.chunked || len(b) == 0 {
 		return b
 	}
@@ -80,7 +80,7 @@ func (s *session) frame(b []byte) []byte {
 }
 
 // end returns what ends the stream cleanly, if net/http does not see to it.
-func (s *session) end(b []byte) []byte {
+func (s *streamEncoder) end(b []byte) []byte {
 	if !s.chunked {
 		return b
 	}
@@ -88,7 +88,7 @@ func (s *session) end(b []byte) []byte {
 }
 
 // hides says whether a feed has moved since a cursor was last shown.
-func (s *session) hides() bool {
+func (s *streamEncoder) hides() bool {
 	for i := range s.places {
 		if s.places[i].hidden {
 			return true
@@ -98,14 +98,14 @@ func (s *session) hides() bool {
 }
 
 // shown notes that the client has been shown where all feeds stand.
-func (s *session) shown() {
+func (s *streamEncoder) shown() {
 	for i := range s.places {
 		s.places[i].hidden = false
 	}
 }
 
 // appendCursor appends the cursor of the whole subscription.
-func (s *session) appendCursor(dst []byte) []byte {
+func (s *streamEncoder) appendCursor(dst []byte) []byte {
 	if !s.many {
 		return s.places[0].at.Append(dst)
 	}
@@ -113,19 +113,19 @@ func (s *session) appendCursor(dst []byte) []byte {
 }
 
 // appendCursors appends the cursors of some of the feeds.
-func (s *session) appendCursors(dst []byte, from, to int) []byte {
+func (s *streamEncoder) appendCursors(dst []byte, from, to int) []byte {
 	for i := from; i < to; i++ {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		dst = append(append(dst, s.group.At(i).Feed()...), '=')
+		dst = append(append(dst, s.subscriber.At(i).Feed()...), '=')
 		dst = s.places[i].at.Append(dst)
 	}
 	return dst
 }
 
 // showCursor returns the cursor for a block that shows it to the client.
-func (s *session) showCursor() string {
+func (s *streamEncoder) showCursor() string {
 	s.shown()
 	return string(s.appendCursor(nil))
 }
@@ -140,14 +140,14 @@ type opened struct {
 
 // open greets the client: it says where the stream starts, and when to come
 // back, which is about retry and to no two clients the same.
-func (s *session) open(retry time.Duration) []byte {
+func (s *streamEncoder) open(retry time.Duration) []byte {
 	all := make([]opened, len(s.places))
 	for i := range all {
-		sub := s.group.At(i)
+		sub := s.subscriber.At(i)
 		b := sub.Bounds()
 		all[i] = opened{sub.Feed(), s.places[i].at.String(), b.First, b.Last}
 	}
-	c := control{kind: "feed.open", cursor: s.showCursor(), retry: jitter(retry, 0.5)}
+	c := controlEvent{kind: "feed.open", cursor: s.showCursor(), retry: jitter(retry, 0.5)}
 	if s.many {
 		c.data = struct {
 			Feeds []opened `json:"feeds"`
@@ -166,7 +166,7 @@ const pieceBytes = 32 << 10
 // piece: bytes of whole blocks, which may be shared, and are not to be changed.
 // What remains of the delivery is rest. The events are those that the piece is
 // of, of which the client may be shown none.
-func (s *session) deliver(i int, d feed.Delivery) (bytes []byte, events []feed.Event) {
+func (s *streamEncoder) deliver(i int, d feed.Delivery) (bytes []byte, events []feed.Event) {
 	s.piece.of = -1
 	switch {
 	case d.Gap != nil:
@@ -190,8 +190,8 @@ func (s *session) deliver(i int, d feed.Delivery) (bytes []byte, events []feed.E
 	newest := &events[n-1]
 	s.places[i].at = feed.Cursor(newest.ID)
 	s.places[i].hidden = !s.types.shows(newest)
-	if s.rest = nil; n < len(events) {
-		s.rest = &rest{of: i, delivery: d.Skip(n)}
+	if s.pending = nil; n < len(events) {
+		s.pending = &pending{of: i, delivery: d.Skip(n)}
 	}
 	return bytes, events[:n]
 }
@@ -201,13 +201,13 @@ const blockFrame = chunkHead + len("id: \n\n\r\n")
 
 // eventsOfMany puts the cursor of the whole subscription behind each event. That
 // makes much of small events.
-func (s *session) eventsOfMany(i int, d feed.Delivery) (out []byte, n int) {
+func (s *streamEncoder) eventsOfMany(i int, d feed.Delivery) (out []byte, n int) {
 	// Of the cursor, nothing changes but the number in the middle.
 	before := s.appendCursors(nil, 0, i)
 	if i > 0 {
 		before = append(before, ',')
 	}
-	before = append(append(before, s.group.At(i).Feed()...), '=')
+	before = append(append(before, s.subscriber.At(i).Feed()...), '=')
 	after := s.appendCursors(nil, i+1, len(s.places))
 	cursor := append(make([]byte, 0, len(before)+20+len(after)), before...)
 	for e, encoded := range d.Each(s.encoding) {
@@ -236,7 +236,7 @@ func (s *session) eventsOfMany(i int, d feed.Delivery) (out []byte, n int) {
 	return out, n
 }
 
-func (s *session) ephemeral(d feed.Delivery) []byte {
+func (s *streamEncoder) ephemeral(d feed.Delivery) []byte {
 	if !s.types.shows(&d.Events()[0]) {
 		return nil
 	}
@@ -247,55 +247,55 @@ func (s *session) ephemeral(d feed.Delivery) []byte {
 }
 
 // unread takes back what is left of a delivery: it can be had again.
-func (s *session) unread() {
-	if s.rest != nil && s.rest.skip == 0 {
-		s.group.Unread(s.rest.of, s.places[s.rest.of].at)
-		s.rest = nil
+func (s *streamEncoder) unread() {
+	if s.pending != nil && s.pending.skip == 0 {
+		s.subscriber.Unread(s.pending.of, s.places[s.pending.of].at)
+		s.pending = nil
 	}
-	s.group.Abandon()
+	s.subscriber.Abandon()
 }
 
 // unwritten takes back the last piece, of which only so many bytes were written, and
 // reports whether it can: then the rest of it is what comes next.
-func (s *session) unwritten(written int) bool {
+func (s *streamEncoder) unwritten(written int) bool {
 	if s.piece.of < 0 {
 		return false
 	}
 	i := int(s.piece.of)
-	s.group.Unread(i, s.piece.from)
+	s.subscriber.Unread(i, s.piece.from)
 	s.places[i].at = s.piece.from
-	if s.rest = nil; int(s.piece.skipped)+written > 0 {
-		s.rest = &rest{of: i, skip: int(s.piece.skipped) + written}
+	if s.pending = nil; int(s.piece.skipped)+written > 0 {
+		s.pending = &pending{of: i, skip: int(s.piece.skipped) + written}
 	}
-	s.group.Abandon()
+	s.subscriber.Abandon()
 	return true
 }
 
-func (s *session) gap(i int, g feed.Gap) []byte {
+func (s *streamEncoder) gap(i int, g feed.Gap) []byte {
 	s.places[i].at = g.Cursor()
-	return s.form.appendControl(nil, control{kind: "feed.gap", feed: s.group.At(i).Feed(), cursor: s.showCursor(), data: struct {
+	return s.form.appendControl(nil, controlEvent{kind: "feed.gap", feed: s.subscriber.At(i).Feed(), cursor: s.showCursor(), data: struct {
 		Feed    string         `json:"feed"`
 		After   string         `json:"after"`
 		Resumes uint64         `json:"resumes"`
 		Reason  feed.GapReason `json:"reason"`
-	}{s.group.At(i).Feed(), g.After.String(), g.Resumes, g.Reason}})
+	}{s.subscriber.At(i).Feed(), g.After.String(), g.Resumes, g.Reason}})
 }
 
-func (s *session) closed(i int) []byte {
-	return s.form.appendControl(nil, control{kind: "feed.closed", feed: s.group.At(i).Feed(), cursor: s.showCursor(), data: struct {
+func (s *streamEncoder) closed(i int) []byte {
+	return s.form.appendControl(nil, controlEvent{kind: "feed.closed", feed: s.subscriber.At(i).Feed(), cursor: s.showCursor(), data: struct {
 		Feed string `json:"feed"`
 		Last uint64 `json:"last"`
-	}{s.group.At(i).Feed(), uint64(s.places[i].at)}})
+	}{s.subscriber.At(i).Feed(), uint64(s.places[i].at)}})
 }
 
 // becomesLive says whether the client wants to know that the history is through,
 // which it is.
-func (s *session) becomesLive() bool {
+func (s *streamEncoder) becomesLive() bool {
 	if s.live || !s.control.live {
 		return false
 	}
 	for i := range s.places {
-		if sub := s.group.At(i); sub.Gap() != nil || uint64(s.places[i].at) < sub.Bounds().Last {
+		if sub := s.subscriber.At(i); sub.Gap() != nil || uint64(s.places[i].at) < sub.Bounds().Last {
 			return false
 		}
 	}
@@ -303,14 +303,14 @@ func (s *session) becomesLive() bool {
 }
 
 // appendLive says that the history is through, once.
-func (s *session) appendLive(dst []byte) []byte {
+func (s *streamEncoder) appendLive(dst []byte) []byte {
 	if !s.becomesLive() {
 		return dst
 	}
 	s.live = true
-	c := control{kind: "feed.live"}
+	c := controlEvent{kind: "feed.live"}
 	if !s.many {
-		c.feed = s.group.At(0).Feed()
+		c.feed = s.subscriber.At(0).Feed()
 	}
 	c.data = struct {
 		Feed   string `json:"feed,omitempty"`
@@ -321,7 +321,7 @@ func (s *session) appendLive(dst []byte) []byte {
 
 // tick keeps the connection alive. The client learns of a cursor that has moved
 // without an event shown.
-func (s *session) tick() []byte {
+func (s *streamEncoder) tick() []byte {
 	out := s.cursors(0)
 	switch {
 	case s.control.heartbeat:
@@ -332,17 +332,17 @@ func (s *session) tick() []byte {
 	return s.frame(out)
 }
 
-var heartbeat = control{kind: "feed.heartbeat", data: struct{}{}}
+var heartbeat = controlEvent{kind: "feed.heartbeat", data: struct{}{}}
 
 // farewell tells the client where it stands and when to come back.
-func (s *session) farewell(retry time.Duration) []byte {
+func (s *streamEncoder) farewell(retry time.Duration) []byte {
 	s.places[0].hidden = true
 	return s.frame(s.cursors(retry))
 }
 
 // cursors shows where each feed stands whose cursor has moved unseen. The last
 // of the blocks says when to come back, unless retry is 0.
-func (s *session) cursors(retry time.Duration) (out []byte) {
+func (s *streamEncoder) cursors(retry time.Duration) (out []byte) {
 	last := -1
 	for i := range s.places {
 		if s.places[i].hidden {
@@ -357,8 +357,8 @@ func (s *session) cursors(retry time.Duration) (out []byte) {
 		if !s.places[i].hidden {
 			continue
 		}
-		feed := s.group.At(i).Feed()
-		c := control{kind: "feed.cursor", feed: feed, cursor: cursor, data: struct {
+		feed := s.subscriber.At(i).Feed()
+		c := controlEvent{kind: "feed.cursor", feed: feed, cursor: cursor, data: struct {
 			Feed   string `json:"feed"`
 			Cursor string `json:"cursor"`
 		}{feed, s.places[i].at.String()}}
@@ -372,10 +372,10 @@ func (s *session) cursors(retry time.Duration) (out []byte) {
 }
 
 // expired says that the token's time is up, behind the cursor.
-func (s *session) expired() []byte {
+func (s *streamEncoder) expired() []byte {
 	return s.end(s.frame(s.form.appendControl(s.cursors(0), expired)))
 }
 
-var expired = control{kind: "feed.expired", data: struct {
+var expired = controlEvent{kind: "feed.expired", data: struct {
 	Reason string `json:"reason"`
 }{"token"}}

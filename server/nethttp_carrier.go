@@ -13,29 +13,29 @@ import (
 // away.
 const storeRetry = 250 * time.Millisecond
 
-// response carries a stream as net/http does, on the goroutine of its request:
+// netHTTPCarrier carries a stream as net/http does, on the goroutine of its request:
 // over HTTP/2, TLS and HTTP/1.0, where a socket of the engine cannot, and where
 // the store is away.
-type response struct {
-	writer  http.ResponseWriter
-	control *http.ResponseController
-	http2   bool
-	stall   *stallWatch
+type netHTTPCarrier struct {
+	writer http.ResponseWriter
+	rc     *http.ResponseController
+	http2  bool
+	stall  *stallWatch
 }
 
-func newResponse(w http.ResponseWriter, r *http.Request, timeout time.Duration) response {
+func newNetHTTPCarrier(w http.ResponseWriter, r *http.Request, timeout time.Duration) netHTTPCarrier {
 	control := http.NewResponseController(w)
-	return response{w, control, r.ProtoMajor > 1, newStallWatch(r, control, timeout)}
+	return netHTTPCarrier{w, control, r.ProtoMajor > 1, newStallWatch(r, control, timeout)}
 }
 
 // awaitStore returns the stream's group as soon as the store can be asked for it.
-func (r response) awaitStore(ctx context.Context, st *stream, request subscribeRequest, hub *feed.Hub) (*feed.WaitingGroup, error) {
-	for i, start := range request.starts {
+func (r netHTTPCarrier) awaitStore(ctx context.Context, st *stream, request subscribeRequest, hub *feed.Hub) (*feed.WaitingGroup, error) {
+	for i, start := range request.subscriptions {
 		if start.From == (feed.From{}) {
 			// "Now" is before the head goes out: what is published from then on
 			// must not be missed, and the store may be back for other nodes
 			// first.
-			request.starts[i].From = feed.FromMoment(time.Now())
+			request.subscriptions[i].From = feed.FromMoment(time.Now())
 		}
 	}
 	if err := r.flush(); err != nil {
@@ -51,7 +51,7 @@ func (r response) awaitStore(ctx context.Context, st *stream, request subscribeR
 		case <-again.C:
 			if !asking {
 				asking = true
-				go open(ctx, hub, request.starts, opened)
+				go open(ctx, hub, request.subscriptions, opened)
 			}
 		case o := <-opened:
 			if o.err == nil || !errors.Is(o.err, feed.ErrUnavailable) {
@@ -61,7 +61,7 @@ func (r response) awaitStore(ctx context.Context, st *stream, request subscribeR
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
-		if err := r.keepWaiting(st, request.form); err != nil {
+		if err := r.keepWaiting(st, request.format); err != nil {
 			return nil, err
 		}
 	}
@@ -87,7 +87,7 @@ func open(ctx context.Context, hub *feed.Hub, starts []feed.SubscribeRequest, op
 
 // keepWaiting keeps a stream alive that has not been opened, or returns why it has
 // to end.
-func (r response) keepWaiting(st *stream, f form) error {
+func (r netHTTPCarrier) keepWaiting(st *stream, f streamFormat) error {
 	now := st.server.now()
 	if err := st.Over(now); err != nil {
 		if errors.Is(err, errExpired) {
@@ -104,7 +104,7 @@ func (r response) keepWaiting(st *stream, f form) error {
 
 // carry writes what the stream of the group has to say. It returns why the stream
 // ended.
-func (r response) carry(ctx context.Context, st *stream, group *feed.WaitingGroup) error {
+func (r netHTTPCarrier) carry(ctx context.Context, st *stream, group *feed.WaitingGroup) error {
 	if err := r.write(st.open(st.server.options.Retry)); err != nil {
 		return err
 	}
@@ -133,9 +133,9 @@ func (r response) carry(ctx context.Context, st *stream, group *feed.WaitingGrou
 
 // writeHeld writes a piece, which the node holds until the client has read it, with
 // what is left behind it.
-func (r response) writeHeld(piece []byte, st *stream) error {
+func (r netHTTPCarrier) writeHeld(piece []byte, st *stream) error {
 	held := len(piece)
-	if st.rest != nil {
+	if st.pending != nil {
 		held += restCost
 	}
 	if !st.server.memory.Take(feed.HoldStreams, held) {
@@ -148,7 +148,7 @@ func (r response) writeHeld(piece []byte, st *stream) error {
 // restCost is what the rest of a delivery takes in memory, roughly.
 const restCost = 64 << 10
 
-func (r response) write(b []byte) error {
+func (r netHTTPCarrier) write(b []byte) error {
 	for r.stall.conn == nil && len(b) > unseenBytes {
 		if err := r.writeAtOnce(b[:unseenBytes]); err != nil {
 			return err
@@ -158,7 +158,7 @@ func (r response) write(b []byte) error {
 	return r.writeAtOnce(b)
 }
 
-func (r response) writeAtOnce(b []byte) error {
+func (r netHTTPCarrier) writeAtOnce(b []byte) error {
 	r.stall.begin()
 	defer r.stall.end()
 	if _, err := r.writer.Write(b); err != nil {
@@ -169,10 +169,10 @@ func (r response) writeAtOnce(b []byte) error {
 
 // flush sends what was written. Over HTTP/2, a deadline would end the stream even
 // while nothing is being written.
-func (r response) flush() error {
-	err := r.control.Flush()
+func (r netHTTPCarrier) flush() error {
+	err := r.rc.Flush()
 	if r.http2 {
-		_ = r.control.SetWriteDeadline(time.Time{})
+		_ = r.rc.SetWriteDeadline(time.Time{})
 	}
 	return err
 }
