@@ -86,7 +86,7 @@ func TestBadLines(t *testing.T) {
 		strings.Repeat("{\"data\":1}\n", 11):    "the batch has more than 10 events",
 	} {
 		l, err := parseLines([]byte(body), "chat", 10)
-		if err == nil || !strings.Contains(detail(err), words) || !errors.Is(err, feed.ErrInvalid) && !errors.Is(err, feed.ErrTooLarge) {
+		if err == nil || !strings.Contains(detailOf(err), words) || !errors.Is(err, feed.ErrInvalid) && !errors.Is(err, feed.ErrTooLarge) {
 			t.Errorf("%.60q: %v and %v, want %q", body, l, err, words)
 		}
 	}

@@ -9,103 +9,27 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// storeRetry is the time between two tries to open a stream while the store is
+// netHTTPCarrier writes a stream with net/http, on the goroutine of its request: over
+// HTTP/2, TLS and HTTP/1.0, which the engine cannot carry, and while the store is
 // away.
-const storeRetry = 250 * time.Millisecond
-
-// netHTTPCarrier carries a stream as net/http does, on the goroutine of its request:
-// over HTTP/2, TLS and HTTP/1.0, where a socket of the engine cannot, and where
-// the store is away.
 type netHTTPCarrier struct {
+	stream *stream
 	writer http.ResponseWriter
 	rc     *http.ResponseController
 	http2  bool
 	stall  *stallWatch
 }
 
-func newNetHTTPCarrier(w http.ResponseWriter, r *http.Request, timeout time.Duration) netHTTPCarrier {
-	control := http.NewResponseController(w)
-	return netHTTPCarrier{w, control, r.ProtoMajor > 1, newStallWatch(r, control, timeout)}
+func newNetHTTPCarrier(w http.ResponseWriter, r *http.Request, st *stream) netHTTPCarrier {
+	rc := http.NewResponseController(w)
+	return netHTTPCarrier{st, w, rc, r.ProtoMajor > 1, newStallWatch(r, rc, st.server.options.WriteTimeout)}
 }
 
-// awaitStore returns the stream's group as soon as the store can be asked for it.
-func (r netHTTPCarrier) awaitStore(ctx context.Context, st *stream, request subscribeRequest, hub *feed.Hub) (*feed.WaitingGroup, error) {
-	for i, start := range request.subscriptions {
-		if start.From == (feed.From{}) {
-			// "Now" is before the head goes out: what is published from then on
-			// must not be missed, and the store may be back for other nodes
-			// first.
-			request.subscriptions[i].From = feed.FromMoment(time.Now())
-		}
-	}
-	if err := r.flush(); err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	again := time.NewTicker(storeRetry)
-	defer again.Stop()
-	opened := make(chan opening)
-	for asking := false; ; {
-		select {
-		case <-again.C:
-			if !asking {
-				asking = true
-				go open(ctx, hub, request.subscriptions, opened)
-			}
-		case o := <-opened:
-			if o.err == nil || !errors.Is(o.err, feed.ErrUnavailable) {
-				return o.group, o.err
-			}
-			asking = false
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-		if err := r.keepWaiting(st, request.format); err != nil {
-			return nil, err
-		}
-	}
-}
-
-// opening is what a try to open a stream has come to.
-type opening struct {
-	group *feed.WaitingGroup
-	err   error
-}
-
-// open tries to open a stream. A store that does not answer holds up nobody else.
-func open(ctx context.Context, hub *feed.Hub, starts []feed.SubscribeRequest, opened chan<- opening) {
-	group, err := hub.SubscribeAll(ctx, starts)
-	select {
-	case opened <- opening{group, err}:
-	case <-ctx.Done():
-		if err == nil {
-			group.Close()
-		}
-	}
-}
-
-// keepWaiting keeps a stream alive that has not been opened, or returns why it has
-// to end.
-func (r netHTTPCarrier) keepWaiting(st *stream, f streamFormat) error {
-	now := st.server.now()
-	if err := st.Over(now); err != nil {
-		if errors.Is(err, errExpired) {
-			err = errors.Join(err, r.write(f.appendControl(nil, expired)))
-		}
-		return err
-	}
-	if now < st.due {
-		return nil
-	}
-	st.due = now + st.heartbeat
-	return r.write(f.keepAlive())
-}
-
-// carry writes what the stream of the group has to say. It returns why the stream
-// ended.
-func (r netHTTPCarrier) carry(ctx context.Context, st *stream, group *feed.WaitingGroup) error {
-	if err := r.write(st.open(st.server.options.Retry)); err != nil {
+// carry writes the stream, whose subscriber can be waited for. It returns the reason
+// for which the stream ended.
+func (c netHTTPCarrier) carry(ctx context.Context, subscriber *feed.WaitingGroup) error {
+	st := c.stream
+	if err := c.write(st.openEvent(st.server.options.Retry)); err != nil {
 		return err
 	}
 	due := time.NewTimer(time.Hour)
@@ -113,7 +37,7 @@ func (r netHTTPCarrier) carry(ctx context.Context, st *stream, group *feed.Waiti
 	for {
 		piece, err := st.Next(st.server.now())
 		if len(piece) > 0 {
-			if err := errors.Join(r.writeHeld(piece, st), ctx.Err()); err != nil {
+			if err := errors.Join(c.writePiece(piece), ctx.Err()); err != nil {
 				return err
 			}
 			st.Written()
@@ -125,54 +49,144 @@ func (r netHTTPCarrier) carry(ctx context.Context, st *stream, group *feed.Waiti
 			continue
 		}
 		due.Reset(st.Due() - st.server.now())
-		if _, err := group.Wait(ctx, due.C); err != nil && !errors.Is(err, feed.ErrStopped) {
+		if _, err := subscriber.Wait(ctx, due.C); err != nil && !errors.Is(err, feed.ErrStopped) {
 			return err
 		}
 	}
 }
 
-// writeHeld writes a piece, which the node holds until the client has read it, with
-// what is left behind it.
-func (r netHTTPCarrier) writeHeld(piece []byte, st *stream) error {
-	held := len(piece)
-	if st.pending != nil {
-		held += restCost
+// carryLater waits until the store is back, subscribes, and carries the stream.
+func (c netHTTPCarrier) carryLater(ctx context.Context, request subscribeRequest) error {
+	subscriber, err := c.awaitStore(ctx, request)
+	if err != nil {
+		return err
 	}
-	if !st.server.memory.Take(feed.HoldStreams, held) {
-		return errNoMemory
-	}
-	defer st.server.memory.Give(feed.HoldStreams, held)
-	return r.write(piece)
+	c.stream.attach(request, subscriber.Subscriber)
+	return c.carry(ctx, subscriber)
 }
 
-// restCost is what the rest of a delivery takes in memory, roughly.
-const restCost = 64 << 10
+// storeRetry is the time between two tries to subscribe while the store is away.
+const storeRetry = 250 * time.Millisecond
 
-func (r netHTTPCarrier) write(b []byte) error {
-	for r.stall.conn == nil && len(b) > unseenBytes {
-		if err := r.writeAtOnce(b[:unseenBytes]); err != nil {
+// awaitStore subscribes as soon as the store can be asked, and keeps the stream alive
+// until then.
+func (c netHTTPCarrier) awaitStore(ctx context.Context, request subscribeRequest) (*feed.WaitingGroup, error) {
+	for i, subscription := range request.subscriptions {
+		if subscription.From == (feed.From{}) {
+			// "Now" is the moment before the head goes out: the stream must have
+			// everything published after it, and other nodes may reach the store
+			// first.
+			request.subscriptions[i].From = feed.FromMoment(time.Now())
+		}
+	}
+	if err := c.flush(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	retry := time.NewTicker(storeRetry)
+	defer retry.Stop()
+	results := make(chan subscribeResult)
+	for asking := false; ; {
+		select {
+		case <-retry.C:
+			if !asking {
+				asking = true
+				go trySubscribe(ctx, c.stream.server.hub, request.subscriptions, results)
+			}
+		case result := <-results:
+			if result.err == nil || !errors.Is(result.err, feed.ErrUnavailable) {
+				return result.subscriber, result.err
+			}
+			asking = false
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		if err := c.keepWaiting(request.format); err != nil {
+			return nil, err
+		}
+	}
+}
+
+type subscribeResult struct {
+	subscriber *feed.WaitingGroup
+	err        error
+}
+
+// trySubscribe tries once to subscribe, on a goroutine of its own because the store may
+// not answer.
+func trySubscribe(ctx context.Context, hub *feed.Hub, subscriptions []feed.SubscribeRequest, results chan<- subscribeResult) {
+	subscriber, err := hub.SubscribeAll(ctx, subscriptions)
+	select {
+	case results <- subscribeResult{subscriber, err}:
+	case <-ctx.Done():
+		if err == nil {
+			subscriber.Close()
+		}
+	}
+}
+
+// keepWaiting keeps a stream without a subscriber alive. It returns the reason for
+// which the stream must end, if there is one.
+func (c netHTTPCarrier) keepWaiting(f streamFormat) error {
+	st := c.stream
+	now := st.server.now()
+	if err := st.Over(now); err != nil {
+		if errors.Is(err, errExpired) {
+			err = errors.Join(err, c.write(f.appendControl(nil, tokenExpired)))
+		}
+		return err
+	}
+	if now < st.due {
+		return nil
+	}
+	st.due = now + st.heartbeat
+	return c.write(f.keepAlive())
+}
+
+// pendingCost is about what the pending rest of a delivery takes in memory.
+const pendingCost = 64 << 10
+
+// writePiece writes a piece. While the client reads it, the memory budget is charged
+// for it and for the pending rest of its delivery.
+func (c netHTTPCarrier) writePiece(piece []byte) error {
+	held := len(piece)
+	if c.stream.pending != nil {
+		held += pendingCost
+	}
+	memory := c.stream.server.memory
+	if !memory.Take(feed.HoldStreams, held) {
+		return errNoMemory
+	}
+	defer memory.Give(feed.HoldStreams, held)
+	return c.write(piece)
+}
+
+func (c netHTTPCarrier) write(b []byte) error {
+	for c.stall.conn == nil && len(b) > unseenBytes {
+		if err := c.writeOnce(b[:unseenBytes]); err != nil {
 			return err
 		}
 		b = b[unseenBytes:]
 	}
-	return r.writeAtOnce(b)
+	return c.writeOnce(b)
 }
 
-func (r netHTTPCarrier) writeAtOnce(b []byte) error {
-	r.stall.begin()
-	defer r.stall.end()
-	if _, err := r.writer.Write(b); err != nil {
+func (c netHTTPCarrier) writeOnce(b []byte) error {
+	c.stall.begin()
+	defer c.stall.end()
+	if _, err := c.writer.Write(b); err != nil {
 		return err
 	}
-	return r.flush()
+	return c.flush()
 }
 
-// flush sends what was written. Over HTTP/2, a deadline would end the stream even
-// while nothing is being written.
-func (r netHTTPCarrier) flush() error {
-	err := r.rc.Flush()
-	if r.http2 {
-		_ = r.rc.SetWriteDeadline(time.Time{})
+// flush sends the written bytes. Over HTTP/2, a deadline would end the stream even
+// between two writes.
+func (c netHTTPCarrier) flush() error {
+	err := c.rc.Flush()
+	if c.http2 {
+		_ = c.rc.SetWriteDeadline(time.Time{})
 	}
 	return err
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -14,7 +13,7 @@ import (
 	"github.com/rejoin/rejoin/server/engine"
 )
 
-// Why the server itself ends a stream. That it is draining is errDraining.
+// The reasons for which the server ends a stream, beside errDraining and errNoMemory.
 var (
 	errMaxAge  = errors.New("stream has reached its age")
 	errExpired = errors.New("the token has expired")
@@ -22,36 +21,37 @@ var (
 	errTorn    = errors.New("the rest of an event is gone that was written in part")
 )
 
-// stream is one response that carries events: what it says and when, whatever
-// writes it. A socket of the engine does, or a response.
+// stream is one response that carries events. It decides which bytes come next, and
+// when; a socketCarrier or a netHTTPCarrier writes them.
 type stream struct {
 	streamEncoder
 	slot
 	server       *Server
 	heartbeat    time.Duration
-	due          time.Duration // when a keep-alive is
-	endsAt       time.Duration // when the stream does, in any case; 0: never
-	oldest       int64         // when the oldest event of the piece was committed, in Unix milliseconds; 0: not of interest
-	tokenEnds    bool          // it is the token that ends the stream
+	due          time.Duration // time of the next keep-alive
+	endsAt       time.Duration // 0 means never
+	oldest       int64         // commit time of the piece's oldest event in Unix milliseconds; 0 if it is not measured
+	tokenEnds    bool          // the stream ends at endsAt because its token expires
 	gapFails     bool
-	backlogBytes int32 // bytes that the client has not read, of those that cannot be had again
+	backlogBytes int32 // bytes that a full socket keeps, charged to the memory budget
 
 	draining   atomic.Bool
-	subscribed atomic.Pointer[feed.Subscriber]
+	subscribed atomic.Pointer[feed.Subscriber] // the encoder's subscriber, for drain
 }
 
-// century is longer than any stream lasts, and far from the largest Duration,
-// which nothing can be added to.
+var _ engine.Stream = (*stream)(nil)
+
+// century is longer than any stream lasts, and small enough to add to.
 const century = 100 * 365 * 24 * time.Hour
 
-// newStream returns a stream that has yet to subscribe.
+// newStream returns a stream without a subscriber.
 func (s *Server) newStream(r *http.Request, request subscribeRequest) *stream {
 	st := &stream{
 		slot:     slot{address: addressOf(r)},
 		server:   s,
 		gapFails: request.gapFails,
-		// From three quarters of it up: those that came together, or had an event
-		// together, are not to be kept alive together.
+		// From three quarters of it up, so that streams that opened together, or had
+		// an event together, have their keep-alives at different times.
 		heartbeat: jitter(request.heartbeat*7/8, 1./7),
 	}
 	now := s.now()
@@ -67,42 +67,17 @@ func (s *Server) newStream(r *http.Request, request subscribeRequest) *stream {
 	return st
 }
 
-// subscribeOn has the stream send what it subscribes to on the lane of a socket.
-func (st *stream) subscribeOn(ctx context.Context, request subscribeRequest, socket *engine.Socket) error {
-	dispatcher := socket.Dispatcher().(*feed.Dispatcher)
-	group, err := dispatcher.SubscribeAll(ctx, request.subscriptions, socket)
-	if err != nil {
-		return err
-	}
-	return st.subscribe(request, group)
+// attach makes the stream send what the subscriber reads. Closed closes it.
+func (st *stream) attach(request subscribeRequest, subscriber *feed.Subscriber) {
+	st.encode(request, subscriber)
+	st.subscribed.Store(subscriber)
 }
 
-// subscribe has the stream send what the group has, unless there is nothing to
-// stream to this client.
-func (st *stream) subscribe(request subscribeRequest, group *feed.Subscriber) error {
-	st.sendFrom(request, group)
-	if request.gapFails {
-		if err := checkGaps(group); err != nil {
-			return err
-		}
-	}
-	if request.done(group) {
-		return errDelivered
-	}
-	return nil
-}
-
-// sendFrom has the stream send what the group has, which Closed closes.
-func (st *stream) sendFrom(request subscribeRequest, group *feed.Subscriber) {
-	st.begin(request, group)
-	st.subscribed.Store(group)
-}
-
-// drain ends the stream.
+// drain ends the stream soon.
 func (st *stream) drain() {
 	st.draining.Store(true)
-	if group := st.subscribed.Load(); group != nil {
-		group.Wake()
+	if subscriber := st.subscribed.Load(); subscriber != nil {
+		subscriber.Wake()
 	}
 }
 
@@ -133,24 +108,24 @@ func (st *stream) Due() time.Duration {
 // Next implements [engine.Stream].
 func (st *stream) Next(now time.Duration) (piece []byte, err error) {
 	if st.pending != nil && st.pending.skip > 0 {
-		return st.goOn(now)
+		return st.continuePiece(now)
 	}
 	st.piece.of = -1
 	if err := st.Over(now); err != nil {
-		return st.last(err), err
+		return st.lastBytes(err), err
 	}
 	for ; ; st.piece.of = -1 {
 		if st.becomesLive() {
 			return st.frame(st.appendLive(nil)), nil
 		}
-		i, d, err := st.delivery()
+		i, d, err := st.nextDelivery()
 		switch {
 		case err != nil:
-			return st.last(err), err
+			return st.lastBytes(err), err
 		case i < 0:
 			return st.keepAlive(now), nil
 		case d.Gap != nil && st.gapFails:
-			return nil, errGap // which a return with the same cursor is told
+			return nil, errGap // a client that returns with its cursor gets this as an answer
 		}
 		if piece = st.show(i, d, now); len(piece) > 0 {
 			return piece, nil
@@ -158,23 +133,16 @@ func (st *stream) Next(now time.Duration) (piece []byte, err error) {
 	}
 }
 
-// show delivers, and notes when that is. The piece is empty if the client is not
-// shown any of it.
-func (st *stream) show(i int, d feed.Delivery, now time.Duration) (piece []byte) {
-	piece, events := st.deliver(i, d)
-	if len(piece) > 0 && !st.hides() {
-		st.due = now + st.heartbeat
+func (st *stream) nextDelivery() (i int, d feed.Delivery, err error) {
+	if st.pending != nil {
+		return st.pending.of, st.pending.delivery, nil
 	}
-	// History is not late, however old.
-	if len(piece) > 0 && len(events) > 0 && events[0].ID > st.subscriber.At(i).Bounds().Last {
-		st.oldest = events[0].Time.UnixMilli()
-	}
-	return piece
+	return st.subscriber.Poll()
 }
 
-// goOn returns what is left of a piece of which the beginning is written. Nothing
-// else may come in between.
-func (st *stream) goOn(now time.Duration) (piece []byte, err error) {
+// continuePiece returns the rest of a piece whose beginning was written. Nothing else
+// may come in between.
+func (st *stream) continuePiece(now time.Duration) (piece []byte, err error) {
 	if err := st.Over(now); err != nil {
 		return nil, err
 	}
@@ -207,27 +175,63 @@ func (st *stream) goOn(now time.Duration) (piece []byte, err error) {
 	}
 }
 
+// show turns a delivery into a piece, and notes its times. The piece is empty if the
+// client's types exclude all of it.
+func (st *stream) show(i int, d feed.Delivery, now time.Duration) (piece []byte) {
+	piece, events := st.deliver(i, d)
+	if len(piece) > 0 && !st.hasHidden() {
+		st.due = now + st.heartbeat
+	}
+	// History does not count as late.
+	if len(piece) > 0 && len(events) > 0 && events[0].ID > st.subscriber.At(i).Bounds().Last {
+		st.oldest = events[0].Time.UnixMilli()
+	}
+	return piece
+}
+
+// keepAlive returns a keep-alive if one is due.
+func (st *stream) keepAlive(now time.Duration) []byte {
+	if now < st.due {
+		return nil
+	}
+	st.due = now + st.heartbeat
+	return st.heartbeatBlock()
+}
+
+// lastBytes returns what the client gets before the server ends the stream.
+func (st *stream) lastBytes(why error) []byte {
+	switch {
+	case errors.Is(why, errExpired):
+		return st.expiredEvent()
+	case errors.Is(why, errDraining), errors.Is(why, errMaxAge), errors.Is(why, feed.ErrStopped):
+		return st.farewell(st.server.options.Retry)
+	case errors.Is(why, feed.ErrClosed):
+		return st.finalChunk(nil)
+	}
+	return nil
+}
+
+// endsCleanly reports whether a stream that ended for this reason is complete. Any
+// other breaks off without the last chunk: some clients never reconnect after a
+// response that ended cleanly.
+func endsCleanly(why error) bool {
+	return errors.Is(why, feed.ErrClosed) || errors.Is(why, errExpired)
+}
+
 // More implements [engine.Stream].
 func (st *stream) More() bool {
 	return st.pending != nil || st.subscriber.Stirred() || st.becomesLive()
 }
 
-func (st *stream) delivery() (i int, d feed.Delivery, err error) {
-	if st.pending != nil {
-		return st.pending.of, st.pending.delivery, nil
-	}
-	return st.subscriber.Poll()
-}
-
 // Yield implements [engine.Stream].
-func (st *stream) Yield() { st.unread() }
+func (st *stream) Yield() { st.release() }
 
 // Unwritten implements [engine.Stream].
 func (st *stream) Unwritten(written int, left []byte) (keep []byte, err error) {
-	if st.unwritten(written) {
+	if st.takeBack(written) {
 		return nil, nil
 	}
-	st.unread()
+	st.release()
 	if !st.server.memory.Take(feed.HoldStreams, len(left)) {
 		return nil, errNoMemory
 	}
@@ -235,34 +239,6 @@ func (st *stream) Unwritten(written int, left []byte) (keep []byte, err error) {
 	st.backlogBytes = int32(len(left))
 	return bytes.Clone(left), nil
 }
-
-// keepAlive returns what keeps the connection alive, if it is time.
-func (st *stream) keepAlive(now time.Duration) []byte {
-	if now < st.due {
-		return nil
-	}
-	st.due = now + st.heartbeat
-	return st.tick()
-}
-
-// last returns what the client has to know when it is the server that ends the
-// stream.
-func (st *stream) last(why error) []byte {
-	switch {
-	case errors.Is(why, errExpired):
-		return st.expired()
-	case errors.Is(why, errDraining), errors.Is(why, errMaxAge), errors.Is(why, feed.ErrStopped):
-		return st.farewell(st.server.options.Retry)
-	case errors.Is(why, feed.ErrClosed):
-		return st.end(nil)
-	}
-	return nil
-}
-
-// clean says whether a stream that ended for that reason has said all there is.
-// Any other breaks off without the last chunk: some clients never come back
-// after a response that ended cleanly.
-func clean(why error) bool { return errors.Is(why, feed.ErrClosed) || errors.Is(why, errExpired) }
 
 // Written implements [engine.Stream].
 func (st *stream) Written() {
@@ -289,77 +265,9 @@ func (st *stream) Closed(why error) {
 	}
 	if st.server.logger.Enabled(context.Background(), slog.LevelDebug) {
 		var feeds []string
-		for i := range st.places {
+		for i := range st.hidden {
 			feeds = append(feeds, st.subscriber.At(i).Feed())
 		}
 		st.server.logger.Debug("stream ended", "feeds", feeds, "from", st.address, "reason", why)
 	}
 }
-
-// stream sends events until the client leaves, or the server ends it.
-func (s *Server) stream(w http.ResponseWriter, r *http.Request, request subscribeRequest) {
-	st := s.newStream(r, request)
-	if err := s.admit(st, request.cost()); err != nil {
-		s.rejectFull(w, r, err)
-		return
-	}
-	ours := true // to close
-	defer func() {
-		if ours { // and something has panicked
-			st.Closed(&engine.PanicError{Value: recover(), Stack: debug.Stack()})
-			panic(http.ErrAbortHandler)
-		}
-	}()
-	var group *feed.WaitingGroup
-	var err error
-	if socket := s.socketFor(r); socket != nil {
-		err = st.subscribeOn(r.Context(), request, socket)
-		if err == nil {
-			ours = false
-			setStreamHead(w.Header(), request.format)
-			s.take(w, r, socket, st)
-			return
-		}
-	} else if group, err = s.hub.SubscribeAll(r.Context(), request.subscriptions); err == nil {
-		err = st.subscribe(request, group.Subscriber)
-	}
-	response := newNetHTTPCarrier(w, r, s.options.WriteTimeout)
-	switch {
-	case err == nil:
-		writeStreamHead(w, request.format)
-	case errors.Is(err, feed.ErrUnavailable) && accepts(r, "text/event-stream"):
-		writeStreamHead(w, request.format)
-		if group, err = response.awaitStore(r.Context(), st, request, s.hub); err == nil {
-			st.sendFrom(request, group.Subscriber)
-		}
-	default:
-		ours = false
-		st.Closed(err)
-		s.failStream(w, r, err)
-		return
-	}
-	if err == nil {
-		err = response.carry(r.Context(), st, group)
-	}
-	ours = false
-	st.Closed(err)
-	if !clean(err) {
-		panic(http.ErrAbortHandler)
-	}
-}
-
-// failStream answers with the problem that err is. One that is not the
-// client's own must not stop a browser for good.
-func (s *Server) failStream(w http.ResponseWriter, r *http.Request, err error) {
-	status := statusOf(err)
-	if status < http.StatusInternalServerError || !accepts(r, "text/event-stream") {
-		s.writeError(w, r, err)
-		return
-	}
-	if status == http.StatusInternalServerError {
-		s.logFailure(r, err)
-	}
-	answerRetryLater(w, r, status, "")
-}
-
-var _ engine.Stream = (*stream)(nil)

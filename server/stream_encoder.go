@@ -1,381 +1,238 @@
 package server
 
 import (
-	"time"
-
 	"github.com/rejoin/rejoin/feed"
 )
 
-// streamEncoder is what one stream says, whatever carries it: it turns what the
-// subscriptions deliver into bytes, and keeps account of where that leaves the
-// client.
+// streamEncoder turns the deliveries of one subscriber into the bytes of its stream,
+// whichever carrier writes them. It knows which cursors the client has been shown.
 type streamEncoder struct {
-	form     streamFormat
+	format   streamFormat
 	encoding feed.Encoding
 	types    filter
 	control  controlFlags
-	many     bool
-	live     bool // the history is through
-	chunked  bool // the bytes are chunks: whoever carries them adds no framing
+	many     bool // the subscription is of several feeds
+	live     bool // feed.live was sent
+	chunked  bool // the encoder adds the chunked transfer coding
 
 	subscriber *feed.Subscriber
-	places     []position  // of the subscriptions, in their order
-	only       [1]position // which is all there is of one subscription
+	hidden     []bool  // per feed: its cursor has moved since the client was last shown it
+	single     [1]bool // backs hidden for one feed
 	piece      piece
 	pending    *pending
 }
 
-// piece is what deliver has returned, if that is of events: the bytes of those
-// after a cursor, which can be made once more.
+// piece describes the bytes that deliver returned last, if they are stored events and
+// can be encoded again.
 type piece struct {
-	from    feed.Cursor
-	of      int32 // the subscription; -1 if it is anything else
-	skipped int32 // bytes at the beginning, which were written before
+	from    feed.Cursor // the events follow this cursor
+	of      int32       // index of the feed; -1 for any other bytes
+	skipped int32       // bytes at the beginning that were written earlier
 }
 
-// position is where a feed stands.
-type position struct {
-	at     feed.Cursor
-	hidden bool // it has moved since a cursor was last shown
-}
-
-// pending is what is left of one of the subscriptions' deliveries: the events that have
-// yet to become a piece, or nothing but a cursor, if the pending was taken back.
+// pending is the rest of a delivery from which deliver took a piece. If the rest was
+// taken back, it only has skip.
 type pending struct {
-	of       int
+	of       int // index of the feed
 	delivery feed.Delivery
-	skip     int // bytes of what comes next that are written already
+	skip     int // bytes of the next piece that were written earlier
 }
 
-// begin has the session say what the group has. It is not to be copied any more.
-func (s *streamEncoder) begin(request subscribeRequest, group *feed.Subscriber) {
-	s.form = request.format
-	s.encoding = request.format.events(request)
-	s.types = request.types
-	s.control = request.control
-	s.many = request.many
-	s.subscriber = group
-	if s.places = s.only[:]; group.Size() > 1 {
-		s.places = make([]position, group.Size())
-	}
-	for i := range s.places {
-		s.places[i].at = group.At(i).Cursor()
+// encode makes the encoder send what the subscriber reads. The encoder must not be
+// copied after that.
+func (e *streamEncoder) encode(request subscribeRequest, subscriber *feed.Subscriber) {
+	e.format = request.format
+	e.encoding = request.format.events(request)
+	e.types = request.types
+	e.control = request.control
+	e.many = request.many
+	e.subscriber = subscriber
+	if e.hidden = e.single[:]; subscriber.Size() > 1 {
+		e.hidden = make([]bool, subscriber.Size())
 	}
 }
 
-// chunk has the session make chunks from here on.
-func (s *streamEncoder) chunk() {
-	s.chunked = true
-	if !s.many {
-		s.encoding = inChunks(s.encoding) // of many feeds, the cursor has to come first
+// useChunks makes the encoder add the chunked transfer coding.
+func (e *streamEncoder) useChunks() {
+	e.chunked = true
+	if !e.many {
+		e.encoding = inChunks(e.encoding) // of many feeds, each block needs its cursor first
 	}
 }
 
-// frame returns bytes that are this session's own as they are to be written.
-func (s *streamEncoder) frame(b []byte) []byte {
-	if !s.chunked || len(b) == 0 {
+// frame returns b, which belongs to this stream alone, as a chunk if the stream has
+// chunks.
+func (e *streamEncoder) frame(b []byte) []byte {
+	if !e.chunked || len(b) == 0 {
 		return b
 	}
 	return appendChunk(make([]byte, 0, chunkHead+len(b)+2), b)
 }
 
-// end returns what ends the stream cleanly, if net/http does not see to it.
-func (s *streamEncoder) end(b []byte) []byte {
-	if !s.chunked {
-		return b
+// finalChunk appends to b what ends the stream cleanly.
+func (e *streamEncoder) finalChunk(b []byte) []byte {
+	if !e.chunked {
+		return b // net/http writes it
 	}
 	return append(b, lastChunk...)
 }
 
-// hides says whether a feed has moved since a cursor was last shown.
-func (s *streamEncoder) hides() bool {
-	for i := range s.places {
-		if s.places[i].hidden {
+// cursor returns the cursor after the events of a feed that have become pieces. The
+// subscription's own cursor is also past the pending ones.
+func (e *streamEncoder) cursor(i int) feed.Cursor {
+	if p := e.pending; p != nil && p.of == i {
+		if events := p.delivery.Events(); len(events) > 0 {
+			return feed.Cursor(events[0].ID - 1)
+		}
+	}
+	return e.subscriber.At(i).Cursor()
+}
+
+// hasHidden reports whether some feed's cursor has moved since the client was last
+// shown it.
+func (e *streamEncoder) hasHidden() bool {
+	for _, hidden := range e.hidden {
+		if hidden {
 			return true
 		}
 	}
 	return false
 }
 
-// shown notes that the client has been shown where all feeds stand.
-func (s *streamEncoder) shown() {
-	for i := range s.places {
-		s.places[i].hidden = false
-	}
-}
-
 // appendCursor appends the cursor of the whole subscription.
-func (s *streamEncoder) appendCursor(dst []byte) []byte {
-	if !s.many {
-		return s.places[0].at.Append(dst)
+func (e *streamEncoder) appendCursor(dst []byte) []byte {
+	if !e.many {
+		return e.cursor(0).Append(dst)
 	}
-	return s.appendCursors(dst, 0, len(s.places))
+	return e.appendCursors(dst, 0, len(e.hidden))
 }
 
-// appendCursors appends the cursors of some of the feeds.
-func (s *streamEncoder) appendCursors(dst []byte, from, to int) []byte {
+// appendCursors appends the cursors of the feeds from index from up to index to.
+func (e *streamEncoder) appendCursors(dst []byte, from, to int) []byte {
 	for i := from; i < to; i++ {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		dst = append(append(dst, s.subscriber.At(i).Feed()...), '=')
-		dst = s.places[i].at.Append(dst)
+		dst = append(append(dst, e.subscriber.At(i).Feed()...), '=')
+		dst = e.cursor(i).Append(dst)
 	}
 	return dst
 }
 
 // showCursor returns the cursor for a block that shows it to the client.
-func (s *streamEncoder) showCursor() string {
-	s.shown()
-	return string(s.appendCursor(nil))
+func (e *streamEncoder) showCursor() string {
+	clear(e.hidden)
+	return string(e.appendCursor(nil))
 }
 
-// opened is the place of one feed in feed.open.
-type opened struct {
-	Feed   string `json:"feed"`
-	Cursor string `json:"cursor"`
-	First  uint64 `json:"first"`
-	Last   uint64 `json:"last"`
-}
-
-// open greets the client: it says where the stream starts, and when to come
-// back, which is about retry and to no two clients the same.
-func (s *streamEncoder) open(retry time.Duration) []byte {
-	all := make([]opened, len(s.places))
-	for i := range all {
-		sub := s.subscriber.At(i)
-		b := sub.Bounds()
-		all[i] = opened{sub.Feed(), s.places[i].at.String(), b.First, b.Last}
-	}
-	c := controlEvent{kind: "feed.open", cursor: s.showCursor(), retry: jitter(retry, 0.5)}
-	if s.many {
-		c.data = struct {
-			Feeds []opened `json:"feeds"`
-		}{all}
-	} else {
-		c.feed, c.data = all[0].Feed, all[0]
-	}
-	return s.frame(s.appendLive(s.form.appendControl(nil, c)))
-}
-
-// pieceBytes is about how large a piece becomes. A reader has the time for one
-// write to take it.
+// pieceBytes is about how large a piece becomes. The write timeout of a client covers
+// one piece.
 const pieceBytes = 32 << 10
 
-// deliver turns the beginning of a delivery of one of the subscriptions into a
-// piece: bytes of whole blocks, which may be shared, and are not to be changed.
-// What remains of the delivery is rest. The events are those that the piece is
-// of, of which the client may be shown none.
-func (s *streamEncoder) deliver(i int, d feed.Delivery) (bytes []byte, events []feed.Event) {
-	s.piece.of = -1
+// deliver turns the beginning of a feed's delivery into a piece: whole blocks, whose
+// bytes may be shared and must not be changed. The rest becomes pending. The returned
+// events are those that the piece covers, even if the client is shown none of them.
+func (e *streamEncoder) deliver(i int, d feed.Delivery) (bytes []byte, events []feed.Event) {
+	e.piece.of = -1
 	switch {
 	case d.Gap != nil:
-		return s.frame(s.appendLive(s.gap(i, *d.Gap))), nil
+		return e.frame(e.appendLive(e.gapEvent(i, *d.Gap))), nil
 	case d.Closed:
-		return s.frame(s.closed(i)), nil
+		return e.frame(e.closedEvent(i)), nil
 	case d.Ephemeral:
-		return s.ephemeral(d), d.Events()
-	}
-	s.piece = piece{from: s.places[i].at, of: int32(i)}
-	var n int
-	switch {
-	case s.many:
-		bytes, n = s.eventsOfMany(i, d)
-	case s.types != "":
-		bytes, n = d.Select(s.encoding, pieceBytes, s.types.shows)
-	default:
-		bytes, n = d.Cut(s.encoding, pieceBytes)
+		return e.ephemeral(d), d.Events()
 	}
 	events = d.Events()
-	newest := &events[n-1]
-	s.places[i].at = feed.Cursor(newest.ID)
-	s.places[i].hidden = !s.types.shows(newest)
-	if s.pending = nil; n < len(events) {
-		s.pending = &pending{of: i, delivery: d.Skip(n)}
+	e.piece = piece{from: feed.Cursor(events[0].ID - 1), of: int32(i)}
+	var n int
+	switch {
+	case e.many:
+		bytes, n = e.eventsOfMany(i, d)
+	case e.types != "":
+		bytes, n = d.Select(e.encoding, pieceBytes, e.types.shows)
+	default:
+		bytes, n = d.Cut(e.encoding, pieceBytes)
+	}
+	e.hidden[i] = !e.types.shows(&events[n-1])
+	if e.pending = nil; n < len(events) {
+		e.pending = &pending{of: i, delivery: d.Skip(n)}
 	}
 	return bytes, events[:n]
 }
 
-// blockFrame is about what surrounds an event and its cursor.
+// blockFrame is about the size of everything around an event and its cursor.
 const blockFrame = chunkHead + len("id: \n\n\r\n")
 
-// eventsOfMany puts the cursor of the whole subscription behind each event. That
-// makes much of small events.
-func (s *streamEncoder) eventsOfMany(i int, d feed.Delivery) (out []byte, n int) {
-	// Of the cursor, nothing changes but the number in the middle.
-	before := s.appendCursors(nil, 0, i)
+// eventsOfMany puts the cursor of the whole subscription after each event. It can be
+// much longer than the event.
+func (e *streamEncoder) eventsOfMany(i int, d feed.Delivery) (out []byte, n int) {
+	// From one event to the next, only the number in the middle of the cursor changes.
+	before := e.appendCursors(nil, 0, i)
 	if i > 0 {
 		before = append(before, ',')
 	}
-	before = append(append(before, s.subscriber.At(i).Feed()...), '=')
-	after := s.appendCursors(nil, i+1, len(s.places))
+	before = append(append(before, e.subscriber.At(i).Feed()...), '=')
+	after := e.appendCursors(nil, i+1, len(e.hidden))
 	cursor := append(make([]byte, 0, len(before)+20+len(after)), before...)
-	for e, encoded := range d.Each(s.encoding) {
+	for event, encoded := range d.Each(e.encoding) {
 		if len(out) >= pieceBytes {
 			break
 		}
 		n++
-		if !s.types.shows(e) {
+		if !e.types.shows(event) {
 			continue
 		}
-		s.shown()
+		clear(e.hidden)
 		start := len(out)
 		if out == nil {
 			block := len(encoded) + cap(cursor) + blockFrame
 			out = make([]byte, 0, min(len(d.Events())*block, pieceBytes+block))
 		}
-		if s.chunked {
+		if e.chunked {
 			out = append(out, make([]byte, chunkHead)...)
 		}
-		cursor = append(feed.Cursor(e.ID).Append(cursor[:len(before)]), after...)
-		out = s.form.appendID(append(out, encoded...), cursor)
-		if s.chunked {
+		cursor = append(feed.Cursor(event.ID).Append(cursor[:len(before)]), after...)
+		out = e.format.appendID(append(out, encoded...), cursor)
+		if e.chunked {
 			out = endChunk(out, start)
 		}
 	}
 	return out, n
 }
 
-func (s *streamEncoder) ephemeral(d feed.Delivery) []byte {
-	if !s.types.shows(&d.Events()[0]) {
+func (e *streamEncoder) ephemeral(d feed.Delivery) []byte {
+	if !e.types.shows(&d.Events()[0]) {
 		return nil
 	}
-	if s.many {
-		return d.Encoded(s.form.ephemeral(s.chunked))
+	if e.many {
+		return d.Encoded(e.format.ephemeral(e.chunked))
 	}
-	return d.Encoded(s.encoding)
+	return d.Encoded(e.encoding)
 }
 
-// unread takes back what is left of a delivery: it can be had again.
-func (s *streamEncoder) unread() {
-	if s.pending != nil && s.pending.skip == 0 {
-		s.subscriber.Unread(s.pending.of, s.places[s.pending.of].at)
-		s.pending = nil
+// release gives back what the subscriber can read again: pending events and pages of
+// the store.
+func (e *streamEncoder) release() {
+	if e.pending != nil && e.pending.skip == 0 {
+		i := e.pending.of
+		e.subscriber.Unread(i, e.cursor(i))
+		e.pending = nil
 	}
-	s.subscriber.Abandon()
+	e.subscriber.Abandon()
 }
 
-// unwritten takes back the last piece, of which only so many bytes were written, and
-// reports whether it can: then the rest of it is what comes next.
-func (s *streamEncoder) unwritten(written int) bool {
-	if s.piece.of < 0 {
+// takeBack gives back the last piece, of which only the first written bytes were
+// written, so that the rest of it comes next. It reports false if the piece cannot be
+// encoded again.
+func (e *streamEncoder) takeBack(written int) bool {
+	if e.piece.of < 0 {
 		return false
 	}
-	i := int(s.piece.of)
-	s.subscriber.Unread(i, s.piece.from)
-	s.places[i].at = s.piece.from
-	if s.pending = nil; int(s.piece.skipped)+written > 0 {
-		s.pending = &pending{of: i, skip: int(s.piece.skipped) + written}
+	i := int(e.piece.of)
+	e.subscriber.Unread(i, e.piece.from)
+	if e.pending = nil; int(e.piece.skipped)+written > 0 {
+		e.pending = &pending{of: i, skip: int(e.piece.skipped) + written}
 	}
-	s.subscriber.Abandon()
+	e.subscriber.Abandon()
 	return true
 }
-
-func (s *streamEncoder) gap(i int, g feed.Gap) []byte {
-	s.places[i].at = g.Cursor()
-	return s.form.appendControl(nil, controlEvent{kind: "feed.gap", feed: s.subscriber.At(i).Feed(), cursor: s.showCursor(), data: struct {
-		Feed    string         `json:"feed"`
-		After   string         `json:"after"`
-		Resumes uint64         `json:"resumes"`
-		Reason  feed.GapReason `json:"reason"`
-	}{s.subscriber.At(i).Feed(), g.After.String(), g.Resumes, g.Reason}})
-}
-
-func (s *streamEncoder) closed(i int) []byte {
-	return s.form.appendControl(nil, controlEvent{kind: "feed.closed", feed: s.subscriber.At(i).Feed(), cursor: s.showCursor(), data: struct {
-		Feed string `json:"feed"`
-		Last uint64 `json:"last"`
-	}{s.subscriber.At(i).Feed(), uint64(s.places[i].at)}})
-}
-
-// becomesLive says whether the client wants to know that the history is through,
-// which it is.
-func (s *streamEncoder) becomesLive() bool {
-	if s.live || !s.control.live {
-		return false
-	}
-	for i := range s.places {
-		if sub := s.subscriber.At(i); sub.Gap() != nil || uint64(s.places[i].at) < sub.Bounds().Last {
-			return false
-		}
-	}
-	return true
-}
-
-// appendLive says that the history is through, once.
-func (s *streamEncoder) appendLive(dst []byte) []byte {
-	if !s.becomesLive() {
-		return dst
-	}
-	s.live = true
-	c := controlEvent{kind: "feed.live"}
-	if !s.many {
-		c.feed = s.subscriber.At(0).Feed()
-	}
-	c.data = struct {
-		Feed   string `json:"feed,omitempty"`
-		Cursor string `json:"cursor"`
-	}{c.feed, string(s.appendCursor(nil))}
-	return s.form.appendControl(dst, c)
-}
-
-// tick keeps the connection alive. The client learns of a cursor that has moved
-// without an event shown.
-func (s *streamEncoder) tick() []byte {
-	out := s.cursors(0)
-	switch {
-	case s.control.heartbeat:
-		out = s.form.appendControl(out, heartbeat)
-	case out == nil:
-		out = s.form.keepAlive()
-	}
-	return s.frame(out)
-}
-
-var heartbeat = controlEvent{kind: "feed.heartbeat", data: struct{}{}}
-
-// farewell tells the client where it stands and when to come back.
-func (s *streamEncoder) farewell(retry time.Duration) []byte {
-	s.places[0].hidden = true
-	return s.frame(s.cursors(retry))
-}
-
-// cursors shows where each feed stands whose cursor has moved unseen. The last
-// of the blocks says when to come back, unless retry is 0.
-func (s *streamEncoder) cursors(retry time.Duration) (out []byte) {
-	last := -1
-	for i := range s.places {
-		if s.places[i].hidden {
-			last = i
-		}
-	}
-	if last < 0 {
-		return nil
-	}
-	cursor := string(s.appendCursor(nil))
-	for i := range s.places {
-		if !s.places[i].hidden {
-			continue
-		}
-		feed := s.subscriber.At(i).Feed()
-		c := controlEvent{kind: "feed.cursor", feed: feed, cursor: cursor, data: struct {
-			Feed   string `json:"feed"`
-			Cursor string `json:"cursor"`
-		}{feed, s.places[i].at.String()}}
-		if i == last {
-			c.retry = jitter(retry, 0.5)
-		}
-		out = s.form.appendControl(out, c)
-	}
-	s.shown()
-	return out
-}
-
-// expired says that the token's time is up, behind the cursor.
-func (s *streamEncoder) expired() []byte {
-	return s.end(s.frame(s.form.appendControl(s.cursors(0), expired)))
-}
-
-var expired = controlEvent{kind: "feed.expired", data: struct {
-	Reason string `json:"reason"`
-}{"token"}}

@@ -2,6 +2,8 @@ package server
 
 import (
 	"encoding/json"
+	"math/rand/v2"
+	"net/http"
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
@@ -9,30 +11,30 @@ import (
 	"github.com/rejoin/rejoin/server/sse"
 )
 
-// controlEvent is what the server itself has to say in a stream.
+// controlEvent is an event of the server itself.
 type controlEvent struct {
 	kind   string // begins with "feed."
-	feed   string // that it is about; empty if it is about all
+	feed   string // empty if it concerns all feeds
 	data   any
-	cursor string        // of the whole subscription from here on; empty to leave it
-	retry  time.Duration // how long to wait before coming back; 0 to say nothing
+	cursor string        // the subscription's cursor after the event; empty to leave it unchanged
+	retry  time.Duration // the time after which to reconnect; 0 for none
 }
 
-// streamFormat is how a stream looks on the wire.
+// streamFormat is the format of a stream on the wire.
 type streamFormat interface {
-	contentType() []string // the field's values, not to be changed
-	// events returns the encoding of a feed's events. Of a stream of many
-	// feeds, appendID has to follow each of them that has an id.
+	contentType() []string // the header's values, which must not be changed
+	// events returns the encoding of a feed's events. In a stream of many feeds,
+	// appendID must follow each event that has an id.
 	events(r subscribeRequest) feed.Encoding
 	appendID(dst []byte, cursor []byte) []byte
-	// ephemeral returns the encoding of the ephemeral events of many feeds, which
-	// nothing follows.
+	// ephemeral returns the encoding of ephemeral events in a stream of many feeds.
+	// appendID does not follow them.
 	ephemeral(inChunks bool) feed.Encoding
 	appendControl(dst []byte, c controlEvent) []byte
 	keepAlive() []byte
 }
 
-// sseFormat is the form of Server-Sent Events.
+// sseFormat is Server-Sent Events.
 type sseFormat struct{}
 
 func (sseFormat) contentType() []string { return eventStreamType }
@@ -66,7 +68,7 @@ func (sseFormat) keepAlive() []byte { return keepAliveComment }
 
 var keepAliveComment = []byte(sse.KeepAlive)
 
-// ndjsonFormat is the form of lines of JSON, an envelope or a control event each.
+// ndjsonFormat is lines of JSON: each is an envelope or a control event.
 type ndjsonFormat struct{}
 
 func (ndjsonFormat) contentType() []string { return lineStreamType }
@@ -97,18 +99,42 @@ func (ndjsonFormat) keepAlive() []byte { return emptyLine }
 
 var emptyLine = []byte("\n")
 
-// envelopeLines is the encoding of events as lines of JSON.
+// envelopeLines encodes events as lines of JSON.
 type envelopeLines struct{}
 
 func (envelopeLines) Encode(dst []byte, e *feed.Event) []byte {
 	return append(envelope.Append(dst, e), '\n')
 }
 
-// marshal encodes a plain struct of our own.
+// marshal encodes one of this package's own structs.
 func marshal(v any) []byte {
 	text, err := json.Marshal(v)
 	if err != nil {
 		panic(err)
 	}
 	return text
+}
+
+func writeStreamHead(w http.ResponseWriter, f streamFormat) {
+	setStreamHead(w.Header(), f)
+	w.WriteHeader(http.StatusOK)
+}
+
+func setStreamHead(h http.Header, f streamFormat) {
+	h["Content-Type"] = f.contentType()
+	h["Cache-Control"] = noStore
+	h["X-Accel-Buffering"] = noBuffering // nginx would hold back even the head
+	h["X-Content-Type-Options"] = noSniffing
+}
+
+// Header values that all streams share. net/http does not change them.
+var (
+	noStore     = []string{"no-store, no-transform"}
+	noBuffering = []string{"no"}
+	noSniffing  = []string{"nosniff"}
+)
+
+// jitter returns d, plus or minus up to share of it.
+func jitter(d time.Duration, share float64) time.Duration {
+	return time.Duration(float64(d) * (1 - share + 2*share*rand.Float64()))
 }

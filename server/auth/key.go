@@ -16,15 +16,15 @@ import (
 	"strings"
 )
 
-// key is what verifies signatures, and nothing but those of its algorithms.
+// key verifies signatures made with its algorithms.
 type key struct {
-	id         string // in a key set; empty for none
+	id         string // kid in a key set; may be empty
 	algorithms []string
 	public     crypto.PublicKey // or a secret, as []byte
 }
 
-// secretBytes is how long a secret must be: as long as the hash (RFC 7518,
-// section 3.2).
+// secretBytes has the minimum length of a secret: that of the hash (RFC 7518, section
+// 3.2).
 var secretBytes = map[string]int{"HS256": 32, "HS384": 48, "HS512": 64}
 
 var (
@@ -35,10 +35,10 @@ var (
 	publicAlgorithms  = slices.Concat(rsaAlgorithms, []string{"ES256", "ES384", "ES512"}, ed25519Algorithms)
 )
 
-// minRSABits is what RFC 7518, section 3.3, demands.
+// minRSABits is the minimum of RFC 7518, section 3.3.
 const minRSABits = 2048
 
-// readKey returns the key that Key or KeyFile is.
+// readKey returns the key in Key or KeyFile.
 func (o Options) readKey() (key, error) {
 	if o.Key != "" {
 		k, err := secretKey([]byte(o.Key), o.Algorithms)
@@ -110,8 +110,8 @@ func publicKey(public crypto.PublicKey) (key, error) {
 	return key{}, errors.New("it is not a public RSA, EC or Ed25519 key")
 }
 
-// narrow takes away the algorithms that are not among these. None at all are
-// no limit.
+// narrow removes the key's algorithms that are not among these. An empty list removes
+// none.
 func (k *key) narrow(algorithms []string) error {
 	if len(algorithms) == 0 {
 		return nil
@@ -124,7 +124,8 @@ func (k *key) narrow(algorithms []string) error {
 	return nil
 }
 
-// fileSecret refuses what is a key in another form: public keys are no secret.
+// fileSecret returns the secret in a file. It refuses keys in other forms: a public key
+// must not serve as a secret.
 func fileSecret(content []byte, algorithms []string) (key, error) {
 	content, _ = bytes.CutSuffix(content, []byte("\n"))
 	content, _ = bytes.CutSuffix(content, []byte("\r"))
@@ -155,7 +156,7 @@ func secretKey(secret []byte, algorithms []string) (key, error) {
 	return k, k.narrow(algorithms)
 }
 
-// oneKey is the source of a single key, whatever the token calls it.
+// oneKey is a source with a single key. It ignores the token's kid.
 type oneKey struct{ key }
 
 func (o oneKey) keys(context.Context, string) ([]key, error) { return []key{o.key}, nil }
