@@ -14,8 +14,8 @@ import (
 type Options struct {
 	// Key is the secret that tokens are signed with.
 	Key string
-	// KeyFile is a file with the secret, or with the public key as PEM. A secret
-	// ends before the last line break.
+	// KeyFile is a file with the secret, or with the public key as PEM. One line
+	// break at the end of the file is not part of the secret.
 	KeyFile string
 	// JWKSURL is the address of a JSON Web Key Set (RFC 7517) with public keys.
 	JWKSURL string

@@ -79,7 +79,7 @@ func TestSignRefuses(t *testing.T) {
 		{"broken PEM", auth.Options{KeyFile: file(t, "-----BEGIN PRIVATE KEY-----")}, auth.Rights{}, time.Hour, "key_file: it begins like PEM"},
 		{"not DER inside", auth.Options{KeyFile: file(t, "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")}, auth.Rights{}, time.Hour, "key_file: its private key cannot be read"},
 		{"no file", auth.Options{KeyFile: "/nowhere/key"}, auth.Rights{}, time.Hour, "key_file: open"},
-		{"no time", good, auth.Rights{}, 0, "a token has to be good for some time"},
+		{"no time", good, auth.Rights{}, 0, "the lifetime of a token has to be positive"},
 		{"a bad pattern", good, auth.Rights{Publish: []string{"a*b"}}, time.Hour, `the pattern "a*b" is neither`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
