@@ -55,7 +55,7 @@ func (s *Server) authenticate(next http.Handler) http.Handler {
 		case err != nil:
 			unauthorized(w, err)
 		case s.foreign(r, grant):
-			s.writeError(w, r, fmt.Errorf("%w: pages of other origins may not do this, unless cors.origins has theirs", errForbidden))
+			s.writeError(w, r, fmt.Errorf("%w: pages of other origins may not do this unless cors.origins lists them", errForbidden))
 		default:
 			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), grantKey{}, grant)))
 		}
@@ -107,7 +107,7 @@ func (s *Server) may(p permission) func(http.Handler) http.Handler {
 func (s *Server) mayAdmin(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !grantOf(r.Context()).Admin() {
-			s.writeError(w, r, fmt.Errorf("%w: this takes a token with admin", errForbidden))
+			s.writeError(w, r, fmt.Errorf("%w: this needs a token with admin", errForbidden))
 			return
 		}
 		next.ServeHTTP(w, r)

@@ -14,9 +14,9 @@ import (
 // The reasons for which a subscriber is rejected for now.
 var (
 	errDraining    = errors.New("this node is stopping")
-	errFull        = errors.New("this node has as many subscribers as it may")
-	errAddressFull = errors.New("this address has as many subscribers as one may")
-	errNoMemory    = errors.New("this node holds as much in memory for its clients as it may")
+	errFull        = errors.New("this node has reached its limit of subscribers")
+	errAddressFull = errors.New("this address has reached its limit of subscribers")
+	errNoMemory    = errors.New("this node has reached its memory limit for clients")
 )
 
 // subscriber is a request that waits for events: a stream, or a page with ?wait=.

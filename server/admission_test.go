@@ -113,21 +113,21 @@ func TestSubscribersLimit(t *testing.T) {
 			t.Fatal("the request for a page does not wait")
 		}
 	}
-	n.wantFull(http.StatusServiceUnavailable, "as many subscribers as it may")
+	n.wantFull(http.StatusServiceUnavailable, "its limit of subscribers")
 
 	many.close()
 	n.take().close()
 	n.take().block() // it is free again each time
-	n.wantFull(http.StatusServiceUnavailable, "as many subscribers as it may")
+	n.wantFull(http.StatusServiceUnavailable, "its limit of subscribers")
 	lines.close()
 	n.take().block()
-	n.wantFull(http.StatusServiceUnavailable, "as many subscribers as it may")
+	n.wantFull(http.StatusServiceUnavailable, "its limit of subscribers")
 	leave()
 	if err := <-polled; !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 	n.take().block()
-	n.wantFull(http.StatusServiceUnavailable, "as many subscribers as it may")
+	n.wantFull(http.StatusServiceUnavailable, "its limit of subscribers")
 }
 
 // TestSubscribersPerAddress: one address that wants them all must not get the
@@ -137,7 +137,7 @@ func TestSubscribersPerAddress(t *testing.T) {
 	first, second := n.follow(events, nil), n.follow(events, nil)
 	first.block()
 	second.block()
-	n.wantFull(http.StatusTooManyRequests, "this address has as many subscribers as one may")
+	n.wantFull(http.StatusTooManyRequests, "this address has reached its limit of subscribers")
 
 	elsewhere := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
 	conn, err := elsewhere.DialContext(t.Context(), "tcp", strings.TrimPrefix(n.url, "http://"))
@@ -156,7 +156,7 @@ func TestSubscribersPerAddress(t *testing.T) {
 	second.close()
 	n.take().close()
 	n.take().block()
-	n.wantFull(http.StatusTooManyRequests, "this address has as many subscribers as one may")
+	n.wantFull(http.StatusTooManyRequests, "this address has reached its limit of subscribers")
 }
 
 // TestAddresses: with IPv6, anybody has more addresses than there is memory.

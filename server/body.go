@@ -14,7 +14,7 @@ import (
 // bodyTimeout limits the time that a client takes to send a body.
 const bodyTimeout = 30 * time.Second
 
-var errBodyLate = fmt.Errorf("took longer than %v to come", bodyTimeout)
+var errBodyLate = fmt.Errorf("took longer than %v to arrive", bodyTimeout)
 
 // boundBody sets a deadline for the request's body, even if no handler reads it:
 // net/http reads the rest before it answers. It removes the deadline itself after the

@@ -23,7 +23,7 @@ func CheckOrigins(origins []string) error {
 	for _, origin := range origins {
 		if origin == anyOrigin {
 			if len(origins) > 1 {
-				return errors.New("* stands alone or not at all")
+				return errors.New("* cannot be combined with other origins")
 			}
 			return nil
 		}
@@ -32,7 +32,7 @@ func CheckOrigins(origins []string) error {
 			return fmt.Errorf("%.100q is not an origin such as https://example.com", origin)
 		}
 		if u.Scheme == "https" && u.Port() == "443" || u.Scheme == "http" && u.Port() == "80" {
-			return fmt.Errorf("%.100q has the port that browsers leave out", origin)
+			return fmt.Errorf("%.100q has the default port, which browsers omit", origin)
 		}
 	}
 	return nil

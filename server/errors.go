@@ -45,7 +45,7 @@ var answers = []struct {
 	{errGone, http.StatusGone, ""},
 	{errors.ErrUnsupported, http.StatusNotImplemented, "this server's store cannot do that"},
 	{feed.ErrUncertain, http.StatusServiceUnavailable, "the store's answer was lost: what was published may or may not have been stored"},
-	{feed.ErrOverloaded, http.StatusServiceUnavailable, "as many publishes as may are waiting for the store" + nothingStored},
+	{feed.ErrOverloaded, http.StatusServiceUnavailable, "too many publishes are waiting for the store" + nothingStored},
 	{feed.ErrBusy, http.StatusServiceUnavailable, "another transaction of the store's database holds the feed; nothing was done"},
 	{feed.ErrUnavailable, http.StatusServiceUnavailable, storeAway},
 	{context.DeadlineExceeded, http.StatusServiceUnavailable, storeAway}, // of a call of the store …
@@ -92,7 +92,7 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 		w.WriteHeader(status)
 	case http.StatusInternalServerError:
 		s.logFailure(r, err)
-		writeProblem(w, status, "something went wrong here; the log says what")
+		writeProblem(w, status, "something went wrong here; the server's log has the cause")
 	default:
 		if r.Method == http.MethodGet || r.Method == http.MethodHead {
 			detail = strings.TrimSuffix(detail, nothingStored) // a read stores nothing anyway

@@ -106,7 +106,7 @@ func (s *Server) trim(w http.ResponseWriter, r *http.Request) {
 		err = refuse(query, "is not possible here: all that is below the id before goes", "after", "limit")
 	}
 	if err == nil && query.Get("before") == "" {
-		err = invalid("before is missing, the id below which all events go")
+		err = invalid("before is missing: the id below which to delete all events")
 	}
 	var before uint64
 	if err == nil {

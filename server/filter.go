@@ -26,7 +26,7 @@ func readFilter(value string) (filter, error) {
 	types := strings.Split(value, ",")
 	for _, t := range types {
 		if t == "" {
-			return "", invalid("types has an empty type in it; events without a type are shown by the type message")
+			return "", invalid("types contains an empty type; the type of events without one is message")
 		}
 		if err := feed.CheckType(t); err != nil {
 			return "", fmt.Errorf("types: %w", err)

@@ -83,7 +83,7 @@ func parseLine(line []byte, feedName string) (feed.Draft, error) {
 			return feed.Draft{}, err
 		}
 		if feedName != "" && d.Feed != feedName {
-			return feed.Draft{}, invalid("it is for the feed %.40q, the batch for %s", d.Feed, feedName)
+			return feed.Draft{}, invalid("it is for the feed %.40q, but the batch is for %s", d.Feed, feedName)
 		}
 	case feedName == "":
 		return feed.Draft{}, invalid(`the member "feed" is missing`)
@@ -131,7 +131,7 @@ func parseObject(line []byte) (m members, err error) {
 		case member == nil:
 			return m, invalid("the member %.40q is unknown", name)
 		case *member != nil:
-			return m, invalid("the member %q is there twice", name)
+			return m, invalid("the member %q occurs twice", name)
 		}
 		*member = value
 	}
@@ -200,7 +200,7 @@ func parseText(name string, value []byte) (text string, err error) {
 		return "", invalid("the member %q is not a string", name)
 	}
 	if halfCharacter(value) {
-		return "", invalid("the member %q has an escape for half a character, which is no text", name)
+		return "", invalid("the member %q has an escape for half a character, which is not text", name)
 	}
 	if text, err = unquote(value); err != nil {
 		return "", invalid("the member %q: %v", name, err)

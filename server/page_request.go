@@ -56,7 +56,7 @@ func (q *pageRequest) readStart(header http.Header) (err error) {
 	case after != "" && before != "":
 		return invalid("a page has after or before, not both")
 	case before != "" && q.wait > 0:
-		return invalid("wait is for what comes after, and before is given")
+		return invalid("wait cannot be combined with before")
 	case before != "":
 		q.backward = true
 		q.before, err = readNumber("before", before)

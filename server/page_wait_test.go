@@ -153,7 +153,7 @@ func TestWaitsCount(t *testing.T) {
 		n := start(t, o, nil)
 		answer := n.wait(events + "?wait=1m")
 		r, body := n.do("GET", events+"?wait=1m", acceptJSON, "")
-		wantProblem(t, r, body, limit, "as many subscribers")
+		wantProblem(t, r, body, limit, "its limit of subscribers")
 		if r.Header.Get("Retry-After") == "" {
 			t.Errorf("%v", r.Header)
 		}

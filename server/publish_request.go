@@ -45,9 +45,9 @@ func readPublish(r *http.Request) (publishRequest, error) {
 	p.feed = strings.Clone(name) // so that the log does not keep the whole request in memory
 	switch {
 	case p.ephemeral && (p.key != nil || p.ifLast != nil || p.close):
-		err = invalid("an ephemeral event is not stored: it has no use for Idempotency-Key, If-Match or close")
+		err = invalid("an ephemeral event is not stored: Idempotency-Key, If-Match and close do not apply")
 	case p.ephemeral && p.isBatch():
-		err = invalid("ephemeral events come one by one, not in batches")
+		err = invalid("an ephemeral event is published alone, not in a batch")
 	}
 	return p, err
 }
@@ -58,11 +58,11 @@ func readPublishMany(r *http.Request) (publishRequest, error) {
 	switch {
 	case err != nil:
 	case !p.isBatch():
-		err = fmt.Errorf("%w: events for many feeds come as %s", errMediaType, mediaLines)
+		err = fmt.Errorf("%w: events for several feeds must be %s", errMediaType, mediaLines)
 	case p.ifLast != nil || p.close:
-		err = invalid("If-Match and close are about one feed: publish to /v1/feeds/{feed}/events")
+		err = invalid("If-Match and close apply to one feed: publish to /v1/feeds/{feed}/events")
 	case p.ephemeral:
-		err = invalid("ephemeral events come one by one, not in batches")
+		err = invalid("an ephemeral event is published alone, not in a batch")
 	}
 	return p, err
 }

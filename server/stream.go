@@ -15,10 +15,10 @@ import (
 
 // The reasons for which the server ends a stream, beside errDraining and errNoMemory.
 var (
-	errMaxAge  = errors.New("stream has reached its age")
+	errMaxAge  = errors.New("the stream has reached its maximum age")
 	errExpired = errors.New("the token has expired")
-	errGap     = errors.New("a gap, which the client wants no stream across")
-	errTorn    = errors.New("the rest of an event is gone that was written in part")
+	errGap     = errors.New("a gap, and the client asked for an error in that case")
+	errTorn    = errors.New("an event was written in part, and its rest was deleted")
 )
 
 // stream is one response that carries events. It decides which bytes come next, and

@@ -25,7 +25,7 @@ func (s *Server) subscribe(w http.ResponseWriter, r *http.Request) {
 func (s *Server) subscribeMany(w http.ResponseWriter, r *http.Request) {
 	format := requestedFormat(r)
 	if format == nil {
-		writeProblem(w, http.StatusNotAcceptable, "several feeds are a stream, as text/event-stream or application/x-ndjson; pages are of one feed")
+		writeProblem(w, http.StatusNotAcceptable, "several feeds come as a stream, text/event-stream or application/x-ndjson; a page has one feed")
 		return
 	}
 	request, err := s.readSubscribeMany(r, format)

@@ -195,7 +195,7 @@ func (s *Server) readFeeds(query url.Values) (names []string, err error) {
 		}
 	}
 	if len(names) == 0 {
-		return nil, invalid("which feeds? name them with ?feed=")
+		return nil, invalid("no feed is named: use ?feed=")
 	}
 	if longest--; longest > cursorBytes {
 		return nil, invalid("the cursor of these feeds can become %d bytes long, the limit is %d: follow fewer feeds, or feeds with shorter names", longest, cursorBytes)

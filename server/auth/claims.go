@@ -12,7 +12,7 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-var errClaim = errors.New("the claim rejoin is not as it should be")
+var errClaim = errors.New("the claim rejoin is malformed")
 
 // farAwayError reports an impossible time. It is the name of the claim.
 type farAwayError string

@@ -75,14 +75,14 @@ const pemBegin = "-----BEGIN"
 func parsePublic(content []byte) (crypto.PublicKey, error) {
 	block, rest := pem.Decode(content)
 	if block == nil {
-		return nil, errors.New("it begins like PEM and cannot be read as such")
+		return nil, errors.New("it begins like PEM but cannot be parsed")
 	}
 	if bytes.Contains(rest, []byte(pemBegin)) {
 		return nil, errors.New("it has more than one PEM block")
 	}
 	switch {
 	case strings.HasSuffix(block.Type, "PRIVATE KEY"):
-		return nil, errors.New("it has a private key, which signs tokens; to verify them takes the public key alone (openssl pkey -pubout)")
+		return nil, errors.New("it has a private key; to verify tokens, use the public key alone (openssl pkey -pubout)")
 	case block.Type == "PUBLIC KEY":
 		return x509.ParsePKIXPublicKey(block.Bytes)
 	case block.Type == "RSA PUBLIC KEY":
@@ -95,7 +95,7 @@ func publicKey(public crypto.PublicKey) (key, error) {
 	switch p := public.(type) {
 	case *rsa.PublicKey:
 		if bits := p.N.BitLen(); bits < minRSABits {
-			return key{}, fmt.Errorf("an RSA key of %d bits is too short, %d are the least", bits, minRSABits)
+			return key{}, fmt.Errorf("an RSA key of %d bits is too short, the minimum is %d", bits, minRSABits)
 		}
 		return key{algorithms: rsaAlgorithms, public: p}, nil
 	case *ecdsa.PublicKey:
@@ -118,7 +118,7 @@ func (k *key) narrow(algorithms []string) error {
 	}
 	both := slices.DeleteFunc(slices.Clone(k.algorithms), func(a string) bool { return !slices.Contains(algorithms, a) })
 	if len(both) == 0 {
-		return fmt.Errorf("it is a key for %s, of which algorithms has none", strings.Join(k.algorithms, ", "))
+		return fmt.Errorf("it is a key for %s, and algorithms lists none of these", strings.Join(k.algorithms, ", "))
 	}
 	k.algorithms = both
 	return nil
@@ -134,7 +134,7 @@ func fileSecret(content []byte, algorithms []string) (key, error) {
 	}
 	for _, beginning := range []string{"ssh-", "ecdsa-", "{"} {
 		if bytes.HasPrefix(content, []byte(beginning)) {
-			return key{}, fmt.Errorf("it begins with %s: a public key should be PEM, and a secret begin otherwise", beginning)
+			return key{}, fmt.Errorf("it begins with %s: a public key should be PEM, and a secret must not begin like one", beginning)
 		}
 	}
 	return secretKey(content, algorithms)
@@ -142,7 +142,7 @@ func fileSecret(content []byte, algorithms []string) (key, error) {
 
 func secretKey(secret []byte, algorithms []string) (key, error) {
 	if len(secret) < secretBytes["HS256"] {
-		return key{}, fmt.Errorf("a secret of %d bytes is too short, %d are the least (openssl rand -hex 32)", len(secret), secretBytes["HS256"])
+		return key{}, fmt.Errorf("a secret of %d bytes is too short, the minimum is %d (openssl rand -hex 32)", len(secret), secretBytes["HS256"])
 	}
 	k := key{public: secret}
 	for _, name := range secretAlgorithms {

@@ -48,7 +48,7 @@ func (o Options) Faults() []error {
 		return faults
 	}
 	if strings.Contains(o.Key, pemBegin) {
-		return append(faults, fmt.Errorf("key: it is a secret as it is; a PEM key belongs in a file, and its name in key_file"))
+		return append(faults, fmt.Errorf("key: it must be a secret; put a PEM key into a file, and its name into key_file"))
 	}
 	if _, err := secretKey([]byte(o.Key), o.Algorithms); err != nil {
 		faults = append(faults, fmt.Errorf("key: %w", err))
@@ -79,7 +79,7 @@ func (o Options) algorithmFaults() (faults []error) {
 		case !slices.Contains(all, algorithm):
 			faults = append(faults, fmt.Errorf("algorithms: %.40q is not one of %s", algorithm, strings.Join(all, ", ")))
 		case o.JWKSURL != "" && slices.Contains(secretAlgorithms, algorithm):
-			faults = append(faults, fmt.Errorf("algorithms: %s takes a secret, and jwks_url has public keys", algorithm))
+			faults = append(faults, fmt.Errorf("algorithms: %s needs a secret, but jwks_url has public keys", algorithm))
 		}
 	}
 	return faults

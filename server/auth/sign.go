@@ -81,7 +81,7 @@ func (o Options) signingKey() (algorithms []string, private any, err error) {
 func parsePrivate(content []byte) (crypto.Signer, error) {
 	block, _ := pem.Decode(content)
 	if block == nil {
-		return nil, errors.New("it begins like PEM and cannot be read as such")
+		return nil, errors.New("it begins like PEM but cannot be parsed")
 	}
 	var private any
 	var err error

@@ -72,7 +72,7 @@ func TestSignRefuses(t *testing.T) {
 		lifetime time.Duration
 		want     string
 	}{
-		{"no key", auth.Options{}, auth.Rights{}, time.Hour, "key: nothing says"},
+		{"no key", auth.Options{}, auth.Rights{}, time.Hour, "key: there is no key to"},
 		{"a short secret", auth.Options{Key: "hunter2"}, auth.Rights{}, time.Hour, "key: a secret of 7 bytes"},
 		{"a public key", auth.Options{KeyFile: file(t, publicPEM(rsaKey()))}, auth.Rights{}, time.Hour, "key_file: it has a PEM block of type \"PUBLIC KEY\""},
 		{"another algorithm", auth.Options{KeyFile: file(t, privatePEM(rsaKey())), Algorithms: []string{"ES256"}}, auth.Rights{}, time.Hour, "key_file: it is a key for RS256"},
