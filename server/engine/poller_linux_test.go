@@ -8,9 +8,8 @@ import (
 	"time"
 )
 
-// TestPollerKeys: what is said of a socket that was closed in the meantime does not
-// reach the one that has its descriptor and its place now: that client would be
-// cut off, and nobody would know why.
+// TestPollerKeys: an event of a socket that was closed since does not reach the socket
+// that now has its descriptor and its slot, which would cut off the wrong client.
 func TestPollerKeys(t *testing.T) {
 	w := newWorld(t, Options{WriteTimeout: time.Minute})
 	var old key
@@ -21,14 +20,14 @@ func TestPollerKeys(t *testing.T) {
 		socket := w.take(ours, s)
 		now := socket.key
 		if i > 0 && (now.slot != old.slot || now.generation == old.generation) {
-			t.Fatalf("the key %v after %v: want the same place, for another time", now, old)
+			t.Fatalf("the key %v after %v: want the same slot, and another generation", now, old)
 		}
 		w.engine.poller.handle(stale)
-		s.say(nil, []byte("x"))
+		s.send(nil, []byte("x"))
 		await(t, "written", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.written == 1 })
 		select {
 		case err := <-s.closed:
-			t.Fatalf("closed with %v for what was said of another", err)
+			t.Fatalf("closed with %v for an event of another", err)
 		default:
 		}
 		client.Close()
@@ -39,6 +38,6 @@ func TestPollerKeys(t *testing.T) {
 		stale = append(stale, syscall.EpollEvent{Events: syscall.EPOLLHUP | syscall.EPOLLRDHUP, Fd: int32(old.slot), Pad: int32(old.generation)})
 	}
 	if n := len(w.engine.poller.slots); n != 1 {
-		t.Errorf("%d places for one socket at a time", n)
+		t.Errorf("%d slots for one socket at a time", n)
 	}
 }

@@ -119,8 +119,8 @@ type script struct {
 
 func newScript(t *testing.T) *script { return &script{t: t, closed: make(chan error, 1)} }
 
-// say adds pieces to the stream, and the end if err is not nil.
-func (s *script) say(err error, pieces ...[]byte) {
+// send adds pieces to the stream, and the end if err is not nil.
+func (s *script) send(err error, pieces ...[]byte) {
 	s.mu.Lock()
 	s.pieces, s.end = append(s.pieces, pieces...), err
 	s.mu.Unlock()
