@@ -14,8 +14,7 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// TestErrorStatus: what a client is told of an error of the store, whatever that
-// wraps.
+// TestErrorStatus: an error of the store has the right answer, whatever it wraps.
 func TestErrorStatus(t *testing.T) {
 	s := &Server{logger: slog.New(slog.DiscardHandler)}
 	for _, test := range []struct {

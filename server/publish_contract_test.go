@@ -100,7 +100,7 @@ const (
 
 func published(id int) string { return fmt.Sprintf(`{"feed":"chat","id":%d}`, id) }
 
-// publishContract is what the contract says of publishing, a case a sentence.
+// publishContract lists the contract for publishing, one case for each sentence.
 var publishContract = []struct {
 	sentence  string
 	exchanges []exchange

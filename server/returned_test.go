@@ -64,7 +64,7 @@ func (a answers) next(status int, words string) error {
 	return err
 }
 
-// clean demands an answer that ends cleanly.
+// endsCleanly demands an answer that ends cleanly.
 func (a answers) endsCleanly(status int, words string) {
 	a.t.Helper()
 	if err := a.next(status, words); err != nil {
@@ -131,8 +131,8 @@ func TestPipelined(t *testing.T) {
 	}
 }
 
-// TestLastRequest: a client that says that its request is the last one gets that said
-// back, and sees the connection end after the stream, as one of HTTP/1.0 does.
+// TestLastRequest: the answer to a request with Connection: close has that header, too,
+// and the connection ends after the stream, as one of HTTP/1.0 does.
 func TestLastRequest(t *testing.T) {
 	n := startReturning(t, server.Options{})
 	n.finish("done", "first")
