@@ -10,13 +10,13 @@ import (
 	"github.com/rejoin/rejoin/server/auth"
 )
 
-// errForbidden is for what the token does not cover.
+// errForbidden means that the token does not allow the request.
 var errForbidden = errors.New("not allowed")
 
-// permission is something that a token can allow on a feed.
+// permission is an action on a feed that a token can allow.
 type permission struct {
-	words string
-	in    func(g auth.Grant, feed string) bool
+	action  string
+	granted func(g auth.Grant, feed string) bool
 }
 
 var (
@@ -24,46 +24,46 @@ var (
 	publishing  = permission{"publish to", auth.Grant.MayPublish}
 )
 
-// check returns an error that wraps errForbidden and names the feed, if grant
-// does not have the permission.
+// check returns an error that wraps errForbidden and names the feed, unless grant has
+// the permission.
 func (p permission) check(grant auth.Grant, feed string) error {
-	if !p.in(grant, feed) {
-		return fmt.Errorf("%w: the token may not %s %s", errForbidden, p.words, feed)
+	if !p.granted(grant, feed) {
+		return fmt.Errorf("%w: the token may not %s %s", errForbidden, p.action, feed)
 	}
 	return nil
 }
 
 type grantKey struct{}
 
-// grantOf returns what the request may do. Without authenticate before it, that
-// is nothing.
+// grantOf returns the grant of the request that authenticate has checked, or an empty
+// one.
 func grantOf(ctx context.Context) auth.Grant {
 	grant, _ := ctx.Value(grantKey{}).(auth.Grant)
 	return grant
 }
 
-// authenticate lets requests pass that have a good token, or need none, with
-// their grant in the context.
+// authenticate passes requests with a valid token on, with their grant in the context.
+// Without authorization, it passes all.
 func (s *Server) authenticate(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		grant, err := s.options.Auth.Grant(r)
 		switch {
 		case errors.Is(err, auth.ErrUnavailable) && (r.Method == http.MethodGet || r.Method == http.MethodHead):
-			shed(w, r, http.StatusServiceUnavailable, err.Error())
+			answerRetryLater(w, r, http.StatusServiceUnavailable, err.Error())
 		case errors.Is(err, auth.ErrUnavailable):
 			s.writeError(w, r, fmt.Errorf("%w"+nothingStored, err))
 		case err != nil:
 			unauthorized(w, err)
 		case s.foreign(r, grant):
-			s.writeError(w, r, fmt.Errorf("%w: pages of other origins may not do this, unless cors.origins has theirs", errForbidden))
+			s.writeError(w, r, fmt.Errorf("%w: pages of other origins may not do this unless cors.origins lists them", errForbidden))
 		default:
 			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), grantKey{}, grant)))
 		}
 	})
 }
 
-// unauthorized answers as RFC 6750, section 3, has it: a client that sent no
-// token is not told of an error.
+// unauthorized answers as RFC 6750, section 3, demands: without an error code for a
+// client that sent no token.
 func unauthorized(w http.ResponseWriter, err error) {
 	challenge := "Bearer"
 	if !errors.Is(err, auth.ErrNoToken) {
@@ -73,10 +73,10 @@ func unauthorized(w http.ResponseWriter, err error) {
 	writeProblem(w, http.StatusUnauthorized, err.Error())
 }
 
-// foreign says whether a page of another origin makes its visitor's browser
-// change something here: with the visitor's cookie, or, where nobody is asked
-// for a token, just because the browser can reach this address and the page's
-// author cannot. Clients other than browsers send nothing that would tell.
+// foreign reports whether a page of another origin makes its visitor's browser change
+// something here: with the visitor's cookie or, without authorization, because the
+// browser can reach this address and the page's author cannot. Only browsers send the
+// headers that reveal it.
 func (s *Server) foreign(r *http.Request, grant auth.Grant) bool {
 	open := s.options.Auth == nil
 	if open && slices.Contains(s.options.Origins, anyOrigin) {
@@ -85,8 +85,8 @@ func (s *Server) foreign(r *http.Request, grant auth.Grant) bool {
 	return (open || grant.FromCookie()) && s.sameOrigin.Check(r) != nil
 }
 
-// may lets requests pass that have the permission on the feed in the path. It
-// comes before any look at the store: that a feed exists shows in no refusal.
+// may passes requests on that have the permission on the feed in the path. It does not
+// ask the store, so a refusal does not reveal whether the feed exists.
 func (s *Server) may(p permission) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -103,11 +103,11 @@ func (s *Server) may(p permission) func(http.Handler) http.Handler {
 	}
 }
 
-// mayAdmin lets requests pass that may delete, trim and list.
+// mayAdmin passes requests on that may delete, trim and list.
 func (s *Server) mayAdmin(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !grantOf(r.Context()).Admin() {
-			s.writeError(w, r, fmt.Errorf("%w: this takes a token with admin", errForbidden))
+			s.writeError(w, r, fmt.Errorf("%w: this needs a token with admin", errForbidden))
 			return
 		}
 		next.ServeHTTP(w, r)

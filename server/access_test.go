@@ -17,7 +17,7 @@ import (
 
 const secret = "0123456789abcdef0123456789abcdef"
 
-// guarded starts a node that asks for tokens as o says.
+// guarded starts a node with these auth options.
 func guarded(t *testing.T, o auth.Options, more server.Options) *node {
 	t.Helper()
 	v, err := auth.Open(t.Context(), o)
@@ -112,8 +112,8 @@ func TestWhoMay(t *testing.T) {
 	wantProblem(t, r, body, http.StatusForbidden, "the token may not publish to news")
 }
 
-// TestKeysAway: while nobody can be judged, a browser has to come back, and a
-// publisher has to know that nothing was stored.
+// TestKeysAway: while no token can be verified, a browser must come back later, and a
+// publisher must know that nothing was stored.
 func TestKeysAway(t *testing.T) {
 	away := httptest.NewServer(http.NotFoundHandler())
 	defer away.Close()
@@ -210,7 +210,7 @@ func TestStreamFromAnotherOrigin(t *testing.T) {
 	f.want(event(1, "one"))
 }
 
-// TestWaitingCORS: a browser that may not see the answer gives up for good.
+// TestWaitingCORS: a browser that may not see the answer never comes back.
 func TestWaitingCORS(t *testing.T) {
 	http1 := httptest.NewServer(server.Waiting([]string{"https://a.example"}))
 	defer http1.Close()

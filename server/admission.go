@@ -11,43 +11,42 @@ import (
 	"github.com/rejoin/rejoin/server/sse"
 )
 
-// Why a subscriber is turned away for now.
+// The reasons for which a subscriber is rejected for now.
 var (
 	errDraining    = errors.New("this node is stopping")
-	errFull        = errors.New("this node has as many subscribers as it may")
-	errAddressFull = errors.New("this address has as many subscribers as one may")
-	errNoMemory    = errors.New("this node holds as much in memory for its clients as it may")
+	errFull        = errors.New("this node has reached its limit of subscribers")
+	errAddressFull = errors.New("this address has reached its limit of subscribers")
+	errNoMemory    = errors.New("this node has reached its memory limit for clients")
 )
 
-// subscriber is who is connected to hear of events: a stream, or a page that
-// waits.
+// subscriber is a request that waits for events: a stream, or a page with ?wait=.
 type subscriber interface {
-	seated() *seat
-	drain() // has it end soon
+	admissionSlot() *slot
+	drain() // ends it soon
 }
 
-// seat is a subscriber's place among all of them.
-type seat struct {
-	address netip.Addr // the zero Addr if the connection has none
-	number  int32      // in subscribers.all, while it is there
-	held    int32      // bytes of the budget for streams
+// slot is the record of an admitted subscriber.
+type slot struct {
+	address netip.Addr // zero if the connection has none
+	number  int32      // index in subscribers.all, once admitted
+	held    int32      // bytes charged to the memory budget for streams
 }
 
-func (s *seat) seated() *seat { return s }
+func (s *slot) admissionSlot() *slot { return s }
 
-// subscribers is who is subscribed, and who may be.
+// subscribers holds the admitted subscribers and their limits.
 type subscribers struct {
-	announced bool // draining is what /readyz says
+	announced bool // /readyz reports that the server is draining
 	draining  bool
-	gone      chan struct{} // closed when draining and the last has left
+	gone      chan struct{} // closed when the server is draining and no subscriber is left
 	all       []subscriber
-	addresses map[netip.Addr]int // subscribers of each
+	addresses map[netip.Addr]int // number of subscribers from each
 }
 
-// admit takes a subscriber in that costs so many bytes beyond what each does. Whoever
-// succeeds dismisses it.
+// admit admits a subscriber that takes cost more bytes than the least one. The caller
+// must call dismiss if it succeeds.
 func (s *Server) admit(one subscriber, cost int) error {
-	seat := one.seated()
+	slot := one.admissionSlot()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -55,37 +54,37 @@ func (s *Server) admit(one subscriber, cost int) error {
 		return errDraining
 	case s.options.Subscribers > 0 && len(s.subscribers.all) >= s.options.Subscribers:
 		return errFull
-	case s.options.SubscribersPerAddress > 0 && s.subscribers.addresses[seat.address] >= s.options.SubscribersPerAddress:
+	case s.options.SubscribersPerAddress > 0 && s.subscribers.addresses[slot.address] >= s.options.SubscribersPerAddress:
 		return errAddressFull
 	case !s.memory.Take(feed.HoldStreams, cost):
 		return errNoMemory
 	}
-	seat.held = int32(cost)
-	seat.number = int32(len(s.subscribers.all))
+	slot.held = int32(cost)
+	slot.number = int32(len(s.subscribers.all))
 	s.subscribers.all = append(s.subscribers.all, one)
-	s.subscribers.addresses[seat.address]++
+	s.subscribers.addresses[slot.address]++
 	return nil
 }
 
-// dismiss lets a subscriber go. The last one gets its number.
+// dismiss removes a subscriber. The last one takes its number.
 func (s *Server) dismiss(one subscriber) {
-	seat := one.seated()
-	s.memory.Give(feed.HoldStreams, int(seat.held))
+	slot := one.admissionSlot()
+	s.memory.Give(feed.HoldStreams, int(slot.held))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all := s.subscribers.all
 	last := len(all) - 1
-	all[seat.number] = all[last]
-	all[seat.number].seated().number = seat.number
+	all[slot.number] = all[last]
+	all[slot.number].admissionSlot().number = slot.number
 	all[last] = nil
 	s.subscribers.all = all[:last]
-	if s.subscribers.addresses[seat.address]--; s.subscribers.addresses[seat.address] == 0 {
-		delete(s.subscribers.addresses, seat.address)
+	if s.subscribers.addresses[slot.address]--; s.subscribers.addresses[slot.address] == 0 {
+		delete(s.subscribers.addresses, slot.address)
 	}
 	s.checkGone()
 }
 
-// checkGone says when the last subscriber has left. The caller holds mu.
+// checkGone closes gone when the last subscriber has left. The caller holds mu.
 func (s *Server) checkGone() {
 	if s.subscribers.draining && len(s.subscribers.all) == 0 {
 		close(s.subscribers.gone)
@@ -108,55 +107,54 @@ func (s *Server) stopAdmitting() []subscriber {
 	return slices.Clone(s.subscribers.all)
 }
 
-// addressOf returns the address that a request came from. What a proxy says of
-// it could be said by anybody. One machine has a whole network of IPv6
-// addresses to choose from, of 64 bits, which counts as one.
+// addressOf returns the address of the request's connection. It ignores headers that a
+// proxy may set, because any client can set them. All addresses of one IPv6 network of
+// 64 bits count as one: a single machine may have them all.
 func addressOf(r *http.Request) netip.Addr {
 	from, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
-		return netip.Addr{} // of a Unix socket, say
+		return netip.Addr{} // a Unix socket has none
 	}
 	address := from.Addr().Unmap().WithZone("")
 	if address.Is4() {
 		return address
 	}
-	network, _ := address.Prefix(64) // which every IPv6 address has
+	network, _ := address.Prefix(64) // succeeds for every IPv6 address
 	return network.Addr()
 }
 
-// turnAway counts and answers a subscriber that is not admitted.
-func (s *Server) turnAway(w http.ResponseWriter, r *http.Request, why error) {
-	s.shed.Add(1)
+// rejectFull counts a subscriber that is not admitted, and answers it.
+func (s *Server) rejectFull(w http.ResponseWriter, r *http.Request, why error) {
+	s.rejected.Add(1)
 	switch {
 	case errors.Is(why, errAddressFull):
-		shed(w, r, http.StatusTooManyRequests, why.Error())
+		answerRetryLater(w, r, http.StatusTooManyRequests, why.Error())
 	case errors.Is(why, errDraining):
 		if r.ProtoMajor > 1 {
-			// It has the client open a connection for its next request, perhaps
-			// to another node.
+			// The client then opens a connection for its next request, which may
+			// reach another node.
 			w.Header().Set("Connection", "close")
 		}
-		shedFor(w, r, http.StatusServiceUnavailable, why.Error(), jitter(s.options.Retry, 0.5))
+		answerRetryAfter(w, r, http.StatusServiceUnavailable, why.Error(), jitter(s.options.Retry, 0.5))
 	default:
-		shed(w, r, http.StatusServiceUnavailable, why.Error())
+		answerRetryLater(w, r, http.StatusServiceUnavailable, why.Error())
 	}
 }
 
-// shed turns a client away for now. An event stream must not see a status
-// other than 200, which stops a browser for good: it gets the time after which
-// to come back, and a connection that breaks.
-func shed(w http.ResponseWriter, r *http.Request, status int, why string) {
-	shedFor(w, r, status, why, jitter(12500*time.Millisecond, 0.6))
+// answerRetryLater makes a client come back later. A status other than 200 would stop a
+// browser's EventSource, so an event stream gets a retry time and breaks off.
+func answerRetryLater(w http.ResponseWriter, r *http.Request, status int, why string) {
+	answerRetryAfter(w, r, status, why, jitter(12500*time.Millisecond, 0.6))
 }
 
-// shedFor does it for that time: a node that stops is soon replaced, and a full one
-// is not.
-func shedFor(w http.ResponseWriter, r *http.Request, status int, why string, retry time.Duration) {
+// answerRetryAfter is answerRetryLater with a given time: a stopping node is replaced
+// soon, a full one stays full for longer.
+func answerRetryAfter(w http.ResponseWriter, r *http.Request, status int, why string, retry time.Duration) {
 	if !accepts(r, "text/event-stream") {
 		writeProblem(w, status, why)
 		return
 	}
-	writeStreamHead(w, eventStream{})
+	writeStreamHead(w, sseFormat{})
 	_, _ = w.Write(sse.AppendRetry(nil, retry))
 	_ = http.NewResponseController(w).Flush()
 	panic(http.ErrAbortHandler)

@@ -16,7 +16,7 @@ import (
 // timed is a subscriber that leaves when it is drained, after slow has returned,
 // or by itself before that.
 type timed struct {
-	seat
+	slot
 	s     *Server
 	slow  func()
 	leave sync.Once
@@ -76,9 +76,9 @@ func TestDrainOfNobody(t *testing.T) {
 	})
 }
 
-// TestSeats: whoever leaves, and in whatever order, the others are still there to
-// be drained, once each.
-func TestSeats(t *testing.T) {
+// TestSlots: in whatever order subscribers leave, the remaining ones are drained, once
+// each.
+func TestSlots(t *testing.T) {
 	const many = 50
 	s := New(newHub(t), nil, Options{})
 	var drained []int

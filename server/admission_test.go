@@ -21,9 +21,9 @@ import (
 	"github.com/rejoin/rejoin/server"
 )
 
-// wantShed demands what a browser is to get in place of a stream, byte for
-// byte: a status other than 200 would stop it for good, a clean end some other
-// clients.
+// wantShed fails the test unless the answer is, byte for byte, the one that makes a
+// browser come back: a status other than 200 would stop it, and a clean end would stop
+// some other clients.
 func wantShed(t *testing.T, url, path string) {
 	t.Helper()
 	conn := dial(t, url)
@@ -45,8 +45,8 @@ func wantShed(t *testing.T, url, path string) {
 	}
 }
 
-// wantFull demands that subscribers of each kind are told to come back, and
-// that nobody else is.
+// wantFull fails the test unless subscribers of each kind get a time after which to
+// come back, and other requests succeed.
 func (n *node) wantFull(status int, words string) {
 	n.t.Helper()
 	for range 3 {
@@ -71,8 +71,8 @@ func (n *node) wantFull(status int, words string) {
 	}
 }
 
-// take subscribes as soon as there is a place, which whoever leaves frees when
-// the server has noticed.
+// take subscribes as soon as a slot is free, which needs the server to notice that
+// another client has left.
 func (n *node) take() *follower {
 	n.t.Helper()
 	for ctx := within(n.t, 10*time.Second); ; {
@@ -88,9 +88,8 @@ func (n *node) take() *follower {
 	}
 }
 
-// TestSubscribersLimit: whoever can open connections must not be able to take
-// the memory that those have who are connected. All that wait count, and they
-// count until they have left.
+// TestSubscribersLimit: new connections must not take the memory of present ones. Every
+// subscriber that waits counts, until it has left.
 func TestSubscribersLimit(t *testing.T) {
 	n := start(t, server.Options{Subscribers: 3}, nil)
 	n.publish("chat", "x", 1)
@@ -113,21 +112,21 @@ func TestSubscribersLimit(t *testing.T) {
 			t.Fatal("the request for a page does not wait")
 		}
 	}
-	n.wantFull(http.StatusServiceUnavailable, "as many subscribers as it may")
+	n.wantFull(http.StatusServiceUnavailable, "its limit of subscribers")
 
 	many.close()
 	n.take().close()
 	n.take().block() // it is free again each time
-	n.wantFull(http.StatusServiceUnavailable, "as many subscribers as it may")
+	n.wantFull(http.StatusServiceUnavailable, "its limit of subscribers")
 	lines.close()
 	n.take().block()
-	n.wantFull(http.StatusServiceUnavailable, "as many subscribers as it may")
+	n.wantFull(http.StatusServiceUnavailable, "its limit of subscribers")
 	leave()
 	if err := <-polled; !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 	n.take().block()
-	n.wantFull(http.StatusServiceUnavailable, "as many subscribers as it may")
+	n.wantFull(http.StatusServiceUnavailable, "its limit of subscribers")
 }
 
 // TestSubscribersPerAddress: one address that wants them all must not get the
@@ -137,7 +136,7 @@ func TestSubscribersPerAddress(t *testing.T) {
 	first, second := n.follow(events, nil), n.follow(events, nil)
 	first.block()
 	second.block()
-	n.wantFull(http.StatusTooManyRequests, "this address has as many subscribers as one may")
+	n.wantFull(http.StatusTooManyRequests, "this address has reached its limit of subscribers")
 
 	elsewhere := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
 	conn, err := elsewhere.DialContext(t.Context(), "tcp", strings.TrimPrefix(n.url, "http://"))
@@ -156,10 +155,10 @@ func TestSubscribersPerAddress(t *testing.T) {
 	second.close()
 	n.take().close()
 	n.take().block()
-	n.wantFull(http.StatusTooManyRequests, "this address has as many subscribers as one may")
+	n.wantFull(http.StatusTooManyRequests, "this address has reached its limit of subscribers")
 }
 
-// TestAddresses: with IPv6, anybody has more addresses than there is memory.
+// TestAddresses: an IPv6 client has more addresses than there is memory.
 func TestAddresses(t *testing.T) {
 	for _, test := range []struct {
 		a, b string
@@ -191,15 +190,15 @@ func TestAddresses(t *testing.T) {
 	}
 }
 
-// faulty is a store that fails in a way that nobody has foreseen.
+// faulty is a store that fails with an unknown error.
 type faulty struct{ feed.Store }
 
 func (faulty) Bounds(context.Context, []string) ([]feed.Bounds, error) {
 	return nil, errors.New("the index is malformed")
 }
 
-// TestFaultyStore: a fault of the store that lasts a minute must not cost all
-// the pages that are open their stream for good, which any 5xx would.
+// TestFaultyStore: a short fault of the store must not stop the streams of open pages,
+// as any 5xx would.
 func TestFaultyStore(t *testing.T) {
 	n := start(t, server.Options{}, func(s feed.Store) feed.Store { return faulty{s} })
 	wantShed(t, n.url, events+"?lastEventId=1")
@@ -211,10 +210,9 @@ func TestFaultyStore(t *testing.T) {
 	}
 }
 
-// TestTurnedAwayOverHTTP2: who comes back to a node that is draining is to open a
-// connection for its next try, which may lead to another node, and has not long to
-// wait for it.
-func TestTurnedAwayOverHTTP2(t *testing.T) {
+// TestRejectedOverHTTP2: a client that comes back to a draining node opens a new
+// connection for its next try, which may reach another node, after a short time.
+func TestRejectedOverHTTP2(t *testing.T) {
 	n := start(t, server.Options{Retry: 2 * time.Second}, nil)
 	secure := httptest.NewUnstartedServer(n.Server)
 	secure.EnableHTTP2 = true

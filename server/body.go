@@ -11,19 +11,18 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// bodyTimeout is how long a client may take to send a body.
+// bodyTimeout limits the time that a client takes to send a body.
 const bodyTimeout = 30 * time.Second
 
-var errBodyLate = fmt.Errorf("took longer than %v to come", bodyTimeout)
+var errBodyLate = fmt.Errorf("took longer than %v to arrive", bodyTimeout)
 
-// boundBody bounds the time that the request's body may take, whether somebody
-// reads it or not: before it answers, net/http waits for what nobody has read.
-// It lifts the bound itself when the body is there.
+// boundBody sets a deadline for the request's body, even if no handler reads it:
+// net/http reads the rest before it answers. It removes the deadline itself after the
+// body.
 //
-// A body in chunks is the last of its connection. It may have had a
-// Content-Length too, which net/http passes over in silence: a proxy that went
-// by that would take the rest of it for the next client's request (RFC 9112,
-// section 6.1).
+// A chunked body is the last on its connection. The request may also have had a
+// Content-Length, which net/http ignores: a proxy that relied on it would take the rest
+// of the body for the next client's request (RFC 9112, section 6.1).
 func boundBody(w http.ResponseWriter, r *http.Request) {
 	if r.ContentLength == 0 {
 		return
@@ -34,7 +33,8 @@ func boundBody(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// boundBodies bounds bodies, those too that no request of the kind should have.
+// boundBodies sets the deadline for all requests, including those that should have no
+// body.
 func boundBodies(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		boundBody(w, r)
@@ -42,17 +42,17 @@ func boundBodies(next http.Handler) http.Handler {
 	})
 }
 
-// readBody hands the whole body, of at most limit bytes, to use, which does not keep
-// it. what is its name in the error, which is that of use, or wraps feed.ErrInvalid,
+// readBody passes the whole body, of up to limit bytes, to use, which must not keep it.
+// Errors call the body by name. They are from use, or wrap feed.ErrInvalid,
 // feed.ErrTooLarge, feed.ErrOverloaded or errBodyLate.
-func (s *Server) readBody(w http.ResponseWriter, r *http.Request, what string, limit int, use func(body []byte) error) error {
+func (s *Server) readBody(w http.ResponseWriter, r *http.Request, name string, limit int, use func(body []byte) error) error {
 	if r.ContentLength > int64(limit) {
-		return bodyTooLarge(what, limit)
+		return bodyTooLarge(name, limit)
 	}
 	body, held, err := s.readAll(http.MaxBytesReader(w, r.Body, int64(limit)), r.ContentLength)
 	defer s.memory.Give(feed.HoldPublishes, held)
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return bodyTooLarge(what, limit)
+		return bodyTooLarge(name, limit)
 	}
 	switch {
 	case err == nil:
@@ -60,21 +60,21 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request, what string, l
 	case errors.Is(err, feed.ErrOverloaded):
 		return err
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return fmt.Errorf("the %s %w", what, errBodyLate)
+		return fmt.Errorf("the %s %w", name, errBodyLate)
 	}
-	return invalid("reading the %s: %v", what, err)
+	return invalid("reading the %s: %v", name, err)
 }
 
-// readAll reads a body that is said to have so many bytes; less than 0 is unknown. It
-// takes memory as they come, since what is announced may never come: the caller gives
-// it back.
+// readAll reads a body that announces its length; -1 means that it does not. It charges
+// the memory budget for bytes as they arrive, because announced bytes may never come.
+// The caller gives held back.
 func (s *Server) readAll(from io.Reader, announced int64) (body []byte, held int, err error) {
 	const trusted = 4 << 10
 	size := trusted
 	if announced >= 0 {
 		size = int(min(announced+1, trusted)) // a byte more, to see the end
 		if !s.memory.Has(feed.HoldPublishes, int(announced)) {
-			return nil, 0, feed.ErrOverloaded // which spares us to read it
+			return nil, 0, feed.ErrOverloaded // without reading it
 		}
 	}
 	for {
@@ -93,13 +93,13 @@ func (s *Server) readAll(from io.Reader, announced int64) (body []byte, held int
 				return nil, held, err
 			}
 		}
-		// Of a body that has begun to come, the rest is likely to.
+		// The rest of a body that has begun to arrive is likely to arrive, too.
 		if size *= 16; announced >= int64(len(body)) {
 			size = int(min(int64(size), announced+1))
 		}
 	}
 }
 
-func bodyTooLarge(what string, limit int) error {
-	return fmt.Errorf("%w: the %s has more than %d bytes", feed.ErrTooLarge, what, limit)
+func bodyTooLarge(name string, limit int) error {
+	return fmt.Errorf("%w: the %s has more than %d bytes", feed.ErrTooLarge, name, limit)
 }

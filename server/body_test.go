@@ -119,8 +119,7 @@ func TestStalledBody(t *testing.T) {
 	}
 }
 
-// TestContinue: a client that asks before it sends a body is told to, or is
-// told at once why not.
+// TestContinue: a client that sends Expect: 100-continue gets 100, or an error at once.
 func TestContinue(t *testing.T) {
 	const expect = " HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
 	for _, test := range []struct{ name, request, body, answer string }{

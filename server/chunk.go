@@ -7,18 +7,17 @@ import (
 	"github.com/rejoin/rejoin/server/sse"
 )
 
-// The chunked transfer coding (RFC 9112, section 7.1), for streams that net/http
-// does not carry.
+// The chunked transfer coding (RFC 9112, section 7.1), for streams that the engine
+// writes.
 
-// chunkHead is as long as the head of a chunk becomes: an event, or a piece, has
-// fewer than 16^6 bytes by far.
+// chunkHead is the longest head of a chunk: pieces and events have far fewer than 16^6
+// bytes.
 const chunkHead = 6 + len("\r\n")
 
-// lastChunk says that all has been said.
+// lastChunk ends a response.
 const lastChunk = "0\r\n\r\n"
 
-// chunked is an encoding whose events are a chunk each, so that subscribers share
-// the framing, too.
+// chunked encodes each event as a chunk, so that subscribers share the framing, too.
 type chunked struct{ encoding feed.Encoding }
 
 func inChunks(e feed.Encoding) feed.Encoding {
@@ -33,7 +32,7 @@ func inChunks(e feed.Encoding) feed.Encoding {
 	return chunked{e}
 }
 
-// All streams of a kind share one of these.
+// Shared by all streams.
 var (
 	chunkedBlocks    feed.Encoding = chunked{sse.Blocks}
 	chunkedEnvelopes feed.Encoding = chunked{sse.Envelopes}
@@ -48,16 +47,16 @@ func (c chunked) Encode(dst []byte, e *feed.Event) []byte {
 	return endChunk(dst, start)
 }
 
-// appendChunk appends b as a chunk; none if it is empty, which would be the last
-// chunk.
+// appendChunk appends b as a chunk. It appends nothing for an empty b, which would make
+// the last chunk.
 func appendChunk(dst, b []byte) []byte {
 	start := len(dst)
 	dst = append(dst, make([]byte, chunkHead)...)
 	return endChunk(append(dst, b...), start)
 }
 
-// endChunk makes a chunk of what was appended to dst since start, where there is
-// room for a head.
+// endChunk makes a chunk of the bytes appended to dst after start, where the caller has
+// left room for a head.
 func endChunk(dst []byte, start int) []byte {
 	content := dst[start+chunkHead:]
 	if len(content) == 0 {

@@ -11,19 +11,19 @@ import (
 	"github.com/go-chi/cors"
 )
 
-// anyOrigin stands for all origins in Options.Origins.
+// anyOrigin means all origins in Options.Origins.
 const anyOrigin = "*"
 
-// preflightSeconds is how long a browser may remember what it is allowed.
+// preflightSeconds is how long a browser may cache the answer to a preflight request.
 const preflightSeconds = 600
 
-// CheckOrigins returns what is wrong with a list of origins: each has to be
-// just as browsers write it (RFC 6454, section 6.2), or the list is * alone.
+// CheckOrigins returns an error unless each origin has the exact form that browsers
+// send (RFC 6454, section 6.2), or the list is * alone.
 func CheckOrigins(origins []string) error {
 	for _, origin := range origins {
 		if origin == anyOrigin {
 			if len(origins) > 1 {
-				return errors.New("* stands alone or not at all")
+				return errors.New("* cannot be combined with other origins")
 			}
 			return nil
 		}
@@ -32,15 +32,15 @@ func CheckOrigins(origins []string) error {
 			return fmt.Errorf("%.100q is not an origin such as https://example.com", origin)
 		}
 		if u.Scheme == "https" && u.Port() == "443" || u.Scheme == "http" && u.Port() == "80" {
-			return fmt.Errorf("%.100q has the port that browsers leave out", origin)
+			return fmt.Errorf("%.100q has the default port, which browsers omit", origin)
 		}
 	}
 	return nil
 }
 
-// trusting returns a protection from requests that pages of origins other than
-// these make. It trusts none that CheckOrigins refuses.
-func trusting(origins []string) *http.CrossOriginProtection {
+// crossOriginProtection returns a protection against requests from pages of other
+// origins than these. It ignores those that CheckOrigins refuses.
+func crossOriginProtection(origins []string) *http.CrossOriginProtection {
 	protection := http.NewCrossOriginProtection()
 	for _, origin := range origins {
 		_ = protection.AddTrustedOrigin(origin)
@@ -48,8 +48,8 @@ func trusting(origins []string) *http.CrossOriginProtection {
 	return protection
 }
 
-// allowOrigins lets pages of these origins use next, also with cookies unless
-// it is all of them.
+// allowOrigins lets pages of these origins use next: with cookies, unless all origins
+// are allowed.
 func allowOrigins(origins []string) func(next http.Handler) http.Handler {
 	if len(origins) == 0 {
 		return func(next http.Handler) http.Handler { return next }
@@ -63,7 +63,7 @@ func allowOrigins(origins []string) func(next http.Handler) http.Handler {
 		MaxAge:         preflightSeconds,
 	}
 	if !slices.Contains(origins, anyOrigin) {
-		// By a function, since the library would understand patterns.
+		// The library's list of origins would also match patterns.
 		options.AllowOriginFunc = func(_ *http.Request, origin string) bool { return slices.Contains(origins, origin) }
 		options.AllowCredentials = true
 	}

@@ -13,83 +13,71 @@ import (
 	"github.com/rejoin/rejoin/server/auth"
 )
 
-// problem is an error as RFC 9457 has it, of type about:blank.
-type problem struct {
-	Title  string `json:"title"`
-	Status int    `json:"status"`
-	Detail string `json:"detail"`
-	// Stored is about what a 503 refused to publish: "no" if nothing of it was
-	// stored, "unknown" if nobody can tell.
-	Stored string `json:"stored,omitempty"`
-}
-
-func writeProblem(w http.ResponseWriter, status int, detail string) {
-	problem{Status: status, Detail: detail}.write(w)
-}
-
-func (p problem) write(w http.ResponseWriter) {
-	if p.Status == http.StatusServiceUnavailable || p.Status == http.StatusTooManyRequests {
-		w.Header().Set("Retry-After", strconv.Itoa(retryAfter))
-	}
-	// What is not there now may be there next time, and some caches keep a 404.
-	w.Header().Set("Cache-Control", "no-store")
-	p.Title = http.StatusText(p.Status)
-	writeJSON(w, "application/problem+json", p.Status, p)
-}
-
-// retryAfter is what clients other than event streams are told to wait, in
-// seconds.
-const retryAfter = 2
-
-func writeJSON(w http.ResponseWriter, contentType string, status int, v any) {
-	body, err := json.Marshal(v)
-	if err != nil {
-		panic(err) // all that is written are plain structs of our own
-	}
-	writeBody(w, contentType, status, append(body, '\n'))
-}
-
-func writeBody(w http.ResponseWriter, contentType string, status int, body []byte) {
-	w.Header().Set("Content-Type", contentType)
-	w.Header().Set("X-Content-Type-Options", "nosniff")
-	w.WriteHeader(status)
-	_, _ = w.Write(body) // who is gone needs no answer
-}
-
-// errMediaType is for bodies in a form that is not understood.
-var errMediaType = errors.New("unsupported")
-
-// errNotFound is for what was never there, errGone for what no longer is.
+// The errors of this package that several requests share.
 var (
-	errNotFound = errors.New("does not exist")
-	errGone     = errors.New("no longer kept")
+	errMediaType = errors.New("unsupported")
+	errNotFound  = errors.New("does not exist") // and never did
+	errGone      = errors.New("no longer kept")
 )
 
-// statuses maps errors to what the client is told, first match first.
-var statuses = []struct {
+const nothingStored = "; nothing was stored"
+
+const storeAway = "the store cannot be used right now" + nothingStored
+
+// answers maps errors to the status and the detail of the answer; the first match
+// counts. Without a detail, the answer has the error's own text. The texts of drivers
+// and disks go to the log only.
+var answers = []struct {
 	err    error
 	status int
+	detail string
 }{
-	{errDelivered, http.StatusNoContent},
-	{errBodyLate, http.StatusRequestTimeout},
-	{feed.ErrInvalid, http.StatusBadRequest},
-	{feed.ErrTooLarge, http.StatusRequestEntityTooLarge},
-	{errForbidden, http.StatusForbidden},
-	{auth.ErrUnavailable, http.StatusServiceUnavailable},
-	{errMediaType, http.StatusUnsupportedMediaType},
-	{feed.ErrClosed, http.StatusConflict},
-	{feed.ErrKeyReused, http.StatusUnprocessableEntity},
-	{errNotFound, http.StatusNotFound},
-	{errGone, http.StatusGone},
-	{errors.ErrUnsupported, http.StatusNotImplemented}, // by this store
-	{feed.ErrUncertain, http.StatusServiceUnavailable},
-	{feed.ErrOverloaded, http.StatusServiceUnavailable},
-	{feed.ErrUnavailable, http.StatusServiceUnavailable},
-	{feed.ErrBusy, http.StatusServiceUnavailable},
-	{feed.ErrStopped, http.StatusServiceUnavailable},
-	{context.Canceled, http.StatusServiceUnavailable},
-	{context.DeadlineExceeded, http.StatusServiceUnavailable}, // of a call of the store …
-	{os.ErrDeadlineExceeded, http.StatusServiceUnavailable},   // … or of its connection
+	{errDelivered, http.StatusNoContent, ""},
+	{errBodyLate, http.StatusRequestTimeout, ""},
+	{feed.ErrInvalid, http.StatusBadRequest, ""},
+	{feed.ErrTooLarge, http.StatusRequestEntityTooLarge, ""},
+	{errForbidden, http.StatusForbidden, ""},
+	{auth.ErrUnavailable, http.StatusServiceUnavailable, ""},
+	{errMediaType, http.StatusUnsupportedMediaType, ""},
+	{feed.ErrClosed, http.StatusConflict, ""},
+	{feed.ErrKeyReused, http.StatusUnprocessableEntity, "the Idempotency-Key came with another body or type before"},
+	{errNotFound, http.StatusNotFound, ""},
+	{errGone, http.StatusGone, ""},
+	{errors.ErrUnsupported, http.StatusNotImplemented, "this server's store cannot do that"},
+	{feed.ErrUncertain, http.StatusServiceUnavailable, "the store's answer was lost: what was published may or may not have been stored"},
+	{feed.ErrOverloaded, http.StatusServiceUnavailable, "too many publishes are waiting for the store" + nothingStored},
+	{feed.ErrBusy, http.StatusServiceUnavailable, "another transaction of the store's database holds the feed; nothing was done"},
+	{feed.ErrUnavailable, http.StatusServiceUnavailable, storeAway},
+	{context.DeadlineExceeded, http.StatusServiceUnavailable, storeAway}, // of a call of the store …
+	{os.ErrDeadlineExceeded, http.StatusServiceUnavailable, storeAway},   // … or of its connection
+	{feed.ErrStopped, http.StatusServiceUnavailable, "this node is stopping" + nothingStored},
+	{context.Canceled, http.StatusServiceUnavailable, ""},
+}
+
+// answerTo returns the status and the detail for an error. An error that is not in the
+// table has the status 500.
+func answerTo(err error) (status int, detail string) {
+	status = http.StatusInternalServerError
+	for _, answer := range answers {
+		if errors.Is(err, answer.err) {
+			status, detail = answer.status, answer.detail
+			break
+		}
+	}
+	if detail == "" {
+		detail = strings.TrimPrefix(err.Error(), feed.ErrInvalid.Error()+": ")
+	}
+	return status, detail
+}
+
+func statusOf(err error) int {
+	status, _ := answerTo(err)
+	return status
+}
+
+func detailOf(err error) string {
+	_, detail := answerTo(err)
+	return detail
 }
 
 // writeError answers with the problem that err is.
@@ -99,36 +87,26 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 		writeProblem(w, http.StatusPreconditionFailed, other.Error())
 		return
 	}
-	switch status := statusOf(err); status {
+	switch status, detail := answerTo(err); status {
 	case http.StatusNoContent:
 		w.WriteHeader(status)
 	case http.StatusInternalServerError:
 		s.logFailure(r, err)
-		writeProblem(w, status, "something went wrong here; the log says what")
+		writeProblem(w, status, "something went wrong here; the server's log has the cause")
 	default:
-		words := detail(err)
 		if r.Method == http.MethodGet || r.Method == http.MethodHead {
-			words = strings.TrimSuffix(words, nothingStored) // nor could it have been
+			detail = strings.TrimSuffix(detail, nothingStored) // a read stores nothing anyway
 		}
-		problem{Status: status, Detail: words, Stored: stored(r, status, err)}.write(w)
+		problem{Status: status, Detail: detail, Stored: stored(r, status, err)}.write(w)
 	}
-}
-
-// statusOf returns 500 for an error that nobody has foreseen.
-func statusOf(err error) int {
-	for _, known := range statuses {
-		if errors.Is(err, known.err) {
-			return known.status
-		}
-	}
-	return http.StatusInternalServerError
 }
 
 func (s *Server) logFailure(r *http.Request, err error) {
 	s.logger.ErrorContext(r.Context(), "request failed", "method", r.Method, "path", r.URL.Path, "error", err)
 }
 
-// stored says what became of the events of a publish that got a 503.
+// stored returns the member "stored" of the problem: whether a publish that got a 503
+// stored its events.
 func stored(r *http.Request, status int, err error) string {
 	switch {
 	case r.Method != http.MethodPost || status != http.StatusServiceUnavailable:
@@ -139,26 +117,43 @@ func stored(r *http.Request, status int, err error) string {
 	return "no"
 }
 
-const nothingStored = "; nothing was stored"
+// problem is the body of an error, as in RFC 9457, of type about:blank.
+type problem struct {
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail"`
+	Stored string `json:"stored,omitempty"` // "no", "unknown", or empty if it does not apply
+}
 
-// detail says what err means for the client. The words of drivers and disks
-// stay in the log.
-func detail(err error) string {
-	switch {
-	case errors.Is(err, feed.ErrUncertain):
-		return "the store's answer was lost: what was published may or may not have been stored"
-	case errors.Is(err, feed.ErrOverloaded):
-		return "as many publishes as may are waiting for the store" + nothingStored
-	case errors.Is(err, feed.ErrBusy):
-		return "another transaction of the store's database holds the feed; nothing was done"
-	case errors.Is(err, feed.ErrUnavailable), errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
-		return "the store cannot be used right now" + nothingStored
-	case errors.Is(err, feed.ErrStopped):
-		return "this node is stopping" + nothingStored
-	case errors.Is(err, feed.ErrKeyReused):
-		return "the Idempotency-Key came with another body or type before"
-	case errors.Is(err, errors.ErrUnsupported):
-		return "this server's store cannot do that"
+// retryAfter is the value of Retry-After, in seconds, for clients without an event
+// stream.
+const retryAfter = 2
+
+func writeProblem(w http.ResponseWriter, status int, detail string) {
+	problem{Status: status, Detail: detail}.write(w)
+}
+
+func (p problem) write(w http.ResponseWriter) {
+	if p.Status == http.StatusServiceUnavailable || p.Status == http.StatusTooManyRequests {
+		w.Header().Set("Retry-After", strconv.Itoa(retryAfter))
 	}
-	return strings.TrimPrefix(err.Error(), feed.ErrInvalid.Error()+": ")
+	// The next request may succeed, but some caches keep even a 404.
+	w.Header().Set("Cache-Control", "no-store")
+	p.Title = http.StatusText(p.Status)
+	writeJSON(w, "application/problem+json", p.Status, p)
+}
+
+func writeJSON(w http.ResponseWriter, contentType string, status int, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // v is always one of this package's own structs
+	}
+	writeBody(w, contentType, status, append(body, '\n'))
+}
+
+func writeBody(w http.ResponseWriter, contentType string, status int, body []byte) {
+	w.Header().Set("Content-Type", contentType)
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // an error means that the client has gone
 }

@@ -14,8 +14,7 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// TestErrorStatus: what a client is told of an error of the store, whatever that
-// wraps.
+// TestErrorStatus: an error of the store has the right answer, whatever it wraps.
 func TestErrorStatus(t *testing.T) {
 	s := &Server{logger: slog.New(slog.DiscardHandler)}
 	for _, test := range []struct {
@@ -33,7 +32,7 @@ func TestErrorStatus(t *testing.T) {
 		{"a deadline of a call alone", fmt.Errorf("secret: %w", context.DeadlineExceeded), 503, "the store cannot be used right now", "no"},
 		{"held", fmt.Errorf("%w: x", feed.ErrBusy), 503, "another transaction of the store's database holds the feed", "no"},
 		{"held for long", fmt.Errorf("%w: %w: secret", feed.ErrUnavailable, feed.ErrBusy), 503, "another transaction of the store's database holds the feed", "no"},
-		{"anything else", errors.New("secret"), 500, "the log says", ""},
+		{"anything else", errors.New("secret"), 500, "the server's log has the cause", ""},
 	} {
 		w := httptest.NewRecorder()
 		s.writeError(w, httptest.NewRequest("POST", "/v1/feeds/chat/events", nil), test.err)

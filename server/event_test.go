@@ -93,7 +93,7 @@ func (n *node) tag(path string) string {
 	return tag
 }
 
-// TestNotModified: who has it is not sent it again.
+// TestNotModified: a client that has the body gets 304.
 func TestNotModified(t *testing.T) {
 	n := startHistory(t)
 	for path, caching := range map[string]string{
@@ -127,7 +127,7 @@ func TestNotModified(t *testing.T) {
 	}
 }
 
-// TestTagsChange: with everything that the page says.
+// TestTagsChange: the entity tag changes with each part of the page.
 func TestTagsChange(t *testing.T) {
 	n := start(t, server.Options{}, nil)
 	const path = events + "?after=2&limit=2"

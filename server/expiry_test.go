@@ -33,8 +33,8 @@ func brief(t *testing.T, wrap func(feed.Store) feed.Store) (n *node, bearer map[
 	return start(t, server.Options{Auth: verifier}, wrap), map[string]string{"Authorization": "Bearer " + token, "Accept": "text/event-stream"}
 }
 
-// TestTokenExpires: the client is told why, and where it stands, and the stream
-// ends cleanly: to come back with the same token would be in vain.
+// TestTokenExpires: the client gets the reason and its cursor, and the stream ends
+// cleanly: it cannot come back with the same token.
 func TestTokenExpires(t *testing.T) {
 	n, bearer := brief(t, nil)
 	if _, err := n.publisher.Publish(t.Context(), feed.Draft{Feed: "chat", Data: "a"}); err != nil {

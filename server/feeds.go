@@ -8,7 +8,7 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// feedAnswer is what clients are told of a feed.
+// feedAnswer is a feed in an answer.
 type feedAnswer struct {
 	Feed    string `json:"feed"`
 	First   uint64 `json:"first"`
@@ -75,18 +75,18 @@ func (s *Server) feedInfo(w http.ResponseWriter, r *http.Request) {
 	}{newFeedAnswer(info), s.hub.Subscribers(r.Context(), name), info.Bytes})
 }
 
-// writeFresh writes an answer that is out of date as soon as it is given.
+// writeFresh writes an answer that must not be cached.
 func writeFresh(w http.ResponseWriter, v any) {
 	w.Header().Set("Cache-Control", "no-store")
 	writeJSON(w, "application/json", http.StatusOK, v)
 }
 
-// deleteFeed gives up all events of a feed: DELETE /v1/feeds/{feed}. It does not
-// tell whether there were any, so that it can be repeated.
+// deleteFeed deletes all events of a feed: DELETE /v1/feeds/{feed}. The answer does not
+// depend on whether there were any, so clients can repeat it.
 func (s *Server) deleteFeed(w http.ResponseWriter, r *http.Request) {
 	name, query, err := readDelete(r)
 	if err == nil {
-		// Who has left out /events must not lose the feed.
+		// A request that lacks /events by mistake must not delete the feed.
 		err = refuse(query, "is for DELETE /v1/feeds/{feed}/events; here everything would go", "before", "after", "limit")
 	}
 	if err == nil {
@@ -99,14 +99,14 @@ func (s *Server) deleteFeed(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// trim gives up a feed's oldest events: DELETE /v1/feeds/{feed}/events?before=43.
+// trim deletes a feed's oldest events: DELETE /v1/feeds/{feed}/events?before=43.
 func (s *Server) trim(w http.ResponseWriter, r *http.Request) {
 	name, query, err := readDelete(r)
 	if err == nil {
 		err = refuse(query, "is not possible here: all that is below the id before goes", "after", "limit")
 	}
 	if err == nil && query.Get("before") == "" {
-		err = invalid("before is missing, the id below which all events go")
+		err = invalid("before is missing: the id below which to delete all events")
 	}
 	var before uint64
 	if err == nil {
@@ -130,8 +130,8 @@ func readDelete(r *http.Request) (name string, query url.Values, err error) {
 	return name, query, err
 }
 
-// checkNames refuses what cannot be a feed name or the beginning of one: it
-// names no feed, and not every store would take it.
+// checkNames returns an error for a parameter that cannot be the name of a feed or the
+// beginning of one, which not every store would accept.
 func checkNames(query url.Values, params ...string) error {
 	for _, param := range params {
 		value := query.Get(param)
@@ -139,7 +139,7 @@ func checkNames(query url.Values, params ...string) error {
 			continue
 		}
 		if err := feed.CheckName(value); err != nil {
-			return invalid("%s: %.200s", param, detail(err))
+			return invalid("%s: %.200s", param, detailOf(err))
 		}
 	}
 	return nil

@@ -71,7 +71,7 @@ func testFeeds(t *testing.T) {
 	}
 }
 
-// TestFeedsWalk: whoever follows next gets every feed once, by name.
+// TestFeedsWalk: following next yields every feed once, in the order of names.
 func TestFeedsWalk(t *testing.T) {
 	n := start(t, server.Options{}, nil)
 	var want []string

@@ -8,11 +8,11 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// filter names the event types that a subscriber wants to be shown, sorted and
-// with commas between them; empty for all.
+// filter holds the event types that a subscriber wants, sorted, with commas between
+// them; empty means all.
 type filter string
 
-// typesBytes is how long ?types= may be: each event is compared with all of them.
+// typesBytes limits ?types=, because each event is compared with all of its types.
 const typesBytes = 4096
 
 // readFilter reads ?types=. "message" is the type of events that have none.
@@ -26,18 +26,18 @@ func readFilter(value string) (filter, error) {
 	types := strings.Split(value, ",")
 	for _, t := range types {
 		if t == "" {
-			return "", invalid("types has an empty type in it; events without a type are shown by the type message")
+			return "", invalid("types contains an empty type; the type of events without one is message")
 		}
 		if err := feed.CheckType(t); err != nil {
 			return "", fmt.Errorf("types: %w", err)
 		}
 	}
 	slices.Sort(types)
-	// A copy: what is kept must not hold on to the whole request.
+	// A copy, so that the stream does not keep the whole request in memory.
 	return filter(strings.Clone(strings.Join(slices.Compact(types), ","))), nil
 }
 
-// shows says whether the subscriber is to be shown the event.
+// shows reports whether the subscriber wants the event.
 func (f filter) shows(e *feed.Event) bool {
 	if f == "" {
 		return true

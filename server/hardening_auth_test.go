@@ -149,7 +149,7 @@ func TestForgedTokens(t *testing.T) {
 		// A signature is for the claims it was made for.
 		{"claims of another token", parts[0] + "." + stranger[1] + "x." + parts[2]},
 		{"a bit of the signature", parts[0] + "." + parts[1] + "." + flip(parts[2])},
-		// Those who gave the token meant it for another time, or another place.
+		// Issued for another time, or another place.
 		{"expired", claims(func(c jwt.MapClaims) { c["exp"] = time.Now().Add(-time.Second).Unix() })},
 		{"good for ever", claims(func(c jwt.MapClaims) { delete(c, "exp") })},
 		{"good for ever, in words", claims(func(c jwt.MapClaims) { c["exp"] = "never" })},
@@ -165,7 +165,7 @@ func TestForgedTokens(t *testing.T) {
 		{"an extension that is critical", forge(t, "RS256", signingKey(), func(token *jwt.Token, _ jwt.MapClaims) { token.Header["crit"] = []string{"b64"} })},
 		{"a pattern in the middle", claims(func(c jwt.MapClaims) { c["rejoin"] = map[string]any{"publish": []string{"a*b"}} })},
 		{"words for a list", claims(func(c jwt.MapClaims) { c["rejoin"] = map[string]any{"publish": "*"} })},
-		// Whoever parses these would spend memory and time on nonsense.
+		// Expensive to parse.
 		{"a megabyte of dots", strings.Repeat(".", 1_000_000)},
 		{"a megabyte of a token", good + strings.Repeat("A", 1_000_000)},
 		{"a deep header", encode([]byte(strings.Repeat("[", 4000))) + "." + parts[1] + "." + parts[2]},
@@ -233,7 +233,7 @@ func TestCrossOriginCookie(t *testing.T) {
 		{"an old browser, from here", map[string]string{"Cookie": cookie, "Origin": "http://" + host}, 201},
 		{"a trusted origin", map[string]string{"Cookie": cookie, "Sec-Fetch-Site": "cross-site", "Origin": "https://app.example"}, 201},
 		{"another site", map[string]string{"Cookie": cookie, "Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}, 403},
-		// A site below may be somebody else's, as on a host of many.
+		// On a shared host, a sibling domain belongs to another owner.
 		{"a sibling domain", map[string]string{"Cookie": cookie, "Sec-Fetch-Site": "same-site", "Origin": "https://evil.app.example"}, 403},
 		{"a frame without an origin", map[string]string{"Cookie": cookie, "Sec-Fetch-Site": "cross-site", "Origin": "null"}, 403},
 		{"another site that hides", map[string]string{"Cookie": cookie, "Sec-Fetch-Site": "cross-site"}, 403},
@@ -265,9 +265,9 @@ func TestCrossOriginCookie(t *testing.T) {
 	wantProblem(t, r, body, http.StatusForbidden, "pages of other origins")
 }
 
-// TestDriveBy: a server on loopback asks nobody for a token, as only this
-// machine reaches it. The browser on this machine does, too, and publishes for
-// any page that asks: a text/plain POST needs no preflight.
+// TestDriveBy: a server on loopback needs no tokens, because only this machine reaches
+// it. A browser on this machine does, too, and publishes for any page: a text/plain
+// POST needs no preflight.
 func TestDriveBy(t *testing.T) {
 	n := start(t, server.Options{Origins: []string{"https://app.example"}}, nil)
 	for _, test := range []struct {
@@ -290,8 +290,8 @@ func TestDriveBy(t *testing.T) {
 	}
 }
 
-// TestRefusalsAlike: what the answer shows of a feed that is not theirs to
-// read, strangers could collect: who talks to whom, under which name.
+// TestRefusalsAlike: a refusal reveals nothing about a feed, or clients could find out
+// which feeds exist.
 func TestRefusalsAlike(t *testing.T) {
 	n := guarded(t, auth.Options{Key: secret}, server.Options{})
 	if _, err := n.publisher.Publish(t.Context(), feed.Draft{Feed: "there", Data: "x"}); err != nil {

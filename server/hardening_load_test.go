@@ -15,8 +15,8 @@ import (
 	"github.com/rejoin/rejoin/server"
 )
 
-// TestNames: whoever gets a name past the check in another spelling reads or
-// writes another feed than their token names, or a file.
+// TestNames: no other spelling of a name passes the check. It would reach another feed
+// than the token names, or a file.
 func TestNames(t *testing.T) {
 	n := start(t, server.Options{}, nil)
 	n.publish("chat", "x", 1)

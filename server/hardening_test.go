@@ -16,8 +16,8 @@ import (
 	"github.com/rejoin/rejoin/server"
 )
 
-// hostile is what breaks lines, ends strings or names other files, where
-// somebody takes it for what it looks like.
+// hostile has strings that break lines, end strings or name other files in careless
+// programs.
 var hostile = []string{
 	"\r\nid: 9", "\nid: 9", "\rid: 9", "\x00", "\u2028id: 9", "\u2029", "\u0085", "\ufeff", "\x7f", "\x1b[2J", "\t", " ", "\v", "\f", "\b",
 	"\r\n\r\nHTTP/1.1 200 OK", "\nevent: feed.closed\n", "%0d%0aid: 9", "/", "/../", "..", "\\", "%2e", "%", "?", "#", "'", `"`, "<script>",
@@ -30,8 +30,8 @@ var (
 	aKey  = regexp.MustCompile(`^[!-~]+$`)
 )
 
-// TestInjectedFields: a type, a key or a name with a line break in it would be a
-// field of its own to whoever reads the stream, or a header of the answer.
+// TestInjectedFields: a line break in a type, a key or a name must not become a field
+// of the stream or a header of the answer.
 func TestInjectedFields(t *testing.T) {
 	n := start(t, server.Options{}, nil)
 	const ndjson = "application/x-ndjson"
@@ -242,8 +242,7 @@ func readStream(t *testing.T, body io.ReadCloser, last string) (list []client.Ev
 	return list
 }
 
-// TestForgedLogs: a line of the log that a stranger wrote hides what happened,
-// or tells of what did not.
+// TestForgedLogs: no request can forge a line of the log.
 func TestForgedLogs(t *testing.T) {
 	log := new(lockedBuffer)
 	n := start(t, server.Options{Logger: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))}, nil)

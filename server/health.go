@@ -6,20 +6,20 @@ import (
 	"time"
 )
 
-// readyTimeout is how long the store and the bus have to show that they work.
+// readyTimeout limits the time in which the store and the bus have to answer.
 const readyTimeout = 2 * time.Second
 
-// healthz says that the process is alive.
-func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) { alive(w) }
+// healthz reports that the process is alive.
+func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) { writeAlive(w) }
 
-func alive(w http.ResponseWriter) {
+func writeAlive(w http.ResponseWriter) {
 	writeJSON(w, "application/json", http.StatusOK, struct {
 		Status string `json:"status"`
 	}{"alive"})
 }
 
-// readyz says whether this node should get traffic: its store answers and it
-// is not draining. The bus being away does not count, as nothing is lost by it.
+// readyz reports whether this node should get traffic: its store answers and it is not
+// draining. The bus does not count, because its absence loses nothing.
 func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
 	defer cancel()
@@ -28,12 +28,12 @@ func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 	writeReadiness(w, readiness{
 		Ready:    health.Store == nil && !draining,
 		Draining: draining,
-		Store:    state(health.Store),
-		Bus:      state(health.Bus),
+		Store:    upOrDown(health.Store),
+		Bus:      upOrDown(health.Bus),
 	})
 }
 
-// readiness is the answer of /readyz.
+// readiness is the body of /readyz.
 type readiness struct {
 	Ready    bool   `json:"ready"`
 	Draining bool   `json:"draining"`
@@ -49,7 +49,7 @@ func writeReadiness(w http.ResponseWriter, ready readiness) {
 	writeJSON(w, "application/json", status, ready)
 }
 
-func state(err error) string {
+func upOrDown(err error) string {
 	if err != nil {
 		return "down"
 	}

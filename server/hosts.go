@@ -14,8 +14,7 @@ import (
 // aHost matches a name as browsers send it.
 var aHost = regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?$`)
 
-// CheckHosts returns what is wrong with a list of hosts: each has to be a name or an
-// address, without a port.
+// CheckHosts returns an error unless each host is a name or an address without a port.
 func CheckHosts(hosts []string) error {
 	for _, host := range hosts {
 		if !isAddress(host) && !aHost.MatchString(host) {
@@ -30,7 +29,7 @@ func isAddress(host string) bool {
 	return err == nil
 }
 
-// unbracketed returns an IPv6 address without the brackets that it may have.
+// unbracketed returns a host without the brackets of an IPv6 address.
 func unbracketed(host string) string {
 	if inner, ok := strings.CutPrefix(host, "["); ok {
 		if inner, ok = strings.CutSuffix(inner, "]"); ok {
@@ -40,7 +39,7 @@ func unbracketed(host string) string {
 	return host
 }
 
-// OriginHosts returns the hosts of origins that CheckOrigins accepts, other than *.
+// OriginHosts returns the hosts of origins that CheckOrigins accepts. It skips *.
 func OriginHosts(origins []string) (hosts []string) {
 	for _, origin := range origins {
 		if u, err := url.Parse(origin); err == nil && u.Hostname() != "" {
@@ -51,19 +50,19 @@ func OriginHosts(origins []string) (hosts []string) {
 }
 
 // OnlyHosts returns a handler that refuses requests for hosts other than these,
-// localhost and loopback addresses, with any port.
+// localhost and loopback addresses. It ignores ports.
 //
-// A page of another site can have the name of its own site mean this machine (DNS
-// rebinding). To the visitor's browser, this server then is of the page's origin, so
-// that neither CORS nor [http.CrossOriginProtection] stands between the two: only the
-// name tells. A request without a Host passes, because every browser sends one. So do
-// those that ask for the health of the server, by an address that probes choose.
+// The owner of a site can make its name resolve to this machine (DNS rebinding). To a
+// visitor's browser, this server then belongs to the origin of the site's pages, so
+// neither CORS nor [http.CrossOriginProtection] stops them: only the host reveals them.
+// A request without a host passes, because every browser sends one. Requests for
+// /healthz and /readyz pass, too: probes use any address.
 func OnlyHosts(hosts []string, next http.Handler) http.Handler {
 	accepted := make([]string, len(hosts))
 	for i, host := range hosts {
 		accepted[i] = plainHost(unbracketed(host))
 	}
-	var last atomic.Pointer[string] // that passed: nearly all ask for the same
+	var last atomic.Pointer[string] // the last host that passed; nearly all are the same
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if known := last.Load(); known != nil && r.Host == *known {
 			next.ServeHTTP(w, r)
@@ -83,7 +82,7 @@ func OnlyHosts(hosts []string, next http.Handler) http.Handler {
 	})
 }
 
-// plainHost returns a host in the form in which hosts are compared.
+// plainHost returns the form of a host for comparisons.
 func plainHost(host string) string { return strings.ToLower(strings.TrimSuffix(host, ".")) }
 
 func isLoopback(host string) bool {

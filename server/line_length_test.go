@@ -9,9 +9,9 @@ import (
 	"github.com/rejoin/rejoin/server"
 )
 
-// TestLineLength: common client libraries give up on a line, or a block, of 64 KiB.
-// They come back, and meet it again. So nothing that is accepted may become one, in
-// any form of a stream, and nothing need be refused that would not.
+// TestLineLength: common client libraries fail at a line, or a block, of 64 KiB. They
+// would come back and fail again. So no accepted event may become one, in any format of
+// a stream, and all others must be accepted.
 func TestLineLength(t *testing.T) {
 	n := start(t, server.Options{}, nil)
 	const most = 60_000

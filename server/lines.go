@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"unicode"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -13,19 +14,19 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// lines is a batch as it was sent.
+// lines is a parsed batch.
 type lines struct {
 	drafts  []feed.Draft
-	numbers []int // of the drafts' lines
+	numbers []int // of each draft's line
 }
 
-// lineError says which line of a batch is bad, from 1, and why.
+// lineError is an error in one line of a batch. The first line has the number 1.
 type lineError struct {
 	number int
 	err    error
 }
 
-func (e *lineError) Error() string { return fmt.Sprintf("line %d: %s", e.number, detail(e.err)) }
+func (e *lineError) Error() string { return fmt.Sprintf("line %d: %s", e.number, detailOf(e.err)) }
 func (e *lineError) Unwrap() error { return e.err }
 
 // blame turns an error about a draft into one about its line.
@@ -39,10 +40,10 @@ func (l lines) blame(err error) error {
 	return err
 }
 
-// parseLines reads a batch of at most so many events: a JSON object a line. A
-// line with nothing but space counts as a line and is no event. If feedName is
-// empty, each line names its feed.
-func parseLines(body []byte, feedName string, most int) (lines, error) {
+// parseLines parses a batch of up to limit events, one JSON object per line. A blank
+// line counts as a line and has no event. If feedName is empty, each line names its
+// feed.
+func parseLines(body []byte, feedName string, limit int) (lines, error) {
 	var l lines
 	number := 0
 	for line := range bytes.SplitSeq(body, []byte("\n")) {
@@ -50,8 +51,8 @@ func parseLines(body []byte, feedName string, most int) (lines, error) {
 		if len(bytes.Trim(line, jsonSpace)) == 0 {
 			continue
 		}
-		if len(l.drafts) == most {
-			return lines{}, fmt.Errorf("%w: the batch has more than %d events", feed.ErrTooLarge, most)
+		if len(l.drafts) == limit {
+			return lines{}, fmt.Errorf("%w: the batch has more than %d events", feed.ErrTooLarge, limit)
 		}
 		draft, err := parseLine(line, feedName)
 		if err != nil {
@@ -82,7 +83,7 @@ func parseLine(line []byte, feedName string) (feed.Draft, error) {
 			return feed.Draft{}, err
 		}
 		if feedName != "" && d.Feed != feedName {
-			return feed.Draft{}, invalid("it is for the feed %.40q, the batch for %s", d.Feed, feedName)
+			return feed.Draft{}, invalid("it is for the feed %.40q, but the batch is for %s", d.Feed, feedName)
 		}
 	case feedName == "":
 		return feed.Draft{}, invalid(`the member "feed" is missing`)
@@ -99,11 +100,11 @@ func parseLine(line []byte, feedName string) (feed.Draft, error) {
 	return d, err
 }
 
-// members is the JSON values of a line; nil for those that are not there.
+// members holds the JSON values of a line; nil means that a member is absent.
 type members struct{ feed, eventType, data []byte }
 
-// parseObject splits a line strictly: encoding/json alone would take the last
-// of two members with one name, and names in any case.
+// parseObject parses a line strictly: encoding/json would accept a name twice, and
+// ignore its case.
 func parseObject(line []byte) (m members, err error) {
 	if !utf8.Valid(line) {
 		return m, invalid("it is not UTF-8")
@@ -130,7 +131,7 @@ func parseObject(line []byte) (m members, err error) {
 		case member == nil:
 			return m, invalid("the member %.40q is unknown", name)
 		case *member != nil:
-			return m, invalid("the member %q is there twice", name)
+			return m, invalid("the member %q occurs twice", name)
 		}
 		*member = value
 	}
@@ -150,8 +151,8 @@ func (m *members) named(name string) *[]byte {
 
 const jsonSpace = " \t\r"
 
-// cutValue cuts the next value, be it a member's or its name, off the rest of an
-// object in valid JSON. At the end of the object, it is empty.
+// cutValue cuts the next name or value off the rest of an object in valid JSON. The
+// value is empty at the end of the object.
 func cutValue(s []byte) (value, rest []byte) {
 	s = bytes.TrimLeft(s, jsonSpace+",:")
 	n := 0
@@ -199,7 +200,7 @@ func parseText(name string, value []byte) (text string, err error) {
 		return "", invalid("the member %q is not a string", name)
 	}
 	if halfCharacter(value) {
-		return "", invalid("the member %q has an escape for half a character, which is no text", name)
+		return "", invalid("the member %q has an escape for half a character, which is not text", name)
 	}
 	if text, err = unquote(value); err != nil {
 		return "", invalid("the member %q: %v", name, err)
@@ -207,7 +208,7 @@ func parseText(name string, value []byte) (text string, err error) {
 	return text, nil
 }
 
-// unquote returns the text of a JSON string that is valid, in valid UTF-8.
+// unquote returns the text of a valid JSON string in valid UTF-8.
 func unquote(s []byte) (text string, err error) {
 	if bytes.IndexByte(s, '\\') < 0 {
 		return string(s[1 : len(s)-1]), nil
@@ -216,8 +217,8 @@ func unquote(s []byte) (text string, err error) {
 	return text, err
 }
 
-// halfCharacter says whether a JSON string has a surrogate without its other
-// half, in whose place encoding/json puts U+FFFD.
+// halfCharacter reports whether a JSON string has a surrogate without its other half,
+// which encoding/json would replace by U+FFFD.
 func halfCharacter(s []byte) bool {
 	for {
 		i := bytes.IndexByte(s, '\\')
@@ -241,11 +242,40 @@ func halfCharacter(s []byte) bool {
 	}
 }
 
-// escape reads a \uXXXX at the start of s.
+// escape parses \uXXXX at the start of s.
 func escape(s []byte) (r rune, ok bool) {
 	if len(s) < 6 || s[0] != '\\' || s[1] != 'u' {
 		return 0, false
 	}
 	n, err := strconv.ParseUint(string(s[2:6]), 16, 16)
 	return rune(n), err == nil
+}
+
+// maxDepth limits how deep arrays and objects may be nested in data. Some parsers fail
+// at about 500 levels, and then refuse the whole page that holds the event: one
+// publisher could stop all readers.
+const maxDepth = 500
+
+// checkDepth returns an error if JSON is nested too deep.
+func checkDepth(text string) error {
+	if strings.Count(text, "[")+strings.Count(text, "{") <= maxDepth {
+		return nil // it cannot be deeper than that, and counting is quick
+	}
+	depth, quoted := 0, false
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '[' || c == '{':
+			if depth++; depth > maxDepth {
+				return invalid("the data is JSON that is nested deeper than %d levels", maxDepth)
+			}
+		case c == ']' || c == '}':
+			depth--
+		}
+	}
+	return nil
 }

@@ -69,9 +69,9 @@ func TestBadLines(t *testing.T) {
 		`{"Data":1}`:                            `line 1: the member "Data" is unknown`,
 		`{"data":1,"":2}`:                       `line 1: the member "" is unknown`,
 		`{"data":1,"\ud800":2}`:                 "line 1: the member \"\uFFFD\" is unknown",
-		`{"data":1,"data":1}`:                   `line 1: the member "data" is there twice`,
-		`{"data":null,"data":1}`:                `line 1: the member "data" is there twice`,
-		`{"type":"a","t\u0079pe":"a","data":1}`: `line 1: the member "type" is there twice`,
+		`{"data":1,"data":1}`:                   `line 1: the member "data" occurs twice`,
+		`{"data":null,"data":1}`:                `line 1: the member "data" occurs twice`,
+		`{"type":"a","t\u0079pe":"a","data":1}`: `line 1: the member "type" occurs twice`,
 		`{"type":null,"data":1}`:                `line 1: the member "type" is not a string`,
 		`{"type":7,"data":1}`:                   `line 1: the member "type" is not a string`,
 		`{"feed":["chat"],"data":1}`:            `line 1: the member "feed" is not a string`,
@@ -86,7 +86,7 @@ func TestBadLines(t *testing.T) {
 		strings.Repeat("{\"data\":1}\n", 11):    "the batch has more than 10 events",
 	} {
 		l, err := parseLines([]byte(body), "chat", 10)
-		if err == nil || !strings.Contains(detail(err), words) || !errors.Is(err, feed.ErrInvalid) && !errors.Is(err, feed.ErrTooLarge) {
+		if err == nil || !strings.Contains(detailOf(err), words) || !errors.Is(err, feed.ErrInvalid) && !errors.Is(err, feed.ErrTooLarge) {
 			t.Errorf("%.60q: %v and %v, want %q", body, l, err, words)
 		}
 	}

@@ -146,9 +146,9 @@ func TestSlowReaderOfMany(t *testing.T) {
 	}
 }
 
-// TestSlowReaderOfManyDrained: who is in the middle of much is broken off soon.
-// If there is a farewell, it says what was shown. Over net/http there is; the
-// engine does not wait for a socket that is full.
+// TestSlowReaderOfManyDrained: the server soon ends the stream of a client that is far
+// behind. A farewell has the cursor that was shown. net/http sends one; the engine does
+// not wait for a full socket.
 func TestSlowReaderOfManyDrained(t *testing.T) {
 	n := start(t, server.Options{}, nil)
 	conn, err := net.Dial("tcp", startNarrow(t, n, 64<<10, false))

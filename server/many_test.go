@@ -31,8 +31,8 @@ func closedFeed(feedName string, last int, cursor string) string {
 	return control("feed.closed", fmt.Sprintf(`{"feed":%q,"last":%d}`, feedName, last), cursor)
 }
 
-// manyContract is what the contract says of several feeds on one connection,
-// with the feeds of startSubscribed.
+// manyContract lists the contract for several feeds on one connection, with the feeds
+// of startSubscribed.
 var manyContract = []streamCase{
 	{"the id is the whole cursor, data is the envelope", "feed=chat&feed=old", "Last-Event-ID: chat=2,old=5",
 		[]string{openMany("chat=2,old=5", at("chat", 2, 1, 3), at("old", 5, 3, 5)), of("chat", 3, "c", "chat=3,old=5")},

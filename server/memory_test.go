@@ -173,8 +173,8 @@ func settled(t *testing.T, figure func() uint64) {
 	}
 }
 
-// TestUnreadPages: pages that nobody reads hold a stretch each, within their share; and
-// when they are read, they are whole.
+// TestUnreadPages: each page whose client does not read holds one stretch, within the
+// budget, and is complete when its client reads on.
 func TestUnreadPages(t *testing.T) {
 	n := start(t, server.Options{}, nil)
 	address := startNarrow(t, n, 8<<10, false)

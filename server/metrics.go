@@ -12,21 +12,20 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// Sources is where metrics are read from.
+// Sources holds the parts of a node that have metrics.
 type Sources struct {
 	Hub       *feed.Hub
 	Publisher *feed.Publisher
 	// Server may be nil.
 	Server *Server
-	// Refused returns how many events the bus refused because it had them, or
-	// later ones, already; nil if it never does.
+	// Refused returns how many events the bus refused because it already had them
+	// or later ones; nil if it never refuses any.
 	Refused func() uint64
 	// Appends may be nil.
 	Appends *Appends
 }
 
-// Metrics returns a handler that shows sources to Prometheus, in a registry of
-// its own. No label takes a feed's name.
+// Metrics returns a handler that Prometheus can scrape. Feed names are in no label.
 func Metrics(sources Sources) http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collector{sources})
@@ -42,16 +41,16 @@ func Metrics(sources Sources) http.Handler {
 // Appends measures what a publisher appends.
 type Appends struct{ seconds, events prometheus.Histogram }
 
-// NewAppends returns one that has measured nothing.
+// NewAppends returns an Appends without measurements.
 func NewAppends() *Appends {
 	return &Appends{
-		// From a fast disk to a store that is hardly there.
+		// From a fast disk to a store that hardly answers.
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "rejoin_append_seconds",
 			Help:    "Time that the store took to commit, of each commit.",
 			Buckets: []float64{.0002, .0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10},
 		}),
-		// From one at a time to what a commit takes at most.
+		// From a single event to the largest commit.
 		events: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "rejoin_append_batch_events",
 			Help:    "Events that were committed together, of each commit.",
@@ -60,19 +59,19 @@ func NewAppends() *Appends {
 	}
 }
 
-// deliveries is the histogram of how late events are. It takes one value for each
-// write to each subscriber, which has to cost next to nothing.
+// deliveries is the histogram of delivery delays. It is cheap, because each write to
+// each subscriber adds a value.
 type deliveries struct {
-	counts [len(deliveryBuckets) + 1]atomic.Uint64 // the last is of what is later than all
+	counts [len(deliveryBuckets) + 1]atomic.Uint64 // the last one is above all buckets
 	sum    atomic.Int64                            // milliseconds
 }
 
-// deliveryBuckets are the upper bounds in milliseconds, from one node to the
-// bounds on what a fault may cost, and beyond.
+// deliveryBuckets are the upper bounds in milliseconds: from the delay on one node to
+// the delay that a fault may cause, and more.
 var deliveryBuckets = [...]int64{1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2000, 5000, 10_000, 30_000}
 
-// observe notes a delivery that was so many milliseconds late. Clocks of nodes
-// differ: it may seem to come before its event.
+// observe adds a delivery that was late by so many milliseconds. That can be negative,
+// because the clocks of nodes differ.
 func (d *deliveries) observe(late int64) {
 	late = max(late, 0)
 	i := 0
@@ -105,7 +104,7 @@ func (a *Appends) Observe(took time.Duration, events int) {
 	a.events.Observe(float64(events))
 }
 
-// collector reads the metrics when they are asked for.
+// collector reads the metrics at each scrape.
 type collector struct{ Sources }
 
 func describe(name, help string, labels ...string) *prometheus.Desc {
@@ -117,15 +116,15 @@ var (
 	publishedDesc   = describe("events_published_total", "Events that this node has stored.")
 	deliveredDesc   = describe("events_delivered_total", "Events handed to subscribers of this node.")
 	replayedDesc    = describe("replayed_events_total", "Events by where they were read: handed to subscribers from memory (log) or from the store (store), taken from the bus (bus).", "source")
-	gapsDesc        = describe("gaps_total", "Gaps that subscribers were told of.", "reason")
-	refusedDesc     = describe("bus_refused_total", "Events that the bus had, or had later ones of, when this node told it.")
-	shedDesc        = describe("shed_total", "Subscribers that were told to come back later.")
-	repairsDesc     = describe("bus_repairs_total", "Times that this node took from the store what the bus had not brought.")
+	gapsDesc        = describe("gaps_total", "Gaps sent to subscribers.", "reason")
+	refusedDesc     = describe("bus_refused_total", "Events that the bus refused because it already had them or later ones.")
+	shedDesc        = describe("shed_total", "Subscribers that were rejected with a time after which to come back.")
+	repairsDesc     = describe("bus_repairs_total", "Times that this node read events from the store that the bus had not delivered.")
 	storeUpDesc     = describe("store_up", "Whether the store answers.")
 	busUpDesc       = describe("bus_up", "Whether the bus works.")
 	memoryDesc      = describe("memory_bytes", "Bytes that this node holds on behalf of clients, roughly, by what holds them.", "holder")
 	limitDesc       = describe("memory_limit_bytes", "Bytes that this node may hold on behalf of clients, by what holds them: parts of limits.memory.", "holder")
-	waitingDesc     = describe("publish_waiting", "Publishes that wait to be committed, or for their commit to end.")
+	waitingDesc     = describe("publish_waiting", "Publishes that wait for their commit to begin or to end.")
 )
 
 // Describe implements [prometheus.Collector].
@@ -156,7 +155,7 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	counter(gapsDesc, stats.Ahead, string(feed.Ahead))
 	counter(repairsDesc, stats.Repairs)
 	if c.Server != nil {
-		counter(shedDesc, c.Server.shed.Load())
+		counter(shedDesc, c.Server.rejected.Load())
 	}
 	refused := uint64(0)
 	if c.Refused != nil {

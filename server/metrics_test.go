@@ -101,8 +101,7 @@ func TestAppendMetrics(t *testing.T) {
 	}
 }
 
-// TestDeliveryMetrics: how late events are is told by those that are new, and
-// not by history, which is as old as it likes.
+// TestDeliveryMetrics: the delays are those of new events. History does not count.
 func TestDeliveryMetrics(t *testing.T) {
 	n := start(t, server.Options{Subscribers: 4}, nil)
 	for id := range uint64(3) {

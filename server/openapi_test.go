@@ -157,7 +157,7 @@ func TestOpenAPIReferences(t *testing.T) {
 	}
 }
 
-// TestOpenAPIOperations: each says what it is, and what its errors are.
+// TestOpenAPIOperations: each operation has a summary, and lists its errors.
 func TestOpenAPIOperations(t *testing.T) {
 	d := readDocument(t)
 	seen := map[string]bool{}
@@ -189,8 +189,8 @@ func TestOpenAPIOperations(t *testing.T) {
 	}
 }
 
-// TestOpenAPIServed: everybody gets the document, from a page of another origin
-// too, and from a node that waits for its store.
+// TestOpenAPIServed: every client gets the document, including pages of other origins,
+// and from a node that waits for its store.
 func TestOpenAPIServed(t *testing.T) {
 	origins := []string{"https://a.example"}
 	n := guarded(t, auth.Options{Key: secret}, server.Options{Origins: origins})

@@ -14,27 +14,27 @@ import (
 	"github.com/rejoin/rejoin/server/envelope"
 )
 
-// A page is read and written in stretches of about so many bytes, so that one that
-// nobody reads holds no more than a stretch.
+// A page is read in stretches and written in pieces of about these sizes, so that a page
+// for a client that does not read holds no more than one stretch in memory.
 const (
 	stretchEvents = 256
 	stretchBytes  = 32 << 10
 
-	pagePiece = 16 << 10 // about how much is encoded and written at once
+	pagePiece = 16 << 10
 )
 
-// page answers with a page of history: GET /v1/feeds/{feed}/events for clients
-// that accept JSON and no event stream.
+// page answers with a page of history: GET /v1/feeds/{feed}/events, for clients that
+// accept JSON and not event streams.
 func (s *Server) page(w http.ResponseWriter, r *http.Request) {
-	w.Header().Add("Vary", "Accept") // the same URL has a stream for others
+	w.Header().Add("Vary", "Accept") // the same URL also has a stream
 	q, err := readPageRequest(r)
 	if err != nil {
 		s.writeError(w, r, err)
 		return
 	}
-	waiting, done, err := s.mayWait(r, q.wait)
+	waiting, done, err := s.admitWait(r, q.wait)
 	if err != nil {
-		s.turnAway(w, r, err)
+		s.rejectFull(w, r, err)
 		return
 	}
 	defer done()
@@ -45,36 +45,36 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request) {
 	}
 	held := h.size()
 	if !s.memory.Take(feed.HoldPages, held) {
-		s.turnAway(w, r, errNoMemory)
+		s.rejectFull(w, r, errNoMemory)
 		return
 	}
 	defer s.memory.Give(feed.HoldPages, held)
 	if link := h.link(q); link != "" {
 		w.Header().Set("Link", link)
 	}
-	// No page stays as it is, not even of a closed feed: it can be trimmed.
-	if notModified(w, r, h.tag(s.hub.StoreID(), q.feed), "private, no-cache") {
+	// Every page can change: even a closed feed can be trimmed.
+	tag := entityTag(s.hub.StoreID(), q.feed, h.after, h.end, h.newest.UnixMilli(), h.cursor, h.First, h.Last, h.Closed)
+	if notModified(w, r, tag, "private, no-cache") {
 		return
 	}
 	s.writePage(w, r, q.feed, h)
 }
 
-// history is a page: a stretch of a feed's history, and where a subscription goes on
-// that was shown it. Its events stand one after another in the feed, so two cursors
-// say which they are; in memory is only the beginning.
+// history is a page. Its events are consecutive, so two cursors determine them; only
+// the first stretch of them is in memory.
 type history struct {
-	feed.Bounds              // as they stood when it was begun
-	after       feed.Cursor  // the page has the events after this …
+	feed.Bounds              // at the time of the first read
+	after       feed.Cursor  // the page has the events after this one …
 	end         feed.Cursor  // … up to this one
-	newest      time.Time    // the time of that one
-	events      []feed.Event // the first of them
-	cursor      feed.Cursor
+	newest      time.Time    // the time of the last one
+	events      []feed.Event // the first stretch
+	cursor      feed.Cursor  // where a subscription continues after the page
 }
 
-// size is what writing the page holds in memory, roughly.
+// size returns about how much memory it takes to write the page.
 func (h *history) size() int {
 	if len(h.events) < int(h.end-h.after) {
-		return 4 * stretchBytes // of stretches that have yet to be read
+		return 4 * stretchBytes // for the later stretches
 	}
 	size := pagePiece
 	for i := range h.events {
@@ -83,10 +83,10 @@ func (h *history) size() int {
 	return size
 }
 
-// mayWait returns a context to wait in: it ends when the time is up, when the
-// token expires and when the server drains. Who waits is a subscriber, and is
-// turned away where another would be; on a node that drains nobody waits.
-func (s *Server) mayWait(r *http.Request, wait time.Duration) (waiting context.Context, done func(), err error) {
+// admitWait returns a context that ends after the wait, when the token expires, and
+// when the server drains. A page that waits needs admission as any subscriber does; on a
+// draining node it does not wait.
+func (s *Server) admitWait(r *http.Request, wait time.Duration) (waiting context.Context, done func(), err error) {
 	if wait == 0 {
 		return r.Context(), func() {}, nil
 	}
@@ -95,7 +95,7 @@ func (s *Server) mayWait(r *http.Request, wait time.Duration) (waiting context.C
 		until = expires
 	}
 	waiting, cancel := context.WithDeadline(r.Context(), until)
-	one := &pageWaiter{seat{address: addressOf(r)}, cancel}
+	one := &pageWaiter{slot{address: addressOf(r)}, cancel}
 	if err = s.admit(one, 0); err != nil {
 		cancel()
 		if errors.Is(err, errDraining) {
@@ -109,16 +109,16 @@ func (s *Server) mayWait(r *http.Request, wait time.Duration) (waiting context.C
 	}, nil
 }
 
-// pageWaiter is a subscriber that waits for a page.
+// pageWaiter is the subscriber of a page that waits.
 type pageWaiter struct {
-	seat
+	slot
 	cancel context.CancelFunc
 }
 
 func (p *pageWaiter) drain() { p.cancel() }
 
-// history reads what q asks for. If q says so, it waits until that is more than
-// nothing, or waiting ends.
+// history reads the page that q asks for. If q has a wait, it waits until the page has
+// events or the context waiting ends.
 func (s *Server) history(ctx, waiting context.Context, q pageRequest) (history, error) {
 	if q.backward {
 		return s.historyBefore(ctx, q.feed, q.before, q.limit)
@@ -140,7 +140,7 @@ func (s *Server) history(ctx, waiting context.Context, q pageRequest) (history, 
 		return history{}, err
 	}
 	if !resumes {
-		h.cursor = max(h.cursor, feed.Cursor(h.First-1)) // only a client's own cursor finds a gap
+		h.cursor = max(h.cursor, feed.Cursor(h.First-1)) // only a client's own cursor can have a gap
 	} else if q.gapFails {
 		err = checkGap(after, h.Bounds)
 	}
@@ -172,7 +172,7 @@ func (s *Server) historyAfter(ctx context.Context, name string, after feed.Curso
 			h.newest = last.Events[0].Time
 			return h, nil
 		}
-		// All of it was trimmed meanwhile: what is there now?
+		// The events were trimmed since: read again.
 	}
 }
 
@@ -182,7 +182,7 @@ func stretch(limit int) feed.Limit {
 
 // historyBefore returns the page of the newest events before an id.
 func (s *Server) historyBefore(ctx context.Context, name string, before uint64, limit int) (history, error) {
-	last := feed.Cursor(max(before, 1) - 1) // the newest of them
+	last := feed.Cursor(max(before, 1) - 1)
 	for {
 		after := last - min(last, feed.Cursor(limit))
 		h, err := s.historyAfter(ctx, name, after, int(max(last-after, 1)))
@@ -193,7 +193,7 @@ func (s *Server) historyBefore(ctx context.Context, name string, before uint64, 
 			last = feed.Cursor(h.Last)
 			continue
 		}
-		// Of a feed that was trimmed, the page is what is left of it.
+		// After a trim, the page has the remaining events.
 		if h.end = max(h.after, min(h.end, last)); h.end == h.after {
 			h.events = nil
 		}
@@ -206,20 +206,20 @@ func (s *Server) historyBefore(ctx context.Context, name string, before uint64, 
 	}
 }
 
-// await returns when the feed has an event after the subscription's cursor or
-// is closed, and when ctx ends. What there is then is for the store to say.
+// await returns when the feed has an event after the subscription's cursor or is
+// closed, or when ctx ends. The caller then reads the store.
 func await(ctx context.Context, sub *feed.Subscription) {
 	for after := sub.Cursor(); ; {
 		d, err := sub.Next(ctx, nil)
-		// What comes from behind a gap can be what the client has seen, or thinks
-		// it has: it waits for what follows its cursor.
+		// After a gap, events may come that precede the client's cursor: it waits
+		// for one that follows it.
 		if err != nil || len(d.Events()) > 0 && !d.Ephemeral && sub.Cursor() > after {
 			return
 		}
 	}
 }
 
-// upTo returns the events whose ids are not above last.
+// upTo returns the events up to the id last.
 func upTo(events []feed.Event, last uint64) []feed.Event {
 	n := len(events)
 	for n > 0 && events[n-1].ID > last {
@@ -228,9 +228,8 @@ func upTo(events []feed.Event, last uint64) []feed.Event {
 	return events[:n]
 }
 
-// link returns the value of the Link header: where there is more. The links
-// carry what a page understands, and nothing else that the URL may have: it is
-// where tokens travel.
+// link returns the value of the Link header, with the neighbouring pages. The links have
+// only the parameters of a page: the URL may also hold a token.
 func (h history) link(q pageRequest) string {
 	// The ends of the page, as cursors.
 	low := min(max(uint64(h.cursor), h.First-1), h.Last)
@@ -257,13 +256,13 @@ func (h history) link(q pageRequest) string {
 	return strings.Join(links, ", ")
 }
 
-// writePage writes the page piece by piece, and reads each stretch of it when the
-// last one is written.
+// writePage writes the page piece by piece. It reads each stretch when the one before is
+// written.
 func (s *Server) writePage(w http.ResponseWriter, r *http.Request, name string, h history) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	control := http.NewResponseController(w)
-	// The connection may go on to another request.
+	// The connection may serve another request.
 	defer func() { _ = control.SetWriteDeadline(time.Time{}) }()
 	body := append(make([]byte, 0, pagePiece), `{"feed":"`...)
 	body = append(body, name...)
@@ -284,7 +283,7 @@ func (s *Server) writePage(w http.ResponseWriter, r *http.Request, name string, 
 			body = envelope.Append(body, &events[i])
 			at++
 			if len(body) >= pagePiece && send() != nil {
-				return // the reader has gone, or does not read
+				return // the client has gone, or does not read
 			}
 		}
 		if at == h.end || r.Method == http.MethodHead {
@@ -293,7 +292,7 @@ func (s *Server) writePage(w http.ResponseWriter, r *http.Request, name string, 
 		var err error
 		if events, err = s.nextStretch(r.Context(), name, at, h.end); err != nil {
 			s.logger.Debug("page broken off", "feed", name, "error", err)
-			panic(http.ErrAbortHandler) // the client must not take it for whole
+			panic(http.ErrAbortHandler) // the client must notice that the page is incomplete
 		}
 	}
 	body = append(body, `],"cursor":"`+h.cursor.String()+`","first":`...)
@@ -311,7 +310,7 @@ func (s *Server) writePage(w http.ResponseWriter, r *http.Request, name string, 
 	}
 }
 
-// nextStretch reads the events of a page after a cursor.
+// nextStretch reads the next events of a page.
 func (s *Server) nextStretch(ctx context.Context, name string, after, end feed.Cursor) ([]feed.Event, error) {
 	p, err := s.hub.Read(ctx, name, after, stretch(int(end-after)))
 	if err != nil {

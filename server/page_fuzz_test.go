@@ -14,8 +14,8 @@ import (
 	"github.com/rejoin/rejoin/storage/memory"
 )
 
-// FuzzPage asks for pages with any query: the answer is a page that keeps what
-// is promised, or says what is wrong with the request.
+// FuzzPage asks for pages with any query: the answer is a page that keeps the contract,
+// or names the error in the request.
 func FuzzPage(f *testing.F) {
 	for _, query := range []string{
 		"", "after=3&limit=2", "before=9&limit=3", "after=1&before=2", "wait=1m&after=9", "wait=30", "gap=fail&after=1", "gap=fail&after=99",

@@ -130,7 +130,7 @@ func TestWaitAcrossNodes(t *testing.T) {
 	}
 }
 
-// TestDrainEndsWaits: nobody waits for a node that is about to stop.
+// TestDrainEndsWaits: no page waits on a node that is stopping.
 func TestDrainEndsWaits(t *testing.T) {
 	n := startHistory(t)
 	answer := n.wait(events + "?after=150&wait=1m")
@@ -146,14 +146,14 @@ func TestDrainEndsWaits(t *testing.T) {
 	}
 }
 
-// TestWaitsCount: who waits is a subscriber, and is turned away where another
-// would be.
+// TestWaitsCount: a page that waits counts as a subscriber, and needs admission like
+// one.
 func TestWaitsCount(t *testing.T) {
 	for limit, o := range map[int]server.Options{503: {Subscribers: 1}, 429: {SubscribersPerAddress: 1}} {
 		n := start(t, o, nil)
 		answer := n.wait(events + "?wait=1m")
 		r, body := n.do("GET", events+"?wait=1m", acceptJSON, "")
-		wantProblem(t, r, body, limit, "as many subscribers")
+		wantProblem(t, r, body, limit, "its limit of subscribers")
 		if r.Header.Get("Retry-After") == "" {
 			t.Errorf("%v", r.Header)
 		}

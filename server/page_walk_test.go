@@ -52,7 +52,7 @@ func wantWalk(t *testing.T, pages [][2]uint64, rel string, low, high uint64) {
 	}
 }
 
-// TestWalk: whoever follows the links gets every event once, either way.
+// TestWalk: following the links in either direction yields every event once.
 func TestWalk(t *testing.T) {
 	n := start(t, server.Options{}, nil)
 	n.append("chat", 1234)
@@ -195,8 +195,8 @@ func TestNothingFallsBetween(t *testing.T) {
 	work.Wait()
 }
 
-// TestTrimmedWhileWalking: pages go on with the oldest that is kept; the stream
-// that is opened after a gap says so.
+// TestTrimmedWhileWalking: pages continue with the oldest event that is left; the
+// stream opened after a gap has the gap.
 func TestTrimmedWhileWalking(t *testing.T) {
 	n := start(t, server.Options{}, nil)
 	n.append("chat", 100)

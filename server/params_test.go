@@ -82,7 +82,7 @@ func TestEveryParameterTwice(t *testing.T) {
 	}
 }
 
-// TestTokenTwice: whoever added the second one must not decide which counts.
+// TestTokenTwice: two tokens in one place are refused.
 func TestTokenTwice(t *testing.T) {
 	n := guarded(t, auth.Options{Key: secret}, server.Options{})
 	token := tokenFor(t, auth.Rights{Subscribe: []string{"*"}})

@@ -18,8 +18,8 @@ var streamTests = []string{
 	"SubscribeContract", "TokenExpires", "TokenExpiresAndTheNextRequest", "WhereAStreamStarts",
 }
 
-// TestOverNetHTTP runs these tests again, in a process of its own whose streams
-// net/http carries: what is promised must not depend on who writes it.
+// TestOverNetHTTP runs these tests again in a process whose streams net/http carries:
+// the contract is the same for both carriers.
 func TestOverNetHTTP(t *testing.T) {
 	if *netHTTP {
 		return // as all others do in this process

@@ -28,7 +28,7 @@ func (n *node) publishBatch(b feed.Batch) {
 	}
 }
 
-// TestEndAtOnce: the end of a feed that is closed follows what says so.
+// TestEndAtOnce: the end of a closed feed's stream follows feed.closed at once.
 func TestEndAtOnce(t *testing.T) {
 	n := start(t, server.Options{}, nil)
 	for i, path := range []string{"/v1/feeds/%s/events", "/v1/events?feed=%s,other"} {
@@ -73,8 +73,8 @@ func TestMuchAtOnce(t *testing.T) {
 	}
 }
 
-// TestDrainAtOnce: a node that stops waits for nobody, and says so to those who
-// listen, while its heartbeats are far away.
+// TestDrainAtOnce: a stopping node ends its streams at once, with a farewell, even if
+// their heartbeats are far away.
 func TestDrainAtOnce(t *testing.T) {
 	n := start(t, server.Options{Heartbeat: time.Hour}, nil)
 	f := n.follow(events, nil)
@@ -111,10 +111,9 @@ func (n *node) stalled(header string) *bufio.Reader {
 	return r
 }
 
-// TestEndsWhileFull: a client that does not read can neither hold up a node that
-// stops nor outlive the age of its stream: who waits for room in its socket first
-// waits for as long as that client likes. What is broken off in the middle does not
-// end cleanly, or the client would not come back.
+// TestEndsWhileFull: a client that does not read can neither delay a stopping node nor
+// keep a stream beyond its age. Such a stream does not end cleanly, or the client would
+// not come back.
 func TestEndsWhileFull(t *testing.T) {
 	if *netHTTP {
 		return // a write of net/http ends with its client, or with the timeout

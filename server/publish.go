@@ -10,7 +10,7 @@ import (
 // timeFormat is RFC 3339 in UTC with milliseconds.
 const timeFormat = "2006-01-02T15:04:05.000Z"
 
-// publish takes events for one feed: POST /v1/feeds/{feed}/events.
+// publish publishes events to one feed: POST /v1/feeds/{feed}/events.
 func (s *Server) publish(w http.ResponseWriter, r *http.Request) {
 	request, err := readPublish(r)
 	switch {
@@ -27,7 +27,7 @@ func (s *Server) publish(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// publishMany takes events for many feeds: POST /v1/events.
+// publishMany publishes events to several feeds: POST /v1/events.
 func (s *Server) publishMany(w http.ResponseWriter, r *http.Request) {
 	request, err := readPublishMany(r)
 	if err == nil {
@@ -88,14 +88,14 @@ func (s *Server) publishBatch(w http.ResponseWriter, r *http.Request, request pu
 		answer = append(appendEntry(answer, e), '}')
 	}
 	answer = append(answer, "]}\n"...)
-	// So that a long answer, too, goes out whole and not in chunks.
+	// Without it, net/http would send a long answer in chunks.
 	w.Header().Set("Content-Length", strconv.Itoa(len(answer)))
 	writePublished(w, request, result, answer)
 	return nil
 }
 
-// appendEntry appends the beginning of a JSON object about the event. Nothing
-// in a feed's name needs an escape.
+// appendEntry appends the beginning of a JSON object about the event. The name of a feed
+// has no characters that need an escape.
 func appendEntry(b []byte, e feed.Event) []byte {
 	b = append(b, `{"feed":"`...)
 	b = append(b, e.Feed...)
@@ -103,8 +103,8 @@ func appendEntry(b []byte, e feed.Event) []byte {
 	return strconv.AppendUint(b, e.ID, 10)
 }
 
-// writePublished answers that events are stored. But for a header, a repeated
-// request gets the same answer.
+// writePublished answers that the events are stored. A repeated request gets the same
+// answer, with one more header.
 func writePublished(w http.ResponseWriter, request publishRequest, result feed.Result, answer []byte) {
 	if result.Replayed {
 		w.Header().Set("Idempotency-Replayed", "true")
@@ -115,7 +115,7 @@ func writePublished(w http.ResponseWriter, request publishRequest, result feed.R
 	writeBody(w, "application/json", http.StatusCreated, answer)
 }
 
-// lastTag is the form of a feed's last id that If-Match takes.
+// lastTag returns a feed's last id in the form for If-Match.
 func lastTag(last uint64) string { return `"` + strconv.FormatUint(last, 10) + `"` }
 
 func (s *Server) publishEphemeral(w http.ResponseWriter, r *http.Request, request publishRequest) error {
@@ -130,9 +130,9 @@ func (s *Server) publishEphemeral(w http.ResponseWriter, r *http.Request, reques
 	return nil
 }
 
-// readDraft returns the event that the body is.
+// readDraft reads the body of a single event.
 func (s *Server) readDraft(w http.ResponseWriter, r *http.Request, request publishRequest) (feed.Draft, error) {
-	// CR LF counts as one byte, so a body can be twice as large as its data.
+	// CR LF becomes one byte, so the body can be twice as large as its data.
 	d := feed.Draft{Feed: request.feed, Type: request.eventType, JSON: request.media == mediaJSON}
 	err := s.readBody(w, r, "body", 2*s.options.EventBytes, func(body []byte) error {
 		d.Data = string(body)
@@ -144,7 +144,7 @@ func (s *Server) readDraft(w http.ResponseWriter, r *http.Request, request publi
 	return d, err
 }
 
-// closeFeed closes a feed for good: POST /v1/feeds/{feed}/close.
+// closeFeed closes a feed: POST /v1/feeds/{feed}/close.
 func (s *Server) closeFeed(w http.ResponseWriter, r *http.Request) {
 	batch, err := readClose(r)
 	if err == nil {

@@ -100,7 +100,7 @@ const (
 
 func published(id int) string { return fmt.Sprintf(`{"feed":"chat","id":%d}`, id) }
 
-// publishContract is what the contract says of publishing, a case a sentence.
+// publishContract lists the contract for publishing, one case for each sentence.
 var publishContract = []struct {
 	sentence  string
 	exchanges []exchange
@@ -241,8 +241,8 @@ var publishContract = []struct {
 		{events + "?ephemeral=true", key, "x", 400, "Idempotency-Key", ""},
 		{events + "?ephemeral=true", `If-Match: "0"`, "x", 400, "If-Match", ""},
 		{events + "?ephemeral=true&close=true", "", "x", 400, "close", ""},
-		{events + "?ephemeral=true", ndjson, `{"data":"x"}`, 400, "one by one", ""},
-		{batches + "?ephemeral=true", ndjson, `{"feed":"chat","data":"x"}`, 400, "one by one", ""},
+		{events + "?ephemeral=true", ndjson, `{"data":"x"}`, 400, "published alone", ""},
+		{batches + "?ephemeral=true", ndjson, `{"feed":"chat","data":"x"}`, 400, "published alone", ""},
 		{events + "?ephemeral=true", "", strings.Repeat("x", 60_001), 413, "60000", ""},
 		{events + "?ephemeral=true", "Content-Type: application/json", "{", 400, "JSON", ""},
 		{events + "?ephemeral=false", "", "y", 201, published(1), ""},

@@ -17,8 +17,8 @@ import (
 	"github.com/rejoin/rejoin/storage/memory"
 )
 
-// FuzzPublish: whatever is sent, nothing breaks, what is refused says why in
-// the standard form, and only 201 stores something.
+// FuzzPublish: no request breaks the server, a refusal has the standard form, and only
+// 201 stores events.
 func FuzzPublish(f *testing.F) {
 	for _, x := range []exchange{
 		{path: events, body: "x"},

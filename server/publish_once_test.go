@@ -13,8 +13,8 @@ import (
 	"github.com/rejoin/rejoin/server"
 )
 
-// TestSameKeyAtOnce: of a hundred who publish the same with the same key at the
-// same time, one does, and all hear the same.
+// TestSameKeyAtOnce: of a hundred equal requests with the same key at the same time,
+// one publishes, and all get the same answer.
 func TestSameKeyAtOnce(t *testing.T) { eachStore(t, testSameKeyAtOnce) }
 
 func testSameKeyAtOnce(t *testing.T) {
@@ -69,7 +69,7 @@ func testSameKeyAtOnce(t *testing.T) {
 	}
 }
 
-// TestConditionAtOnce: of many who publish behind the same event, one does.
+// TestConditionAtOnce: of many requests to publish after the same event, one succeeds.
 func TestConditionAtOnce(t *testing.T) {
 	n := startOn(t, newKeeper(t), server.Options{})
 	var mu sync.Mutex
@@ -107,7 +107,7 @@ type failing struct {
 
 func (s failing) Append(context.Context, []feed.Batch) ([]feed.Result, error) { return nil, s.err }
 
-// TestStoredMember: a 503 says without words what became of what was published.
+// TestStoredMember: a 503 has a member that shows whether the events were stored.
 func TestStoredMember(t *testing.T) {
 	for stored, err := range map[string]error{"no": feed.ErrUnavailable, "unknown": feed.ErrUncertain} {
 		n := startOn(t, failing{newKeeper(t), err}, server.Options{})
@@ -139,7 +139,7 @@ func TestStoredMember(t *testing.T) {
 	}
 }
 
-// TestEphemeralReaches: who is connected gets it as it was sent.
+// TestEphemeralReaches: connected subscribers get an ephemeral event as it was sent.
 func TestEphemeralReaches(t *testing.T) {
 	n := startOn(t, newKeeper(t), server.Options{})
 	sub, err := n.hub.Subscribe(t.Context(), "chat", feed.From{})

@@ -15,10 +15,10 @@ const (
 	mediaLines = "application/x-ndjson"
 )
 
-// publishRequest is what a client asks for beside the body.
+// publishRequest is a parsed request to publish, without its body.
 type publishRequest struct {
-	feed      string // empty for many
-	media     string // the body's media type; empty if there is none, or it makes no sense
+	feed      string // empty for several feeds
+	media     string // the body's media type; empty if it is absent or malformed
 	eventType string
 	key       *feed.Key
 	ifLast    *uint64
@@ -38,37 +38,37 @@ func readPublish(r *http.Request) (publishRequest, error) {
 	if err != nil {
 		return publishRequest{}, err
 	}
-	p, err := readAsked(r)
+	p, err := readPublishOptions(r)
 	if err != nil {
 		return publishRequest{}, err
 	}
-	p.feed = strings.Clone(name) // what is kept must not hold on to the whole request
+	p.feed = strings.Clone(name) // so that the log does not keep the whole request in memory
 	switch {
 	case p.ephemeral && (p.key != nil || p.ifLast != nil || p.close):
-		err = invalid("an ephemeral event is not stored: it has no use for Idempotency-Key, If-Match or close")
+		err = invalid("an ephemeral event is not stored: Idempotency-Key, If-Match and close do not apply")
 	case p.ephemeral && p.isBatch():
-		err = invalid("ephemeral events come one by one, not in batches")
+		err = invalid("an ephemeral event is published alone, not in a batch")
 	}
 	return p, err
 }
 
-// readPublishMany reads a request for many feeds.
+// readPublishMany reads a request for several feeds.
 func readPublishMany(r *http.Request) (publishRequest, error) {
-	p, err := readAsked(r)
+	p, err := readPublishOptions(r)
 	switch {
 	case err != nil:
 	case !p.isBatch():
-		err = fmt.Errorf("%w: events for many feeds come as %s", errMediaType, mediaLines)
+		err = fmt.Errorf("%w: events for several feeds must be %s", errMediaType, mediaLines)
 	case p.ifLast != nil || p.close:
-		err = invalid("If-Match and close are about one feed: publish to /v1/feeds/{feed}/events")
+		err = invalid("If-Match and close apply to one feed: publish to /v1/feeds/{feed}/events")
 	case p.ephemeral:
-		err = invalid("ephemeral events come one by one, not in batches")
+		err = invalid("an ephemeral event is published alone, not in a batch")
 	}
 	return p, err
 }
 
-// readAsked reads what requests for one feed and for many have in common.
-func readAsked(r *http.Request) (p publishRequest, err error) {
+// readPublishOptions reads the part that requests for one feed and for several share.
+func readPublishOptions(r *http.Request) (p publishRequest, err error) {
 	query, err := readQuery(r)
 	if err != nil {
 		return p, err
@@ -95,8 +95,8 @@ func readAsked(r *http.Request) (p publishRequest, err error) {
 	return p, err
 }
 
-// readClose reads a request to close a feed without an event. That can be
-// repeated without a key.
+// readClose reads a request to close a feed without an event, which clients can repeat
+// without a key.
 func readClose(r *http.Request) (feed.Batch, error) {
 	name, err := feedName(r)
 	if err != nil {
@@ -106,8 +106,8 @@ func readClose(r *http.Request) (feed.Batch, error) {
 	return feed.Batch{Feed: name, IfLast: ifLast, Close: true}, err
 }
 
-// readMedia returns the media type of the body. A character encoding that is
-// not UTF-8 is refused, because text would be stored as something else.
+// readMedia returns the media type of the body. It refuses a charset other than UTF-8,
+// because the text would be stored wrongly.
 func readMedia(h http.Header) (string, error) {
 	if codings := h.Values("Content-Encoding"); len(codings) > 1 || len(codings) == 1 && !strings.EqualFold(codings[0], "identity") {
 		return "", fmt.Errorf("%w: the content coding %.40q is not understood; send the body as it is", errMediaType, strings.Join(codings, ", "))
@@ -128,7 +128,7 @@ func readMedia(h http.Header) (string, error) {
 	return "", fmt.Errorf("%w: the body is in %.40q; send it in UTF-8", errMediaType, params["charset"])
 }
 
-// readType returns the type that the header or the query gives the event.
+// readType returns the event's type from the header or the query.
 func readType(h http.Header, query url.Values) (string, error) {
 	header, _, err := readHeader(h, "Event-Type")
 	if err != nil {
@@ -139,7 +139,7 @@ func readType(h http.Header, query url.Values) (string, error) {
 		return "", invalid("the header Event-Type and the query parameter type name different types")
 	}
 	if header == "" {
-		header = strings.Clone(param) // which is a part of the whole request
+		header = strings.Clone(param) // see readPublish
 	}
 	return header, feed.CheckType(header)
 }
@@ -152,7 +152,7 @@ func readKey(h http.Header) (*feed.Key, error) {
 	return &feed.Key{Name: name}, feed.CheckKey(name)
 }
 
-// readIfMatch returns the id that has to be the feed's last.
+// readIfMatch returns the id that must be the feed's last, or nil.
 func readIfMatch(h http.Header) (*uint64, error) {
 	value, given, err := readHeader(h, "If-Match")
 	if err != nil || !given {
@@ -162,20 +162,4 @@ func readIfMatch(h http.Header) (*uint64, error) {
 		return new(uint64(id)), nil
 	}
 	return nil, invalid(`If-Match is the id of the feed's last event in quotes, such as "41", not %.40q`, value)
-}
-
-// readHeader returns the value of a header that may be given once.
-func readHeader(h http.Header, name string) (value string, given bool, err error) {
-	values := h.Values(name)
-	switch len(values) {
-	case 0:
-		return "", false, nil
-	case 1:
-		return values[0], true, nil
-	}
-	return "", true, invalid("the header %s is given more than once", name)
-}
-
-func invalid(format string, args ...any) error {
-	return fmt.Errorf("%w: "+format, append([]any{feed.ErrInvalid}, args...)...)
 }

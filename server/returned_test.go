@@ -64,8 +64,8 @@ func (a answers) next(status int, words string) error {
 	return err
 }
 
-// clean demands an answer that ends cleanly.
-func (a answers) clean(status int, words string) {
+// endsCleanly demands an answer that ends cleanly.
+func (a answers) endsCleanly(status int, words string) {
 	a.t.Helper()
 	if err := a.next(status, words); err != nil {
 		a.t.Errorf("the answer with %q ended with %v", words, err)
@@ -94,19 +94,19 @@ func TestNextRequest(t *testing.T) {
 		done, live := fmt.Sprint("done-", i), fmt.Sprint("live-", i)
 		n.finish(done, "first")
 		io.WriteString(conn, getStream(done))
-		a.clean(200, closedEvent)
+		a.endsCleanly(200, closedEvent)
 		id++
 		io.WriteString(conn, publishNews)
-		a.clean(201, fmt.Sprintf(`"id":%d,`, id))
+		a.endsCleanly(201, fmt.Sprintf(`"id":%d,`, id))
 		// While it runs.
 		io.WriteString(conn, getStream(live))
 		eventually(t, "the stream runs", func() bool { return n.hub.Stats().Subscribers == 1 })
 		id++
 		io.WriteString(conn, publishNews+getStream(done))
 		n.finish(live, "second")
-		a.clean(200, closedEvent)
-		a.clean(201, fmt.Sprintf(`"id":%d,`, id))
-		a.clean(200, closedEvent)
+		a.endsCleanly(200, closedEvent)
+		a.endsCleanly(201, fmt.Sprintf(`"id":%d,`, id))
+		a.endsCleanly(200, closedEvent)
 	}
 }
 
@@ -122,17 +122,17 @@ func TestPipelined(t *testing.T) {
 	io.WriteString(conn, getStream("live")+publishNews+getStream("done")+publishNews+long+long+long)
 	eventually(t, "the stream runs", func() bool { return n.hub.Stats().Subscribers == 1 })
 	n.finish("live", "last")
-	a.clean(200, closedEvent)
-	a.clean(201, `"id":1,`)
-	a.clean(200, closedEvent)
-	a.clean(201, `"id":2,`)
+	a.endsCleanly(200, closedEvent)
+	a.endsCleanly(201, `"id":1,`)
+	a.endsCleanly(200, closedEvent)
+	a.endsCleanly(201, `"id":2,`)
 	for range 3 {
-		a.clean(200, `"last":2`)
+		a.endsCleanly(200, `"last":2`)
 	}
 }
 
-// TestLastRequest: a client that says that its request is the last one gets that said
-// back, and sees the connection end after the stream, as one of HTTP/1.0 does.
+// TestLastRequest: the answer to a request with Connection: close has that header, too,
+// and the connection ends after the stream, as one of HTTP/1.0 does.
 func TestLastRequest(t *testing.T) {
 	n := startReturning(t, server.Options{})
 	n.finish("done", "first")
@@ -178,9 +178,9 @@ func TestTokenExpiresAndTheNextRequest(t *testing.T) {
 	conn := dial(t, n.url)
 	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: rejoin\r\nAuthorization: %s\r\n\r\n", events, bearer["Authorization"])
 	a := answers{t, bufio.NewReader(conn)}
-	a.clean(200, "event: feed.expired\n")
+	a.endsCleanly(200, "event: feed.expired\n")
 	io.WriteString(conn, "GET /healthz HTTP/1.1\r\nHost: rejoin\r\n\r\n")
-	a.clean(200, "alive")
+	a.endsCleanly(200, "alive")
 }
 
 // TestPoolOfConnections: a client with a pool uses the connections of streams again,
@@ -244,7 +244,7 @@ func TestReturnedCostsNothing(t *testing.T) {
 	n.finish("done", "first")
 	warm := dial(t, n.url)
 	io.WriteString(warm, getStream("done"))
-	answers{t, bufio.NewReader(warm)}.clean(200, closedEvent) // so that all is running that ever will
+	answers{t, bufio.NewReader(warm)}.endsCleanly(200, closedEvent) // so that all is running that ever will
 	eventually(t, "it has been handed over", func() bool { return n.hub.Stats().Subscribers == 0 })
 	n.follow(events, nil).block() // what demandNothingLeft leaves out
 	http.DefaultTransport.(*http.Transport).CloseIdleConnections()
@@ -253,7 +253,7 @@ func TestReturnedCostsNothing(t *testing.T) {
 	for range 50 {
 		conn := dial(t, n.url)
 		io.WriteString(conn, getStream("done"))
-		answers{t, bufio.NewReader(conn)}.clean(200, closedEvent)
+		answers{t, bufio.NewReader(conn)}.endsCleanly(200, closedEvent)
 		conns = append(conns, conn)
 	}
 	eventually(t, "no goroutine is left", func() bool { return runtime.NumGoroutine() <= goroutines })

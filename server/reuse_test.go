@@ -191,7 +191,7 @@ func (r *reuse) check(conn net.Conn, name string) {
 	}
 }
 
-// checkEnd demands that a stream was cut, and not that it said what it should not.
+// checkEnd fails the test unless the error means that a stream was cut.
 func (r *reuse) checkEnd(name string, err error) {
 	var cut *net.OpError
 	if !errors.Is(err, io.ErrUnexpectedEOF) && !errors.As(err, &cut) {

@@ -1,10 +1,11 @@
 package server
 
 import (
+	_ "embed"
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/url"
+	"strconv"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -23,13 +24,13 @@ func (s *Server) router() http.Handler {
 		publishes := r.With(s.may(publishing))
 		publishes.Post("/v1/feeds/{feed}/events", s.publish)
 		publishes.Post("/v1/feeds/{feed}/close", s.closeFeed)
-		r.Post("/v1/events", s.publishMany) // asks for each feed
+		r.Post("/v1/events", s.publishMany) // checks the permission for each feed
 
 		subscribes := r.With(s.may(subscribing))
-		getAndHead(subscribes, "/v1/feeds/{feed}/events", s.subscribe)
+		getAndHead(subscribes, "/v1/feeds/{feed}/events", s.subscribe) // a stream or a page
 		getAndHead(subscribes, "/v1/feeds/{feed}/events/{id}", s.event)
 		getAndHead(subscribes, "/v1/feeds/{feed}", s.feedInfo)
-		getAndHead(r, "/v1/events", s.subscribeMany) // asks for each feed
+		getAndHead(r, "/v1/events", s.subscribeMany) // checks the permission for each feed
 
 		admins := r.With(s.mayAdmin)
 		getAndHead(admins, "/v1/feeds", s.feeds)
@@ -46,13 +47,35 @@ func (s *Server) router() http.Handler {
 	return r
 }
 
+// Waiting returns the handler of a node that has not reached its store yet: it is alive
+// and not ready. Event streams get a retry time, which does not stop a browser; all
+// other requests get 503. Origins are as in [Options], so that pages see that answer.
+func Waiting(origins []string) http.Handler {
+	return allowOrigins(origins)(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		boundBody(w, r)
+		switch {
+		case r.URL.Path == "/healthz":
+			writeAlive(w)
+		case r.URL.Path == "/readyz":
+			writeReadiness(w, readiness{Store: "down", Bus: "down"})
+		case r.URL.Path == "/openapi.yaml" && (r.Method == http.MethodGet || r.Method == http.MethodHead):
+			describeInterface(w, r)
+		case r.Method == http.MethodPost:
+			status := http.StatusServiceUnavailable
+			problem{Status: status, Detail: detailOf(feed.ErrUnavailable), Stored: stored(r, status, nil)}.write(w)
+		default:
+			answerRetryLater(w, r, http.StatusServiceUnavailable, "this node has not reached its store yet")
+		}
+	}))
+}
+
 func getAndHead(r chi.Router, pattern string, h http.HandlerFunc) {
 	r.Get(pattern, h)
 	r.Head(pattern, h)
 }
 
-// escapedPaths makes chi match the path as it was sent, so that feedName can
-// unescape it once, whatever it holds.
+// escapedPaths makes chi match the path as it was sent, so that pathParam can unescape
+// each part once.
 func escapedPaths(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		chi.RouteContext(r.Context()).RoutePath = r.URL.EscapedPath()
@@ -60,14 +83,20 @@ func escapedPaths(next http.Handler) http.Handler {
 	})
 }
 
-// feedName returns the name of the feed in the path. The error wraps
-// feed.ErrInvalid.
-func feedName(r *http.Request) (string, error) {
-	name, err := url.PathUnescape(chi.URLParam(r, "feed"))
-	if err != nil {
-		name = chi.URLParam(r, "feed")
-	}
-	return name, feed.CheckName(name)
+// logRequests logs each request after its answer, at the level debug. It omits the
+// query, which may hold a token.
+func (s *Server) logRequests(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !s.logger.Enabled(r.Context(), slog.LevelDebug) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		begin := time.Now()
+		defer func() {
+			s.logger.DebugContext(r.Context(), "request", "method", r.Method, "path", r.URL.Path, "from", r.RemoteAddr, "took", time.Since(begin))
+		}()
+		next.ServeHTTP(w, r)
+	})
 }
 
 func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
@@ -88,18 +117,21 @@ func (s *Server) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 	writeProblem(w, http.StatusMethodNotAllowed, fmt.Sprintf("%.20s is not possible here", r.Method))
 }
 
-// logRequests logs each request when it has been answered, for debugging. The
-// query stays out: it is where tokens travel.
-func (s *Server) logRequests(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !s.logger.Enabled(r.Context(), slog.LevelDebug) {
-			next.ServeHTTP(w, r)
-			return
-		}
-		begin := time.Now()
-		defer func() {
-			s.logger.DebugContext(r.Context(), "request", "method", r.Method, "path", r.URL.Path, "from", r.RemoteAddr, "took", time.Since(begin))
-		}()
-		next.ServeHTTP(w, r)
-	})
+// openAPI describes the interface. A test compares it with the routes and their
+// answers.
+//
+//go:embed openapi.yaml
+var openAPI []byte
+
+var openAPITag = entityTag(string(openAPI))
+
+// describeInterface answers with the description of the interface: GET /openapi.yaml.
+func describeInterface(w http.ResponseWriter, r *http.Request) {
+	if notModified(w, r, openAPITag, "no-cache") {
+		return
+	}
+	w.Header().Set("Content-Type", "application/yaml")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set("Content-Length", strconv.Itoa(len(openAPI)))
+	_, _ = w.Write(openAPI) // an error means that the client has gone
 }

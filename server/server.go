@@ -17,41 +17,39 @@ import (
 	"github.com/rejoin/rejoin/server/engine"
 )
 
-// Options tunes a server. The zero value is good.
+// Options configures a server. The zero value has the defaults.
 type Options struct {
 	// Heartbeat is the time without an event after which a stream gets a
 	// keep-alive, up to a quarter sooner; 0 means 15 seconds.
 	Heartbeat time.Duration
-	// Retry is about how long a client is told to wait before it connects
-	// again: each is told a time of its own within half of it either way;
-	// 0 means 2 seconds.
+	// Retry is the average time after which clients reconnect: each gets a time of
+	// its own, up to half more or less; 0 means 2 seconds.
 	Retry time.Duration
-	// WriteTimeout is how long a subscriber may read nothing at all while
-	// something is waiting for it; 0 means 30 seconds.
+	// WriteTimeout limits how long a subscriber may read nothing while bytes wait
+	// for it; 0 means 30 seconds.
 	WriteTimeout time.Duration
-	// MaxAge ends streams that are about as old, a fifth either way; 0 means
-	// never.
+	// MaxAge is about the age at which the server ends a stream, up to a fifth more
+	// or less; 0 means no limit.
 	MaxAge time.Duration
-	// Subscribers is how many subscribers there may be at one time, and
-	// SubscribersPerAddress how many from one address; 0 means any number.
+	// Subscribers limits the subscribers at one time, and SubscribersPerAddress
+	// those from one address; 0 means no limit.
 	Subscribers, SubscribersPerAddress int
-	// FeedsPerSubscription is how many feeds one subscriber may follow over one
-	// connection; 0 means 100.
+	// FeedsPerSubscription limits the feeds of one subscription; 0 means 100.
 	FeedsPerSubscription int
-	// EventBytes is the publisher's limit, feed.PublisherOptions.EventBytes.
-	// A request body with more than twice as many is not read to its end.
+	// EventBytes is the publisher's limit, feed.PublisherOptions.EventBytes. The
+	// server stops reading a request body at twice that size.
 	EventBytes int
-	// BatchEvents and BatchBytes are the most events, and bytes of the request
-	// body, that are published at once; 0 means 1000, and 4 MiB.
+	// BatchEvents and BatchBytes limit the events and the bytes of a batch; 0 means
+	// 1000, and 4 MiB.
 	BatchEvents, BatchBytes int
-	// Auth says who may do what; nil means that everybody may everything.
+	// Auth checks the tokens of requests; nil disables authorization.
 	Auth *auth.Verifier
-	// Origins are those whose pages may use this server from a browser, as
-	// [CheckOrigins] wants them; "*" is all of them, but not with cookies.
+	// Origins lists the origins whose pages may use this server from a browser, in
+	// the form that [CheckOrigins] demands; "*" allows all, without cookies.
 	Origins []string
-	// Console serves everything that is not part of the interface, if set.
+	// Console, if set, serves all paths outside the interface.
 	Console http.Handler
-	// Logger gets what operators should see; nil means slog.Default.
+	// Logger receives messages for operators; nil means slog.Default.
 	Logger *slog.Logger
 }
 
@@ -59,25 +57,25 @@ type Options struct {
 type Server struct {
 	hub       *feed.Hub
 	publisher *feed.Publisher
-	memory    *feed.Memory // of the node
+	memory    *feed.Memory // the node's budget
 	options   Options
 	logger    *slog.Logger
 	routes    http.Handler
 	started   time.Time
 
 	engineOnce sync.Once
-	engine     *engine.Engine // nil where there is none, or no need of one yet
+	engine     *engine.Engine // nil before the first stream, and where none is possible
 	returned   *engine.Returned
 
 	sameOrigin  *http.CrossOriginProtection
-	shed        atomic.Uint64 // subscribers that were turned away
+	rejected    atomic.Uint64 // subscribers that were not admitted
 	deliveries  *deliveries
 	mu          sync.Mutex
 	subscribers subscribers
 }
 
-// New returns a server that publishes to publisher and subscribes to hub. Drain
-// and Close end it.
+// New returns a server that publishes to publisher and subscribes to hub. The caller
+// ends it with Drain and Close.
 func New(hub *feed.Hub, publisher *feed.Publisher, o Options) *Server {
 	o.Heartbeat = cmp.Or(o.Heartbeat, 15*time.Second)
 	o.Retry = cmp.Or(o.Retry, 2*time.Second)
@@ -93,7 +91,7 @@ func New(hub *feed.Hub, publisher *feed.Publisher, o Options) *Server {
 		options:    o,
 		logger:     cmp.Or(o.Logger, slog.Default()),
 		returned:   engine.NewReturned(),
-		sameOrigin: trusting(o.Origins),
+		sameOrigin: crossOriginProtection(o.Origins),
 		deliveries: &deliveries{},
 		subscribers: subscribers{
 			addresses: make(map[netip.Addr]int),
@@ -108,23 +106,23 @@ func New(hub *feed.Hub, publisher *feed.Publisher, o Options) *Server {
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.routes.ServeHTTP(w, r) }
 
-// AnnounceDrain has /readyz say that the server is draining, while everything else
-// goes on: whoever sends traffic here has the time to notice before Drain.
+// AnnounceDrain makes /readyz report that the server is draining and changes nothing
+// else. It gives load balancers time to notice before Drain.
 func (s *Server) AnnounceDrain() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.subscribers.announced = true
 }
 
-// Drain makes the server not ready, takes no more subscribers, and breaks off
-// its streams one after another over the window, so that their clients do not
-// all arrive elsewhere at once. When ctx ends, it breaks the remaining ones off
-// at once. It returns when the last stream has ended, or ctx.
+// Drain makes the server not ready, admits no more subscribers, and ends its streams
+// one after another over the window, so that their clients do not all reach another
+// node at once. When ctx ends, it ends the remaining ones at once. It returns when the
+// last stream or ctx has ended.
 func (s *Server) Drain(ctx context.Context, window time.Duration) {
 	all := s.stopAdmitting()
 	began := time.Now()
 	for i, one := range all {
-		// Each has a time of its own, so that one late timer delays no others.
+		// The times are absolute, so one late timer does not delay the others.
 		due := began.Add(window * time.Duration(i) / time.Duration(len(all)))
 		if early := time.Until(due); early > 0 {
 			select {
@@ -142,8 +140,8 @@ func (s *Server) Drain(ctx context.Context, window time.Duration) {
 	}
 }
 
-// Close ends what Drain has left, and returns when everything that the server
-// started has ended. It comes after the Close of the hub.
+// Close ends the streams that Drain has left, and returns after every goroutine of the
+// server has ended. Close the hub first.
 func (s *Server) Close() {
 	s.engineOnce.Do(func() {})
 	if s.engine != nil {
@@ -152,5 +150,5 @@ func (s *Server) Close() {
 	_ = s.returned.Close()
 }
 
-// now is the clock of the streams.
+// now returns the time on the streams' clock.
 func (s *Server) now() time.Duration { return time.Since(s.started) }

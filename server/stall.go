@@ -10,32 +10,32 @@ import (
 	"github.com/rejoin/rejoin/server/engine"
 )
 
-// unseenBytes is how much is written at once where the socket does not show
-// whether the client reads: the end of each write does.
+// unseenBytes limits a write where the socket does not reveal whether the client reads.
+// There, only the end of each write reveals it.
 const unseenBytes = 8 << 10
 
-// stallWatch breaks a write off when its client has read nothing within the
-// timeout. A deadline for the write would break off a client that reads slowly:
-// a write goes on only when a third of the socket's buffer is free again, and
-// the kernel makes that buffer megabytes large.
+// stallWatch ends a write when its client has read nothing within the timeout. A simple
+// deadline would also end the write of a client that reads slowly: a write proceeds only
+// when a third of the socket's buffer is free again, and the kernel makes that buffer
+// megabytes large.
 type stallWatch struct {
-	control *http.ResponseController
-	conn    *net.TCPConn // nil if the socket does not show what one client reads
+	rc      *http.ResponseController
+	conn    *net.TCPConn // nil if the socket does not reveal what this client reads
 	timeout time.Duration
 
 	mu      sync.Mutex
 	timer   *time.Timer
 	writing bool
-	unread  int // bytes that the kernel holds …
-	looks   int // … and how often in a row that was the same
+	unread  int // bytes that the kernel holds for the client
+	checks  int // how many checks in a row have found the same number
 }
 
-// stallLooks is how often the watch looks within the timeout. It counts looks and
-// not time: after the whole process has stood still, it is the client's turn.
-const stallLooks = 4
+// stallChecks is the number of checks within the timeout. The watch counts checks, not
+// time: a process that was suspended must give its client time to read.
+const stallChecks = 4
 
-func newStallWatch(r *http.Request, control *http.ResponseController, timeout time.Duration) *stallWatch {
-	w := &stallWatch{control: control, timeout: timeout}
+func newStallWatch(r *http.Request, rc *http.ResponseController, timeout time.Duration) *stallWatch {
+	w := &stallWatch{rc: rc, timeout: timeout}
 	if conn := tcpOf(r.Context()); conn != nil && r.ProtoMajor == 1 {
 		if _, known := engine.Unread(conn); known {
 			w.conn = conn
@@ -44,7 +44,7 @@ func newStallWatch(r *http.Request, control *http.ResponseController, timeout ti
 	return w
 }
 
-// tcpOf returns the TCP connection of [WithConn], also below TLS, or nil.
+// tcpOf returns the TCP connection from [WithConn], even below TLS, or nil.
 func tcpOf(ctx context.Context) *net.TCPConn {
 	conn := ctx.Value(connKey{})
 	for {
@@ -57,20 +57,20 @@ func tcpOf(ctx context.Context) *net.TCPConn {
 	}
 }
 
-// begin is called before a write. No other deadline holds any more.
+// begin starts the watch before a write. It replaces any other deadline.
 func (w *stallWatch) begin() {
-	_ = w.control.SetWriteDeadline(time.Time{})
+	_ = w.rc.SetWriteDeadline(time.Time{})
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.writing, w.unread, w.looks = true, w.held(), 0
+	w.writing, w.unread, w.checks = true, w.held(), 0
 	if w.timer == nil {
-		w.timer = time.AfterFunc(w.timeout/stallLooks, w.look)
+		w.timer = time.AfterFunc(w.timeout/stallChecks, w.check)
 	} else {
-		w.timer.Reset(w.timeout / stallLooks)
+		w.timer.Reset(w.timeout / stallChecks)
 	}
 }
 
-// end is called after a write, whose deadline is left alone from then on.
+// end stops the watch after a write. It does not change the deadline.
 func (w *stallWatch) end() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -78,22 +78,22 @@ func (w *stallWatch) end() {
 	w.timer.Stop()
 }
 
-func (w *stallWatch) look() {
+func (w *stallWatch) check() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.writing {
 		return
 	}
 	if n := w.held(); n != w.unread {
-		w.unread, w.looks = n, 0
+		w.unread, w.checks = n, 0
 	} else {
-		w.looks++
+		w.checks++
 	}
-	if w.looks == stallLooks {
-		_ = w.control.SetWriteDeadline(time.Now().Add(-time.Second))
+	if w.checks == stallChecks {
+		_ = w.rc.SetWriteDeadline(time.Now().Add(-time.Second))
 		return
 	}
-	w.timer.Reset(w.timeout / stallLooks)
+	w.timer.Reset(w.timeout / stallChecks)
 }
 
 func (w *stallWatch) held() int {

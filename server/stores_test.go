@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 // inMemory spares those tests the disk that are not about it.
 var inMemory = flag.Bool("in-memory", false, "keep events in memory where a test does not say where")
 
-// newKeeper opens an empty store: in SQLite, or in what eachStore says.
+// newKeeper opens an empty store: SQLite, unless eachStore has set another.
 var newKeeper = newUsual
 
 func newUsual(t testing.TB) feed.RetentionStore {
@@ -59,9 +59,8 @@ func newPostgres(t testing.TB) feed.RetentionStore {
 	return store
 }
 
-// eachStore runs a test on each kind of store: what a client sees is the same.
-// The test must not be parallel itself, for newKeeper is everybody's; its
-// subtests may.
+// eachStore runs a test on each kind of store: clients see the same. The test itself
+// must not be parallel, because newKeeper is a global variable; its subtests may.
 func eachStore(t *testing.T, run func(t *testing.T)) {
 	defer func() { newKeeper = newUsual }()
 	for name, open := range map[string]func(testing.TB) feed.RetentionStore{"sqlite": newSQLite, "postgres": newPostgres} {

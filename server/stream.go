@@ -6,7 +6,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -14,105 +13,85 @@ import (
 	"github.com/rejoin/rejoin/server/engine"
 )
 
-// Why the server itself ends a stream. That it is draining is errDraining.
+// The reasons for which the server ends a stream, beside errDraining and errNoMemory.
 var (
-	errMaxAge  = errors.New("stream has reached its age")
+	errMaxAge  = errors.New("the stream has reached its maximum age")
 	errExpired = errors.New("the token has expired")
-	errGap     = errors.New("a gap, which the client wants no stream across")
-	errTorn    = errors.New("the rest of an event is gone that was written in part")
+	errGap     = errors.New("a gap, and the client asked for an error in that case")
+	errTorn    = errors.New("an event was written in part, and its rest was deleted")
 )
 
-// stream is one response that carries events: what it says and when, whatever
-// writes it. A socket of the engine does, or a response.
+// stream is one response that carries events. It decides which bytes come next, and
+// when; a socketCarrier or a netHTTPCarrier writes them.
 type stream struct {
-	session
-	seat
-	server    *Server
-	heartbeat time.Duration
-	due       time.Duration // when a keep-alive is
-	ends      time.Duration // when the stream does, in any case; 0: never
-	oldest    int64         // when the oldest event of the piece was committed, in Unix milliseconds; 0: not of interest
-	expires   bool          // it is the token that ends the stream
-	gapFails  bool
-	kept      int32 // bytes that the client has not read, of those that cannot be had again
+	streamEncoder
+	slot
+	server       *Server
+	heartbeat    time.Duration
+	due          time.Duration // time of the next keep-alive
+	endsAt       time.Duration // 0 means never
+	oldest       int64         // commit time of the piece's oldest event in Unix milliseconds; 0 if it is not measured
+	tokenEnds    bool          // the stream ends at endsAt because its token expires
+	gapFails     bool
+	backlogBytes int32 // bytes that a full socket keeps, charged to the memory budget
 
 	draining   atomic.Bool
-	subscribed atomic.Pointer[feed.Subscriber]
+	subscribed atomic.Pointer[feed.Subscriber] // the encoder's subscriber, for drain
 }
 
-// century is longer than any stream lasts, and far from the largest Duration,
-// which nothing can be added to.
+var _ engine.Stream = (*stream)(nil)
+
+// century is longer than any stream lasts, and small enough to add to.
 const century = 100 * 365 * 24 * time.Hour
 
-// newStream returns a stream that has yet to subscribe.
+// newStream returns a stream without a subscriber.
 func (s *Server) newStream(r *http.Request, request subscribeRequest) *stream {
 	st := &stream{
-		seat:     seat{address: addressOf(r)},
+		slot:     slot{address: addressOf(r)},
 		server:   s,
 		gapFails: request.gapFails,
-		// From three quarters of it up: those that came together, or had an event
-		// together, are not to be kept alive together.
+		// From three quarters of it up, so that streams that opened together, or had
+		// an event together, have their keep-alives at different times.
 		heartbeat: jitter(request.heartbeat*7/8, 1./7),
 	}
 	now := s.now()
 	st.due = now + st.heartbeat
 	if s.options.MaxAge > 0 {
-		st.ends = now + jitter(s.options.MaxAge, 0.2)
+		st.endsAt = now + jitter(s.options.MaxAge, 0.2)
 	}
 	if expires := grantOf(r.Context()).Expires(); !expires.IsZero() {
-		if at := max(now+min(time.Until(expires), century), 1); st.ends == 0 || at < st.ends {
-			st.ends, st.expires = at, true
+		if at := max(now+min(time.Until(expires), century), 1); st.endsAt == 0 || at < st.endsAt {
+			st.endsAt, st.tokenEnds = at, true
 		}
 	}
 	return st
 }
 
-// subscribeOn has the stream send what it subscribes to on the lane of a socket.
-func (st *stream) subscribeOn(ctx context.Context, request subscribeRequest, socket *engine.Socket) error {
-	group, err := socket.Lane().SubscribeAll(ctx, request.starts, socket)
-	if err != nil {
-		return err
-	}
-	return st.subscribe(request, group)
+// attach makes the stream send what the subscriber reads. Closed closes it.
+func (st *stream) attach(request subscribeRequest, subscriber *feed.Subscriber) {
+	st.encode(request, subscriber)
+	st.subscribed.Store(subscriber)
 }
 
-// subscribe has the stream send what the group has, unless there is nothing to
-// stream to this client.
-func (st *stream) subscribe(request subscribeRequest, group *feed.Subscriber) error {
-	st.sendFrom(request, group)
-	if request.gapFails {
-		if err := checkGaps(group); err != nil {
-			return err
-		}
-	}
-	if request.done(group) {
-		return errDelivered
-	}
-	return nil
-}
-
-// sendFrom has the stream send what the group has, which Closed closes.
-func (st *stream) sendFrom(request subscribeRequest, group *feed.Subscriber) {
-	st.begin(request, group)
-	st.subscribed.Store(group)
-}
-
-// drain ends the stream.
+// drain ends the stream soon.
 func (st *stream) drain() {
 	st.draining.Store(true)
-	if group := st.subscribed.Load(); group != nil {
-		group.Wake()
+	if subscriber := st.subscribed.Load(); subscriber != nil {
+		subscriber.Wake()
 	}
 }
+
+// Wake implements [engine.Stream].
+func (st *stream) Wake() { st.subscriber.Wake() }
 
 // Over implements [engine.Stream].
 func (st *stream) Over(now time.Duration) error {
 	switch {
 	case st.draining.Load():
 		return errDraining
-	case st.ends == 0 || now < st.ends:
+	case st.endsAt == 0 || now < st.endsAt:
 		return nil
-	case st.expires:
+	case st.tokenEnds:
 		return errExpired
 	}
 	return errMaxAge
@@ -120,33 +99,33 @@ func (st *stream) Over(now time.Duration) error {
 
 // Due implements [engine.Stream].
 func (st *stream) Due() time.Duration {
-	if st.ends != 0 {
-		return min(st.due, st.ends)
+	if st.endsAt != 0 {
+		return min(st.due, st.endsAt)
 	}
 	return st.due
 }
 
 // Next implements [engine.Stream].
 func (st *stream) Next(now time.Duration) (piece []byte, err error) {
-	if st.rest != nil && st.rest.skip > 0 {
-		return st.goOn(now)
+	if st.pending != nil && st.pending.skip > 0 {
+		return st.continuePiece(now)
 	}
 	st.piece.of = -1
 	if err := st.Over(now); err != nil {
-		return st.last(err), err
+		return st.lastBytes(err), err
 	}
 	for ; ; st.piece.of = -1 {
 		if st.becomesLive() {
 			return st.frame(st.appendLive(nil)), nil
 		}
-		i, d, err := st.delivery()
+		i, d, err := st.nextDelivery()
 		switch {
 		case err != nil:
-			return st.last(err), err
+			return st.lastBytes(err), err
 		case i < 0:
 			return st.keepAlive(now), nil
 		case d.Gap != nil && st.gapFails:
-			return nil, errGap // which a return with the same cursor is told
+			return nil, errGap // a client that returns with its cursor gets this as an answer
 		}
 		if piece = st.show(i, d, now); len(piece) > 0 {
 			return piece, nil
@@ -154,31 +133,24 @@ func (st *stream) Next(now time.Duration) (piece []byte, err error) {
 	}
 }
 
-// show delivers, and notes when that is. The piece is empty if the client is not
-// shown any of it.
-func (st *stream) show(i int, d feed.Delivery, now time.Duration) (piece []byte) {
-	piece, events := st.deliver(i, d)
-	if len(piece) > 0 && !st.hides() {
-		st.due = now + st.heartbeat
+func (st *stream) nextDelivery() (i int, d feed.Delivery, err error) {
+	if st.pending != nil {
+		return st.pending.of, st.pending.delivery, nil
 	}
-	// History is not late, however old.
-	if len(piece) > 0 && len(events) > 0 && events[0].ID > st.group.At(i).Bounds().Last {
-		st.oldest = events[0].Time.UnixMilli()
-	}
-	return piece
+	return st.subscriber.Poll()
 }
 
-// goOn returns what is left of a piece of which the beginning is written. Nothing
-// else may come in between.
-func (st *stream) goOn(now time.Duration) (piece []byte, err error) {
+// continuePiece returns the rest of a piece whose beginning was written. Nothing else
+// may come in between.
+func (st *stream) continuePiece(now time.Duration) (piece []byte, err error) {
 	if err := st.Over(now); err != nil {
 		return nil, err
 	}
-	for i, skip := st.rest.of, st.rest.skip; ; {
-		d := st.rest.delivery
+	for i, skip := st.pending.of, st.pending.skip; ; {
+		d := st.pending.delivery
 		if len(d.Events()) == 0 {
 			var ok bool
-			if d, ok, err = st.group.PollAt(i); err != nil {
+			if d, ok, err = st.subscriber.PollAt(i); err != nil {
 				return nil, err
 			}
 			if !ok {
@@ -196,74 +168,84 @@ func (st *stream) goOn(now time.Duration) (piece []byte, err error) {
 		if skip -= len(piece); skip == 0 {
 			return st.Next(now)
 		}
-		if st.rest == nil {
-			st.rest = &rest{of: i}
+		if st.pending == nil {
+			st.pending = &pending{of: i}
 		}
-		st.rest.skip = skip
+		st.pending.skip = skip
 	}
 }
 
-// More implements [engine.Stream].
-func (st *stream) More() bool { return st.rest != nil || st.group.Pending() || st.becomesLive() }
-
-func (st *stream) delivery() (i int, d feed.Delivery, err error) {
-	if st.rest != nil {
-		return st.rest.of, st.rest.delivery, nil
+// show turns a delivery into a piece, and notes its times. The piece is empty if the
+// client's types exclude all of it.
+func (st *stream) show(i int, d feed.Delivery, now time.Duration) (piece []byte) {
+	piece, events := st.deliver(i, d)
+	if len(piece) > 0 && !st.hasHidden() {
+		st.due = now + st.heartbeat
 	}
-	return st.group.Poll()
+	// History does not count as late.
+	if len(piece) > 0 && len(events) > 0 && events[0].ID > st.subscriber.At(i).Bounds().Last {
+		st.oldest = events[0].Time.UnixMilli()
+	}
+	return piece
 }
 
-// Yield implements [engine.Stream].
-func (st *stream) Yield() { st.unread() }
-
-// Unwritten implements [engine.Stream].
-func (st *stream) Unwritten(written int, left []byte) (keep []byte, err error) {
-	if st.unwritten(written) {
-		return nil, nil
-	}
-	st.unread()
-	if !st.server.memory.Take(feed.HoldStreams, len(left)) {
-		return nil, errNoMemory
-	}
-	st.seat.held += int32(len(left))
-	st.kept = int32(len(left))
-	return bytes.Clone(left), nil
-}
-
-// keepAlive returns what keeps the connection alive, if it is time.
+// keepAlive returns a keep-alive if one is due.
 func (st *stream) keepAlive(now time.Duration) []byte {
 	if now < st.due {
 		return nil
 	}
 	st.due = now + st.heartbeat
-	return st.tick()
+	return st.heartbeatBlock()
 }
 
-// last returns what the client has to know when it is the server that ends the
-// stream.
-func (st *stream) last(why error) []byte {
+// lastBytes returns what the client gets before the server ends the stream.
+func (st *stream) lastBytes(why error) []byte {
 	switch {
 	case errors.Is(why, errExpired):
-		return st.expired()
+		return st.expiredEvent()
 	case errors.Is(why, errDraining), errors.Is(why, errMaxAge), errors.Is(why, feed.ErrStopped):
 		return st.farewell(st.server.options.Retry)
 	case errors.Is(why, feed.ErrClosed):
-		return st.end(nil)
+		return st.finalChunk(nil)
 	}
 	return nil
 }
 
-// clean says whether a stream that ended for that reason has said all there is.
-// Any other breaks off without the last chunk: some clients never come back
-// after a response that ended cleanly.
-func clean(why error) bool { return errors.Is(why, feed.ErrClosed) || errors.Is(why, errExpired) }
+// endsCleanly reports whether a stream that ended for this reason is complete. Any
+// other breaks off without the last chunk: some clients never reconnect after a
+// response that ended cleanly.
+func endsCleanly(why error) bool {
+	return errors.Is(why, feed.ErrClosed) || errors.Is(why, errExpired)
+}
+
+// More implements [engine.Stream].
+func (st *stream) More() bool {
+	return st.pending != nil || st.subscriber.Pending() || st.becomesLive()
+}
+
+// Yield implements [engine.Stream].
+func (st *stream) Yield() { st.release() }
+
+// Unwritten implements [engine.Stream].
+func (st *stream) Unwritten(written int, left []byte) (keep []byte, err error) {
+	if st.takeBack(written) {
+		return nil, nil
+	}
+	st.release()
+	if !st.server.memory.Take(feed.HoldStreams, len(left)) {
+		return nil, errNoMemory
+	}
+	st.slot.held += int32(len(left))
+	st.backlogBytes = int32(len(left))
+	return bytes.Clone(left), nil
+}
 
 // Written implements [engine.Stream].
 func (st *stream) Written() {
-	if st.kept > 0 {
-		st.server.memory.Give(feed.HoldStreams, int(st.kept))
-		st.seat.held -= st.kept
-		st.kept = 0
+	if st.backlogBytes > 0 {
+		st.server.memory.Give(feed.HoldStreams, int(st.backlogBytes))
+		st.slot.held -= st.backlogBytes
+		st.backlogBytes = 0
 	}
 	if st.oldest != 0 {
 		st.server.deliveries.observe(time.Now().UnixMilli() - st.oldest)
@@ -274,86 +256,18 @@ func (st *stream) Written() {
 // Closed implements [engine.Stream].
 func (st *stream) Closed(why error) {
 	st.server.dismiss(st)
-	if st.group != nil {
-		st.group.Abandon()
-		st.group.Close()
+	if st.subscriber != nil {
+		st.subscriber.Abandon()
+		st.subscriber.Close()
 	}
 	if _, panicked := errors.AsType[*engine.PanicError](why); panicked {
 		st.server.logger.Error("stream failed", "from", st.address, "error", why)
 	}
 	if st.server.logger.Enabled(context.Background(), slog.LevelDebug) {
 		var feeds []string
-		for i := range st.places {
-			feeds = append(feeds, st.group.At(i).Feed())
+		for i := range st.hidden {
+			feeds = append(feeds, st.subscriber.At(i).Feed())
 		}
 		st.server.logger.Debug("stream ended", "feeds", feeds, "from", st.address, "reason", why)
 	}
 }
-
-// stream sends events until the client leaves, or the server ends it.
-func (s *Server) stream(w http.ResponseWriter, r *http.Request, request subscribeRequest) {
-	st := s.newStream(r, request)
-	if err := s.admit(st, request.cost()); err != nil {
-		s.turnAway(w, r, err)
-		return
-	}
-	ours := true // to close
-	defer func() {
-		if ours { // and something has panicked
-			st.Closed(&engine.PanicError{Value: recover(), Stack: debug.Stack()})
-			panic(http.ErrAbortHandler)
-		}
-	}()
-	var group *feed.BlockingSubscriber
-	var err error
-	if socket := s.socketFor(r); socket != nil {
-		err = st.subscribeOn(r.Context(), request, socket)
-		if err == nil {
-			ours = false
-			setStreamHead(w.Header(), request.form)
-			s.take(w, r, socket, st)
-			return
-		}
-	} else if group, err = s.hub.SubscribeAll(r.Context(), request.starts); err == nil {
-		err = st.subscribe(request, group.Subscriber)
-	}
-	response := newResponse(w, r, s.options.WriteTimeout)
-	switch {
-	case err == nil:
-		writeStreamHead(w, request.form)
-	case errors.Is(err, feed.ErrUnavailable) && accepts(r, "text/event-stream"):
-		writeStreamHead(w, request.form)
-		if group, err = response.awaitStore(r.Context(), st, request, s.hub); err == nil {
-			st.sendFrom(request, group.Subscriber)
-		}
-	default:
-		ours = false
-		st.Closed(err)
-		s.refuseStream(w, r, err)
-		return
-	}
-	if err == nil {
-		err = response.carry(r.Context(), st, group)
-	}
-	ours = false
-	st.Closed(err)
-	if !clean(err) {
-		panic(http.ErrAbortHandler)
-	}
-}
-
-// refuseStream answers with the problem that err is. One that is not the
-// client's own must not stop a browser for good.
-func (s *Server) refuseStream(w http.ResponseWriter, r *http.Request, err error) {
-	status := statusOf(err)
-	if status < http.StatusInternalServerError || !accepts(r, "text/event-stream") {
-		s.writeError(w, r, err)
-		return
-	}
-	if status == http.StatusInternalServerError {
-		s.logFailure(r, err)
-	}
-	shed(w, r, status, "")
-}
-
-var _ engine.Stream = (*stream)(nil)

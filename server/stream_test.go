@@ -23,8 +23,8 @@ import (
 	"github.com/rejoin/rejoin/server"
 )
 
-// TestDrain: a stream that the server ends says where it stood and when to
-// come back, and breaks: some clients never return after a clean end.
+// TestDrain: a stream that the server ends has its cursor and a retry time last, and
+// breaks off: some clients never return after a clean end.
 func TestDrain(t *testing.T) {
 	n := start(t, server.Options{}, nil)
 	n.publish("chat", "a", 1)
@@ -82,8 +82,8 @@ func TestMaxAge(t *testing.T) {
 	}
 }
 
-// TestStalledReader: who reads nothing at all is broken off in the end; nobody
-// else notices; and nothing is lost to it.
+// TestStalledReader: the server breaks off the stream of a client that reads nothing;
+// other clients do not notice, and the stalled one can resume.
 func TestStalledReader(t *testing.T) {
 	n := start(t, server.Options{WriteTimeout: 200 * time.Millisecond}, nil)
 	r := n.stalled("")
@@ -189,8 +189,8 @@ func (s *broken) Bounds(ctx context.Context, feeds []string) ([]feed.Bounds, err
 	return s.Store.Bounds(ctx, feeds)
 }
 
-// TestStoreAway: event streams wait for the store, and everybody else is told
-// to come back.
+// TestStoreAway: event streams wait for the store, and other requests get a time after
+// which to come back.
 func TestStoreAway(t *testing.T) {
 	store := &broken{}
 	n := start(t, server.Options{Heartbeat: 20 * time.Millisecond}, func(s feed.Store) feed.Store {

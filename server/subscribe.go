@@ -2,125 +2,113 @@ package server
 
 import (
 	"errors"
-	"fmt"
-	"math/rand/v2"
-	"mime"
 	"net/http"
-	"strconv"
-	"strings"
-	"time"
+	"runtime/debug"
 
 	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/server/engine"
 )
 
 // subscribe answers with a stream of one feed, or with a page of it:
 // GET /v1/feeds/{feed}/events.
 func (s *Server) subscribe(w http.ResponseWriter, r *http.Request) {
-	if formOf(r) == nil {
+	format := requestedFormat(r)
+	if format == nil {
 		s.page(w, r)
 		return
 	}
-	s.answerStream(w, r, s.readSubscribe)
+	request, err := s.readSubscribe(r, format)
+	s.answerSubscribe(w, r, request, err)
 }
 
 // subscribeMany answers with a stream of several feeds: GET /v1/events.
 func (s *Server) subscribeMany(w http.ResponseWriter, r *http.Request) {
-	if formOf(r) == nil {
-		writeProblem(w, http.StatusNotAcceptable, "several feeds are a stream, as text/event-stream or application/x-ndjson; pages are of one feed")
+	format := requestedFormat(r)
+	if format == nil {
+		writeProblem(w, http.StatusNotAcceptable, "several feeds come as a stream, text/event-stream or application/x-ndjson; a page has one feed")
 		return
 	}
-	s.answerStream(w, r, s.readSubscribeMany)
+	request, err := s.readSubscribeMany(r, format)
+	s.answerSubscribe(w, r, request, err)
 }
 
-func (s *Server) answerStream(w http.ResponseWriter, r *http.Request, read func(*http.Request) (subscribeRequest, error)) {
-	request, err := read(r)
-	if err != nil {
+func (s *Server) answerSubscribe(w http.ResponseWriter, r *http.Request, request subscribeRequest, err error) {
+	switch {
+	case err != nil:
+		s.writeError(w, r, err)
+	case r.Method == http.MethodHead:
+		writeStreamHead(w, request.format)
+	default:
+		s.serveStream(w, r, request)
+	}
+}
+
+// serveStream admits a stream, subscribes it, and lets a carrier write it until the
+// client leaves or the server ends it. The engine may still write it after serveStream
+// has returned.
+func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, request subscribeRequest) {
+	st := s.newStream(r, request)
+	if err := s.admit(st, request.cost()); err != nil {
+		s.rejectFull(w, r, err)
+		return
+	}
+	owned := true // this function has to call st.Closed
+	defer func() {
+		if owned {
+			st.Closed(&engine.PanicError{Value: recover(), Stack: debug.Stack()})
+			panic(http.ErrAbortHandler)
+		}
+	}()
+
+	var waiting *feed.BlockingSubscriber // the subscriber, unless a socket carries the stream
+	var subscriber *feed.Subscriber
+	var err error
+	carrier, onSocket := s.newSocketCarrier(r)
+	if onSocket {
+		subscriber, err = carrier.subscribe(r.Context(), request)
+	} else if waiting, err = s.hub.SubscribeAll(r.Context(), request.subscriptions); err == nil {
+		subscriber = waiting.Subscriber
+	}
+	if err == nil {
+		st.attach(request, subscriber)
+		err = request.check(subscriber)
+	}
+
+	switch {
+	case err == nil && onSocket:
+		owned = false
+		setStreamHead(w.Header(), request.format)
+		carrier.carry(w, r, st)
+		return
+	case err == nil:
+		writeStreamHead(w, request.format)
+		err = newNetHTTPCarrier(w, r, st).carry(r.Context(), waiting)
+	case errors.Is(err, feed.ErrUnavailable) && accepts(r, "text/event-stream"):
+		writeStreamHead(w, request.format)
+		err = newNetHTTPCarrier(w, r, st).carryLater(r.Context(), request)
+	default:
+		owned = false
+		st.Closed(err)
+		s.failStream(w, r, err)
+		return
+	}
+	owned = false
+	st.Closed(err)
+	if !endsCleanly(err) {
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// failStream answers a request for a stream with an error. A status of 5xx would stop
+// a browser's EventSource, so that gets an empty stream instead.
+func (s *Server) failStream(w http.ResponseWriter, r *http.Request, err error) {
+	status := statusOf(err)
+	if status < http.StatusInternalServerError || !accepts(r, "text/event-stream") {
 		s.writeError(w, r, err)
 		return
 	}
-	if r.Method == http.MethodHead {
-		writeStreamHead(w, request.form)
-		return
+	if status == http.StatusInternalServerError {
+		s.logFailure(r, err)
 	}
-	s.stream(w, r, request)
-}
-
-// formOf returns the form of stream that the client wants, nil for a page.
-func formOf(r *http.Request) form {
-	lines, page := preference(r, "application/x-ndjson"), preference(r, "application/json")
-	switch {
-	case accepts(r, "text/event-stream"):
-		return eventStream{}
-	case lines > 0 && lines >= page:
-		return lineStream{}
-	case page > 0:
-		return nil
-	}
-	return eventStream{}
-}
-
-// accepts says whether the Accept header names the media type itself.
-func accepts(r *http.Request, mediaType string) bool { return preference(r, mediaType) > 0 }
-
-// preference returns the weight that the Accept header gives the media type
-// itself, from 0 to 1 (RFC 9110, section 12.5.1).
-func preference(r *http.Request, mediaType string) (weight float64) {
-	for _, header := range r.Header.Values("Accept") {
-		for item := range strings.SplitSeq(header, ",") {
-			// Only what is meant is worth parsing, which takes its time.
-			if t, _, _ := strings.Cut(item, ";"); !strings.EqualFold(strings.TrimSpace(t), mediaType) {
-				continue
-			}
-			_, params, err := mime.ParseMediaType(item)
-			if err != nil {
-				continue
-			}
-			q, err := strconv.ParseFloat(valueOr(params["q"], "1"), 64)
-			if err == nil && q <= 1 {
-				weight = max(weight, q)
-			}
-		}
-	}
-	return weight
-}
-
-func checkGaps(group *feed.Subscriber) error {
-	for i := range group.Size() {
-		sub := group.At(i)
-		if sub.Gap() == nil {
-			continue
-		}
-		if err := checkGap(sub.Cursor(), sub.Bounds()); err != nil {
-			return fmt.Errorf("%s: %w", sub.Feed(), err)
-		}
-	}
-	return nil
-}
-
-// errDelivered is for who comes back to feeds that are closed and has all of
-// them: an EventSource is stopped by 204.
-var errDelivered = errors.New("closed, and delivered")
-
-func writeStreamHead(w http.ResponseWriter, f form) {
-	setStreamHead(w.Header(), f)
-	w.WriteHeader(http.StatusOK)
-}
-
-func setStreamHead(h http.Header, f form) {
-	h["Content-Type"] = f.contentType()
-	h["Cache-Control"] = noStore
-	h["X-Accel-Buffering"] = noBuffering // nginx would hold back even the head
-	h["X-Content-Type-Options"] = noSniffing
-}
-
-// What every stream has in its head, of which net/http changes nothing.
-var (
-	noStore     = []string{"no-store, no-transform"}
-	noBuffering = []string{"no"}
-	noSniffing  = []string{"nosniff"}
-)
-
-// jitter returns d, give or take up to share of it.
-func jitter(d time.Duration, share float64) time.Duration {
-	return time.Duration(float64(d) * (1 - share + 2*share*rand.Float64()))
+	answerRetryLater(w, r, status, "")
 }

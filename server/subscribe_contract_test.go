@@ -18,8 +18,8 @@ import (
 	"github.com/rejoin/rejoin/server"
 )
 
-// streamCase is a stream and what it has to say from its beginning. Then the
-// feed is written to, and more is said.
+// streamCase is a stream and its first blocks. Then the test publishes to the feed, and
+// more blocks follow.
 type streamCase struct {
 	sentence string
 	path     string
@@ -48,9 +48,9 @@ func enveloped(feedName string, id int, kind, data string) string {
 	return fmt.Sprintf(`{"feed":%q,"id":%d,"type":%q,"time":"T","data":%s}`, feedName, id, kind, data)
 }
 
-// subscribeContract is what the contract says of subscribing. The feed chat has
-// the events a, b of type t, c; old has 3 to 5 of 5; done has one and is closed;
-// gone had one and is deleted.
+// subscribeContract lists the contract for subscribing. The feed chat has the events a,
+// b of type t, c; old has 3 to 5 of 5; done has one and is closed; gone had one and is
+// deleted.
 var subscribeContract = []streamCase{
 	{"types passes only those types", "chat/events?from=start&types=t", "",
 		[]string{open("chat", 0, 1, 3), "event: t\ndata: b\nid: 2\n"}, nil,
@@ -240,8 +240,8 @@ func TestGapFails(t *testing.T) {
 	}
 }
 
-// TestGapFailsLater: the head is out, so the status is. The stream breaks
-// before the gap, and whoever comes back with its cursor is told.
+// TestGapFailsLater: after the head, the status cannot change. The stream breaks off
+// before the gap, and a client that comes back with its cursor gets the error.
 func TestGapFailsLater(t *testing.T) {
 	n := start(t, server.Options{}, func(s feed.Store) feed.Store { return &forgetful{Store: s} })
 	n.publish("chat", "a", 1)

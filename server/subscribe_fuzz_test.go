@@ -113,7 +113,7 @@ func subscribeOf(target, accept, lastEventID string) *http.Request {
 	return r
 }
 
-// watched cancels a request when its stream has said all that there is.
+// watched cancels a request when its stream has sent everything.
 type watched struct {
 	*httptest.ResponseRecorder
 	cancel func()

@@ -1,67 +1,124 @@
 package server
 
 import (
+	"errors"
 	"fmt"
+	"mime"
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
 )
 
-// subscribeRequest is what a client asks for.
+// subscribeRequest is a parsed request for a stream.
 type subscribeRequest struct {
-	starts    []feed.SubscribeRequest
-	many      bool // the address is that of several feeds, even if it is one
-	form      form
-	types     filter
-	envelope  bool
-	control   controls
-	gapFails  bool
-	heartbeat time.Duration
+	subscriptions []feed.SubscribeRequest
+	many          bool // the request is to /v1/events, even if it names one feed
+	format        streamFormat
+	types         filter
+	envelope      bool
+	control       controlFlags
+	gapFails      bool
+	heartbeat     time.Duration
 }
 
-// controls is what ?control= adds to a stream.
-type controls struct{ live, heartbeat bool }
+// controlFlags holds the control events that ?control= adds to a stream.
+type controlFlags struct{ live, heartbeat bool }
 
-// cost is what the stream takes in memory beyond one of a single feed, roughly.
-func (r subscribeRequest) cost() int { return len(r.types) + (len(r.starts)-1)*feedCost }
+// cost returns about how much more memory the stream takes than one of a single feed.
+func (r subscribeRequest) cost() int { return len(r.types) + (len(r.subscriptions)-1)*feedCost }
 
-// feedCost is what a stream takes for a feed.
+// feedCost is about what one feed of a stream takes in memory.
 const feedCost = 192
 
-// done says whether the client has all there will ever be.
-func (r subscribeRequest) done(group *feed.Subscriber) bool {
-	for i := range group.Size() {
-		sub := group.At(i)
-		_, resumed := r.starts[i].From.Cursor()
+// errDelivered answers a client that comes back to closed feeds and has all of their
+// events. Its status, 204, stops an EventSource.
+var errDelivered = errors.New("closed, and delivered")
+
+// check returns an error if there is nothing to stream: errDelivered, or one that
+// wraps errGone.
+func (r subscribeRequest) check(subscriber *feed.Subscriber) error {
+	delivered := true
+	for i := range subscriber.Size() {
+		sub := subscriber.At(i)
+		if r.gapFails && sub.Gap() != nil {
+			if err := checkGap(sub.Cursor(), sub.Bounds()); err != nil {
+				return fmt.Errorf("%s: %w", sub.Feed(), err)
+			}
+		}
+		_, resumed := r.subscriptions[i].From.Cursor()
 		if b := sub.Bounds(); !resumed || !b.Closed || uint64(sub.Cursor()) != b.Last {
-			return false
+			delivered = false
 		}
 	}
-	return true
+	if delivered {
+		return errDelivered
+	}
+	return nil
+}
+
+// requestedFormat returns the format of the stream that the client accepts, or nil if
+// it wants a page.
+func requestedFormat(r *http.Request) streamFormat {
+	lines, page := preference(r, "application/x-ndjson"), preference(r, "application/json")
+	switch {
+	case accepts(r, "text/event-stream"):
+		return sseFormat{}
+	case lines > 0 && lines >= page:
+		return ndjsonFormat{}
+	case page > 0:
+		return nil
+	}
+	return sseFormat{}
+}
+
+// accepts reports whether the Accept header names the media type itself.
+func accepts(r *http.Request, mediaType string) bool { return preference(r, mediaType) > 0 }
+
+// preference returns the weight that the Accept header gives the media type itself,
+// from 0 to 1 (RFC 9110, section 12.5.1).
+func preference(r *http.Request, mediaType string) (weight float64) {
+	for _, header := range r.Header.Values("Accept") {
+		for item := range strings.SplitSeq(header, ",") {
+			// Parsing is slow, so it is for the items that matter.
+			if t, _, _ := strings.Cut(item, ";"); !strings.EqualFold(strings.TrimSpace(t), mediaType) {
+				continue
+			}
+			_, params, err := mime.ParseMediaType(item)
+			if err != nil {
+				continue
+			}
+			q, err := strconv.ParseFloat(valueOr(params["q"], "1"), 64)
+			if err == nil && q <= 1 {
+				weight = max(weight, q)
+			}
+		}
+	}
+	return weight
 }
 
 // readSubscribe reads a request for one feed.
-func (s *Server) readSubscribe(r *http.Request) (subscribeRequest, error) {
+func (s *Server) readSubscribe(r *http.Request, format streamFormat) (subscribeRequest, error) {
 	name, err := feedName(r)
 	if err != nil {
 		return subscribeRequest{}, err
 	}
-	request, query, err := s.readStream(r)
+	request, query, err := s.readStream(r, format)
 	if err != nil {
 		return subscribeRequest{}, err
 	}
 	from, err := readFrom(r.Header, query)
-	request.starts = []feed.SubscribeRequest{{Feed: name, From: from}}
+	request.subscriptions = []feed.SubscribeRequest{{Feed: name, From: from}}
 	return request, err
 }
 
 // readSubscribeMany reads a request for several feeds.
-func (s *Server) readSubscribeMany(r *http.Request) (subscribeRequest, error) {
-	request, query, err := s.readStream(r)
+func (s *Server) readSubscribeMany(r *http.Request, format streamFormat) (subscribeRequest, error) {
+	request, query, err := s.readStream(r, format)
 	if err != nil {
 		return subscribeRequest{}, err
 	}
@@ -70,7 +127,7 @@ func (s *Server) readSubscribeMany(r *http.Request) (subscribeRequest, error) {
 	if err != nil {
 		return subscribeRequest{}, err
 	}
-	cursors, err := readCursors(cursorOf(r.Header, query))
+	cursors, err := readCursors(readCursor(r.Header, query))
 	if err != nil {
 		return subscribeRequest{}, err
 	}
@@ -82,28 +139,44 @@ func (s *Server) readSubscribeMany(r *http.Request) (subscribeRequest, error) {
 		if err := subscribing.check(grantOf(r.Context()), name); err != nil {
 			return subscribeRequest{}, err
 		}
-		start := feed.SubscribeRequest{Feed: name, From: from}
+		subscription := feed.SubscribeRequest{Feed: name, From: from}
 		if cursor, resumed := cursors[name]; resumed {
-			start.From = feed.FromCursor(cursor)
+			subscription.From = feed.FromCursor(cursor)
 		}
-		request.starts = append(request.starts, start)
+		request.subscriptions = append(request.subscriptions, subscription)
 	}
 	return request, nil
 }
 
-func valueOr(value, standard string) string {
-	if value == "" {
-		return standard
+// readStream reads the part that requests for one feed and for several share.
+func (s *Server) readStream(r *http.Request, format streamFormat) (request subscribeRequest, query url.Values, err error) {
+	request.format = format
+	if query, err = readQuery(r); err != nil {
+		return request, nil, err
 	}
-	return value
+	if err := refuse(query, "is for pages, which Accept: application/json asks for", "after", "before", "limit", "wait"); err != nil {
+		return request, nil, err
+	}
+	if request.types, err = readFilter(query.Get("types")); err != nil {
+		return request, nil, err
+	}
+	if request.envelope, err = readFlag(query, "envelope"); err != nil {
+		return request, nil, err
+	}
+	if request.control, err = readControl(query.Get("control")); err != nil {
+		return request, nil, err
+	}
+	if request.gapFails, err = readGap(query); err != nil {
+		return request, nil, err
+	}
+	request.heartbeat, err = readHeartbeat(query, s.options.Heartbeat)
+	return request, query, err
 }
 
-// cursorBytes is how long the cursor of several feeds may become: it has to fit
-// a header field wherever it goes.
+// cursorBytes limits the cursor of several feeds, which has to fit in a header field.
 const cursorBytes = 4096
 
-// readFeeds reads ?feed=a&feed=b and ?feed=a,b. A feed that is named twice is
-// followed once.
+// readFeeds reads ?feed=a&feed=b and ?feed=a,b. Naming a feed twice has no effect.
 func (s *Server) readFeeds(query url.Values) (names []string, err error) {
 	longest := 0
 	for _, value := range query["feed"] {
@@ -122,7 +195,7 @@ func (s *Server) readFeeds(query url.Values) (names []string, err error) {
 		}
 	}
 	if len(names) == 0 {
-		return nil, invalid("which feeds? name them with ?feed=")
+		return nil, invalid("no feed is named: use ?feed=")
 	}
 	if longest--; longest > cursorBytes {
 		return nil, invalid("the cursor of these feeds can become %d bytes long, the limit is %d: follow fewer feeds, or feeds with shorter names", longest, cursorBytes)
@@ -130,7 +203,7 @@ func (s *Server) readFeeds(query url.Values) (names []string, err error) {
 	return names, nil
 }
 
-// readCursors reads the cursor of several feeds: chat=42,news=7.
+// readCursors parses the cursor of several feeds: chat=42,news=7.
 func readCursors(value string) (map[string]feed.Cursor, error) {
 	if value == "" {
 		return nil, nil
@@ -159,32 +232,7 @@ func readCursors(value string) (map[string]feed.Cursor, error) {
 	return cursors, nil
 }
 
-// readStream reads what streams of one feed and of several have in common.
-func (s *Server) readStream(r *http.Request) (request subscribeRequest, query url.Values, err error) {
-	request.form = formOf(r)
-	if query, err = readQuery(r); err != nil {
-		return request, nil, err
-	}
-	if err := refuse(query, "is for pages, which Accept: application/json asks for", "after", "before", "limit", "wait"); err != nil {
-		return request, nil, err
-	}
-	if request.types, err = readFilter(query.Get("types")); err != nil {
-		return request, nil, err
-	}
-	if request.envelope, err = readFlag(query, "envelope"); err != nil {
-		return request, nil, err
-	}
-	if request.control, err = readControls(query.Get("control")); err != nil {
-		return request, nil, err
-	}
-	if request.gapFails, err = readGap(query); err != nil {
-		return request, nil, err
-	}
-	request.heartbeat, err = readHeartbeat(query, s.options.Heartbeat)
-	return request, query, err
-}
-
-func readControls(value string) (c controls, err error) {
+func readControl(value string) (c controlFlags, err error) {
 	if value == "" {
 		return c, nil
 	}
@@ -201,37 +249,7 @@ func readControls(value string) (c controls, err error) {
 	return c, nil
 }
 
-// cursorOf returns the cursor that the client has, as it wrote it. The header
-// wins over the query: a browser's EventSource keeps its first URL for life. An
-// empty value counts as none. Headers of one name are a list (RFC 9110, section
-// 5.3), which no cursor of one feed is: to choose one would lose events.
-func cursorOf(header http.Header, query url.Values) string {
-	values := header.Values("Last-Event-ID")
-	if len(values) > 1 {
-		values = slices.DeleteFunc(slices.Clone(values), func(cursor string) bool { return cursor == "" })
-	}
-	if cursor := strings.Join(values, ","); cursor != "" {
-		return cursor
-	}
-	for _, name := range []string{"lastEventId", "lastEventID", "last_event_id"} {
-		if cursor := query.Get(name); cursor != "" {
-			return cursor
-		}
-	}
-	return ""
-}
-
-// readFrom decides where the client wants to start.
-func readFrom(header http.Header, query url.Values) (feed.From, error) {
-	if cursor := cursorOf(header, query); cursor != "" {
-		c, err := feed.ParseCursor(cursor)
-		return feed.FromCursor(c), err
-	}
-	return feed.ParseFrom(valueOr(query.Get("from"), "now"))
-}
-
-// readHeartbeat returns the period that the client asks for, brought into
-// bounds.
+// readHeartbeat returns the requested period, within 2 and 60 seconds.
 func readHeartbeat(query url.Values, standard time.Duration) (time.Duration, error) {
 	value := query.Get("heartbeat")
 	if value == "" {

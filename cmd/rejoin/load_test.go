@@ -245,7 +245,7 @@ func TestFaults(t *testing.T) {
 		"idempotency: {window: 8761h}":                  "idempotency.window: 8761h0m0s is not from 1s to",
 		"limits: {event_bytes: lots}":                   `limits.event_bytes: "lots" is not a whole number`,
 		"auth: {mode: basic}":                           `auth.mode: "basic" is not one of none, jwt`,
-		"auth: {mode: jwt}":                             "auth.jwt.key: nothing says what tokens are verified with",
+		"auth: {mode: jwt}":                             "auth.jwt.key: there is no key to verify tokens with",
 		"auth: {jwt: {key: x}}":                         "auth.mode: auth.jwt says how to check tokens",
 		"auth: {jwt: 5}":                                "auth.jwt: has keys below it",
 		"auth: {mode: jwt, jwt: {key: hunter2}}":        "auth.jwt.key: a secret of 7 bytes is too short",

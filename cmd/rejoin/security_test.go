@@ -302,7 +302,7 @@ func TestTokenRefuses(t *testing.T) {
 		args []string
 		want string
 	}{
-		{"", []string{"--admin"}, "auth.jwt.key: nothing says what tokens are signed with"},
+		{"", []string{"--admin"}, "auth.jwt.key: there is no key to sign tokens with"},
 		{"hunter2", []string{"--admin"}, "auth.jwt.key: a secret of 7 bytes is too short"},
 		{tokenSecret, nil, "it would allow nothing"},
 		{tokenSecret, []string{"--admin", "--for", "0s"}, "--for: 0s is not a second or more"},

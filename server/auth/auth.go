@@ -1,10 +1,9 @@
-// Package auth says who may do what: it finds the JSON Web Token of a request,
-// verifies it, and reads from it what its bearer is granted.
+// Package auth authorizes requests: it finds the JSON Web Token of a request, verifies
+// it, and returns the rights that it grants.
 //
-// The algorithm is never the token's choice: it follows from the kind of key,
-// so that no token can make a public key serve as a secret, or do without a
-// signature. Every token has to expire. No error and no log entry of this
-// package holds any part of a token.
+// The kind of the key decides on the algorithm, never the token, so no token can make a
+// public key serve as a secret, or omit its signature. Every token must expire. No error
+// and no log entry of this package contains any part of a token.
 package auth
 
 import (
@@ -18,40 +17,39 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// leeway is what nbf and iat may lie ahead of this machine's clock. exp has
-// none: a token is good until the moment at which a stream opened with it ends.
+// leeway is how far nbf and iat may be ahead of this machine's clock. exp has none: a
+// token expires at the moment at which a stream opened with it ends.
 const leeway = 30 * time.Second
 
-// Why a request is granted nothing.
+// The reasons for which a request gets no grant.
 var (
-	// ErrNoToken is for a request without a token.
+	// ErrNoToken means that the request has no token.
 	ErrNoToken = errors.New("a token is needed")
-	// ErrBadToken is for a token that is not good. Errors that wrap it say why.
+	// ErrBadToken means that the token is invalid. Errors that wrap it have the
+	// reason.
 	ErrBadToken = errors.New("the token is not good")
-	// ErrUnavailable is for a token that cannot be judged now, because the keys
+	// ErrUnavailable means that the token cannot be verified now, because the keys
 	// cannot be fetched.
 	ErrUnavailable = errors.New("the keys to check tokens with cannot be fetched right now")
 )
 
-// Verifier judges tokens. A nil one grants everybody everything.
+// Verifier verifies tokens. A nil Verifier grants all rights to every request.
 type Verifier struct {
 	source keySource
 	parser *jwt.Parser
 	close  func()
 }
 
-// keySource has the keys that a token may be signed with. kid is the token's
-// own word, empty if it has none. The error is errNoKey, or wraps
-// ErrUnavailable.
+// keySource returns the keys that may have signed a token. kid is from the token's
+// header; empty if it has none. The error is errNoKey, or wraps ErrUnavailable.
 type keySource interface {
 	keys(ctx context.Context, kid string) ([]key, error)
 }
 
 var errNoKey = errors.New("no such key")
 
-// Open returns a verifier, or an error that begins with the name of the option
-// which is wrong. It does not wait for a JWKSURL: that is fetched, again and
-// again, until Close.
+// Open returns a verifier, or an error that begins with the name of a wrong option. It
+// does not wait for a JWKSURL, which it fetches in the background until Close.
 func Open(ctx context.Context, o Options) (*Verifier, error) {
 	if err := errors.Join(o.Faults()...); err != nil {
 		return nil, err
@@ -92,14 +90,14 @@ func newParser(algorithms []string, o Options) *jwt.Parser {
 	return jwt.NewParser(options...)
 }
 
-// Close ends what runs in the background.
+// Close ends the verifier's goroutines.
 func (v *Verifier) Close() {
 	if v != nil {
 		v.close()
 	}
 }
 
-// Grant returns what r may do. Its error wraps ErrNoToken, ErrBadToken or
+// Grant returns the rights of r. Its error wraps ErrNoToken, ErrBadToken or
 // ErrUnavailable.
 func (v *Verifier) Grant(r *http.Request) (Grant, error) {
 	if v == nil {
@@ -123,7 +121,7 @@ func (v *Verifier) Grant(r *http.Request) (Grant, error) {
 }
 
 func (v *Verifier) verify(ctx context.Context, token string) (*claims, error) {
-	// Before anything looks at it: what is this long is no token.
+	// Before any parsing, which such a length would make expensive.
 	if len(token) > maxToken {
 		return nil, bad("it is too long")
 	}
@@ -140,12 +138,12 @@ func (v *Verifier) verify(ctx context.Context, token string) (*claims, error) {
 	return &c, nil
 }
 
-// keysFor is the jwt.Keyfunc: the parser has seen to it that the algorithm is
-// one of ours, and here it must be one of the key's.
+// keysFor is the jwt.Keyfunc. The parser has checked that this package accepts the
+// algorithm; keysFor checks that the key does.
 func (v *Verifier) keysFor(ctx context.Context, t *jwt.Token) (any, error) {
 	if _, ok := t.Header["crit"]; ok {
-		// RFC 7515, section 4.1.11: who does not understand what is critical
-		// must refuse. We understand none of it.
+		// RFC 7515, section 4.1.11: a verifier must refuse critical headers that it
+		// does not understand. This one understands none.
 		return nil, jwt.ErrTokenUnverifiable
 	}
 	kid, ok := t.Header["kid"].(string)
@@ -168,11 +166,11 @@ func (v *Verifier) keysFor(ctx context.Context, t *jwt.Token) (any, error) {
 	return fitting, nil
 }
 
-// reasons are what a client is told about its token, first match first. They
-// are fixed, because the texts of libraries repeat what is in the token.
+// reasons maps errors to the texts that a client gets; the first match counts. The texts
+// of libraries would repeat parts of the token.
 var reasons = []struct {
-	err error
-	why string
+	err  error
+	text string
 }{
 	{errNoKey, "it is signed with a key, or in a way, that is not accepted here"},
 	{errClaim, "its claim rejoin cannot be understood"},
@@ -191,10 +189,10 @@ func reason(err error) string {
 	}
 	for _, known := range reasons {
 		if errors.Is(err, known.err) {
-			return known.why
+			return known.text
 		}
 	}
 	return "it cannot be read"
 }
 
-func bad(why string) error { return fmt.Errorf("%w: %s", ErrBadToken, why) }
+func bad(reason string) error { return fmt.Errorf("%w: %s", ErrBadToken, reason) }

@@ -12,28 +12,28 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-var errClaim = errors.New("the claim rejoin is not as it should be")
+var errClaim = errors.New("the claim rejoin is malformed")
 
-// farAwayError is for a time that cannot be one. It is the name of its claim.
+// farAwayError reports an impossible time. It is the name of the claim.
 type farAwayError string
 
 func (claim farAwayError) Error() string {
 	return "its " + string(claim) + " is too far away to be a time in seconds; it may be in milliseconds"
 }
 
-// mostSeconds is the end of the year 9999, where RFC 3339 ends. As milliseconds,
-// it was in 1978.
-const mostSeconds = 253402300799
+// maxSeconds is the end of the year 9999, the last year in RFC 3339. Read as
+// milliseconds, it is in 1978.
+const maxSeconds = 253402300799
 
-// Rights are the claim "rejoin" of a token. A pattern is the name of a feed, or
-// the beginning of names followed by *.
+// Rights is the claim "rejoin" of a token. A pattern is the name of a feed, or the
+// beginning of names followed by *.
 type Rights struct {
 	Subscribe []string `json:"subscribe,omitempty"`
 	Publish   []string `json:"publish,omitempty"`
 	Admin     bool     `json:"admin,omitempty"`
 }
 
-// Check returns what is wrong with the patterns. The error names the pattern.
+// Check returns an error that names the first malformed pattern, or nil.
 func (r Rights) Check() error {
 	for _, patterns := range [][]string{r.Subscribe, r.Publish} {
 		for _, pattern := range patterns {
@@ -45,7 +45,7 @@ func (r Rights) Check() error {
 	return nil
 }
 
-// claims are what a token says, as far as it matters here.
+// claims holds the claims of a token that matter here.
 type claims struct {
 	issuer                     string
 	audience                   jwt.ClaimStrings
@@ -53,8 +53,8 @@ type claims struct {
 	rights                     Rights
 }
 
-// UnmarshalJSON reads claims by their exact names: encoding/json alone would
-// take "EXP" for "exp".
+// UnmarshalJSON reads claims by their exact names: encoding/json would accept "EXP" for
+// "exp".
 func (c *claims) UnmarshalJSON(b []byte) error {
 	var expires, notBefore, issued *json.Number
 	if err := unmarshalExact(b, map[string]any{
@@ -100,21 +100,21 @@ func unmarshalExact(b []byte, to map[string]any) error {
 	return nil
 }
 
-// readTime reads whole seconds since 1970. jwt.NumericDate would make some other
-// time of those that no clock can count to.
+// readTime reads whole seconds since 1970. jwt.NumericDate would turn impossible numbers
+// into some other time.
 func readTime(claim string, n *json.Number, to **jwt.NumericDate) error {
 	if n == nil {
 		return nil
 	}
 	seconds, err := n.Float64()
-	if err != nil || math.Abs(seconds) > mostSeconds {
+	if err != nil || math.Abs(seconds) > maxSeconds {
 		return farAwayError(claim)
 	}
 	*to = jwt.NewNumericDate(time.Unix(int64(seconds), 0))
 	return nil
 }
 
-// The methods that make it jwt.Claims.
+// The methods of jwt.Claims.
 
 func (c *claims) GetExpirationTime() (*jwt.NumericDate, error) { return c.expires, nil }
 func (c *claims) GetNotBefore() (*jwt.NumericDate, error)      { return c.notBefore, nil }

@@ -7,7 +7,7 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// Grant is what a request may do. The zero Grant is nothing.
+// Grant holds the rights of a request. The zero Grant has none.
 type Grant struct {
 	subscribe, publish []string // patterns
 	admin              bool
@@ -16,22 +16,22 @@ type Grant struct {
 	cookie             bool
 }
 
-// MaySubscribe says whether the grant covers reading the feed: its events, live and
+// MaySubscribe reports whether the grant allows reading the feed: its events, live and
 // in pages, and its state.
 func (g Grant) MaySubscribe(name string) bool { return g.everything || matches(g.subscribe, name) }
 
-// MayPublish says whether the grant covers publishing to the feed, and closing it.
+// MayPublish reports whether the grant allows publishing to the feed, and closing it.
 func (g Grant) MayPublish(name string) bool { return g.everything || matches(g.publish, name) }
 
-// Admin says whether the grant covers deleting, trimming and listing. It does
-// not imply the others.
+// Admin reports whether the grant allows deleting, trimming and listing. It does not
+// imply the other rights.
 func (g Grant) Admin() bool { return g.everything || g.admin }
 
 // Expires returns when the grant ends; zero means never.
 func (g Grant) Expires() time.Time { return g.expires }
 
-// FromCookie says whether the token came in a cookie, which a browser also
-// sends with requests that another site made it send.
+// FromCookie reports whether the token came in a cookie, which a browser also sends with
+// requests that another site causes.
 func (g Grant) FromCookie() bool { return g.cookie }
 
 func matches(patterns []string, name string) bool {

@@ -21,38 +21,37 @@ import (
 const (
 	fetchTimeout = 10 * time.Second
 	fetchBytes   = 256 << 10
-	// refreshEvery is how long a key that was taken out of the set is good for.
+	// refreshEvery is how long a key stays valid after its removal from the set.
 	refreshEvery = 10 * time.Minute
-	// fetchPause is the least time between two fetches that tokens with unknown
-	// keys cause: anyone can send such tokens.
+	// fetchPause is the least time between two fetches caused by tokens with unknown
+	// keys, which any client can send.
 	fetchPause = 10 * time.Second
-	// firstRetry and lastRetry are the times between tries that fail.
+	// The time between failed fetches grows from firstRetry to lastRetry.
 	firstRetry, lastRetry = time.Second, time.Minute
-	// maxMissed bounds what is remembered of unknown keys.
+	// maxMissed limits the unknown keys that are remembered.
 	maxMissed = 1000
 )
 
-// keySet is a JSON Web Key Set that is fetched over HTTP, every so often and
-// when a token names a key that is not in it. Fetches are its own, not those of
-// the requests that wait for them: one serves all, and none is ended by a
-// client that leaves.
+// keySet is a JSON Web Key Set that it fetches over HTTP, regularly and when a token
+// names an unknown key. One goroutine fetches for all requests, so a client that leaves
+// does not end a fetch.
 type keySet struct {
 	url        string
-	algorithms []string // empty for all that the keys allow
+	algorithms []string // empty means all that the keys allow
 	client     *http.Client
 	logger     *slog.Logger
 	cancel     context.CancelFunc
-	stopped    chan struct{} // closed when nothing fetches any more
-	wanted     chan struct{} // wakes run for a flight
+	stopped    chan struct{} // closed when run has ended
+	wanted     chan struct{} // wakes run for a fetch
 
 	mu     sync.Mutex
 	known  []key           // nil until the first fetch succeeds
-	flight *flight         // in progress or about to be, or nil
-	asked  time.Time       // when a token last caused a fetch
-	missed map[string]bool // keys that were asked for and are not in the set
+	flight *flight         // the fetch in progress, or the one that run is about to start
+	asked  time.Time       // the last time that a token caused a fetch
+	missed map[string]bool // keys that tokens named and the set does not have
 }
 
-// flight is one fetch. Its error is to be read when it is done.
+// flight is one fetch. Its error is valid after done is closed.
 type flight struct {
 	done chan struct{}
 	err  error
@@ -65,7 +64,7 @@ func openKeySet(ctx context.Context, o Options) *keySet {
 		algorithms: o.Algorithms,
 		client: &http.Client{
 			Transport: o.Transport,
-			// Where the keys come from is the operator's word alone.
+			// The operator alone decides where the keys come from.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 		logger:  cmp.Or(o.Logger, slog.Default()),
@@ -74,7 +73,7 @@ func openKeySet(ctx context.Context, o Options) *keySet {
 		wanted:  make(chan struct{}, 1),
 		missed:  make(map[string]bool),
 	}
-	s.begin() // tokens that are early wait for the first fetch
+	s.begin() // early tokens wait for the first fetch
 	go s.run(ctx)
 	return s
 }
@@ -84,7 +83,7 @@ func (s *keySet) close() {
 	<-s.stopped
 }
 
-// run fetches the set every so often, and when it is wanted, until ctx ends.
+// run fetches the set regularly, and when look wants it, until ctx ends.
 func (s *keySet) run(ctx context.Context) {
 	defer close(s.stopped)
 	retry := firstRetry
@@ -132,7 +131,7 @@ func (s *keySet) end(f *flight, known []key, err error) {
 	close(f.done)
 }
 
-// keys implements keySource. A token without a kid may be signed with any key.
+// keys implements keySource. Without a kid, any key may have signed the token.
 func (s *keySet) keys(ctx context.Context, kid string) ([]key, error) {
 	found, f := s.look(kid)
 	switch {
@@ -162,8 +161,8 @@ func (s *keySet) keys(ctx context.Context, kid string) ([]key, error) {
 	return nil, errNoKey
 }
 
-// look returns the keys that kid names, or else the flight that may bring them:
-// nil if it is too soon for one.
+// look returns the keys that kid names, or the flight that may bring them, which is nil
+// if it is too soon for one.
 func (s *keySet) look(kid string) ([]key, *flight) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -175,15 +174,14 @@ func (s *keySet) look(kid string) ([]key, *flight) {
 		s.flight = &flight{done: make(chan struct{})}
 		select {
 		case s.wanted <- struct{}{}:
-		default: // run is about to look in any case
+		default: // run is about to fetch anyway
 		}
 	}
 	return nil, s.flight
 }
 
-// unknown judges a key for which it is too soon to look. It may be one that is
-// new: that is no reason to turn a client away for good, unless somebody asked
-// for it before.
+// unknown returns the error for a key that look has no flight for. The key may be new,
+// so the token is invalid only if a fetch has missed the key before.
 func (s *keySet) unknown(kid string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -193,7 +191,7 @@ func (s *keySet) unknown(kid string) error {
 	return ErrUnavailable
 }
 
-// find needs mu.
+// find returns the keys that kid names. The caller holds mu.
 func (s *keySet) find(kid string) []key {
 	if kid == "" {
 		return s.known
@@ -215,7 +213,7 @@ func (s *keySet) fetch(ctx context.Context) ([]key, error) {
 		return nil, withoutURL(err)
 	}
 	req.Header.Set("Accept", "application/jwk-set+json, application/json")
-	req.Close = true // minutes pass until the next one
+	req.Close = true // the next fetch is minutes away
 	resp, err := s.client.Do(req)
 	if err != nil {
 		return nil, withoutURL(err)
@@ -234,7 +232,7 @@ func (s *keySet) fetch(ctx context.Context) ([]key, error) {
 	return parseKeySet(body, s.algorithms)
 }
 
-// withoutURL: the address may hold a password.
+// withoutURL returns the error without the URL, which may contain a password.
 func withoutURL(err error) error {
 	if e, ok := errors.AsType[*url.Error](err); ok {
 		return e.Err
@@ -242,9 +240,8 @@ func withoutURL(err error) error {
 	return err
 }
 
-// parseKeySet returns the keys that can verify tokens. Keys that it cannot use
-// are passed over, as RFC 7517, section 5, wants it; a set without a usable one
-// is an error, since it is more likely a mistake than meant.
+// parseKeySet returns the keys that can verify tokens. It skips the others, as RFC 7517,
+// section 5, demands. A set without a usable key is an error: it is probably a mistake.
 func parseKeySet(body []byte, algorithms []string) ([]key, error) {
 	var set struct {
 		Keys []json.RawMessage `json:"keys"`

@@ -168,8 +168,8 @@ func TestUnusableSet(t *testing.T) {
 	}
 }
 
-// TestRedirect: whoever can answer for the address once must not be able to
-// name another one.
+// TestRedirect: a server that answers for the address once must not be able to name
+// another address.
 func TestRedirect(t *testing.T) {
 	key := ecKey(elliptic.P256())
 	other := newIssuer(t, setOf(ecJWK("a", key)))
@@ -220,8 +220,8 @@ func inBubble(t *testing.T, s *script, log io.Writer, test func(t *testing.T, v 
 	})
 }
 
-// TestSetIsAway: an issuer that cannot be reached is waited for. A token can
-// then be judged neither good nor bad; bad would stop a browser for good.
+// TestSetIsAway: the verifier waits for an issuer that cannot be reached. Until then a
+// token is neither valid nor invalid; refusing it would stop a browser.
 func TestSetIsAway(t *testing.T) {
 	s, log := new(script), new(bytes.Buffer)
 	inBubble(t, s, log, func(t *testing.T, v *auth.Verifier) {
@@ -296,8 +296,8 @@ func TestUnknownKeys(t *testing.T) {
 	})
 }
 
-// TestSlowIssuer: a fetch is given up after ten seconds, a client that leaves
-// does not end it, and Close does not wait for it.
+// TestSlowIssuer: a fetch ends after ten seconds; a client that leaves does not end it,
+// and Close does not wait for it.
 func TestSlowIssuer(t *testing.T) {
 	s := &script{slow: 9 * time.Second}
 	s.serve(setOf(jwk("a")))

@@ -16,15 +16,15 @@ import (
 	"strings"
 )
 
-// key is what verifies signatures, and nothing but those of its algorithms.
+// key verifies signatures made with its algorithms.
 type key struct {
-	id         string // in a key set; empty for none
+	id         string // kid in a key set; may be empty
 	algorithms []string
 	public     crypto.PublicKey // or a secret, as []byte
 }
 
-// secretBytes is how long a secret must be: as long as the hash (RFC 7518,
-// section 3.2).
+// secretBytes has the minimum length of a secret: that of the hash (RFC 7518, section
+// 3.2).
 var secretBytes = map[string]int{"HS256": 32, "HS384": 48, "HS512": 64}
 
 var (
@@ -35,10 +35,10 @@ var (
 	publicAlgorithms  = slices.Concat(rsaAlgorithms, []string{"ES256", "ES384", "ES512"}, ed25519Algorithms)
 )
 
-// minRSABits is what RFC 7518, section 3.3, demands.
+// minRSABits is the minimum of RFC 7518, section 3.3.
 const minRSABits = 2048
 
-// readKey returns the key that Key or KeyFile is.
+// readKey returns the key in Key or KeyFile.
 func (o Options) readKey() (key, error) {
 	if o.Key != "" {
 		k, err := secretKey([]byte(o.Key), o.Algorithms)
@@ -75,14 +75,14 @@ const pemBegin = "-----BEGIN"
 func parsePublic(content []byte) (crypto.PublicKey, error) {
 	block, rest := pem.Decode(content)
 	if block == nil {
-		return nil, errors.New("it begins like PEM and cannot be read as such")
+		return nil, errors.New("it begins like PEM but cannot be parsed")
 	}
 	if bytes.Contains(rest, []byte(pemBegin)) {
 		return nil, errors.New("it has more than one PEM block")
 	}
 	switch {
 	case strings.HasSuffix(block.Type, "PRIVATE KEY"):
-		return nil, errors.New("it has a private key, which signs tokens; to verify them takes the public key alone (openssl pkey -pubout)")
+		return nil, errors.New("it has a private key; to verify tokens, use the public key alone (openssl pkey -pubout)")
 	case block.Type == "PUBLIC KEY":
 		return x509.ParsePKIXPublicKey(block.Bytes)
 	case block.Type == "RSA PUBLIC KEY":
@@ -95,7 +95,7 @@ func publicKey(public crypto.PublicKey) (key, error) {
 	switch p := public.(type) {
 	case *rsa.PublicKey:
 		if bits := p.N.BitLen(); bits < minRSABits {
-			return key{}, fmt.Errorf("an RSA key of %d bits is too short, %d are the least", bits, minRSABits)
+			return key{}, fmt.Errorf("an RSA key of %d bits is too short, the minimum is %d", bits, minRSABits)
 		}
 		return key{algorithms: rsaAlgorithms, public: p}, nil
 	case *ecdsa.PublicKey:
@@ -110,21 +110,22 @@ func publicKey(public crypto.PublicKey) (key, error) {
 	return key{}, errors.New("it is not a public RSA, EC or Ed25519 key")
 }
 
-// narrow takes away the algorithms that are not among these. None at all are
-// no limit.
+// narrow removes the key's algorithms that are not among these. An empty list removes
+// none.
 func (k *key) narrow(algorithms []string) error {
 	if len(algorithms) == 0 {
 		return nil
 	}
 	both := slices.DeleteFunc(slices.Clone(k.algorithms), func(a string) bool { return !slices.Contains(algorithms, a) })
 	if len(both) == 0 {
-		return fmt.Errorf("it is a key for %s, of which algorithms has none", strings.Join(k.algorithms, ", "))
+		return fmt.Errorf("it is a key for %s, and algorithms lists none of these", strings.Join(k.algorithms, ", "))
 	}
 	k.algorithms = both
 	return nil
 }
 
-// fileSecret refuses what is a key in another form: public keys are no secret.
+// fileSecret returns the secret in a file. It refuses keys in other forms: a public key
+// must not serve as a secret.
 func fileSecret(content []byte, algorithms []string) (key, error) {
 	content, _ = bytes.CutSuffix(content, []byte("\n"))
 	content, _ = bytes.CutSuffix(content, []byte("\r"))
@@ -133,7 +134,7 @@ func fileSecret(content []byte, algorithms []string) (key, error) {
 	}
 	for _, beginning := range []string{"ssh-", "ecdsa-", "{"} {
 		if bytes.HasPrefix(content, []byte(beginning)) {
-			return key{}, fmt.Errorf("it begins with %s: a public key should be PEM, and a secret begin otherwise", beginning)
+			return key{}, fmt.Errorf("it begins with %s: a public key should be PEM, and a secret must not begin like one", beginning)
 		}
 	}
 	return secretKey(content, algorithms)
@@ -141,7 +142,7 @@ func fileSecret(content []byte, algorithms []string) (key, error) {
 
 func secretKey(secret []byte, algorithms []string) (key, error) {
 	if len(secret) < secretBytes["HS256"] {
-		return key{}, fmt.Errorf("a secret of %d bytes is too short, %d are the least (openssl rand -hex 32)", len(secret), secretBytes["HS256"])
+		return key{}, fmt.Errorf("a secret of %d bytes is too short, the minimum is %d (openssl rand -hex 32)", len(secret), secretBytes["HS256"])
 	}
 	k := key{public: secret}
 	for _, name := range secretAlgorithms {
@@ -155,7 +156,7 @@ func secretKey(secret []byte, algorithms []string) (key, error) {
 	return k, k.narrow(algorithms)
 }
 
-// oneKey is the source of a single key, whatever the token calls it.
+// oneKey is a source with a single key. It ignores the token's kid.
 type oneKey struct{ key }
 
 func (o oneKey) keys(context.Context, string) ([]key, error) { return []key{o.key}, nil }

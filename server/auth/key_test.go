@@ -89,17 +89,17 @@ func TestOpenRefuses(t *testing.T) {
 		o    auth.Options
 		want string
 	}{
-		{"nothing", auth.Options{}, "key: nothing says"},
+		{"nothing", auth.Options{}, "key: there is no key to"},
 		{"two", auth.Options{Key: secret, JWKSURL: "https://h/"}, "key: only one of key, jwks_url"},
 		{"two others", auth.Options{KeyFile: "f", JWKSURL: "https://h/"}, "key_file: only one of key_file, jwks_url"},
-		{"a short secret", auth.Options{Key: secret[:31]}, "key: a secret of 31 bytes is too short, 32"},
+		{"a short secret", auth.Options{Key: secret[:31]}, "key: a secret of 31 bytes is too short, the minimum is 32"},
 		{"a secret too short for its algorithm", auth.Options{Key: secret[:32], Algorithms: []string{"HS512"}}, "key: a secret of 32 bytes is too short for HS512, which needs 64"},
 		{"a short secret in a file", auth.Options{KeyFile: file(t, secret[:31]+"\n")}, "key_file: a secret of 31 bytes"},
 		{"a secret and RS256", auth.Options{Key: secret, Algorithms: []string{"RS256"}}, "key: it is a key for HS256"},
-		{"PEM as a secret", auth.Options{Key: publicPEM(rsaKey())}, "key: it is a secret as it is"},
+		{"PEM as a secret", auth.Options{Key: publicPEM(rsaKey())}, "key: it must be a secret"},
 		{"an unknown algorithm", auth.Options{Key: secret, Algorithms: []string{"HS265"}}, `algorithms: "HS265" is not one of`},
 		{"none", auth.Options{Key: secret, Algorithms: []string{"none"}}, `algorithms: "none" is not one of`},
-		{"HS256 by JWKS", auth.Options{JWKSURL: "https://h/", Algorithms: []string{"HS256"}}, "algorithms: HS256 takes a secret"},
+		{"HS256 by JWKS", auth.Options{JWKSURL: "https://h/", Algorithms: []string{"HS256"}}, "algorithms: HS256 needs a secret"},
 		{"an RSA key and HS256", auth.Options{KeyFile: file(t, publicPEM(rsaKey())), Algorithms: []string{"HS256"}}, "key_file: it is a key for RS256"},
 		{"the wrong curve", auth.Options{KeyFile: file(t, publicPEM(ecKey(elliptic.P384()))), Algorithms: []string{"ES256"}}, "key_file: it is a key for ES384"},
 		{"a private key", auth.Options{KeyFile: file(t, privatePEM(rsaKey()))}, "key_file: it has a private key"},

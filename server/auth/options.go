@@ -9,34 +9,33 @@ import (
 	"strings"
 )
 
-// Options says which tokens are good. Exactly one of Key, KeyFile and JWKSURL
-// is set.
+// Options configures which tokens are valid. Exactly one of Key, KeyFile and JWKSURL is
+// set.
 type Options struct {
 	// Key is the secret that tokens are signed with.
 	Key string
-	// KeyFile is a file with the secret, or with the public key as PEM. One
-	// line break at the end of a secret does not belong to it.
+	// KeyFile is a file with the secret, or with the public key as PEM. One line
+	// break at the end of the file is not part of the secret.
 	KeyFile string
-	// JWKSURL is where the public keys are, as a JSON Web Key Set (RFC 7517).
+	// JWKSURL is the address of a JSON Web Key Set (RFC 7517) with public keys.
 	JWKSURL string
-	// Algorithms narrows what the key allows; empty means all of that. A secret
-	// allows HS256, HS384 and HS512, each if it is as long as its hash (RFC
-	// 7518, section 3.2); an RSA key RS and PS, an EC key the ES of its curve,
+	// Algorithms limits the algorithms; empty means all that the key allows. A
+	// secret allows HS256, HS384 and HS512, each only if it is as long as the hash
+	// (RFC 7518, section 3.2); an RSA key RS and PS, an EC key the ES of its curve,
 	// an Ed25519 key EdDSA.
 	Algorithms []string
-	// Issuer is the iss that tokens must have, if set.
+	// Issuer, if set, must be the iss of tokens.
 	Issuer string
-	// Audience must be in the aud of tokens, if set.
+	// Audience, if set, must be in the aud of tokens.
 	Audience string
 	// Transport fetches JWKSURL; nil means http.DefaultTransport.
 	Transport http.RoundTripper
-	// Logger gets what operators should see; nil means slog.Default.
+	// Logger receives messages for operators; nil means slog.Default.
 	Logger *slog.Logger
 }
 
-// Faults returns what is wrong with o, as far as it shows without looking at
-// files and networks. Each error begins with the name of the option as it is
-// in the configuration, and holds no secret.
+// Faults returns the errors in o that it can find without files and networks. Each begins
+// with the name of the option in the configuration, and contains no secret.
 func (o Options) Faults() []error {
 	faults := slices.Concat(o.sourceFaults(), o.algorithmFaults())
 	if o.JWKSURL != "" {
@@ -49,7 +48,7 @@ func (o Options) Faults() []error {
 		return faults
 	}
 	if strings.Contains(o.Key, pemBegin) {
-		return append(faults, fmt.Errorf("key: it is a secret as it is; a PEM key belongs in a file, and its name in key_file"))
+		return append(faults, fmt.Errorf("key: it must be a secret; put a PEM key into a file, and its name into key_file"))
 	}
 	if _, err := secretKey([]byte(o.Key), o.Algorithms); err != nil {
 		faults = append(faults, fmt.Errorf("key: %w", err))
@@ -66,7 +65,7 @@ func (o Options) sourceFaults() []error {
 	}
 	switch len(given) {
 	case 0:
-		return []error{fmt.Errorf("key: nothing says what tokens are verified with: set it, key_file or jwks_url")}
+		return []error{fmt.Errorf("key: there is no key to verify tokens with: set key, key_file or jwks_url")}
 	case 1:
 		return nil
 	}
@@ -80,7 +79,7 @@ func (o Options) algorithmFaults() (faults []error) {
 		case !slices.Contains(all, algorithm):
 			faults = append(faults, fmt.Errorf("algorithms: %.40q is not one of %s", algorithm, strings.Join(all, ", ")))
 		case o.JWKSURL != "" && slices.Contains(secretAlgorithms, algorithm):
-			faults = append(faults, fmt.Errorf("algorithms: %s takes a secret, and jwks_url has public keys", algorithm))
+			faults = append(faults, fmt.Errorf("algorithms: %s needs a secret, but jwks_url has public keys", algorithm))
 		}
 	}
 	return faults

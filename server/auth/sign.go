@@ -13,16 +13,16 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// Sign returns a token with these rights that is good for lifetime, for a
-// verifier with the same options: they say what signs it (Key, or KeyFile with
-// a secret or a private key as PEM), how (the first algorithm that fits both the
-// key and Algorithms), and iss and aud.
+// Sign returns a token with these rights and this lifetime, for a verifier with the same
+// options. The options determine the key (Key, or KeyFile with a secret or a private key
+// as PEM), the algorithm (the first that both the key and Algorithms allow), iss and
+// aud.
 func Sign(o Options, rights Rights, lifetime time.Duration) (string, error) {
 	if err := rights.Check(); err != nil {
 		return "", err
 	}
 	if lifetime <= 0 {
-		return "", fmt.Errorf("a token has to be good for some time, not %v", lifetime)
+		return "", fmt.Errorf("the lifetime of a token has to be positive, not %v", lifetime)
 	}
 	algorithms, private, err := o.signingKey()
 	if err != nil {
@@ -50,14 +50,14 @@ func Sign(o Options, rights Rights, lifetime time.Duration) (string, error) {
 	return token, nil
 }
 
-// signingKey returns what signs, and with which algorithms it can.
+// signingKey returns the signing key and its algorithms.
 func (o Options) signingKey() (algorithms []string, private any, err error) {
 	if o.Key != "" {
 		k, err := secretKey([]byte(o.Key), o.Algorithms)
 		return k.algorithms, k.public, prefix("key", err)
 	}
 	if o.KeyFile == "" {
-		return nil, nil, errors.New("key: nothing says what tokens are signed with: set it, or key_file")
+		return nil, nil, errors.New("key: there is no key to sign tokens with: set key or key_file")
 	}
 	content, err := os.ReadFile(o.KeyFile)
 	if err != nil {
@@ -81,7 +81,7 @@ func (o Options) signingKey() (algorithms []string, private any, err error) {
 func parsePrivate(content []byte) (crypto.Signer, error) {
 	block, _ := pem.Decode(content)
 	if block == nil {
-		return nil, errors.New("it begins like PEM and cannot be read as such")
+		return nil, errors.New("it begins like PEM but cannot be parsed")
 	}
 	var private any
 	var err error
@@ -93,14 +93,14 @@ func parsePrivate(content []byte) (crypto.Signer, error) {
 	case "EC PRIVATE KEY":
 		private, err = x509.ParseECPrivateKey(block.Bytes)
 	default:
-		return nil, fmt.Errorf("it has a PEM block of type %.40q, not a private key, which it takes to sign", block.Type)
+		return nil, fmt.Errorf("it has a PEM block of type %.40q, not a private key, which signing needs", block.Type)
 	}
 	if err != nil {
 		return nil, errors.New("its private key cannot be read")
 	}
 	signer, ok := private.(crypto.Signer)
 	if !ok {
-		return nil, errors.New("its private key does not sign")
+		return nil, errors.New("its private key cannot sign")
 	}
 	return signer, nil
 }

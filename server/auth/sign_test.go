@@ -72,14 +72,14 @@ func TestSignRefuses(t *testing.T) {
 		lifetime time.Duration
 		want     string
 	}{
-		{"no key", auth.Options{}, auth.Rights{}, time.Hour, "key: nothing says"},
+		{"no key", auth.Options{}, auth.Rights{}, time.Hour, "key: there is no key to"},
 		{"a short secret", auth.Options{Key: "hunter2"}, auth.Rights{}, time.Hour, "key: a secret of 7 bytes"},
 		{"a public key", auth.Options{KeyFile: file(t, publicPEM(rsaKey()))}, auth.Rights{}, time.Hour, "key_file: it has a PEM block of type \"PUBLIC KEY\""},
 		{"another algorithm", auth.Options{KeyFile: file(t, privatePEM(rsaKey())), Algorithms: []string{"ES256"}}, auth.Rights{}, time.Hour, "key_file: it is a key for RS256"},
 		{"broken PEM", auth.Options{KeyFile: file(t, "-----BEGIN PRIVATE KEY-----")}, auth.Rights{}, time.Hour, "key_file: it begins like PEM"},
 		{"not DER inside", auth.Options{KeyFile: file(t, "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")}, auth.Rights{}, time.Hour, "key_file: its private key cannot be read"},
 		{"no file", auth.Options{KeyFile: "/nowhere/key"}, auth.Rights{}, time.Hour, "key_file: open"},
-		{"no time", good, auth.Rights{}, 0, "a token has to be good for some time"},
+		{"no time", good, auth.Rights{}, 0, "the lifetime of a token has to be positive"},
 		{"a bad pattern", good, auth.Rights{Publish: []string{"a*b"}}, time.Hour, `the pattern "a*b" is neither`},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -6,16 +6,17 @@ import (
 )
 
 const (
-	// maxToken bounds a token. 8 KiB are room for hundreds of patterns.
+	// maxToken limits the length of a token. 8 KiB have room for hundreds of
+	// patterns.
 	maxToken = 8 << 10
 
 	cookieName = "rejoin_token"
 	queryName  = "access_token"
 )
 
-// findToken returns the token of r, and whether a cookie brought it. The header
-// Authorization wins over the cookie, the cookie over the query. What is there
-// twice is refused: whoever added the second one must not decide which counts.
+// findToken returns the token of r, and whether it came in a cookie. The header
+// Authorization wins over the cookie, the cookie over the query. Two tokens in one place
+// are refused, so that an attacker who can add one cannot replace the other.
 func findToken(r *http.Request) (token string, cookie bool, err error) {
 	if token, err = headerToken(r.Header); token != "" || err != nil {
 		return token, false, err
@@ -36,7 +37,7 @@ func findToken(r *http.Request) (token string, cookie bool, err error) {
 	return values[0], false, nil
 }
 
-// headerToken passes over other schemes: a proxy may ask for a password.
+// headerToken ignores other schemes: a proxy may demand a password.
 func headerToken(header http.Header) (string, error) {
 	values := header["Authorization"]
 	switch {
@@ -55,8 +56,8 @@ func headerToken(header http.Header) (string, error) {
 	return token, nil
 }
 
-// cookieToken: a sibling domain can set a second cookie of the same name, with
-// a token of its own choice.
+// cookieToken refuses cookies with different tokens: a sibling domain can set a second
+// cookie of the same name.
 func cookieToken(r *http.Request) (string, error) {
 	token := ""
 	for _, c := range r.CookiesNamed(cookieName) {

@@ -1,15 +1,20 @@
-// Package engine writes streams to sockets at the kernel's price: one call that
-// does not block for what a socket gets, and between two of them neither a
-// goroutine, nor a timer, nor a buffer for it.
+// Package engine writes streams to TCP sockets at little more than the price of
+// the system calls. An idle stream costs neither a goroutine, nor a timer, nor a
+// buffer.
 //
-// A [Socket] is a connection that was taken over from whoever accepted it. It
-// belongs to a lane, a goroutine that writes to many of them one after the other:
-// what the streams have to say is fetched and written there, and there alone is a
-// descriptor closed, so that nothing can be written to one that has since become
-// somebody else's. A socket that is full keeps the rest of what it was given and
-// waits for the poller, a goroutine that all sockets share and that sees clients
-// leave. What is due at a time is kept in a wheel, one a lane. A connection whose
-// stream has ended cleanly goes to [Returned].
+// A [Socket] is a connection taken over from the server that accepted it. It
+// belongs to one worker, a goroutine that writes to many sockets, one after the
+// other, without blocking. Only that worker asks the stream for bytes, and only it
+// closes the descriptor, so nothing is written to a descriptor that the kernel has
+// given to another connection since.
+//
+// A socket that is full keeps a backlog and waits for the poller, a goroutine that
+// serves all sockets: it reports room in full sockets and clients that leave. Each
+// worker keeps the times at which its sockets need attention in a wheel. A
+// connection whose stream ended cleanly goes to [Returned].
+//
+// The engine knows nothing of feeds: a [Dispatcher] calls the sockets, and a
+// [Stream] supplies the bytes.
 //
 // It needs Linux: elsewhere, [New] returns [errors.ErrUnsupported].
 package engine
@@ -20,45 +25,56 @@ import (
 	"time"
 )
 
-// Stream is what a socket is to carry. Its methods are called by one goroutine
-// at a time, and do not block.
+// Dispatcher calls [Socket.Notify] of sockets whose streams may have something to
+// write. Each worker has one and calls its methods.
+type Dispatcher interface {
+	// Step calls Notify of some of those sockets. It reports whether more are left.
+	Step() (more bool)
+	// C receives a value when Step has something to do again.
+	C() <-chan struct{}
+}
+
+// Stream supplies the bytes for a socket. One goroutine at a time calls its methods,
+// except for Wake. None of them blocks.
 type Stream interface {
-	// Next returns what is to be written at this moment, and nothing if there
-	// is nothing. The bytes are not changed before the next call. With an
-	// error, they are the last ones. If it panics, this stream ends, with a
-	// [*PanicError], and no other.
+	// Wake makes the dispatcher of the socket's worker call Notify. Any goroutine
+	// may call it.
+	Wake()
+	// Next returns the bytes to write now, or none. They do not change before the
+	// next call. With an error, they are the last bytes of the stream. A panic ends
+	// this stream, with a [*PanicError], and no other.
 	Next(now time.Duration) (piece []byte, err error)
-	// More says whether Next may have more at this moment. While it has not,
-	// the group's reader is called when it may.
+	// More reports whether Next may have more right now. When it does not, the
+	// stream wakes its socket as soon as it may.
 	More() bool
-	// Written says that everything that Next has returned is with the kernel.
+	// Written reports that the kernel has accepted everything that Next returned.
 	Written()
-	// Unwritten says that of what Next returned last, only so many bytes were written,
-	// and nothing can be for a while. It returns what the socket has to keep until
-	// then, or nothing: then Next returns what is left once more. With an error, the
-	// stream ends.
+	// Unwritten reports that the kernel accepted only the first written bytes of
+	// what Next returned last, and has no room for the others, left. It returns the
+	// bytes that the socket must keep until there is room; if it returns none, Next
+	// returns the unwritten bytes again. An error ends the stream.
 	Unwritten(written int, left []byte) (keep []byte, err error)
-	// Yield says that Next is not called again for a while, as others have their
-	// turn: what the stream holds and can have again, it lets go of.
+	// Yield reports that other sockets come first and Next is not called for a
+	// while. The stream releases what it can fetch again.
 	Yield()
-	// Over returns why the stream has to end even though the client does not
-	// read, or nil.
+	// Over returns why the stream must end even though the client does not read, or
+	// nil.
 	Over(now time.Duration) error
-	// Due returns when Next is to be called at the latest.
+	// Due returns the latest time for the next call of Next.
 	Due() time.Duration
-	// Closed is called once, when nothing will be written any more, with the
-	// error of Next or of Over, or one of this package, or of the socket.
+	// Closed is called once, after the last write. The error is from Next, Unwritten,
+	// Over or the socket, or one of this package.
 	Closed(err error)
 }
 
-// Why the engine ends a stream.
+// The reasons for which the engine ends a stream.
 var (
-	ErrLeft    = errors.New("the client has left")
-	ErrStalled = errors.New("the client does not read")
-	ErrStopped = errors.New("the engine was closed")
+	ErrClientGone = errors.New("the client has left")
+	ErrStalled    = errors.New("the client does not read")
+	ErrStopped    = errors.New("the engine was closed")
 )
 
-// PanicError is a panic of a stream's Next.
+// PanicError is a panic in a stream's Next.
 type PanicError struct {
 	Value any
 	Stack []byte
@@ -66,19 +82,19 @@ type PanicError struct {
 
 func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v\n%s", e.Value, e.Stack) }
 
-// Options tunes an engine.
+// Options configures an engine.
 type Options struct {
-	// WriteTimeout is how long a client may read nothing at all while something
-	// is waiting for it.
+	// WriteTimeout limits how long a client may read nothing while bytes wait for
+	// it.
 	WriteTimeout time.Duration
 	// Now is the clock of the streams.
 	Now func() time.Duration
-	// Reusable says whether a connection may serve another request after a stream
-	// that ended for that reason, all of which was written; nil: none may.
-	Reusable func(why error) bool
-	// Returned accepts those connections; nil: nobody does.
+	// Reusable reports whether a connection may serve another request after a stream
+	// that ended with this error and was written completely; nil means that no
+	// connection may.
+	Reusable func(err error) bool
+	// Returned accepts reusable connections; nil disables their reuse.
 	Returned *Returned
-	// Plain keeps the engine from submitting writes to the kernel in batches,
-	// where it could.
+	// Plain disables batched writes (io_uring).
 	Plain bool
 }

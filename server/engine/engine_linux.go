@@ -9,24 +9,22 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
-
-	"github.com/rejoin/rejoin/feed"
 )
 
 // Engine carries streams on sockets.
 type Engine struct {
-	options Options
-	poller  *poller
-	idle    *idleConns
-	lanes   []*lane
-	turn    atomic.Uint32 // the lane of the next socket
-	work    sync.WaitGroup
-	stop    chan struct{}
+	options    Options
+	poller     *poller
+	idle       *idleConns
+	workers    []*worker
+	sockets    atomic.Uint32 // handed out so far; they go to the workers in turn
+	goroutines sync.WaitGroup
+	stop       chan struct{}
 }
 
-// New returns an engine for streams of groups of the hub, and starts it. The hub
-// is closed before the engine is.
-func New(hub *feed.Hub, o Options) (*Engine, error) {
+// New starts an engine with one worker for each processor, and a dispatcher for each
+// worker. Close the source of the dispatchers' calls before the engine.
+func New(newDispatcher func() Dispatcher, o Options) (*Engine, error) {
 	p, err := newPoller()
 	if err != nil {
 		return nil, fmt.Errorf("start engine: %w", err)
@@ -41,99 +39,98 @@ func New(hub *feed.Hub, o Options) (*Engine, error) {
 	}
 	e := &Engine{options: o, poller: p, idle: idle, stop: make(chan struct{})}
 	for range runtime.GOMAXPROCS(0) {
-		e.lanes = append(e.lanes, e.newLane(hub))
+		e.workers = append(e.workers, e.newWorker(newDispatcher()))
 	}
-	e.work.Go(p.loop)
-	e.work.Go(idle.loop)
-	for _, l := range e.lanes {
-		e.work.Go(func() { l.loop(e.stop) })
+	e.goroutines.Go(p.loop)
+	e.goroutines.Go(idle.loop)
+	for _, w := range e.workers {
+		e.goroutines.Go(func() { w.loop(e.stop) })
 	}
 	return e, nil
 }
 
-// Close closes the sockets that are left, and [Returned], and returns when everything that the
-// engine started has ended.
+// Close closes the remaining sockets and [Returned]. It returns after every goroutine
+// of the engine has ended.
 func (e *Engine) Close() {
 	e.poller.closeAll()
 	e.idle.closeAll()
 	close(e.stop)
-	e.work.Wait()
+	e.goroutines.Wait()
 }
 
-// NewSocket returns a socket without a connection. It is the reader of the group
-// that its stream is of, on its Lane.
+// NewSocket returns a socket without a connection.
 func (e *Engine) NewSocket() *Socket {
-	n := e.turn.Add(1)
-	return &Socket{lane: e.lanes[int(n)%len(e.lanes)]}
+	n := e.sockets.Add(1)
+	return &Socket{worker: e.workers[int(n)%len(e.workers)]}
 }
 
-// Reuse has the connection that the socket is about to take returned after a clean end.
-// Unread is what was read from it and belongs to its next request. It reports false if
-// there is no place for that, or nobody to answer that request.
+// Reuse makes the engine pass the connection that the socket is about to take to
+// [Returned] after a clean end. Unread holds bytes already read from it, which belong
+// to its next request. Reuse reports false if those take too much memory, or if no
+// server would answer that request.
 func (s *Socket) Reuse(unread []byte) bool {
-	marks := reusable
+	flags := reusable
 	if len(unread) > 0 {
-		if !s.lane.engine.idle.keepUnread(s, unread) {
+		if !s.worker.engine.idle.keepUnread(s, unread) {
 			return false
 		}
-		marks |= pipelined
+		flags |= pipelined
 	}
-	s.marks.Or(marks)
+	s.flags.Or(flags)
 	return true
 }
 
-// takeUnread returns what Reuse kept, and forgets it.
+// takeUnread returns the bytes that Reuse kept, and forgets them.
 func (s *Socket) takeUnread() []byte {
-	if s.marks.Load()&pipelined == 0 {
+	if s.flags.Load()&pipelined == 0 {
 		return nil
 	}
-	return s.lane.engine.idle.takeUnread(s)
+	return s.worker.engine.idle.takeUnread(s)
 }
 
-// Take makes the socket carry the stream from here on, behind head, on conn, a TCP
-// connection that nobody uses any more, whatever comes of it. After an error,
-// Closed of the stream is not called.
-func (s *Socket) Take(conn net.Conn, head []byte, group *feed.Subscriber, stream Stream) error {
+// Take makes the socket write head and then the stream to conn, a TCP connection that
+// nothing else uses. It always closes conn, having duplicated its descriptor. If it
+// returns an error, it does not call Closed of the stream.
+func (s *Socket) Take(conn net.Conn, head []byte, stream Stream) error {
 	defer conn.Close()
 	fd, err := duplicate(conn)
 	if err != nil {
 		s.takeUnread()
 		return fmt.Errorf("take connection: %w", err)
 	}
-	s.fd, s.group, s.stream = int32(fd), group, stream
-	s.full = &backlog{rest: head, head: true}
-	// From here on, the lane may look at it.
-	s.lane.sockets.Add(1)
-	if err := s.lane.engine.poller.add(s); err != nil {
-		s.lane.sockets.Add(-1)
+	s.fd, s.stream = int32(fd), stream
+	s.backlog = &backlog{bytes: head, head: true}
+	s.worker.sockets.Add(1)
+	if err := s.worker.engine.poller.add(s); err != nil {
+		s.worker.sockets.Add(-1)
 		s.takeUnread()
 		_ = syscall.Close(fd)
 		return fmt.Errorf("take connection: %w", err)
 	}
-	s.marks.Or(taken)
-	group.Wake()
+	s.flags.Or(started) // from here on, the socket is the worker's
+	stream.Wake()
 	return nil
 }
 
-// duplicate returns a descriptor of the connection that the runtime does not know:
-// what the runtime keeps for one costs more memory than all the rest.
+// duplicate returns a descriptor of the connection outside the runtime's poller, whose
+// record of a descriptor takes more memory than everything else about a socket.
 func duplicate(conn net.Conn) (fd int, err error) {
 	c, ok := conn.(syscall.Conn)
 	if !ok {
-		return 0, fmt.Errorf("a %T is no socket", conn)
+		return 0, fmt.Errorf("a %T has no descriptor", conn)
 	}
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return 0, err
 	}
-	failed := raw.Control(func(of uintptr) {
-		n, _, errno := syscall.Syscall(syscall.SYS_FCNTL, of, syscall.F_DUPFD_CLOEXEC, 0)
+	controlErr := raw.Control(func(original uintptr) {
+		n, _, errno := syscall.Syscall(syscall.SYS_FCNTL, original, syscall.F_DUPFD_CLOEXEC, 0)
 		if fd = int(n); errno != 0 {
 			err = errno
 		}
 	})
-	if failed != nil {
-		return 0, failed
+	if controlErr != nil {
+		return 0, controlErr
 	}
 	return fd, err
 }

@@ -5,33 +5,34 @@ package engine
 import (
 	"errors"
 	"net"
-
-	"github.com/rejoin/rejoin/feed"
 )
 
-// Engine carries streams on sockets, elsewhere.
+// Engine does not exist on this platform.
 type Engine struct{}
 
 // New returns an error that wraps [errors.ErrUnsupported].
-func New(*feed.Hub, Options) (*Engine, error) { return nil, errors.ErrUnsupported }
+func New(func() Dispatcher, Options) (*Engine, error) { return nil, errors.ErrUnsupported }
 
 // Close does nothing.
 func (*Engine) Close() {}
 
-// NewSocket is not called: there is no engine.
+// NewSocket returns nil.
 func (*Engine) NewSocket() *Socket { return nil }
 
-// Socket carries one stream, elsewhere.
+// Socket does not exist on this platform.
 type Socket struct{}
 
-// Lane is not called.
-func (*Socket) Lane() *feed.Dispatcher { return nil }
+// Dispatcher returns nil.
+func (*Socket) Dispatcher() Dispatcher { return nil }
 
-// Ready implements [feed.Reader].
+// Notify does nothing.
 func (*Socket) Notify() {}
 
-// Reuse is not called.
+// Reuse reports false.
 func (*Socket) Reuse([]byte) bool { return false }
 
-// Take is not called.
-func (*Socket) Take(net.Conn, []byte, *feed.Subscriber, Stream) error { return errors.ErrUnsupported }
+// Take returns an error that wraps [errors.ErrUnsupported].
+func (*Socket) Take(net.Conn, []byte, Stream) error { return errors.ErrUnsupported }
+
+// Unread reports that the number is unknown.
+func Unread(*net.TCPConn) (n int, known bool) { return 0, false }

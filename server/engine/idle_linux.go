@@ -15,41 +15,41 @@ import (
 )
 
 const (
-	// idleMost is how many connections may be there to be accepted, and how many
-	// may linger. Beyond that, those that have waited longest make room.
-	idleMost = 1 << 16
-	// lingerFor is how long a connection outlives its last bytes, so that they
-	// arrive: closed over what its client still sends, it would take them back.
-	lingerFor = 2 * time.Second
-	// unreadMost is how many bytes of requests that came too early are kept for
-	// all sockets.
-	unreadMost = 1 << 20
+	// maxIdle limits the connections that wait for a request, and those that linger.
+	// Beyond that, the oldest make room.
+	maxIdle = 1 << 16
+	// lingerTime is how long a connection stays open after its last bytes, so that
+	// they arrive: if it were closed while its client still sends, the kernel would
+	// reset it and drop them.
+	lingerTime = 2 * time.Second
+	// maxUnread limits the bytes of early requests kept for all sockets.
+	maxUnread = 1 << 20
 )
 
-// idleConns are connections whose streams have ended. One goroutine waits for all of
+// idleConns holds connections whose streams have ended. One goroutine waits for all of
 // them, until their clients send more, or leave.
 type idleConns struct {
 	returned *Returned
-	most     int // see idleMost
+	limit    int // maxIdle, except in tests
 	file     *os.File
 	conn     syscall.RawConn
 
-	mu      sync.Mutex
-	closed  bool
-	conns   map[int32]*idleConn // by descriptor
-	waits   list.List           // of those that are to be accepted, the oldest first
-	lingers list.List           // of those that have been shut down, the oldest first
-	wake    time.Time           // when the first of them is due, if that is not zero
-	unread  map[*Socket][]byte  // what was read of the next requests while a stream runs
-	bytes   int                 // of unread
+	mu           sync.Mutex
+	closed       bool
+	conns        map[int32]*idleConn // by descriptor
+	waiting      list.List           // for a request, the oldest first
+	lingering    list.List           // after their shutdown, the oldest first
+	nextDeadline time.Time           // the first of all deadlines; zero for none
+	unread       map[*Socket][]byte  // bytes of the next requests, of running streams
+	unreadBytes  int                 // of unread
 }
 
 type idleConn struct {
-	fd     int32
-	unread []byte
-	until  time.Time
-	in     *list.List
-	at     *list.Element
+	fd       int32
+	unread   []byte
+	deadline time.Time
+	list     *list.List
+	element  *list.Element
 }
 
 func newIdleConns(returned *Returned) (*idleConns, error) {
@@ -57,69 +57,72 @@ func newIdleConns(returned *Returned) (*idleConns, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := &idleConns{returned: returned, most: idleMost, file: file, conn: conn, conns: make(map[int32]*idleConn), unread: make(map[*Socket][]byte)}
+	i := &idleConns{
+		returned: returned, limit: maxIdle, file: file, conn: conn,
+		conns: make(map[int32]*idleConn), unread: make(map[*Socket][]byte),
+	}
 	returned.mu.Lock()
 	defer returned.mu.Unlock()
-	returned.drop = i.drop
+	returned.closeWaiting = i.closeWaiting
 	return i, nil
 }
 
-// keepUnread keeps what was read of the next request of the socket's connection. It
-// reports false if that is too much, or if nobody would answer the request.
+// keepUnread keeps the first bytes of the next request on the socket's connection. It
+// reports false if those are too many, or if no server would answer the request.
 func (i *idleConns) keepUnread(s *Socket, b []byte) bool {
-	_, open := i.returned.keeps()
+	_, open := i.returned.accepting()
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if !open || i.bytes+len(b) > unreadMost {
+	if !open || i.unreadBytes+len(b) > maxUnread {
 		return false
 	}
 	i.unread[s] = append([]byte(nil), b...)
-	i.bytes += len(b)
+	i.unreadBytes += len(b)
 	return true
 }
 
-// takeUnread returns what was kept for the socket, and forgets it.
+// takeUnread returns the bytes kept for the socket, and forgets them.
 func (i *idleConns) takeUnread(s *Socket) []byte {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	b := i.unread[s]
 	delete(i.unread, s)
-	i.bytes -= len(b)
+	i.unreadBytes -= len(b)
 	return b
 }
 
-// add takes a connection over. Without anybody who accepts it, it is shut down, and
-// closed when the client has left, or soon.
+// add takes a connection over. If Returned is not open, it shuts the connection down
+// and lets it linger.
 func (i *idleConns) add(fd int32, unread []byte) {
-	idle, open := i.returned.keeps()
-	c := &idleConn{fd: fd, unread: unread, in: &i.waits, until: time.Now().Add(idle)}
+	idle, open := i.returned.accepting()
+	c := &idleConn{fd: fd, unread: unread, list: &i.waiting, deadline: time.Now().Add(idle)}
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if !open {
 		i.shutDown(c)
 	}
-	if i.waits.Len() >= i.most {
-		oldest := i.remove(i.waits.Front().Value.(*idleConn))
+	if i.waiting.Len() >= i.limit {
+		oldest := i.remove(i.waiting.Front().Value.(*idleConn))
 		i.shutDown(oldest)
-		i.insert(oldest)
+		i.watch(oldest)
 	}
-	if i.lingers.Len() >= i.most {
-		i.close(i.lingers.Front().Value.(*idleConn))
+	if i.lingering.Len() >= i.limit {
+		i.close(i.lingering.Front().Value.(*idleConn))
 	}
-	i.insert(c)
+	i.watch(c)
 }
 
-// shutDown has the connection linger. The caller holds mu and inserts it.
+// shutDown makes the connection linger. The caller holds mu, and calls watch.
 func (i *idleConns) shutDown(c *idleConn) {
 	_ = syscall.Shutdown(int(c.fd), syscall.SHUT_WR)
-	c.unread, c.in, c.until = nil, &i.lingers, time.Now().Add(lingerFor)
+	c.unread, c.list, c.deadline = nil, &i.lingering, time.Now().Add(lingerTime)
 }
 
-// insert watches a connection. The caller holds mu.
-func (i *idleConns) insert(c *idleConn) {
+// watch adds a connection to its list and to the epoll instance. The caller holds mu.
+func (i *idleConns) watch(c *idleConn) {
 	event := syscall.EpollEvent{Events: syscall.EPOLLIN | syscall.EPOLLRDHUP, Fd: c.fd}
 	if len(c.unread) > 0 {
-		event.Events |= syscall.EPOLLOUT // at once, as there is something to read
+		event.Events |= syscall.EPOLLOUT // reports at once: there is something to read
 	}
 	failed := i.control(syscall.EPOLL_CTL_ADD, c.fd, &event)
 	if i.closed || failed != nil {
@@ -127,16 +130,16 @@ func (i *idleConns) insert(c *idleConn) {
 		return
 	}
 	i.conns[c.fd] = c
-	c.at = c.in.PushBack(c)
-	if i.wake.IsZero() || c.until.Before(i.wake) {
-		i.wakeAt(c.until)
+	c.element = c.list.PushBack(c)
+	if i.nextDeadline.IsZero() || c.deadline.Before(i.nextDeadline) {
+		i.setDeadline(c.deadline)
 	}
 }
 
 // remove forgets a connection. The caller holds mu.
 func (i *idleConns) remove(c *idleConn) *idleConn {
 	delete(i.conns, c.fd)
-	c.in.Remove(c.at)
+	c.list.Remove(c.element)
 	_ = i.control(syscall.EPOLL_CTL_DEL, c.fd, nil)
 	return c
 }
@@ -149,22 +152,22 @@ func (i *idleConns) control(op int, of int32, event *syscall.EpollEvent) (failed
 	return errors.Join(err, failed)
 }
 
-// wakeAt has the loop turn at that time. The caller holds mu.
-func (i *idleConns) wakeAt(at time.Time) {
-	i.wake = at
+// setDeadline makes loop call expire at that time. The caller holds mu.
+func (i *idleConns) setDeadline(at time.Time) {
+	i.nextDeadline = at
 	_ = i.file.SetReadDeadline(at)
 }
 
-// drop closes what is there to be accepted.
-func (i *idleConns) drop() {
+// closeWaiting closes the connections that wait for a request.
+func (i *idleConns) closeWaiting() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	for i.waits.Len() > 0 {
-		i.close(i.waits.Front().Value.(*idleConn))
+	for i.waiting.Len() > 0 {
+		i.close(i.waiting.Front().Value.(*idleConn))
 	}
 }
 
-// closeAll closes everything, and whatever is still added.
+// closeAll closes all connections, and those that are added later.
 func (i *idleConns) closeAll() {
 	i.returned.Close()
 	i.mu.Lock()
@@ -176,7 +179,7 @@ func (i *idleConns) closeAll() {
 	_ = i.file.Close()
 }
 
-// loop waits for the connections, until closeAll is called.
+// loop handles events and deadlines until closeAll is called.
 func (i *idleConns) loop() {
 	events := make([]syscall.EpollEvent, 128)
 	for {
@@ -193,54 +196,54 @@ func (i *idleConns) loop() {
 		}
 		i.expire(time.Now())
 		for _, e := range events[:max(n, 0)] {
-			i.look(e.Fd)
+			i.check(e.Fd)
 		}
 	}
 }
 
-// expire closes the connections whose time is up.
+// expire closes the connections whose deadline has passed.
 func (i *idleConns) expire(now time.Time) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if i.wake.IsZero() || now.Before(i.wake) {
+	if i.nextDeadline.IsZero() || now.Before(i.nextDeadline) {
 		return
 	}
 	var next time.Time
-	for _, of := range []*list.List{&i.waits, &i.lingers} {
+	for _, of := range []*list.List{&i.waiting, &i.lingering} {
 		for of.Len() > 0 {
 			c := of.Front().Value.(*idleConn)
-			if now.Before(c.until) {
-				if next.IsZero() || c.until.Before(next) {
-					next = c.until
+			if now.Before(c.deadline) {
+				if next.IsZero() || c.deadline.Before(next) {
+					next = c.deadline
 				}
 				break
 			}
 			i.close(c)
 		}
 	}
-	i.wakeAt(next)
+	i.setDeadline(next)
 }
 
-// look gives a connection to whoever accepts it, if there is something to read. The
-// event that it comes from may be one of a descriptor that was closed since.
-func (i *idleConns) look(fd int32) {
-	if c := i.readable(fd); c != nil {
+// check hands a connection to Accept if there is something to read. The event may be
+// of a descriptor that was closed since.
+func (i *idleConns) check(fd int32) {
+	if c := i.takeReadable(fd); c != nil {
 		if conn, err := c.open(); err == nil {
-			i.returned.give(conn)
+			i.returned.hand(conn)
 		}
 	}
 }
 
-// readable returns the connection with that descriptor, which is no longer here, if
-// there is something to read.
-func (i *idleConns) readable(fd int32) *idleConn {
+// takeReadable removes and returns the connection with that descriptor if there is
+// something to read. It closes one whose client has left.
+func (i *idleConns) takeReadable(fd int32) *idleConn {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	c := i.conns[fd]
 	switch {
 	case c == nil:
 		return nil
-	case c.in == &i.lingers:
+	case c.list == &i.lingering:
 		if discard(fd) != syscall.EAGAIN {
 			i.close(c)
 		}
@@ -258,7 +261,7 @@ func (i *idleConns) readable(fd int32) *idleConn {
 	return nil
 }
 
-// open returns the connection as the runtime knows it.
+// open returns the connection as a net.Conn.
 func (c *idleConn) open() (net.Conn, error) {
 	file := os.NewFile(uintptr(c.fd), "")
 	defer file.Close()
@@ -269,8 +272,8 @@ func (c *idleConn) open() (net.Conn, error) {
 	return conn, err
 }
 
-// discard reads what the client has sent, some of it, and returns why there is no
-// more at the moment: nil if the client has ended.
+// discard reads some of what the client has sent. It returns why there is no more at
+// the moment: nil if the client has closed its side.
 func discard(fd int32) error {
 	var b [512]byte
 	for range 128 {

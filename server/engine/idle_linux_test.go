@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// returning runs a test with a listener that is open, and with connections that are
-// reusable after io.EOF.
+// returning runs a test with an open listener, if idle is not 0, and with connections
+// that are reusable after io.EOF.
 func returning(t *testing.T, idle time.Duration, test func(*world, *Returned)) {
 	t.Helper()
 	for _, plain := range []bool{false, true} {
@@ -30,7 +30,7 @@ func returning(t *testing.T, idle time.Duration, test func(*world, *Returned)) {
 	}
 }
 
-// reusable opens a connection with a stream on it, after which it can be used again.
+// reusable opens a stream on a connection that can be used again.
 func (w *world) reusable(size int, unread string) (*script, *net.TCPConn) {
 	w.t.Helper()
 	ours, client := w.dial(size)
@@ -66,9 +66,8 @@ func accept(t *testing.T, r *Returned, within time.Duration) net.Conn {
 	}
 }
 
-// TestReturned: whatever the client sends, before the stream, during it or after it,
-// whoever accepts the connection reads all of it, and what they answer comes behind the
-// stream.
+// TestReturned: the accepted connection has every byte that the client sent before,
+// during and after the stream, and the answer to it follows the stream.
 func TestReturned(t *testing.T) {
 	returning(t, time.Minute, func(w *world, r *Returned) {
 		before := descriptors(w.t)
@@ -80,12 +79,12 @@ func TestReturned(t *testing.T) {
 						continue
 					}
 					s, client := w.reusable(0, unread)
-					s.say(nil, []byte("hello "))
+					s.send(nil, []byte("hello "))
 					if _, err := io.ReadFull(client, make([]byte, 6)); err != nil {
 						w.t.Fatal(err)
 					}
 					transmit(w.t, client, during)
-					s.say(io.EOF, []byte("bye "))
+					s.send(io.EOF, []byte("bye "))
 					if err := s.ended(); err != io.EOF {
 						w.t.Error(err)
 					}
@@ -107,20 +106,20 @@ func TestReturned(t *testing.T) {
 				}
 			}
 		}
-		if n := w.engine.idle.bytes; n != 0 {
+		if n := w.engine.idle.unreadBytes; n != 0 {
 			w.t.Errorf("%d bytes are kept", n)
 		}
-		await(w.t, "no descriptor is left", func() bool { return descriptors(w.t) <= before })
+		await(w.t, "no descriptor is left open", func() bool { return descriptors(w.t) <= before })
 	})
 }
 
-// TestReturnedBehindMuch: the last bytes of a stream may still be with the kernel when
-// the connection is accepted.
+// TestReturnedBehindMuch: the kernel may still hold the last bytes of a stream when the
+// connection is accepted.
 func TestReturnedBehindMuch(t *testing.T) {
 	returning(t, time.Minute, func(w *world, r *Returned) {
 		const size = 1 << 20
 		s, client := w.reusable(64<<10, "")
-		s.say(io.EOF, numbered(0, 0, size))
+		s.send(io.EOF, numbered(0, 0, size))
 		transmit(w.t, client, "more")
 		read := make(chan error, 1)
 		go func() {
@@ -142,38 +141,37 @@ func TestReturnedBehindMuch(t *testing.T) {
 	})
 }
 
-// TestNotReturned: a stream that breaks off takes its connection with it, also where
-// the reason would be a clean one and the client has not read all, and so does one
-// whose connection must not be used again.
+// TestNotReturned: the engine closes the connection of a stream that breaks off, of one
+// that ends while its client has not read everything, and of one without Reuse.
 func TestNotReturned(t *testing.T) {
 	returning(t, time.Minute, func(w *world, r *Returned) {
 		before := descriptors(w.t)
 		broken, client := w.reusable(0, "next")
 		transmit(w.t, client, "more")
-		broken.say(errors.New("broken"), []byte("hello"))
+		broken.send(errors.New("broken"), []byte("hello"))
 		if got, err := io.ReadAll(client); err != nil || string(got) != "hello" {
 			w.t.Errorf("read %q, %v", got, err)
 		}
 		full, fullClient := w.reusable(64<<10, "next")
-		full.say(nil, numbered(0, 0, 512<<10))
+		full.send(nil, numbered(0, 0, 512<<10))
 		await(w.t, "a full socket", func() bool { full.mu.Lock(); defer full.mu.Unlock(); return full.nexts > 0 && len(full.pieces) == 0 })
 		full.mu.Lock()
 		full.over = io.EOF
 		full.mu.Unlock()
-		full.group.Wake()
+		full.Wake()
 		if err := full.ended(); err != io.EOF {
 			w.t.Error(err)
 		}
 		once, onceClient := w.stream(0)
-		once.say(io.EOF, []byte("hello"))
+		once.send(io.EOF, []byte("hello"))
 		if got, err := io.ReadAll(onceClient); err != nil || string(got) != "hello" {
 			w.t.Errorf("read %q, %v", got, err)
 		}
 		for _, c := range []net.Conn{client, fullClient, onceClient} {
 			c.Close()
 		}
-		await(w.t, "no descriptor is left", func() bool { return descriptors(w.t) <= before })
-		if n := w.engine.idle.bytes; n != 0 {
+		await(w.t, "no descriptor is left open", func() bool { return descriptors(w.t) <= before })
+		if n := w.engine.idle.unreadBytes; n != 0 {
 			w.t.Errorf("%d bytes are kept", n)
 		}
 		r.Close()
@@ -183,8 +181,9 @@ func TestNotReturned(t *testing.T) {
 	})
 }
 
-// TestIdle: a connection whose client says nothing more is not accepted, and is closed
-// when its time is up, or its client leaves, or nobody accepts any more.
+// TestIdle: a connection whose client sends nothing more is not accepted. The engine
+// closes it at its deadline, when its client leaves, and when the listener or the engine
+// is closed.
 func TestIdle(t *testing.T) {
 	const idle = 200 * time.Millisecond
 	for _, way := range []string{"in time", "left", "listener closed", "engine closed"} {
@@ -195,7 +194,7 @@ func TestIdle(t *testing.T) {
 				begin := time.Now()
 				for range 5 {
 					s, client := w.reusable(0, "")
-					s.say(io.EOF, []byte("x"))
+					s.send(io.EOF, []byte("x"))
 					if _, err := io.ReadFull(client, make([]byte, 1)); err != nil {
 						w.t.Fatal(err)
 					}
@@ -204,7 +203,11 @@ func TestIdle(t *testing.T) {
 					}
 					clients = append(clients, client)
 				}
-				waiting := func() int { w.engine.idle.mu.Lock(); defer w.engine.idle.mu.Unlock(); return w.engine.idle.waits.Len() }
+				waiting := func() int {
+					w.engine.idle.mu.Lock()
+					defer w.engine.idle.mu.Unlock()
+					return w.engine.idle.waiting.Len()
+				}
 				await(w.t, "all wait", func() bool { return waiting() == 5 || way == "in time" })
 				switch way {
 				case "left":
@@ -226,25 +229,25 @@ func TestIdle(t *testing.T) {
 					w.t.Errorf("closed after %v", took)
 				}
 				await(w.t, "none waits", func() bool { return waiting() == 0 })
-				await(w.t, "no descriptor is left", func() bool { return descriptors(w.t) <= before })
+				await(w.t, "no descriptor is left open", func() bool { return descriptors(w.t) <= before })
 			})
 		})
 	}
 }
 
-// TestLinger: where nobody accepts connections, they are closed, but not over what
-// their clients send at that moment: all of the stream arrives, and its end.
+// TestLinger: without an open listener, the engine closes connections, but even if their
+// clients are sending at that moment, all of the stream arrives, and its end.
 func TestLinger(t *testing.T) {
 	returning(t, 0, func(w *world, _ *Returned) {
 		const size = 300 << 10
 		before := descriptors(w.t)
 		s, client := w.reusable(64<<10, "")
 		if w.engine.NewSocket().Reuse([]byte("GET")) {
-			w.t.Error("a request is kept that nobody will answer")
+			w.t.Error("the engine keeps a request without a server for it")
 		}
-		s.say(io.EOF, numbered(0, 0, size))
+		s.send(io.EOF, numbered(0, 0, size))
 		wrote := make(chan struct{})
-		go func() { // all the while
+		go func() { // during the whole stream
 			defer close(wrote)
 			for range 100 {
 				if _, err := client.Write(make([]byte, 1000)); err != nil {
@@ -258,27 +261,27 @@ func TestLinger(t *testing.T) {
 		<-wrote
 		client.Close()
 		quiet, quietClient := w.reusable(0, "")
-		quiet.say(io.EOF, []byte("x"))
+		quiet.send(io.EOF, []byte("x"))
 		if got, err := io.ReadAll(quietClient); err != nil || string(got) != "x" {
 			w.t.Errorf("read %q, %v", got, err)
 		}
-		defer quietClient.Close() // it does not leave, and is given up
+		defer quietClient.Close() // until then, the engine has closed its side
 		await(w.t, "one descriptor is left", func() bool { return descriptors(w.t) <= before+1 })
 	})
 }
 
-// TestIdleBounds: of connections that wait, the oldest make room, and requests that come
-// too early are kept up to a bound.
+// TestIdleBounds: the oldest waiting connections make room for new ones, and the bytes of
+// early requests have a limit.
 func TestIdleBounds(t *testing.T) {
 	returning(t, time.Minute, func(w *world, r *Returned) {
 		before := descriptors(w.t)
 		w.engine.idle.mu.Lock()
-		w.engine.idle.most = 3
+		w.engine.idle.limit = 3
 		w.engine.idle.mu.Unlock()
 		newest := func() (c *idleConn) {
 			w.engine.idle.mu.Lock()
 			defer w.engine.idle.mu.Unlock()
-			if last := w.engine.idle.waits.Back(); last != nil {
+			if last := w.engine.idle.waiting.Back(); last != nil {
 				c = last.Value.(*idleConn)
 			}
 			return c
@@ -288,7 +291,7 @@ func TestIdleBounds(t *testing.T) {
 			s, client := w.reusable(0, "")
 			clients = append(clients, client)
 			last := newest()
-			s.say(io.EOF, []byte("x"))
+			s.send(io.EOF, []byte("x"))
 			await(w.t, "it waits", func() bool { return newest() != last })
 			if _, err := io.ReadFull(client, make([]byte, 1)); err != nil {
 				w.t.Fatal(err)
@@ -311,22 +314,22 @@ func TestIdleBounds(t *testing.T) {
 			client.Close()
 		}
 		var sockets []*Socket
-		for piece := make([]byte, 4<<10); len(sockets) < 2*unreadMost/len(piece); {
+		for piece := make([]byte, 4<<10); len(sockets) < 2*maxUnread/len(piece); {
 			s := w.engine.NewSocket()
 			if !s.Reuse(piece) {
 				break
 			}
 			sockets = append(sockets, s)
 		}
-		if len(sockets) != unreadMost/(4<<10) {
+		if len(sockets) != maxUnread/(4<<10) {
 			w.t.Errorf("%d requests are kept", len(sockets))
 		}
 		for _, s := range sockets {
 			s.takeUnread()
 		}
-		if s := w.engine.NewSocket(); !s.Reuse(make([]byte, unreadMost)) || len(s.takeUnread()) != unreadMost {
+		if s := w.engine.NewSocket(); !s.Reuse(make([]byte, maxUnread)) || len(s.takeUnread()) != maxUnread {
 			w.t.Error("there is no room, although none is kept")
 		}
-		await(w.t, "no descriptor is left", func() bool { return descriptors(w.t) <= before })
+		await(w.t, "no descriptor is left open", func() bool { return descriptors(w.t) <= before })
 	})
 }

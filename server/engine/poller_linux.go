@@ -10,25 +10,25 @@ import (
 	"syscall"
 )
 
-// key names a socket to the poller: a place, and how often it was given away. A
-// descriptor would be the name of somebody else soon after it is closed, while
-// what was said of the one before is still on its way.
-type key struct{ place, use uint32 }
+// key names a socket to the poller: a slot, and how often the slot was reused. A
+// descriptor could not name it: the kernel may give the same descriptor to another
+// connection while events of the closed one are still on their way.
+type key struct{ slot, generation uint32 }
 
-// poller says which sockets have room again, and which clients have left.
+// poller reports which full sockets have room again, and which clients have left.
 type poller struct {
 	file *os.File
 	conn syscall.RawConn
 
 	mu     sync.Mutex
 	closed bool
-	places []place
-	free   []uint32 // places without a socket
+	slots  []slot
+	free   []uint32 // slots without a socket
 }
 
-type place struct {
-	socket *Socket
-	use    uint32
+type slot struct {
+	socket     *Socket
+	generation uint32
 }
 
 const edges = syscall.EPOLLOUT | syscall.EPOLLRDHUP | 1<<31 // EPOLLET
@@ -38,8 +38,8 @@ func newPoller() (*poller, error) {
 	return &poller{file: file, conn: conn}, err
 }
 
-// newEpoll returns an epoll instance that the runtime waits for as for any other
-// descriptor, so that no thread has to.
+// newEpoll returns an epoll instance. The runtime waits for it as for any other
+// descriptor, so it blocks no thread.
 func newEpoll() (*os.File, syscall.RawConn, error) {
 	fd, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
 	if err != nil {
@@ -56,7 +56,7 @@ func newEpoll() (*os.File, syscall.RawConn, error) {
 	return file, conn, nil
 }
 
-// add has the poller watch a socket.
+// add makes the poller watch a socket.
 func (p *poller) add(s *Socket) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -67,57 +67,58 @@ func (p *poller) add(s *Socket) error {
 	if last := len(p.free) - 1; last >= 0 {
 		n, p.free = p.free[last], p.free[:last]
 	} else {
-		n = uint32(len(p.places))
-		p.places = append(p.places, place{})
+		n = uint32(len(p.slots))
+		p.slots = append(p.slots, slot{})
 	}
-	s.key = key{n, p.places[n].use}
-	event := syscall.EpollEvent{Events: edges, Fd: int32(s.key.place), Pad: int32(s.key.use)}
+	s.key = key{n, p.slots[n].generation}
+	event := syscall.EpollEvent{Events: edges, Fd: int32(s.key.slot), Pad: int32(s.key.generation)}
 	var failed error
 	err := p.conn.Control(func(fd uintptr) { failed = syscall.EpollCtl(int(fd), syscall.EPOLL_CTL_ADD, int(s.fd), &event) })
 	if err = errors.Join(err, os.NewSyscallError("epoll_ctl", failed)); err != nil {
 		p.free = append(p.free, n)
 		return err
 	}
-	p.places[n].socket = s
+	p.slots[n].socket = s
 	return nil
 }
 
-// remove forgets a socket, which is about to be closed: then the kernel does, too.
+// remove forgets a socket whose descriptor is about to be closed, which removes it from
+// the epoll instance, too.
 func (p *poller) remove(k key) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.places[k.place].socket = nil
-	p.places[k.place].use++
-	p.free = append(p.free, k.place)
+	p.slots[k.slot].socket = nil
+	p.slots[k.slot].generation++
+	p.free = append(p.free, k.slot)
 }
 
-// release forgets a socket whose descriptor lives on.
+// release forgets a socket whose descriptor stays open.
 func (p *poller) release(k key, fd int32) {
 	p.remove(k)
 	_ = p.conn.Control(func(epoll uintptr) { _ = syscall.EpollCtl(int(epoll), syscall.EPOLL_CTL_DEL, int(fd), nil) })
 }
 
-// closeAll takes no more sockets, and ends those there are.
+// closeAll refuses further sockets and stops the present ones.
 func (p *poller) closeAll() {
 	p.mu.Lock()
 	p.closed = true
-	for i := range p.places {
-		if s := p.places[i].socket; s != nil {
-			s.tell(stopped)
+	for i := range p.slots {
+		if s := p.slots[i].socket; s != nil {
+			s.wake(stopped)
 		}
 	}
 	p.mu.Unlock()
 	_ = p.file.Close()
 }
 
-// tell has the lane look at the socket.
-func (s *Socket) tell(mark uint32) {
-	group := s.group
-	s.marks.Or(mark)
-	group.Wake()
+// wake sets a flag for the worker. The caller holds the poller's mu, so the socket
+// still has its stream.
+func (s *Socket) wake(flag uint32) {
+	s.flags.Or(flag)
+	s.stream.Wake()
 }
 
-// loop tells sockets what happens to them, until closeAll is called.
+// loop handles events until closeAll is called.
 func (p *poller) loop() {
 	events := make([]syscall.EpollEvent, 256)
 	err := p.conn.Read(func(fd uintptr) (done bool) {
@@ -129,7 +130,7 @@ func (p *poller) loop() {
 			if n == 0 {
 				return false
 			}
-			p.tell(events[:max(n, 0)])
+			p.handle(events[:max(n, 0)])
 		}
 	})
 	p.mu.Lock()
@@ -139,20 +140,20 @@ func (p *poller) loop() {
 	}
 }
 
-func (p *poller) tell(events []syscall.EpollEvent) {
+func (p *poller) handle(events []syscall.EpollEvent) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for i := range events {
 		e := &events[i]
-		at := &p.places[uint32(e.Fd)]
-		if at.socket == nil || at.use != uint32(e.Pad) {
-			continue // it was closed in the meantime
+		slot := &p.slots[uint32(e.Fd)]
+		if slot.socket == nil || slot.generation != uint32(e.Pad) {
+			continue // the event is of a socket that was closed since
 		}
 		switch {
 		case e.Events&(syscall.EPOLLRDHUP|syscall.EPOLLHUP|syscall.EPOLLERR) != 0:
-			at.socket.tell(left)
-		case at.socket.marks.Or(writable)&waiting != 0:
-			at.socket.group.Wake()
+			slot.socket.wake(clientGone)
+		case slot.socket.flags.Or(hasRoom)&wantsRoom != 0:
+			slot.socket.stream.Wake()
 		}
 	}
 }

@@ -8,9 +8,8 @@ import (
 	"time"
 )
 
-// TestPollerKeys: what is said of a socket that was closed in the meantime does not
-// reach the one that has its descriptor and its place now: that client would be
-// cut off, and nobody would know why.
+// TestPollerKeys: an event of a socket that was closed since does not reach the socket
+// that now has its descriptor and its slot, which would cut off the wrong client.
 func TestPollerKeys(t *testing.T) {
 	w := newWorld(t, Options{WriteTimeout: time.Minute})
 	var old key
@@ -20,25 +19,25 @@ func TestPollerKeys(t *testing.T) {
 		s := newScript(t)
 		socket := w.take(ours, s)
 		now := socket.key
-		if i > 0 && (now.place != old.place || now.use == old.use) {
-			t.Fatalf("the key %v after %v: want the same place, for another time", now, old)
+		if i > 0 && (now.slot != old.slot || now.generation == old.generation) {
+			t.Fatalf("the key %v after %v: want the same slot, and another generation", now, old)
 		}
-		w.engine.poller.tell(stale)
-		s.say(nil, []byte("x"))
+		w.engine.poller.handle(stale)
+		s.send(nil, []byte("x"))
 		await(t, "written", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.written == 1 })
 		select {
 		case err := <-s.closed:
-			t.Fatalf("closed with %v for what was said of another", err)
+			t.Fatalf("closed with %v for an event of another", err)
 		default:
 		}
 		client.Close()
-		if err := s.ended(); err != ErrLeft {
+		if err := s.ended(); err != ErrClientGone {
 			t.Fatal(err)
 		}
 		old = now
-		stale = append(stale, syscall.EpollEvent{Events: syscall.EPOLLHUP | syscall.EPOLLRDHUP, Fd: int32(old.place), Pad: int32(old.use)})
+		stale = append(stale, syscall.EpollEvent{Events: syscall.EPOLLHUP | syscall.EPOLLRDHUP, Fd: int32(old.slot), Pad: int32(old.generation)})
 	}
-	if n := len(w.engine.poller.places); n != 1 {
-		t.Errorf("%d places for one socket at a time", n)
+	if n := len(w.engine.poller.slots); n != 1 {
+		t.Errorf("%d slots for one socket at a time", n)
 	}
 }

@@ -6,21 +6,21 @@ import (
 	"time"
 )
 
-// Returned is a [net.Listener] of connections on which a stream has ended cleanly.
-// Each is accepted when its client has sent more: until then it costs neither a
-// goroutine nor a buffer. Close closes those that are not accepted yet.
+// Returned is a [net.Listener] for connections on which a stream has ended cleanly.
+// Accept returns a connection when its client has sent its next request; until then
+// the connection costs neither a goroutine nor a buffer. Close closes those that wait.
 //
-// Connections are kept from the first call of Open on, until Close. Before and after,
-// a connection is closed when its stream has ended.
+// It keeps connections from the first call of Open until Close. At other times, the
+// engine closes a connection when its stream ends.
 type Returned struct {
 	conns chan net.Conn
 	done  chan struct{}
 
-	mu     sync.Mutex
-	open   bool
-	closed bool
-	idle   time.Duration
-	drop   func() // closes those that are not accepted yet
+	mu           sync.Mutex
+	open         bool
+	closed       bool
+	idle         time.Duration
+	closeWaiting func() // closes the connections that no call of Accept has returned
 }
 
 // NewReturned returns a listener that is not open.
@@ -28,16 +28,15 @@ func NewReturned() *Returned {
 	return &Returned{conns: make(chan net.Conn), done: make(chan struct{})}
 }
 
-// Open has connections kept from here on, each until its client has been silent for
-// idle.
+// Open starts keeping connections, each until its client has been silent for idle.
 func (r *Returned) Open(idle time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.open, r.idle = true, idle
 }
 
-// keeps says whether connections are kept, and how long.
-func (r *Returned) keeps() (idle time.Duration, ok bool) {
+// accepting reports whether connections are kept, and for how long.
+func (r *Returned) accepting() (idle time.Duration, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.idle, r.open && !r.closed
@@ -53,8 +52,9 @@ func (r *Returned) Accept() (net.Conn, error) {
 	}
 }
 
-// give returns when somebody has accepted the connection, or it was closed.
-func (r *Returned) give(conn net.Conn) {
+// hand blocks until Accept has returned the connection, or Close was called, which
+// closes it.
+func (r *Returned) hand(conn net.Conn) {
 	select {
 	case r.conns <- conn:
 	case <-r.done:
@@ -65,7 +65,7 @@ func (r *Returned) give(conn net.Conn) {
 // Close implements [net.Listener].
 func (r *Returned) Close() error {
 	r.mu.Lock()
-	drop := r.drop
+	drop := r.closeWaiting
 	if !r.closed {
 		r.closed = true
 		close(r.done)
@@ -77,7 +77,7 @@ func (r *Returned) Close() error {
 	return nil
 }
 
-// Addr implements [net.Listener]. There is nothing to dial.
+// Addr implements [net.Listener]. Nothing can be dialed.
 func (r *Returned) Addr() net.Addr { return returnedAddr{} }
 
 type returnedAddr struct{}
@@ -85,7 +85,7 @@ type returnedAddr struct{}
 func (returnedAddr) Network() string { return "tcp" }
 func (returnedAddr) String() string  { return "returned" }
 
-// unreadConn is a connection of which somebody has read more than they needed.
+// unreadConn is a connection from which some bytes were read ahead.
 type unreadConn struct {
 	net.Conn
 	unread []byte

@@ -8,9 +8,9 @@ import (
 	"unsafe"
 )
 
-// ring submits many writes to the kernel in one call, by io_uring. See
-// io_uring_setup(2), io_uring_enter(2) and <linux/io_uring.h>, which the types
-// and numbers below are of.
+// ring submits many writes to the kernel in one call, with io_uring. The types and
+// numbers below are from <linux/io_uring.h>; see io_uring_setup(2) and
+// io_uring_enter(2).
 type ring struct {
 	fd      int
 	memory  []byte // both queues
@@ -24,14 +24,13 @@ type ring struct {
 	staged []staged
 }
 
-// staged is a write that is yet to be submitted.
+// staged is a write before its submission.
 type staged struct {
 	socket *Socket
 	bytes  []byte
 }
 
-// ringWrites is how many writes are submitted at once. They take about a
-// millisecond.
+// ringWrites limits the writes of one submission, which takes about a millisecond.
 const ringWrites = 256
 
 const (
@@ -79,14 +78,13 @@ type cqe struct {
 	flags uint32
 }
 
-// newRing returns a ring, or nil where the kernel, or whoever confines this
-// process, has none that does as it should.
+// newRing returns a ring, or nil where the kernel or a sandbox offers none that works.
 func newRing() *ring {
 	r, err := openRing()
 	if err != nil {
 		return nil
 	}
-	if !r.sound() {
+	if !r.works() {
 		r.close()
 		return nil
 	}
@@ -120,7 +118,7 @@ func openRing() (*ring, error) {
 	r.sqMask, r.cqMask = *at(params.sq.mask), *at(params.cq.mask)
 	r.sqes = unsafe.Slice((*sqe)(unsafe.Pointer(&r.entries[0])), params.sqEntries)
 	r.cqes = unsafe.Slice((*cqe)(unsafe.Pointer(&r.memory[params.cq.cqes])), params.cqEntries)
-	// Each place of the queue is for the entry of the same number, for good.
+	// Each slot of the queue always refers to the entry of the same number.
 	array := unsafe.Slice(at(params.sq.array), params.sqEntries)
 	for i := range array {
 		array[i] = uint32(i)
@@ -144,12 +142,12 @@ func (r *ring) full() bool { return len(r.staged) == ringWrites }
 
 func (r *ring) add(s *Socket, b []byte) { r.staged = append(r.staged, staged{s, b}) }
 
-// submit writes what is staged, and tells the sockets what became of it.
+// submit performs the staged writes and hands each socket its result.
 func (r *ring) submit() {
 	switch len(r.staged) {
 	case 0:
 		return
-	case 1: // which costs less without the detour
+	case 1: // a plain write is cheaper
 		w := r.staged[0]
 		r.staged[0], r.staged = staged{}, r.staged[:0]
 		w.socket.staged = false
@@ -163,7 +161,7 @@ func (r *ring) submit() {
 	r.reap(func(i, n int, err error) {
 		w := &r.staged[i]
 		w.socket.staged = false
-		w.socket.wrote(w.bytes, n, err)
+		w.socket.handleWrite(w.bytes, n, err)
 	})
 	clear(r.staged)
 	r.staged = r.staged[:0]
@@ -176,32 +174,32 @@ func (r *ring) prepare(i, fd int, b []byte) {
 		fd:      int32(fd),
 		address: uint64(uintptr(unsafe.Pointer(unsafe.SliceData(b)))),
 		length:  uint32(len(b)),
-		// With MSG_DONTWAIT, an entry is done with when it was submitted.
+		// With MSG_DONTWAIT, an entry completes during its submission.
 		msgFlags: syscall.MSG_DONTWAIT | syscall.MSG_NOSIGNAL,
 		data:     uint64(i),
 	}
 }
 
-// enter submits n entries and waits until all of them are done with.
+// enter submits n entries and waits until all of them have completed.
 func (r *ring) enter(n int) {
 	atomic.StoreUint32(r.sqTail, *r.sqTail+uint32(n))
-	for left := n; ; {
+	for unsubmitted := n; ; {
 		done := int(atomic.LoadUint32(r.cqTail) - atomic.LoadUint32(r.cqHead))
-		if left == 0 && done >= n {
+		if unsubmitted == 0 && done >= n {
 			return
 		}
-		submitted, _, errno := syscall.Syscall6(sysEnter, uintptr(r.fd), uintptr(left), uintptr(n), getEvents, 0, 0)
+		submitted, _, errno := syscall.Syscall6(sysEnter, uintptr(r.fd), uintptr(unsubmitted), uintptr(n), getEvents, 0, 0)
 		switch errno {
 		case 0:
-			left -= int(submitted)
+			unsubmitted -= int(submitted)
 		case syscall.EINTR, syscall.EAGAIN, syscall.EBUSY:
 		default:
-			panic("io_uring_enter: " + errno.Error()) // of a ring that was sound
+			panic("io_uring_enter: " + errno.Error()) // of a ring that has worked
 		}
 	}
 }
 
-// reap reports what became of the entries.
+// reap calls of for each completed entry.
 func (r *ring) reap(of func(i, n int, err error)) {
 	head, tail := *r.cqHead, atomic.LoadUint32(r.cqTail)
 	for ; head != tail; head++ {
@@ -215,9 +213,9 @@ func (r *ring) reap(of func(i, n int, err error)) {
 	atomic.StoreUint32(r.cqHead, head)
 }
 
-// sound says whether writes do not block, and come back as what they were: whole,
-// in part, refused.
-func (r *ring) sound() bool {
+// works reports whether writes do not block, and have the right results: complete,
+// partial, refused.
+func (r *ring) works() bool {
 	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return false
@@ -235,7 +233,7 @@ func (r *ring) sound() bool {
 		r.prepare(i, pair[0], b)
 	}
 	atomic.StoreUint32(r.sqTail, *r.sqTail+uint32(len(results)))
-	// It does not wait: what is not done with by then is not sound.
+	// It does not wait: an entry that has not completed by then fails the test.
 	_, _, errno := syscall.Syscall6(sysEnter, uintptr(r.fd), uintptr(len(results)), 0, getEvents, 0, 0)
 	r.reap(func(i, n int, err error) { results[i] = result{n, err} })
 	return errno == 0 && results[0].n == 1 && 0 < results[1].n && results[1].n < len(big) &&

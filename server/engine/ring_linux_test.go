@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// aRing returns a ring, and says whether the kernel lets this process have one:
-// then nothing else may be in its way.
+// aRing returns a ring, or false if the kernel refuses rings to this process. Any other
+// failure fails the test.
 func aRing(t *testing.T) (*ring, bool) {
 	t.Helper()
 	r, err := openRing()
@@ -28,9 +28,8 @@ func aRing(t *testing.T) (*ring, bool) {
 	return r, true
 }
 
-// TestRingProbe: a ring that this kernel has is found sound, and leaves nothing
-// behind. A probe that says no for the wrong reason costs a third of the speed, and
-// nobody notices.
+// TestRingProbe: a ring of this kernel passes the probe, which leaves no descriptor open.
+// A wrong refusal would go unnoticed and cost a third of the speed.
 func TestRingProbe(t *testing.T) {
 	if _, ok := aRing(t); !ok {
 		return
@@ -39,7 +38,7 @@ func TestRingProbe(t *testing.T) {
 	for range 20 {
 		r := newRing()
 		if r == nil {
-			t.Fatal("the ring is not sound")
+			t.Fatal("the probe refuses the ring")
 		}
 		r.close()
 	}
@@ -48,9 +47,7 @@ func TestRingProbe(t *testing.T) {
 	}
 }
 
-// TestRingBatch: in a batch, each write has a result of its own, whatever becomes
-// of its neighbours: those that fail must not take the rest with them, nor their
-// results.
+// TestRingBatch: each write of a batch has its own result, even if its neighbours fail.
 func TestRingBatch(t *testing.T) {
 	r, ok := aRing(t)
 	if !ok {
@@ -127,7 +124,7 @@ func TestRingBatch(t *testing.T) {
 	}
 }
 
-// TestBatchOfAllKinds: the lane tells each socket of a batch its own result.
+// TestBatchOfAllKinds: each socket of a batch gets its own result.
 func TestBatchOfAllKinds(t *testing.T) {
 	overBoth(t, Options{WriteTimeout: time.Minute}, func(w *world) {
 		const streams, size = 90, 512 << 10
@@ -144,9 +141,9 @@ func TestBatchOfAllKinds(t *testing.T) {
 		}
 		for n, s := range all {
 			if n%3 == 2 {
-				s.say(nil, numbered(n, 0, size))
+				s.send(nil, numbered(n, 0, size))
 			} else {
-				s.say(nil, []byte("x"))
+				s.send(nil, []byte("x"))
 			}
 		}
 		for n, s := range all {
@@ -156,41 +153,41 @@ func TestBatchOfAllKinds(t *testing.T) {
 			case 1:
 				_ = s.ended()
 			case 2:
-				s.say(errors.New("done"))
+				s.send(errors.New("done"))
 			}
 		}
 	})
 }
 
-// TestNothingStagedOutlivesItsSocket: a client leaves between the moment when its
-// write was put into the batch and the one when that is submitted, and somebody else
-// gets the descriptor in between. They would get what was meant for the first.
+// TestNothingStagedOutlivesItsSocket: a client leaves after its write was staged and
+// before the batch is submitted, and another connection gets the descriptor in between.
+// It must not get the first client's bytes.
 func TestNothingStagedOutlivesItsSocket(t *testing.T) {
 	overBoth(t, Options{WriteTimeout: time.Minute}, func(w *world) {
 		leaver, client := w.dial(0)
 		s := newScript(w.t)
 		leaving := w.take(leaver, s)
 		var other *script
-		for other == nil { // on the same lane
+		for other == nil { // on the same worker
 			ours, _ := w.dial(0)
 			candidate := newScript(w.t)
-			if w.take(ours, candidate).lane == leaving.lane {
+			if w.take(ours, candidate).worker == leaving.worker {
 				other = candidate
 			}
 		}
 		await(w.t, "idle", func() bool { return s.asked() > 0 })
 		done := make(chan [2]int)
 		other.mu.Lock()
-		other.hook = func() { // all of this is within one step of the lane
+		other.hook = func() { // all of this happens within one step of the worker
 			fd := int(leaving.fd)
 			s.mu.Lock()
 			s.pieces = [][]byte{[]byte("x")}
 			s.mu.Unlock()
 			leaving.Notify()
-			if leaving.lane.ring != nil && !leaving.staged {
+			if leaving.worker.ring != nil && !leaving.staged {
 				w.t.Error("it is not staged")
 			}
-			leaving.marks.Or(left)
+			leaving.flags.Or(clientGone)
 			leaving.Notify()
 			var pair [2]int
 			var opened []int
@@ -199,10 +196,10 @@ func TestNothingStagedOutlivesItsSocket(t *testing.T) {
 					_ = syscall.Close(fd)
 				}
 			})
-			for tries := 0; pair[0] != fd; tries++ { // until somebody has the descriptor
+			for tries := 0; pair[0] != fd; tries++ { // until the descriptor is used again
 				var err error
 				if pair, err = syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0); err != nil || tries == 100 {
-					w.t.Errorf("descriptor %d is not given again: %v", fd, err)
+					w.t.Errorf("descriptor %d is not used again: %v", fd, err)
 					break
 				}
 				opened = append(opened, pair[0], pair[1])
@@ -213,19 +210,19 @@ func TestNothingStagedOutlivesItsSocket(t *testing.T) {
 			go func() { done <- pair }()
 		}
 		other.mu.Unlock()
-		other.group.Wake()
+		other.Wake()
 		pair := <-done
-		other.say(nil, []byte("y")) // in a later batch
+		other.send(nil, []byte("y")) // in a later batch
 		await(w.t, "the batch is submitted", func() bool { other.mu.Lock(); defer other.mu.Unlock(); return other.written > 0 })
 		got := make([]byte, 10)
 		if n, _, err := syscall.Recvfrom(pair[1], got, syscall.MSG_DONTWAIT); err != syscall.EAGAIN {
-			w.t.Errorf("who has the descriptor now gets %q (%v)", got[:max(n, 0)], err)
+			w.t.Errorf("the new owner of the descriptor gets %q (%v)", got[:max(n, 0)], err)
 		}
 		_ = client.SetReadDeadline(time.Now().Add(10 * time.Second))
 		if n, err := client.Read(got); string(got[:n]) != "x" {
-			w.t.Errorf("who has left gets %q (%v)", got[:n], err)
+			w.t.Errorf("the client that left gets %q (%v)", got[:n], err)
 		}
-		if err := s.ended(); err != ErrLeft {
+		if err := s.ended(); err != ErrClientGone {
 			w.t.Error(err)
 		}
 	})

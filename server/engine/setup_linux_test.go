@@ -11,21 +11,67 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/rejoin/rejoin/feed"
-	"github.com/rejoin/rejoin/feed/feedtest"
-	"github.com/rejoin/rejoin/storage/memory"
 )
 
-// world is an engine over a real hub, with sockets of TCP.
+// world is an engine with TCP sockets.
 type world struct {
-	t      *testing.T
-	engine *Engine
-	hub    *feed.Hub
-	close  func() // as a server does it; at the end of the test at the latest
+	t       *testing.T
+	engine  *Engine
+	streams atomic.Int64 // taken and not closed yet
+	close   func()       // the engine; the end of the test calls it at the latest
+}
+
+// queue is a dispatcher that calls sockets in the order in which they were woken, a few
+// in each step.
+type queue struct {
+	more chan struct{}
+
+	mu      sync.Mutex
+	sockets []*Socket
+	queued  map[*Socket]bool
+}
+
+// stepSockets is how many sockets a step calls.
+const stepSockets = 64
+
+func newQueue() Dispatcher {
+	return &queue{more: make(chan struct{}, 1), queued: make(map[*Socket]bool)}
+}
+
+func (q *queue) C() <-chan struct{} { return q.more }
+
+func (q *queue) Step() (more bool) {
+	q.mu.Lock()
+	n := min(len(q.sockets), stepSockets)
+	batch := slices.Clone(q.sockets[:n])
+	q.sockets = slices.Delete(q.sockets, 0, n)
+	for _, s := range batch {
+		delete(q.queued, s)
+	}
+	more = len(q.sockets) > 0
+	q.mu.Unlock()
+	for _, s := range batch {
+		s.Notify()
+	}
+	return more
+}
+
+func (q *queue) wake(s *Socket) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.queued[s] {
+		return
+	}
+	q.queued[s] = true
+	q.sockets = append(q.sockets, s)
+	select {
+	case q.more <- struct{}{}:
+	default:
+	}
 }
 
 // overBoth runs a test with writes in batches, where the kernel takes them, and
@@ -41,57 +87,53 @@ func newWorld(t *testing.T, o Options) *world {
 	t.Helper()
 	began := time.Now()
 	o.Now = func() time.Duration { return time.Since(began) }
-	bus := memory.NewBus()
-	hub := feed.NewHub(feedtest.NewStore(), bus, feed.HubOptions{})
-	e, err := New(hub, o)
+	e, err := New(newQueue, o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, engine: e, hub: hub}
-	w.close = sync.OnceFunc(func() {
-		hub.Close()
-		e.Close()
-		bus.Close()
-	})
+	w := &world{t: t, engine: e, close: sync.OnceFunc(e.Close)}
 	t.Cleanup(w.close)
 	return w
 }
 
-// script is a stream that says what a test has it say.
+// script is a stream that sends the bytes that a test gives it.
 type script struct {
 	t      *testing.T
-	head   []byte // in front of it
-	group  *feed.Subscriber
+	world  *world
+	socket *Socket
+	head   []byte // written before the pieces
 	closed chan error
 
 	mu      sync.Mutex
 	pieces  [][]byte
-	end     error // behind the pieces
+	end     error // comes with the last piece
 	over    error
-	said    bool // the end, or over
+	ending  bool // Next has returned end or over
 	nexts   int
 	written int
-	repeats bool // what was not written
+	repeats bool // Unwritten puts the unwritten bytes back
 	yields  int
 	ends    int
-	hook    func() // called once, by the lane
+	hook    func() // the next call of Next calls it
 }
 
 func newScript(t *testing.T) *script { return &script{t: t, closed: make(chan error, 1)} }
 
-// say has the stream say more, and end if err is not nil.
-func (s *script) say(err error, pieces ...[]byte) {
+// send adds pieces to the stream, and the end if err is not nil.
+func (s *script) send(err error, pieces ...[]byte) {
 	s.mu.Lock()
 	s.pieces, s.end = append(s.pieces, pieces...), err
 	s.mu.Unlock()
-	s.group.Wake()
+	s.Wake()
 }
+
+func (s *script) Wake() { s.socket.Dispatcher().(*queue).wake(s.socket) }
 
 func (s *script) Next(time.Duration) (piece []byte, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.nexts++; s.said {
-		s.t.Error("asked for more than it has")
+	if s.nexts++; s.ending {
+		s.t.Error("Next was called after the end")
 	}
 	if hook := s.hook; hook != nil {
 		s.hook = nil
@@ -99,7 +141,7 @@ func (s *script) Next(time.Duration) (piece []byte, err error) {
 	}
 	switch {
 	case s.over != nil:
-		s.said = true
+		s.ending = true
 		return nil, s.over
 	case len(s.pieces) > 0:
 		piece, s.pieces = s.pieces[0], s.pieces[1:]
@@ -107,11 +149,11 @@ func (s *script) Next(time.Duration) (piece []byte, err error) {
 	if len(s.pieces) == 0 {
 		err = s.end
 	}
-	s.said = err != nil
+	s.ending = err != nil
 	return piece, err
 }
 
-// asked returns how often the stream was asked.
+// asked returns how often Next was called.
 func (s *script) asked() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -130,12 +172,11 @@ func (s *script) Written() {
 	s.written++
 }
 
-// Unwritten has the socket keep what is left, or, of a script that repeats, says
-// that again.
+// Unwritten makes the socket keep the bytes, or puts them back if the script repeats.
 func (s *script) Unwritten(_ int, left []byte) (keep []byte, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.repeats || s.said {
+	if !s.repeats || s.ending {
 		return bytes.Clone(left), nil
 	}
 	s.pieces = slices.Insert(s.pieces, 0, bytes.Clone(left))
@@ -163,11 +204,11 @@ func (s *script) Closed(err error) {
 		s.t.Errorf("closed again, with %v", err)
 		return
 	}
-	s.group.Close()
+	s.world.streams.Add(-1)
 	s.closed <- err
 }
 
-// ended returns with what the stream ended.
+// ended returns the error with which the stream ended.
 func (s *script) ended() error {
 	s.t.Helper()
 	select {
@@ -179,8 +220,8 @@ func (s *script) ended() error {
 	}
 }
 
-// dial returns both ends of a connection, whose buffers have the size, or what
-// the system gives them.
+// dial returns both ends of a connection whose buffers have the size; 0 means the
+// system's default.
 func (w *world) dial(size int) (ours, client *net.TCPConn) {
 	w.t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -188,7 +229,7 @@ func (w *world) dial(size int) (ours, client *net.TCPConn) {
 		w.t.Fatal(err)
 	}
 	defer l.Close()
-	// A window that was once offered is not taken back, so it is small from the start.
+	// TCP never shrinks a window, so it has to be small from the start.
 	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) (err error) {
 		if size > 0 {
 			err = c.Control(func(fd uintptr) { _ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, size) })
@@ -213,9 +254,7 @@ func (w *world) dial(size int) (ours, client *net.TCPConn) {
 	return ours, client
 }
 
-var starts = []feed.SubscribeRequest{{Feed: "a", From: feed.FromStart()}}
-
-// take has the engine carry the stream on the connection.
+// take makes the engine carry the stream on the connection.
 func (w *world) take(conn net.Conn, s *script) *Socket {
 	w.t.Helper()
 	socket := w.engine.NewSocket()
@@ -223,16 +262,13 @@ func (w *world) take(conn net.Conn, s *script) *Socket {
 	return socket
 }
 
-// carry has the socket carry a stream on the connection, which is the script or
-// made of it.
+// carry makes the socket carry a stream on the connection. The stream is the script or
+// wraps it.
 func (w *world) carry(socket *Socket, conn net.Conn, s *script, stream Stream) {
 	w.t.Helper()
-	group, err := socket.Lane().SubscribeAll(w.t.Context(), starts, socket)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	s.group = group
-	if err := socket.Take(conn, s.head, group, stream); err != nil {
+	s.world, s.socket = w, socket
+	w.streams.Add(1)
+	if err := socket.Take(conn, s.head, stream); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -246,15 +282,14 @@ func (w *world) stream(size int) (*script, *net.TCPConn) {
 	return s, client
 }
 
-// noise is what streams are made of: wherever a stretch of it is in the wrong
-// place, it shows.
+// noise is the content of streams: a piece of it in the wrong place is noticed.
 var noise = func() []byte {
 	b := make([]byte, 65_521)           // a prime, so that it does not repeat with any buffer
 	rand.NewChaCha8([32]byte{}).Read(b) //nolint:errcheck // it always succeeds
 	return b
 }()
 
-// numbered returns n bytes that say which they are, of the stream and in it.
+// numbered returns n bytes that show which stream they belong to, and where in it.
 func numbered(stream, from, n int) []byte {
 	b := make([]byte, 0, n)
 	for len(b) < n {
@@ -264,12 +299,12 @@ func numbered(stream, from, n int) []byte {
 	return b
 }
 
-// demand reads what there has to be, and then the end.
-func demand(t *testing.T, who string, r io.Reader, stream, size int) {
+// demand fails the test unless r has exactly the stream's bytes, and then ends.
+func demand(t *testing.T, name string, r io.Reader, stream, size int) {
 	t.Helper()
 	got, err := io.ReadAll(r)
 	if err != nil {
-		t.Errorf("%s: %v after %d bytes of %d", who, err, len(got), size)
+		t.Errorf("%s: %v after %d bytes of %d", name, err, len(got), size)
 		return
 	}
 	if want := numbered(stream, 0, size); !bytes.HasPrefix(want, got) {
@@ -277,14 +312,14 @@ func demand(t *testing.T, who string, r io.Reader, stream, size int) {
 		for at < min(size, len(got)) && got[at] == want[at] {
 			at++
 		}
-		t.Errorf("%s: byte %d of %d is another", who, at, size)
+		t.Errorf("%s: byte %d of %d differs", name, at, size)
 	}
 	if len(got) != size {
-		t.Errorf("%s: %d bytes, want %d", who, len(got), size)
+		t.Errorf("%s: %d bytes, want %d", name, len(got), size)
 	}
 }
 
-// descriptors returns how many this process has.
+// descriptors returns how many descriptors this process has open.
 func descriptors(t *testing.T) int {
 	t.Helper()
 	all, err := os.ReadDir("/proc/self/fd")
@@ -294,13 +329,13 @@ func descriptors(t *testing.T) int {
 	return len(all)
 }
 
-// await waits for what must not take long.
-func await(t *testing.T, what string, is func() bool) {
+// await waits up to 10 seconds for a condition.
+func await(t *testing.T, name string, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !is(); {
+	for deadline := time.Now().Add(10 * time.Second); !holds(); {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within 10 seconds", what)
+			t.Fatalf("%s: not within 10 seconds", name)
 		}
-		time.Sleep(time.Millisecond) // until the lane has come to it
+		time.Sleep(time.Millisecond) // the worker needs it
 	}
 }

@@ -3,90 +3,88 @@
 package engine
 
 import (
+	"net"
 	"runtime/debug"
 	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
-
-	"github.com/rejoin/rejoin/feed"
 )
 
 // Socket carries one stream.
 type Socket struct {
-	lane   *lane
-	group  *feed.Subscriber
+	worker *worker
 	stream Stream
 	fd     int32
-	key    key           // with the poller
-	marks  atomic.Uint32 // what others have to say to the lane
+	key    key           // names the socket to the poller
+	flags  atomic.Uint32 // set by other goroutines for the worker
 
-	// Of the lane alone.
-	turn   uint32 // of the wheel at which it is looked after
-	closed bool
-	staged bool     // there is a write of it in the lane's batch
-	full   *backlog // what the kernel had no room for
+	// For the worker alone.
+	tick    uint32 // of the wheel, when the socket is due
+	closed  bool
+	staged  bool     // the worker's batch holds a write to this socket
+	backlog *backlog // nil unless the socket is new or full
 }
 
 const (
-	taken     uint32 = 1 << iota // there is a stream to carry
-	waiting                      // the socket is full, and wants to know of room
-	writable                     // there is room since that was last unset
-	left                         // the client has left
-	stopped                      // the engine is being closed
-	reusable                     // the connection may serve another request
-	pipelined                    // which has begun to come already
+	started    uint32 = 1 << iota // Take has succeeded
+	wantsRoom                     // the socket is full
+	hasRoom                       // the kernel has reported room since this was last cleared
+	clientGone                    // the client has closed its side
+	stopped                       // the engine is closing
+	reusable                      // the connection may serve another request
+	pipelined                     // the first bytes of that request are kept
 )
 
-// backlog is what is left to write to a socket that is full, or new. It is mostly a
-// part of the log's own bytes.
+// backlog holds the bytes that a full or new socket has yet to write. They are mostly
+// a part of the log's own bytes.
 type backlog struct {
-	rest    []byte
-	head    bool          // nobody has tried yet, and what follows can go with it
-	last    error         // why the stream ends once rest is written
-	unread  int           // bytes that the kernel held …
-	changed time.Duration // … when that last became less
+	bytes       []byte
+	head        bool          // no write was tried yet, and the first piece can go with the bytes
+	ending      error         // why the stream ends after the bytes; nil if it goes on
+	unread      int           // bytes that the kernel held for the client …
+	unreadSince time.Duration // … since this time
 }
 
-// Lane returns the lane on which the group of the stream has to be.
-func (s *Socket) Lane() *feed.Dispatcher { return s.lane.feed }
+// Dispatcher returns the dispatcher that must call Notify of this socket.
+func (s *Socket) Dispatcher() Dispatcher { return s.worker.dispatcher }
 
-// Notify implements [feed.Reader]: it writes what there is to write.
+// Notify writes what the stream has. Only the socket's dispatcher may call it.
 func (s *Socket) Notify() {
 	if s.staged {
-		s.lane.submit()
+		s.worker.submit()
 	}
-	marks := s.marks.Load()
-	if s.closed || marks&taken == 0 {
+	flags := s.flags.Load()
+	if s.closed || flags&started == 0 {
 		return
 	}
 	switch {
-	case marks&left != 0:
-		s.close(ErrLeft)
+	case flags&clientGone != 0:
+		s.close(ErrClientGone)
 		return
-	case marks&stopped != 0:
+	case flags&stopped != 0:
 		s.close(ErrStopped)
 		return
 	}
-	if s.full != nil && !s.full.head && !s.goOn(marks) {
+	if s.backlog != nil && !s.backlog.head && !s.flushBacklog(flags) {
 		return
 	}
 	s.pump()
 	if !s.closed {
-		s.lane.wheel.schedule(s, s.due())
+		s.worker.wheel.schedule(s, s.due())
 	}
 }
 
-// turnBytes is how much a socket is written before others have their turn.
+// turnBytes limits how much a socket writes before others have their turn.
 const turnBytes = 128 << 10
 
 // pump writes what the stream has, until it has nothing, the socket is full or its
-// turn is over.
+// turn ends.
 func (s *Socket) pump() {
 	var head []byte
-	if s.full != nil {
-		head, s.full = s.full.rest, nil
+	if s.backlog != nil {
+		head, s.backlog = s.backlog.bytes, nil
 	}
 	for total := 0; ; {
 		piece, err := s.next()
@@ -99,13 +97,13 @@ func (s *Socket) pump() {
 			head = nil
 		}
 		if len(piece) > 0 {
-			if err == nil && s.lane.ring != nil && !s.stream.More() {
-				s.lane.stage(s, piece) // it is likely all for now
+			if err == nil && s.worker.ring != nil && !s.stream.More() {
+				s.worker.stage(s, piece)
 				return
 			}
 			if !s.write(piece) {
-				if s.full != nil {
-					s.full.last = err
+				if s.backlog != nil {
+					s.backlog.ending = err
 				}
 				return
 			}
@@ -119,157 +117,159 @@ func (s *Socket) pump() {
 		}
 		if total += len(piece); total >= turnBytes {
 			s.stream.Yield()
-			s.group.Wake()
+			s.stream.Wake()
 			return
 		}
 	}
 }
 
-// writeHead writes the head so that it leaves together with the piece, which has
-// to be written next. If there is no room it keeps both, and reports that; last is
-// why the stream ends behind the piece.
-func (s *Socket) writeHead(head, piece []byte, last error) (all bool) {
+// writeHead writes the head so that the kernel sends it together with the piece, which
+// the caller writes next. If there is no room it keeps both and reports false; ending
+// is the error that came with the piece.
+func (s *Socket) writeHead(head, piece []byte, ending error) (all bool) {
 	n, err := send(int(s.fd), head, syscall.MSG_MORE)
 	switch {
 	case err != nil && err != syscall.EAGAIN:
 		s.close(err)
 	case n < len(head):
-		s.keep(0, piece)
+		s.keepBacklog(0, piece)
 		if !s.closed {
-			s.full.rest = slices.Concat(head[n:], s.full.rest)
-			s.full.last = last
+			s.backlog.bytes = slices.Concat(head[n:], s.backlog.bytes)
+			s.backlog.ending = ending
 		}
 	}
 	return n == len(head)
 }
 
-// next asks the stream. What goes wrong in one must not take the others with it.
+// next calls Next of the stream. A panic in one stream must not end the others.
 func (s *Socket) next() (piece []byte, err error) {
 	defer func() {
 		if value := recover(); value != nil {
 			piece, err = nil, &PanicError{value, debug.Stack()}
 		}
 	}()
-	return s.stream.Next(s.lane.now)
+	return s.stream.Next(s.worker.now)
 }
 
-// write writes all of b, or else keeps the rest for later or closes the socket.
+// write writes all of b and reports true, or else keeps a backlog or closes the
+// socket.
 func (s *Socket) write(b []byte) (all bool) {
 	n, err := send(int(s.fd), b, 0)
-	return s.wrote(b, n, err)
+	return s.handleWrite(b, n, err)
 }
 
-// wrote is told what became of a write of b.
-func (s *Socket) wrote(b []byte, n int, err error) (all bool) {
+// handleWrite handles the result of writing b.
+func (s *Socket) handleWrite(b []byte, n int, err error) (all bool) {
 	switch {
 	case err != nil && err != syscall.EAGAIN:
 		s.close(err)
 		return false
 	case n < len(b):
-		s.keep(n, b[n:])
+		s.keepBacklog(n, b[n:])
 		return false
 	}
 	s.stream.Written()
 	return true
 }
 
-// keep keeps what the kernel had no room for of a piece, if the stream cannot have it
-// again. The poller says when there is room.
-func (s *Socket) keep(written int, left []byte) {
-	rest, err := s.stream.Unwritten(written, left)
+// keepBacklog keeps the part of a piece for which the kernel had no room, unless the
+// stream can supply it again. The poller reports when there is room.
+func (s *Socket) keepBacklog(written int, left []byte) {
+	keep, err := s.stream.Unwritten(written, left)
 	if err != nil {
 		s.close(err)
 		return
 	}
-	s.full = &backlog{rest: rest, unread: unread(int(s.fd)), changed: s.lane.now}
-	s.lane.wheel.schedule(s, s.due())
-	if s.marks.Or(waiting)&writable != 0 {
-		s.group.Wake() // nobody was told of that room: it may be the room for this
+	s.backlog = &backlog{bytes: keep, unread: unread(int(s.fd)), unreadSince: s.worker.now}
+	s.worker.wheel.schedule(s, s.due())
+	if s.flags.Or(wantsRoom)&hasRoom != 0 {
+		s.stream.Wake() // the poller reported room before it could know of the backlog
 	}
 }
 
-// goOn writes what was kept, and reports whether that was all. A client that has
-// read nothing for too long is given up.
-func (s *Socket) goOn(marks uint32) (all bool) {
-	if err := s.stream.Over(s.lane.now); err != nil {
+// flushBacklog writes the backlog and reports whether that was all of it. It closes
+// the socket of a client that has read nothing for too long.
+func (s *Socket) flushBacklog(flags uint32) (all bool) {
+	if err := s.stream.Over(s.worker.now); err != nil {
 		s.close(err)
 		return false
 	}
-	if marks&writable == 0 {
-		return s.watch()
+	if flags&hasRoom == 0 {
+		s.checkStalled()
+		return false
 	}
-	s.marks.And(^writable)
-	if len(s.full.rest) > 0 {
-		n, err := send(int(s.fd), s.full.rest, 0)
+	s.flags.And(^hasRoom)
+	if len(s.backlog.bytes) > 0 {
+		n, err := send(int(s.fd), s.backlog.bytes, 0)
 		if err != nil && err != syscall.EAGAIN {
 			s.close(err)
 			return false
 		}
-		if s.full.rest = s.full.rest[n:]; len(s.full.rest) > 0 {
-			return s.watch()
+		if s.backlog.bytes = s.backlog.bytes[n:]; len(s.backlog.bytes) > 0 {
+			s.checkStalled()
+			return false
 		}
 		s.stream.Written()
 	}
-	last := s.full.last
-	s.full = nil
-	s.marks.And(^waiting)
-	if last != nil {
-		s.close(last)
+	ending := s.backlog.ending
+	s.backlog = nil
+	s.flags.And(^wantsRoom)
+	if ending != nil {
+		s.close(ending)
 		return false
 	}
 	return true
 }
 
-// watch gives a full socket up when its client has read nothing within the
-// timeout. A client that reads little may take longer than that to make so much
-// room that the poller speaks of it.
-func (s *Socket) watch() (all bool) {
-	now := s.lane.now
-	if n := unread(int(s.fd)); n != s.full.unread {
-		s.full.unread, s.full.changed = n, now
+// checkStalled closes a full socket whose client has read nothing within the timeout.
+// A client that reads slowly may need longer than that to make the room that the
+// poller reports.
+func (s *Socket) checkStalled() {
+	now := s.worker.now
+	if n := unread(int(s.fd)); n != s.backlog.unread {
+		s.backlog.unread, s.backlog.unreadSince = n, now
 	}
-	if now-s.full.changed >= s.lane.engine.options.WriteTimeout {
+	if now-s.backlog.unreadSince >= s.worker.engine.options.WriteTimeout {
 		s.close(ErrStalled)
-		return false
+		return
 	}
-	s.lane.wheel.schedule(s, s.due())
-	return false
+	s.worker.wheel.schedule(s, s.due())
 }
 
-// due returns when the socket has to be looked after.
+// due returns the time of the next call of Notify if nothing happens before.
 func (s *Socket) due() time.Duration {
-	if s.full == nil {
+	if s.backlog == nil {
 		return s.stream.Due()
 	}
-	timeout := s.lane.engine.options.WriteTimeout
-	return min(s.full.changed+timeout, s.lane.now+max(timeout/4, wheelTurn))
+	timeout := s.worker.engine.options.WriteTimeout
+	return min(s.backlog.unreadSince+timeout, s.worker.now+max(timeout/4, wheelTick))
 }
 
-func (s *Socket) close(why error) {
-	if why == syscall.EPIPE || why == syscall.ECONNRESET {
-		why = ErrLeft // a write has seen it before the poller
+func (s *Socket) close(err error) {
+	if err == syscall.EPIPE || err == syscall.ECONNRESET {
+		err = ErrClientGone // a write failed before the poller reported it
 	}
 	s.closed = true
-	e, fd, next := s.lane.engine, s.fd, s.takeUnread()
-	reuse := s.full == nil && s.marks.Load()&reusable != 0 && e.options.Reusable != nil && e.options.Reusable(why)
+	e, fd, unread := s.worker.engine, s.fd, s.takeUnread()
+	reuse := s.backlog == nil && s.flags.Load()&reusable != 0 && e.options.Reusable != nil && e.options.Reusable(err)
 	if reuse {
 		e.poller.release(s.key, fd)
 	} else {
 		e.poller.remove(s.key)
-		_ = discard(fd) // see lingerFor
+		_ = discard(fd) // see lingerTime
 		_ = syscall.Close(int(fd))
 	}
 	stream := s.stream
-	s.full, s.stream, s.group = nil, nil, nil
-	s.lane.sockets.Add(-1)
-	stream.Closed(why)
-	if reuse { // last, so that the next request does not meet this stream
-		e.idle.add(fd, next)
+	s.backlog, s.stream = nil, nil
+	s.worker.sockets.Add(-1)
+	stream.Closed(err)
+	if reuse { // last, so that the next request finds this stream gone
+		e.idle.add(fd, unread)
 	}
 }
 
-// send writes what the socket has room for. The call does not block, so the
-// runtime need not know of it.
+// send writes as much as the socket has room for. It does not block, so it does not
+// inform the scheduler as other system calls do.
 func send(fd int, b []byte, flags uintptr) (n int, err error) {
 	for {
 		r, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)),
@@ -284,8 +284,17 @@ func send(fd int, b []byte, flags uintptr) (n int, err error) {
 	}
 }
 
-// unread returns how many bytes the kernel holds that the client's side has not
-// acknowledged.
+// Unread returns how many bytes the kernel holds for the peer of conn that the peer
+// has not acknowledged. It reports false if that is unknown.
+func Unread(conn *net.TCPConn) (n int, known bool) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0, false
+	}
+	err = raw.Control(func(fd uintptr) { n = unread(int(fd)) })
+	return n, err == nil
+}
+
 func unread(fd int) int {
 	var n int32
 	_, _, _ = syscall.RawSyscall(syscall.SYS_IOCTL, uintptr(fd), syscall.TIOCOUTQ, uintptr(unsafe.Pointer(&n)))

@@ -8,28 +8,15 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
-	"runtime"
-	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 )
 
-// TestLanes: there are as many lanes as the runtime has processors for them, which in
-// a container is fewer than the machine has.
-func TestLanes(t *testing.T) {
-	machine := runtime.GOMAXPROCS(3)
-	defer runtime.GOMAXPROCS(machine)
-	if lanes := len(newWorld(t, Options{}).engine.lanes); lanes != 3 {
-		t.Errorf("%d lanes for 3 processors", lanes)
-	}
-}
-
-// TestPartialWrites: a socket takes what it has room for, again and again. A rest
-// that is forgotten, repeated or overtaken is a stream that lies.
+// TestPartialWrites: a socket that fills up again and again still gets all bytes, once
+// and in order.
 func TestPartialWrites(t *testing.T) {
 	overBoth(t, Options{WriteTimeout: 10 * time.Second}, func(w *world) {
 		const streams, pieces = 20, 60
@@ -37,15 +24,15 @@ func TestPartialWrites(t *testing.T) {
 		for n := range streams {
 			ours, client := w.dial(4096)
 			s := newScript(w.t)
-			s.repeats = n%2 == 0 // where the others have the socket keep the rest
+			s.repeats = n%2 == 0 // the others make the socket keep the rest
 			w.take(ours, s)
 			size := 0
 			for i := range pieces {
 				piece := numbered(n, size, 1+rand.IntN([]int{10, 1000, 40_000}[i%3]))
 				size += len(piece)
-				s.say(nil, piece)
+				s.send(nil, piece)
 			}
-			s.say(io.EOF)
+			s.send(io.EOF)
 			work.Go(func() {
 				demand(w.t, fmt.Sprint("stream ", n), slowly{client}, n, size)
 				if err := s.ended(); err != io.EOF || s.written == 0 {
@@ -57,9 +44,9 @@ func TestPartialWrites(t *testing.T) {
 	})
 }
 
-// TestHead: what is in front of a stream comes first and whole, also where the
-// socket has no room for it, and who does not read it is like any other client that
-// leaves, or that does not read.
+// TestHead: the head of a stream comes first and complete, even if the socket has no
+// room for it. A client that leaves or stalls during the head is noticed as at any
+// other time.
 func TestHead(t *testing.T) {
 	overBoth(t, Options{WriteTimeout: 500 * time.Millisecond}, func(w *world) {
 		take := func(size int, quiet bool) (*script, *net.TCPConn) {
@@ -70,7 +57,7 @@ func TestHead(t *testing.T) {
 			if quiet {
 				w.take(ours, s)
 				await(w.t, "the head has been tried", func() bool { return s.asked() > 0 })
-				s.say(io.EOF, piece)
+				s.send(io.EOF, piece)
 			} else {
 				s.pieces, s.end = [][]byte{piece}, io.EOF
 				w.take(ours, s)
@@ -88,19 +75,19 @@ func TestHead(t *testing.T) {
 		}
 		s, client := take(1<<20, false)
 		client.Close()
-		if err := s.ended(); err != ErrLeft {
+		if err := s.ended(); err != ErrClientGone {
 			w.t.Errorf("of a client that left: %v", err)
 		}
 		s, _ = take(1<<20, false)
 		if err := s.ended(); err != ErrStalled {
 			w.t.Errorf("of a client that reads nothing: %v", err)
 		}
-		await(w.t, "no subscription is left", func() bool { return w.hub.Stats().Subscribers == 0 })
+		await(w.t, "no stream is left", func() bool { return w.streams.Load() == 0 })
 	})
 }
 
-// TestTurns: a stream that has much to say, to a client that takes it all, lets others
-// have their turn in between, and comes back to the rest by itself.
+// TestTurns: a long stream to a fast client lets other streams have their turn, and then
+// continues by itself.
 func TestTurns(t *testing.T) {
 	overBoth(t, Options{WriteTimeout: 10 * time.Second}, func(w *world) {
 		s, client := w.stream(0)
@@ -109,7 +96,7 @@ func TestTurns(t *testing.T) {
 		for i := range count {
 			pieces = append(pieces, numbered(0, i*size, size))
 		}
-		s.say(io.EOF, pieces...)
+		s.send(io.EOF, pieces...)
 		demand(w.t, "the stream", client, 0, count*size)
 		if err := s.ended(); err != io.EOF {
 			w.t.Error(err)
@@ -120,7 +107,7 @@ func TestTurns(t *testing.T) {
 	})
 }
 
-// slowly is a client that now and then takes its time.
+// slowly is a client that pauses now and then.
 type slowly struct{ io.Reader }
 
 func (r slowly) Read(p []byte) (int, error) {
@@ -130,13 +117,13 @@ func (r slowly) Read(p []byte) (int, error) {
 	return r.Reader.Read(p[:min(len(p), 1+rand.IntN(16<<10))])
 }
 
-// fill has streams say so much that their sockets are full.
+// fill opens streams and sends each so many bytes that its socket is full.
 func (w *world) fill(streams, size int) (all []*script, clients []*net.TCPConn) {
 	w.t.Helper()
 	for n := range streams {
 		s, client := w.stream(64 << 10)
 		all, clients = append(all, s), append(clients, client)
-		s.say(nil, numbered(n, 0, size))
+		s.send(nil, numbered(n, 0, size))
 	}
 	for _, s := range all {
 		await(w.t, "a full socket", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.nexts > 0 && len(s.pieces) == 0 })
@@ -144,9 +131,8 @@ func (w *world) fill(streams, size int) (all []*script, clients []*net.TCPConn) 
 	return all, clients
 }
 
-// TestFullSockets: sockets that are full wait for room, and nothing turns round and
-// round until there is some: stalled clients must not cost the others their time.
-// When the clients read, all goes on.
+// TestFullSockets: full sockets wait for room without using the processor, which other
+// streams need. When the clients read, the streams continue.
 func TestFullSockets(t *testing.T) {
 	overBoth(t, Options{WriteTimeout: 10 * time.Second}, func(w *world) {
 		const streams, size = 30, 512 << 10
@@ -158,7 +144,7 @@ func TestFullSockets(t *testing.T) {
 		}
 		var work sync.WaitGroup
 		for n, s := range all {
-			s.say(io.EOF)
+			s.send(io.EOF)
 			work.Go(func() { demand(w.t, fmt.Sprint("stream ", n), clients[n], n, size) })
 		}
 		work.Wait()
@@ -175,9 +161,9 @@ func busy(t *testing.T) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// TestStalled: who reads nothing at all within the timeout is given up, neither
-// sooner nor much later, and who reads little is not: the room that it makes may be
-// too little for the poller to speak of, for longer than the timeout.
+// TestStalled: the engine closes the socket of a client that reads nothing within the
+// timeout, neither sooner nor much later. It keeps a client that reads slowly, even if
+// the poller reports no room for longer than the timeout.
 func TestStalled(t *testing.T) {
 	const timeout = 750 * time.Millisecond
 	overBoth(t, Options{WriteTimeout: timeout}, func(w *world) {
@@ -189,7 +175,7 @@ func TestStalled(t *testing.T) {
 		}
 		little := newScript(w.t)
 		w.take(ours, little)
-		little.say(nil, numbered(0, 0, 2<<20))
+		little.send(nil, numbered(0, 0, 2<<20))
 		stop := make(chan struct{})
 		work.Go(func() { // reads 40 KB a second, of a megabyte that waits
 			b := make([]byte, 2<<10)
@@ -203,29 +189,29 @@ func TestStalled(t *testing.T) {
 				case <-time.After(50 * time.Millisecond):
 				}
 				if _, err := io.ReadFull(client, b); err != nil {
-					w.t.Errorf("who reads little: %v", err)
+					w.t.Errorf("the slow client: %v", err)
 					return
 				}
 			}
 		})
 		begin := time.Now()
 		stalled, _ := w.stream(64 << 10)
-		stalled.say(nil, numbered(1, 0, 512<<10))
+		stalled.send(nil, numbered(1, 0, 512<<10))
 		err, took := stalled.ended(), time.Since(begin)
 		if err != ErrStalled || took < timeout || took > 4*timeout {
-			w.t.Errorf("who reads nothing: %v after %v", err, took)
+			w.t.Errorf("the stalled client: %v after %v", err, took)
 		}
 		select {
 		case err := <-little.closed:
-			w.t.Errorf("who reads little: %v", err)
+			w.t.Errorf("the slow client: %v", err)
 		case <-time.After(4 * timeout):
 		}
 		close(stop)
 	})
 }
 
-// TestOverWhileFull: a stream has to end although its client does not read, when
-// somebody says so, and before anything more is written.
+// TestOverWhileFull: when Over returns an error, a stream to a client that does not read
+// ends, and nothing more is written.
 func TestOverWhileFull(t *testing.T) {
 	overBoth(t, Options{WriteTimeout: time.Minute}, func(w *world) {
 		all, _ := w.fill(10, 512<<10)
@@ -234,7 +220,7 @@ func TestOverWhileFull(t *testing.T) {
 			s.mu.Lock()
 			s.over = why
 			s.mu.Unlock()
-			s.group.Wake()
+			s.Wake()
 		}
 		for _, s := range all {
 			if err := s.ended(); err != why {
@@ -244,7 +230,7 @@ func TestOverWhileFull(t *testing.T) {
 	})
 }
 
-// TestPanic: a stream that panics ends, by a break, and no other does.
+// TestPanic: a stream that panics breaks off, and the others continue.
 func TestPanic(t *testing.T) {
 	overBoth(t, Options{WriteTimeout: time.Minute}, func(w *world) {
 		ours, client := w.dial(0)
@@ -255,7 +241,7 @@ func TestPanic(t *testing.T) {
 		broken.mu.Lock()
 		broken.hook = func() { panic("a bad event") }
 		broken.mu.Unlock()
-		broken.say(nil, []byte("x"))
+		broken.send(nil, []byte("x"))
 		err := broken.ended()
 		if _, panicked := errors.AsType[*PanicError](err); !panicked || !strings.Contains(err.Error(), "a bad event") {
 			w.t.Errorf("ended with %v", err)
@@ -263,20 +249,20 @@ func TestPanic(t *testing.T) {
 		if got, err := io.ReadAll(client); len(got) > 0 || err != nil {
 			w.t.Errorf("read %q, %v", got, err)
 		}
-		sound.say(nil, []byte("hello"))
+		sound.send(nil, []byte("hello"))
 		got := make([]byte, 5)
 		if _, err := io.ReadFull(otherClient, got); err != nil || string(got) != "hello" {
 			w.t.Errorf("the other read %q, %v", got, err)
 		}
 		client.Close()
 		otherClient.Close()
-		await(w.t, "no subscription is left", func() bool { return w.hub.Stats().Subscribers == 0 })
+		await(w.t, "no stream is left", func() bool { return w.streams.Load() == 0 })
 	})
 }
 
-// TestLeft: a client that leaves is noticed at once, in whatever way it leaves and
-// whatever is going on.
-func TestLeft(t *testing.T) {
+// TestClientGone: the engine notices at once when a client leaves, in any way and in any
+// state of the stream.
+func TestClientGone(t *testing.T) {
 	ways := map[string]func(*net.TCPConn) error{
 		"close":      (*net.TCPConn).Close,
 		"half-close": (*net.TCPConn).CloseWrite,
@@ -298,9 +284,9 @@ func TestLeft(t *testing.T) {
 				w.take(ours, s)
 				switch state {
 				case "before":
-					s.say(nil, []byte("hello")) // it may be the write that fails
+					s.send(nil, []byte("hello")) // the write may fail
 				case "full":
-					s.say(nil, numbered(0, 0, 512<<10))
+					s.send(nil, numbered(0, 0, 512<<10))
 					await(w.t, "a full socket", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return len(s.pieces) == 0 })
 				}
 				if state != "before" {
@@ -309,19 +295,19 @@ func TestLeft(t *testing.T) {
 					}
 				}
 				err := s.ended()
-				if err != ErrLeft {
+				if err != ErrClientGone {
 					w.t.Errorf("%s, %s: %v", name, state, err)
 				}
 				client.Close()
 			}
 		}
-		await(w.t, "no descriptor is left", func() bool { return descriptors(w.t) <= before })
-		await(w.t, "no subscription is left", func() bool { return w.hub.Stats().Subscribers == 0 })
+		await(w.t, "no descriptor is left open", func() bool { return descriptors(w.t) <= before })
+		await(w.t, "no stream is left", func() bool { return w.streams.Load() == 0 })
 	})
 }
 
-// TestCloseInEveryState: Close ends every socket, whatever it is doing, tells each
-// stream once, and leaves nothing behind.
+// TestCloseInEveryState: Close ends every socket in any state, calls Closed of each
+// stream once, and leaves no descriptor open.
 func TestCloseInEveryState(t *testing.T) {
 	before := descriptors(t)
 	overBoth(t, Options{WriteTimeout: time.Minute}, func(w *world) {
@@ -332,9 +318,9 @@ func TestCloseInEveryState(t *testing.T) {
 			all, clients = append(all, s), append(clients, client)
 			switch i % 4 {
 			case 1:
-				s.say(nil, numbered(0, 0, 512<<10)) // full, or about to be
+				s.send(nil, numbered(0, 0, 512<<10)) // full, or about to be
 			case 2:
-				s.say(nil, []byte("x")) // written, or staged
+				s.send(nil, []byte("x")) // written, or staged
 			case 3:
 				client.Close()
 			}
@@ -350,7 +336,7 @@ func TestCloseInEveryState(t *testing.T) {
 		}
 		for i, s := range all {
 			err := s.ended()
-			if i%4 == 3 && err == ErrLeft {
+			if i%4 == 3 && err == ErrClientGone {
 				err = ErrStopped
 			}
 			if err != ErrStopped && err != nil {
@@ -358,122 +344,12 @@ func TestCloseInEveryState(t *testing.T) {
 			}
 		}
 		socket := w.engine.NewSocket()
-		if err := socket.Take(late, nil, nil, newScript(w.t)); !errors.Is(err, ErrStopped) {
+		if err := socket.Take(late, nil, newScript(w.t)); !errors.Is(err, ErrStopped) {
 			w.t.Errorf("take: %v, want ErrStopped", err)
 		}
 		for _, c := range clients {
 			c.Close()
 		}
-		await(w.t, "no descriptor is left", func() bool { return descriptors(w.t) <= before+1 })
+		await(w.t, "no descriptor is left open", func() bool { return descriptors(w.t) <= before+1 })
 	})
-}
-
-// TestBatchDoesNotStarve: what is staged leaves soon, although the lane always has
-// somebody else to call: a storm over one feed must not hold up another.
-func TestBatchDoesNotStarve(t *testing.T) {
-	overBoth(t, Options{WriteTimeout: time.Minute}, func(w *world) {
-		lanes := len(w.engine.lanes)
-		var calm []*script
-		var clients []*net.TCPConn
-		for range lanes { // one is on each of them
-			s, client := w.stream(0)
-			calm, clients = append(calm, s), append(clients, client)
-		}
-		var conns []net.Conn
-		for range lanes * 100 { // more than a step calls
-			ours, _ := w.dial(0)
-			conns = append(conns, ours)
-		}
-		for _, conn := range conns {
-			w.takeRestless(conn, nil)
-		}
-		for i, s := range calm {
-			s.say(nil, []byte("hello"))
-			_ = clients[i].SetReadDeadline(time.Now().Add(5 * time.Second))
-			if _, err := io.ReadFull(clients[i], make([]byte, 5)); err != nil {
-				w.t.Fatal(err)
-			}
-		}
-	})
-}
-
-// TestEventsBeforeKeepAlives: while a lane has events to write, it looks after few
-// of those that are due at a time: thousands that came together have their
-// keep-alives together.
-func TestEventsBeforeKeepAlives(t *testing.T) {
-	overBoth(t, Options{WriteTimeout: time.Minute}, func(w *world) {
-		byLane := make(map[*lane]*looks)
-		for _, l := range w.engine.lanes {
-			byLane[l] = &looks{}
-		}
-		var idle []*due
-		for range len(byLane) * 100 {
-			socket := w.engine.NewSocket()
-			s := &due{script{t: w.t, closed: make(chan error, 1)}, byLane[socket.lane]}
-			conn, _ := w.dial(0)
-			w.carry(socket, conn, &s.script, s)
-			idle = append(idle, s)
-		}
-		for range len(byLane) * 100 { // more than a step calls
-			conn, _ := w.dial(0)
-			w.takeRestless(conn, byLane)
-		}
-		await(w.t, "all have been asked", func() bool {
-			return !slices.ContainsFunc(idle, func(s *due) bool { return s.asked() == 0 })
-		})
-		for _, l := range byLane {
-			l.counted.Store(true)
-		}
-		for _, l := range byLane {
-			await(w.t, "all are looked after", func() bool { return l.all.Load() >= 100 })
-			if most := l.most.Load(); most > busyLooks {
-				w.t.Errorf("%d were looked after at a time, want %d at most", most, busyLooks)
-			}
-		}
-	})
-}
-
-// looks counts how often a lane looks after those that are due, without an event
-// in between.
-type looks struct {
-	counted        atomic.Bool
-	now, most, all atomic.Int64
-}
-
-// due is a stream that is always due, and says nothing.
-type due struct {
-	script
-	looks *looks
-}
-
-func (s *due) Due() time.Duration { return 0 }
-
-func (s *due) Next(now time.Duration) ([]byte, error) {
-	if s.looks.counted.Load() {
-		s.looks.now.Add(1)
-	}
-	return s.script.Next(now)
-}
-
-// takeRestless takes a stream that says nothing, and wants to be asked again at
-// once. It tells the looks of its lane.
-func (w *world) takeRestless(conn net.Conn, byLane map[*lane]*looks) {
-	socket := w.engine.NewSocket()
-	s := &restless{script{t: w.t, closed: make(chan error, 1)}, byLane[socket.lane]}
-	w.carry(socket, conn, &s.script, s)
-}
-
-type restless struct {
-	script
-	looks *looks // may be nil
-}
-
-func (s *restless) Next(time.Duration) ([]byte, error) {
-	if l := s.looks; l != nil {
-		n := l.now.Swap(0)
-		l.most.Store(max(l.most.Load(), n))
-		l.all.Add(n)
-	}
-	s.group.Wake()
-	return nil, nil
 }

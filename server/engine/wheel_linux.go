@@ -4,57 +4,58 @@ package engine
 
 import "time"
 
-// wheelTurn is how late the wheel may be, and wheelTurns how far it reaches.
+// wheelTick is the resolution of the wheel. Its wheelSlots ticks are its reach: a
+// socket due later than that is looked at, too early, once in a round.
 const (
-	wheelTurn  = 100 * time.Millisecond
-	wheelTurns = 1024
+	wheelTick  = 100 * time.Millisecond
+	wheelSlots = 1024
 )
 
-// How many sockets are looked after at once, while there is nothing else to do
-// and while there is: thousands can be due together, and a keep-alive can wait
-// where an event cannot.
-const wheelLooks, busyLooks = 64, 4
+// How many due sockets a worker looks at in one go, and how many while the dispatcher
+// has others waiting: thousands can be due together, and a keep-alive can wait where
+// an event cannot.
+const dueAtOnce, busyDueAtOnce = 64, 4
 
-// wheel holds sockets by the time at which they have to be looked after. One that
-// is scheduled anew leaves its old entry behind, which is passed over.
+// wheel orders sockets by the time at which they are due. Scheduling a socket again
+// leaves its old entry behind, which advance skips.
 type wheel struct {
 	now   time.Duration
-	turn  uint32    // at now
-	due   []*Socket // what is left of this turn's
-	slots [wheelTurns][]*Socket
+	tick  uint32    // at now
+	due   []*Socket // the rest of this tick's
+	slots [wheelSlots][]*Socket
 }
 
-// schedule has the socket looked after at the time due, or sooner.
+// schedule makes advance look at the socket at the time due, or sooner.
 func (w *wheel) schedule(s *Socket, due time.Duration) {
-	turns := min(max(int64((due-w.now+wheelTurn-1)/wheelTurn), 1), wheelTurns-1)
-	turn := w.turn + uint32(turns)
-	if s.turn != 0 && int32(turn-s.turn) >= 0 && int32(s.turn-w.turn) > 0 {
-		return // it is looked after before that, and can be scheduled then
+	ticks := min(max(int64((due-w.now+wheelTick-1)/wheelTick), 1), wheelSlots-1)
+	tick := w.tick + uint32(ticks)
+	if s.tick != 0 && int32(tick-s.tick) >= 0 && int32(s.tick-w.tick) > 0 {
+		return // its present entry comes first, and can schedule it again
 	}
-	s.turn = turn
-	slot := &w.slots[turn%wheelTurns]
+	s.tick = tick
+	slot := &w.slots[tick%wheelSlots]
 	*slot = append(*slot, s)
 }
 
-// advance looks after sockets that are due, at most so many, and reports whether
-// there are more of them.
-func (w *wheel) advance(now time.Duration, most int, look func(*Socket)) (more bool) {
+// advance calls look for the sockets that are due, up to limit of them. It reports
+// whether more are due.
+func (w *wheel) advance(now time.Duration, limit int, look func(*Socket)) (more bool) {
 	for looks := 0; ; {
 		for i, s := range w.due {
-			if looks == most {
+			if looks == limit {
 				w.due = w.due[i:]
 				return true
 			}
-			if w.due[i] = nil; s.turn == w.turn && !s.closed {
+			if w.due[i] = nil; s.tick == w.tick && !s.closed {
 				look(s)
 				looks++
 			}
 		}
-		if w.due = nil; now-w.now < wheelTurn {
+		if w.due = nil; now-w.now < wheelTick {
 			return false
 		}
-		w.now += wheelTurn
-		w.turn++
-		w.due, w.slots[w.turn%wheelTurns] = w.slots[w.turn%wheelTurns], nil
+		w.now += wheelTick
+		w.tick++
+		w.due, w.slots[w.tick%wheelSlots] = w.slots[w.tick%wheelSlots], nil
 	}
 }

@@ -1,6 +1,5 @@
-// Package envelope writes events as JSON objects that say everything about
-// themselves, for readers that get more than the data: pages, lines, and
-// streams of several feeds.
+// Package envelope writes events as JSON objects with all of their fields, for pages,
+// lines, and streams of several feeds.
 package envelope
 
 import (
@@ -14,10 +13,10 @@ import (
 // timeFormat is RFC 3339 in UTC with milliseconds.
 const timeFormat = "2006-01-02T15:04:05.000Z"
 
-// Append appends the event to dst, on one line and without a line break behind
-// it: {"feed","id","type","time","data"}. The type of an event that has none
-// is "message", as a browser calls it. The data is the JSON value that was
-// published, or else a string. An event that is not stored has no id.
+// Append appends the event to dst, on one line without its line break:
+// {"feed","id","type","time","data"}. An event without a type has the type "message", as
+// in a browser. The data is the published JSON value, or a string. An event that is not
+// stored has no id.
 func Append(dst []byte, e *feed.Event) []byte {
 	dst = append(dst, `{"feed":`...)
 	dst = appendString(dst, e.Feed)
@@ -42,8 +41,8 @@ func Append(dst []byte, e *feed.Event) []byte {
 	return append(dst, '}')
 }
 
-// appendJSON appends a JSON value on one line. The line breaks of valid JSON
-// are white space: those within its strings are escaped.
+// appendJSON appends a JSON value on one line. In valid JSON, line breaks are only white
+// space: those in strings are escaped.
 func appendJSON(dst []byte, value string) []byte {
 	start := len(dst)
 	dst = append(dst, value...)
@@ -58,12 +57,12 @@ func appendJSON(dst []byte, value string) []byte {
 	return dst
 }
 
-// appendString appends s as a JSON string. U+2028 and U+2029 are escaped, as
-// some readers take them for the end of a line; what is not UTF-8 becomes
-// U+FFFD. Unlike encoding/json it copies nothing and leaves HTML alone.
+// appendString appends s as a JSON string. It escapes U+2028 and U+2029, which some
+// readers take for the end of a line, and replaces invalid UTF-8 by U+FFFD. Unlike
+// encoding/json, it allocates nothing and does not escape HTML.
 func appendString(dst []byte, s string) []byte {
 	dst = append(dst, '"')
-	plain := 0 // s[plain:i] is yet to be copied as it is
+	plain := 0 // s[plain:i] needs no escapes and is not copied yet
 	for i := 0; i < len(s); {
 		c := s[i]
 		if c >= ' ' && c < utf8.RuneSelf && c != '"' && c != '\\' {

@@ -51,8 +51,8 @@ func TestAppend(t *testing.T) {
 	}
 }
 
-// FuzzAppend holds the encoding to encoding/json: what it writes is one line,
-// valid, and says what the event says.
+// FuzzAppend compares the encoding with encoding/json: the result is one valid line
+// with the event's fields.
 func FuzzAppend(f *testing.F) {
 	f.Add("chat", "message.edited", "{\"text\":\"hi\"}", uint64(42), int64(1))
 	f.Add("chat:42", "", "{\n\"a\":\r\n\"\\n\\u2028\"}", uint64(1), int64(-1))

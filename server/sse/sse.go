@@ -1,8 +1,7 @@
-// Package sse writes Server-Sent Events, as the HTML Living Standard defines
-// them (section 9.2.6, "Interpreting an event stream"), in the layout that the
-// clients in use read best: the id last in its block, because some move their
-// cursor as soon as they have read that line, and a cut in mid-event would
-// then lose the event.
+// Package sse writes Server-Sent Events, as the HTML Living Standard defines them
+// (section 9.2.6, "Interpreting an event stream"). The id comes last in its block: some
+// clients move their cursor as soon as they have read that line, and would lose the
+// event if the connection broke in the middle of it.
 package sse
 
 import (
@@ -14,8 +13,8 @@ import (
 	"github.com/rejoin/rejoin/server/envelope"
 )
 
-// The encodings of a feed's events as blocks of an event stream: with the data
-// as it was published, in envelopes, and in envelopes without the end of the
+// The encodings of a feed's events as blocks of an event stream: Blocks has the published
+// data, Envelopes has envelopes, and Unfinished has envelopes without the end of the
 // block, which AppendEnd appends for each subscriber.
 var (
 	Blocks     feed.Encoding = blocks{}
@@ -50,8 +49,8 @@ func appendType(dst []byte, e *feed.Event) []byte {
 	return appendField(dst, "event: ", e.Type)
 }
 
-// appendEventEnd ends the block of an event. One that is not stored has no id,
-// and leaves the client's cursor where it is.
+// appendEventEnd ends the block of an event. An event that is not stored has no id, so
+// the client's cursor does not move.
 func appendEventEnd(dst []byte, e *feed.Event) []byte {
 	if e.ID == 0 {
 		return append(dst, '\n')
@@ -60,8 +59,7 @@ func appendEventEnd(dst []byte, e *feed.Event) []byte {
 	return AppendEnd(dst, strconv.AppendUint(id[:0], e.ID, 10))
 }
 
-// AppendEnd ends a block with the cursor that it leaves the client at, or
-// without one if that is empty.
+// AppendEnd ends a block with the client's cursor after it. An empty cursor is omitted.
 func AppendEnd(dst []byte, cursor []byte) []byte {
 	if len(cursor) > 0 {
 		dst = append(dst, "id: "...)
@@ -70,19 +68,19 @@ func AppendEnd(dst []byte, cursor []byte) []byte {
 	return append(dst, '\n')
 }
 
-// KeepAlive is a comment that shows both ends that the connection lives. No
-// empty line follows: some clients would take it for the end of a block.
+// KeepAlive is a comment that keeps the connection alive. No empty line follows, because
+// some clients would take it for the end of a block.
 const KeepAlive = ":\n"
 
-// Control is a block that the server itself has to say something with.
+// Control is an event of the server itself.
 type Control struct {
 	Type  string // begins with "feed."
 	Data  string // JSON on one line
-	ID    string // the cursor of the subscription from here on; empty to leave it
+	ID    string // the subscription's cursor after the event; empty to leave it unchanged
 	Retry time.Duration
 }
 
-// Append appends the block to dst. A Retry of 0 is left out.
+// Append appends the block to dst. It omits a Retry of 0.
 func (c Control) Append(dst []byte) []byte {
 	if c.Retry > 0 {
 		dst = AppendRetry(dst, c.Retry)
@@ -92,8 +90,8 @@ func (c Control) Append(dst []byte) []byte {
 	return AppendEnd(dst, []byte(c.ID))
 }
 
-// AppendRetry appends the line that tells a client how long to wait, in whole
-// milliseconds, before it connects again.
+// AppendRetry appends the line with the time after which the client reconnects, in
+// milliseconds.
 func AppendRetry(dst []byte, d time.Duration) []byte {
 	dst = append(dst, "retry: "...)
 	dst = strconv.AppendInt(dst, d.Milliseconds(), 10)
@@ -106,9 +104,9 @@ func appendField(dst []byte, name, value string) []byte {
 	return append(dst, '\n')
 }
 
-// appendData appends a data line for every line of data. Published data has
-// LF alone; a store that others write to might hold a CR, and a client would
-// read what follows it as a field of its own.
+// appendData appends a data line for every line of data. The publisher leaves no CR in
+// data, but other programs may write to the store, and a client would take the text
+// after a CR for another field.
 func appendData(dst []byte, data string) []byte {
 	if strings.IndexByte(data, '\r') >= 0 {
 		data = strings.ReplaceAll(strings.ReplaceAll(data, "\r\n", "\n"), "\r", "\n")

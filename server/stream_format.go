@@ -1,0 +1,140 @@
+package server
+
+import (
+	"encoding/json"
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/server/envelope"
+	"github.com/rejoin/rejoin/server/sse"
+)
+
+// controlEvent is an event of the server itself.
+type controlEvent struct {
+	kind   string // begins with "feed."
+	feed   string // empty if it concerns all feeds
+	data   any
+	cursor string        // the subscription's cursor after the event; empty to leave it unchanged
+	retry  time.Duration // the time after which to reconnect; 0 for none
+}
+
+// streamFormat is the format of a stream on the wire.
+type streamFormat interface {
+	contentType() []string // the header's values, which must not be changed
+	// events returns the encoding of a feed's events. In a stream of many feeds,
+	// appendID must follow each event that has an id.
+	events(r subscribeRequest) feed.Encoding
+	appendID(dst []byte, cursor []byte) []byte
+	// ephemeral returns the encoding of ephemeral events in a stream of many feeds.
+	// appendID does not follow them.
+	ephemeral(inChunks bool) feed.Encoding
+	appendControl(dst []byte, c controlEvent) []byte
+	keepAlive() []byte
+}
+
+// sseFormat is Server-Sent Events.
+type sseFormat struct{}
+
+func (sseFormat) contentType() []string { return eventStreamType }
+
+var eventStreamType = []string{"text/event-stream; charset=utf-8"}
+
+func (sseFormat) events(r subscribeRequest) feed.Encoding {
+	switch {
+	case r.many:
+		return sse.Unfinished
+	case r.envelope:
+		return sse.Envelopes
+	}
+	return sse.Blocks
+}
+
+func (sseFormat) appendID(dst []byte, cursor []byte) []byte { return sse.AppendEnd(dst, cursor) }
+
+func (sseFormat) ephemeral(inChunks bool) feed.Encoding {
+	if inChunks {
+		return chunkedEnvelopes
+	}
+	return sse.Envelopes
+}
+
+func (sseFormat) appendControl(dst []byte, c controlEvent) []byte {
+	return sse.Control{Type: c.kind, Data: string(marshal(c.data)), ID: c.cursor, Retry: c.retry}.Append(dst)
+}
+
+func (sseFormat) keepAlive() []byte { return keepAliveComment }
+
+var keepAliveComment = []byte(sse.KeepAlive)
+
+// ndjsonFormat is lines of JSON: each is an envelope or a control event.
+type ndjsonFormat struct{}
+
+func (ndjsonFormat) contentType() []string { return lineStreamType }
+
+var lineStreamType = []string{"application/x-ndjson; charset=utf-8"}
+
+func (ndjsonFormat) events(subscribeRequest) feed.Encoding { return envelopeLines{} }
+
+func (ndjsonFormat) appendID(dst []byte, _ []byte) []byte { return dst }
+
+func (ndjsonFormat) ephemeral(inChunks bool) feed.Encoding {
+	if inChunks {
+		return chunkedLines
+	}
+	return envelopeLines{}
+}
+
+func (ndjsonFormat) appendControl(dst []byte, c controlEvent) []byte {
+	return append(append(dst, marshal(struct {
+		Feed   string `json:"feed,omitempty"`
+		Type   string `json:"type"`
+		Cursor string `json:"cursor,omitempty"`
+		Data   any    `json:"data"`
+	}{c.feed, c.kind, c.cursor, c.data})...), '\n')
+}
+
+func (ndjsonFormat) keepAlive() []byte { return emptyLine }
+
+var emptyLine = []byte("\n")
+
+// envelopeLines encodes events as lines of JSON.
+type envelopeLines struct{}
+
+func (envelopeLines) Encode(dst []byte, e *feed.Event) []byte {
+	return append(envelope.Append(dst, e), '\n')
+}
+
+// marshal encodes one of this package's own structs.
+func marshal(v any) []byte {
+	text, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return text
+}
+
+func writeStreamHead(w http.ResponseWriter, f streamFormat) {
+	setStreamHead(w.Header(), f)
+	w.WriteHeader(http.StatusOK)
+}
+
+func setStreamHead(h http.Header, f streamFormat) {
+	h["Content-Type"] = f.contentType()
+	h["Cache-Control"] = noStore
+	h["X-Accel-Buffering"] = noBuffering // nginx would hold back even the head
+	h["X-Content-Type-Options"] = noSniffing
+}
+
+// Header values that all streams share. net/http does not change them.
+var (
+	noStore     = []string{"no-store, no-transform"}
+	noBuffering = []string{"no"}
+	noSniffing  = []string{"nosniff"}
+)
+
+// jitter returns d, plus or minus up to share of it.
+func jitter(d time.Duration, share float64) time.Duration {
+	return time.Duration(float64(d) * (1 - share + 2*share*rand.Float64()))
+}
