@@ -2,7 +2,6 @@ package feed
 
 import (
 	"fmt"
-	"slices"
 	"time"
 )
 
@@ -19,9 +18,9 @@ type AppendInput struct {
 	// does not exist yet has the zero row. A feed without a row is held by another
 	// transaction, and its batches are refused with [ErrBusy].
 	Feeds map[string]*FeedRow
-	// Keys holds those keys of the batches that the store remembers, expired ones
-	// included.
-	Keys map[KeyName]*KeyRow
+	// Keys holds for each batch what the store remembers of its key, even if that
+	// has expired: nil for nothing. Without any, Keys may be nil.
+	Keys []*KeyRow
 	// HeldKeys names the keys that another transaction holds. Their batches are
 	// refused with [ErrBusy], unless the key is known.
 	HeldKeys map[KeyName]bool
@@ -91,7 +90,11 @@ func PlanAppend(batches []Batch, in AppendInput) AppendPlan {
 	p.Results = make([]Result, len(batches))
 	p.Events = make([]PlannedEvent, 0, drafts)
 	for i, b := range batches {
-		p.Results[i] = p.decide(b)
+		var known *KeyRow
+		if b.Key != nil && in.Keys != nil {
+			known = in.Keys[i]
+		}
+		p.Results[i] = p.decide(b, known)
 	}
 	for _, c := range p.Feeds {
 		c.Row.change = 0
@@ -108,8 +111,8 @@ type planner struct {
 
 // decide follows the order that [Batch] promises: a known key, a closed feed,
 // IfLast.
-func (p *planner) decide(b Batch) Result {
-	if r, known := p.replay(b); known {
+func (p *planner) decide(b Batch, known *KeyRow) Result {
+	if r, ok := p.replay(b, known); ok {
 		return r
 	}
 	if err := p.admit(b); err != nil {
@@ -125,24 +128,22 @@ func (p *planner) decide(b Batch) Result {
 	return Result{Events: events}
 }
 
-// replay returns the result of a batch whose key is known. It does not need the
-// feed's row: nothing changes a key before it expires.
-func (p *planner) replay(b Batch) (r Result, known bool) {
+// replay returns the result of a batch whose key is known; ok is false if it is
+// not. It does not need the feed's row: nothing changes a key before it expires.
+func (p *planner) replay(b Batch, known *KeyRow) (r Result, ok bool) {
 	if b.Key == nil {
 		return Result{}, false
 	}
-	name := KeyName{b.Feed, b.Key.Name}
-	k := p.Keys[name]
-	if k == nil {
-		k = p.in.Keys[name]
+	if k := p.Keys[KeyName{b.Feed, b.Key.Name}]; k != nil {
+		known = k // of a batch of this append
 	}
-	if k == nil || p.in.Now-k.Time >= b.Key.Window.Milliseconds() {
+	if known == nil || p.in.Now-known.Time >= b.Key.Window.Milliseconds() {
 		return Result{}, false
 	}
-	if k.Fingerprint != b.Key.Fingerprint {
+	if known.Fingerprint != b.Key.Fingerprint {
 		return Result{Err: ErrKeyReused}, true
 	}
-	events, err := k.events(b.Drafts)
+	events, err := known.events(b.Drafts)
 	if err != nil {
 		return Result{Err: err}, true
 	}
@@ -221,15 +222,17 @@ func (p *planner) change(name string, row *FeedRow) *FeedChange {
 // remember adds the key of a batch that has become these events.
 func (p *planner) remember(b Batch, events []Event) {
 	k := &KeyRow{Fingerprint: b.Key.Fingerprint, Time: p.in.Now}
-	seen := make(map[string]bool)
-	for _, e := range events {
-		if !seen[e.Feed] {
-			seen[e.Feed] = true
+	var places feedPlaces
+	for i, e := range events {
+		if i > 0 && e.Feed == events[i-1].Feed {
+			continue
+		}
+		if places.of(e.Feed) == len(k.Starts) {
 			k.Starts = append(k.Starts, BatchStart{e.ID, e.Time.UnixMilli()})
 		}
 	}
 	if p.Keys == nil {
-		p.Keys = make(map[KeyName]*KeyRow)
+		p.Keys = make(map[KeyName]*KeyRow, len(p.Results))
 	}
 	p.Keys[KeyName{b.Feed, b.Key.Name}] = k
 }
@@ -237,13 +240,12 @@ func (p *planner) remember(b Batch, events []Event) {
 // events restores the events of the batch from its drafts.
 func (k *KeyRow) events(drafts []Draft) ([]Event, error) {
 	events := make([]Event, len(drafts))
-	places := make(map[string]int) // of the feeds, in next
-	next := slices.Clone(k.Starts)
+	next := append(make([]BatchStart, 0, 4), k.Starts...)
+	var places feedPlaces
+	place := 0
 	for i, d := range drafts {
-		place, ok := places[d.Feed]
-		if !ok {
-			place = len(places)
-			places[d.Feed] = place
+		if i == 0 || d.Feed != drafts[i-1].Feed {
+			place = places.of(d.Feed)
 		}
 		if place >= len(next) {
 			return nil, fmt.Errorf("%w: the stored key is damaged: it lacks a feed of its batch", ErrUnavailable)
@@ -252,6 +254,29 @@ func (k *KeyRow) events(drafts []Draft) ([]Event, error) {
 		next[place].ID++
 	}
 	return events, nil
+}
+
+// feedPlaces numbers the feeds of a batch, from 0, in the order in which it is
+// first asked for them. Most batches have one.
+type feedPlaces struct {
+	first  string
+	others map[string]int
+}
+
+func (p *feedPlaces) of(name string) int {
+	if p.first == "" || p.first == name {
+		p.first = name
+		return 0
+	}
+	place, ok := p.others[name]
+	if !ok {
+		if p.others == nil {
+			p.others = make(map[string]int)
+		}
+		place = 1 + len(p.others)
+		p.others[name] = place
+	}
+	return place
 }
 
 func storedEvent(d Draft, id uint64, ms int64) Event {

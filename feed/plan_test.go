@@ -36,16 +36,17 @@ func TestPlanAppend(t *testing.T) {
 	ok := func(events ...Event) Result { return Result{Events: events} }
 	again := func(events ...Event) Result { return Result{Events: events, Replayed: true} }
 	refused := func(err error) Result { return Result{Err: err} }
-	known := func(time int64, starts ...BatchStart) map[KeyName]*KeyRow {
-		return map[KeyName]*KeyRow{{"open", "k"}: {Fingerprint: [32]byte{1}, Starts: starts, Time: time}}
+	known := func(time int64, starts ...BatchStart) []*KeyRow {
+		return []*KeyRow{{Fingerprint: [32]byte{1}, Starts: starts, Time: time}}
 	}
+	added := map[KeyName]*KeyRow{{"open", "k"}: {Fingerprint: [32]byte{1}, Starts: []BatchStart{{4, planNow}}, Time: planNow}}
 	one := func(b Batch) []Batch { return []Batch{b} }
 	keyed := Batch{Feed: "open", Drafts: []Draft{a}, Key: planKey(1)}
 
 	for _, c := range []struct {
 		name     string
 		batches  []Batch
-		keys     map[KeyName]*KeyRow
+		keys     []*KeyRow
 		heldKeys map[KeyName]bool
 		results  []Result
 		changes  map[string]FeedChange // without names and rows
@@ -127,7 +128,7 @@ func TestPlanAppend(t *testing.T) {
 			name: "a key of this append", batches: []Batch{keyed, keyed},
 			results: []Result{ok(planned("open", 4, "a", planNow)), again(planned("open", 4, "a", planNow))},
 			changes: map[string]FeedChange{"open": {Bytes: 1}}, lasts: map[string]uint64{"open": 4},
-			newKeys: known(planNow, BatchStart{4, planNow}),
+			newKeys: added,
 		},
 		{
 			name: "a key of a refused batch is not kept", batches: one(Batch{Feed: "open", Drafts: []Draft{a}, IfLast: new(uint64(9)), Key: planKey(1)}),
@@ -139,7 +140,7 @@ func TestPlanAppend(t *testing.T) {
 		},
 		{
 			name: "a known key of several feeds", batches: one(Batch{Drafts: []Draft{b, a, b}, Key: planKey(1)}),
-			keys:    map[KeyName]*KeyRow{{"", "k"}: {Fingerprint: [32]byte{1}, Starts: []BatchStart{{7, 4001}, {2, 4002}}, Time: planNow}},
+			keys:    known(planNow, BatchStart{7, 4001}, BatchStart{2, 4002}),
 			results: []Result{again(planned("new", 7, "bb", 4001), planned("open", 2, "a", 4002), planned("new", 8, "bb", 4001))},
 		},
 		{
@@ -148,22 +149,21 @@ func TestPlanAppend(t *testing.T) {
 		},
 		{
 			name: "a known key comes before all else", batches: one(Batch{Feed: "held", Drafts: []Draft{toHeld, toShut}, IfLast: new(uint64(9)), Key: planKey(1)}),
-			keys:     map[KeyName]*KeyRow{{"held", "k"}: {Fingerprint: [32]byte{2}, Time: planNow}},
+			keys:     []*KeyRow{{Fingerprint: [32]byte{2}, Time: planNow}},
 			heldKeys: map[KeyName]bool{{"held", "k"}: true},
 			results:  []Result{refused(ErrKeyReused)},
 		},
 		{
-			name: "a key of another feed", batches: one(keyed),
-			keys:    map[KeyName]*KeyRow{{"new", "k"}: {Fingerprint: [32]byte{2}, Time: planNow}},
-			results: []Result{ok(planned("open", 4, "a", planNow))},
-			changes: map[string]FeedChange{"open": {Bytes: 1}}, lasts: map[string]uint64{"open": 4},
-			newKeys: known(planNow, BatchStart{4, planNow}),
+			name: "the same key in two feeds", batches: []Batch{keyed, {Feed: "new", Drafts: []Draft{b}, Key: planKey(2)}}, keys: []*KeyRow{known(planNow, BatchStart{2, 4001})[0], nil},
+			results: []Result{again(planned("open", 2, "a", 4001)), ok(planned("new", 1, "bb", planNow))},
+			changes: map[string]FeedChange{"new": {Bytes: 2}}, lasts: map[string]uint64{"new": 1},
+			newKeys: map[KeyName]*KeyRow{{"new", "k"}: {Fingerprint: [32]byte{2}, Starts: []BatchStart{{1, planNow}}, Time: planNow}},
 		},
 		{
 			name: "an expired key", batches: one(keyed), keys: known(planNow-1000, BatchStart{2, 4001}),
 			results: []Result{ok(planned("open", 4, "a", planNow))},
 			changes: map[string]FeedChange{"open": {Bytes: 1}}, lasts: map[string]uint64{"open": 4},
-			newKeys: known(planNow, BatchStart{4, planNow}),
+			newKeys: added,
 		},
 		{
 			name: "a held key", batches: one(keyed), heldKeys: map[KeyName]bool{{"open", "k"}: true},

@@ -182,7 +182,7 @@ func (s *Store) storeOne(b feed.Batch) feed.Result {
 	if b.Key != nil {
 		name := feed.KeyName{Feed: b.Feed, Name: b.Key.Name}
 		if k, ok := s.keys[name]; ok {
-			in.Keys = map[feed.KeyName]*feed.KeyRow{name: k.row}
+			in.Keys = []*feed.KeyRow{k.row}
 		}
 	}
 	plan := feed.PlanAppend([]feed.Batch{b}, in)

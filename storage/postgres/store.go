@@ -83,8 +83,8 @@ type Store struct {
 	// The appends of this process take turns at a feed, so that a feed is busy
 	// only when somebody else holds it: first those that do not wait for the
 	// database, then those that do.
-	turns, waits *gates
-	waiting      chan struct{} // one entry for each append that waits for a lock
+	fast, slow *feedLocks
+	slowSlots  chan struct{} // one entry for each append that waits for a lock
 
 	mu     sync.Mutex
 	closed bool
@@ -93,8 +93,8 @@ type Store struct {
 }
 
 var (
-	_ feed.RetentionStore   = (*Store)(nil)
-	_ feed.Comparer = (*Store)(nil)
+	_ feed.RetentionStore = (*Store)(nil)
+	_ feed.Comparer       = (*Store)(nil)
 )
 
 // Open opens the store in the database at url, a URL or a string of keywords and
@@ -120,7 +120,7 @@ func open(ctx context.Context, url string, o Options) (_ *Store, err error) {
 	}
 	s := &Store{
 		o: o, config: base.ConnConfig,
-		turns: newGates(), waits: newGates(), waiting: make(chan struct{}, o.PublishConns-1),
+		fast: newFeedLocks(), slow: newFeedLocks(), slowSlots: make(chan struct{}, o.PublishConns-1),
 		done: make(chan struct{}),
 	}
 	id, err := prepare(ctx, base.ConnConfig)

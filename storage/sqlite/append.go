@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"os"
@@ -24,6 +25,7 @@ type writer struct {
 	getVersion, countPages     *stmt
 
 	feeds    feedRows
+	columns  []driver.Value // see eventColumns
 	pageSize int64
 
 	// Bytes of log at which it is emptied here: always, and the next time.
@@ -63,8 +65,7 @@ func newWriter(dsn string) (*writer, error) {
 // begins: from there on the answer is what SQLite says.
 func (s *Store) Append(ctx context.Context, batches []feed.Batch) (results []feed.Result, err error) {
 	err = s.write(ctx, func(w *writer) error {
-		tx := &appending{w: w, now: s.now().UnixMilli()}
-		results, err = tx.appendAll(batches)
+		results, err = w.append(batches, s.now().UnixMilli())
 		return err
 	})
 	if err != nil {

@@ -3,22 +3,16 @@ package sqlite
 import (
 	"database/sql/driver"
 	"fmt"
+
+	"github.com/rejoin/rejoin/feed"
 )
 
-// feedRow is what the writer knows of a feed's row, with what the transaction
-// under way has changed.
-type feedRow struct {
-	id, last, time int64 // id is 0 as long as there is no row
-	closed         bool
-	bytes          int64 // that the transaction adds
-	changed        bool  // by the transaction
-}
-
-// feedRows is the rows of the feeds that the writer met lately. As long as
-// nobody else writes, they are what the file says: a transaction that fails
-// forgets them all, and one that sees that somebody did write begins with none.
+// feedRows caches the rows of the feeds that the writer met lately. As long as
+// no other connection writes, they are equal to those in the file: a transaction
+// that fails forgets them all, and so does one that finds that the file has
+// changed.
 type feedRows struct {
-	rows    map[string]*feedRow
+	rows    map[string]*feed.FeedRow
 	version int64
 }
 
@@ -38,7 +32,7 @@ func (f *feedRows) check(getVersion *stmt) error {
 		return fmt.Errorf("get version: %w", err)
 	}
 	if f.rows == nil || version != f.version || len(f.rows) > feedRowsMost {
-		f.rows, f.version = make(map[string]*feedRow), version
+		f.rows, f.version = make(map[string]*feed.FeedRow), version
 	}
 	return nil
 }
