@@ -108,5 +108,5 @@ func rollback(c *pgx.Conn) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), transit)
 	defer cancel()
-	_, _ = c.Exec(ctx, query("rollback"), pgx.QueryExecModeSimpleProtocol)
+	_, _ = c.Exec(ctx, abortTransaction, pgx.QueryExecModeSimpleProtocol)
 }

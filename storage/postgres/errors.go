@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"crypto/tls"
-	"embed"
 	"errors"
 	"fmt"
 	"strings"
@@ -10,36 +9,6 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/rejoin/rejoin/feed"
 )
-
-//go:embed queries/*.sql
-var queries embed.FS
-
-var texts = readQueries()
-
-func readQueries() map[string]string {
-	all := make(map[string]string)
-	files, err := queries.ReadDir("queries")
-	if err != nil {
-		panic(err) // it is part of the program
-	}
-	for _, f := range files {
-		text, err := queries.ReadFile("queries/" + f.Name())
-		if err != nil {
-			panic(err)
-		}
-		all[strings.TrimSuffix(f.Name(), ".sql")] = strings.TrimSpace(string(text))
-	}
-	return all
-}
-
-// query returns the text of queries/<name>.sql.
-func query(name string) string {
-	text, ok := texts[name]
-	if !ok {
-		panic("no query " + name)
-	}
-	return text
-}
 
 // SQLSTATE codes, of appendix A of Postgres's manual.
 const (

@@ -144,7 +144,7 @@ func (s *Store) sweepFeed(ctx context.Context, id int64, limit int) (freed int, 
 		ctx, cancel := lenient(ctx, s.o.StatementTimeout+transit)
 		defer cancel()
 		b := &pgx.Batch{}
-		b.Queue(query("begin"))
+		b.Queue(beginTransaction)
 		b.Queue(query("begin_sweep"), milliseconds(sweepPatience))
 		b.Queue(query("sweep_feed"), id, int64(limit)).Query(func(rows pgx.Rows) error {
 			freed = 0
@@ -153,7 +153,7 @@ func (s *Store) sweepFeed(ctx context.Context, id int64, limit int) (freed int, 
 			}
 			return nil
 		})
-		b.Queue(query("commit"))
+		b.Queue(commitTransaction)
 		if err := c.Conn().SendBatch(ctx, b).Close(); err != nil {
 			freed = 0
 			rollback(c.Conn())

@@ -34,7 +34,7 @@ func (tx *appending) hold(p lockPlan, batches []feed.Batch, patience, limit time
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	b := &pgx.Batch{}
-	b.Queue(query("begin"))
+	b.Queue(beginTransaction)
 	if patience > 0 {
 		b.Queue(query("set_lock_timeout"), milliseconds(patience))
 	}
@@ -140,7 +140,7 @@ func (tx *appending) commit(limit time.Duration) error {
 	if len(tx.plan.Keys) > 0 {
 		b.Queue(query("add_keys"), tx.keyColumns()...)
 	}
-	b.Queue(query("commit")).Exec(func(tag pgconn.CommandTag) error {
+	b.Queue(commitTransaction).Exec(func(tag pgconn.CommandTag) error {
 		if tag.String() != "COMMIT" {
 			return errors.New("commit was answered with " + strconv.Quote(tag.String()))
 		}

@@ -43,15 +43,15 @@ func newWriter(dsn string) (*writer, error) {
 	}
 	var getPageSize *stmt
 	if err := c.prepare(map[**stmt]string{
-		&w.begin: "begin_write", &w.commit: "commit", &w.rollback: "rollback",
-		&w.getFeed: "get_feed", &w.addFeed: "add_feed", &w.growFeed: "grow_feed",
-		&w.addEvent: "add_event", &w.addEvents: "add_events",
-		&w.getKey: "get_key", &w.setKey: "set_key",
-		&w.trim: "trim", &w.getUnswept: "get_unswept", &w.setSwept: "set_swept",
-		&w.sizeEvents: "size_events", &w.deleteEvents: "delete_events",
-		&w.deleteKeys:  "delete_keys",
-		&w.truncateWAL: "truncate_wal", &w.restartWAL: "restart_wal",
-		&w.getVersion: "get_version", &w.countPages: "count_pages", &getPageSize: "get_page_size",
+		&w.begin: beginWrite, &w.commit: commit, &w.rollback: rollback,
+		&w.getFeed: query("get_feed"), &w.addFeed: query("add_feed"), &w.growFeed: query("grow_feed"),
+		&w.addEvent: query("add_event"), &w.addEvents: query("add_events"),
+		&w.getKey: query("get_key"), &w.setKey: query("set_key"),
+		&w.trim: query("trim"), &w.getUnswept: query("get_unswept"), &w.setSwept: query("set_swept"),
+		&w.sizeEvents: query("size_events"), &w.deleteEvents: query("delete_events"),
+		&w.deleteKeys:  query("delete_keys"),
+		&w.truncateWAL: query("truncate_wal"), &w.restartWAL: query("restart_wal"),
+		&w.getVersion: query("get_version"), &w.countPages: query("count_pages"), &getPageSize: query("get_page_size"),
 	}); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}

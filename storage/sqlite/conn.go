@@ -3,27 +3,13 @@ package sqlite
 import (
 	"context"
 	"database/sql/driver"
-	"embed"
 	"errors"
 	"fmt"
 	"io"
 	"runtime"
-	"strings"
 
 	"github.com/mattn/go-sqlite3"
 )
-
-//go:embed queries/*.sql
-var queries embed.FS
-
-// query returns the text of queries/<name>.sql.
-func query(name string) string {
-	text, err := queries.ReadFile("queries/" + name + ".sql")
-	if err != nil {
-		panic(err) // the name is a constant of this package
-	}
-	return strings.TrimSpace(string(text))
-}
 
 // conn is one connection of the driver's own, used by one goroutine at a time.
 // It goes past database/sql, with which an insert takes half as long again.
@@ -40,12 +26,12 @@ func dial(dsn string) (*conn, error) {
 	return &conn{SQLiteConn: c.(*sqlite3.SQLiteConn)}, nil
 }
 
-// prepare fills in the statements, which close with c.
+// prepare prepares the statements, which c closes.
 func (c *conn) prepare(stmts map[**stmt]string) error {
-	for dst, name := range stmts {
-		s, err := c.Prepare(query(name))
+	for dst, text := range stmts {
+		s, err := c.Prepare(text)
 		if err != nil {
-			return fmt.Errorf("prepare %s: %w", name, err)
+			return fmt.Errorf("prepare %q: %w", text, err)
 		}
 		*dst = &stmt{SQLiteStmt: s.(*sqlite3.SQLiteStmt)}
 		c.stmts = append(c.stmts, *dst)

@@ -23,7 +23,7 @@ func acquireBeside(path string) (*lockFile, error) {
 	path += ".lock"
 	c, err := dial(dsn(path, "mode=rwc", "_busy_timeout=0", "_journal_mode=MEMORY"))
 	if err == nil {
-		if _, err = c.Exec(query("lock"), nil); err == nil {
+		if _, err = c.Exec(beginExclusive, nil); err == nil {
 			return &lockFile{c}, nil
 		}
 		err = errors.Join(err, c.Close())

@@ -28,9 +28,9 @@ func newReader(dsn string) (*reader, error) {
 	}
 	r := &reader{conn: c}
 	if err := c.prepare(map[**stmt]string{
-		&r.begin: "begin_read", &r.commit: "commit",
-		&r.page: "page", &r.bounds: "bounds", &r.list: "list", &r.ends: "ends",
-		&r.getBounds: "get_bounds", &r.getTime: "get_time",
+		&r.begin: beginRead, &r.commit: commit,
+		&r.page: query("page"), &r.bounds: query("bounds"), &r.list: query("list"), &r.ends: query("ends"),
+		&r.getBounds: query("get_bounds"), &r.getTime: query("get_time"),
 	}); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
