@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -12,19 +13,20 @@ import (
 )
 
 const (
-	// Between two questions for the outcome: at first, and at most.
+	// The pause between two queries for the outcome: at first, and at most.
 	firstPause, longestPause = 20 * time.Millisecond, 500 * time.Millisecond
-	// How long a transaction may still be running before it is ended.
+	// How long a transaction may still run before its session is ended.
 	endAfter = time.Second
 )
 
-// outcome finds out what became of a transaction whose COMMIT was sent and not
-// answered: nil when it is committed, [feed.ErrUnavailable] when it is not and
-// never will be. cause is what came instead of the answer.
+// outcome finds out whether a transaction is committed whose COMMIT was sent and not
+// answered. It returns nil if it is, and [feed.ErrUnavailable] if it is not and never
+// will be. cause is the error that came instead of the answer.
 func (s *Store) outcome(tx *appending, cause error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), s.o.OutcomeTimeout)
 	defer cancel()
-	// To the server that the pools connect to now, restarted or failed over.
+	// Each query goes to the server that the pools connect to then: it may have
+	// restarted or failed over.
 	began := time.Now()
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
 		state, err := s.ask(ctx, tx, time.Since(began) > endAfter)
@@ -39,7 +41,7 @@ func (s *Store) outcome(tx *appending, cause error) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%w: commit: %w; ask for the outcome: %w", feed.ErrUncertain, cause, unanswered(err))
+			return fmt.Errorf("%w: commit: %w; query the outcome: %w", feed.ErrUncertain, cause, unanswered(err))
 		case <-time.After(pause):
 		}
 	}
@@ -47,7 +49,7 @@ func (s *Store) outcome(tx *appending, cause error) error {
 
 func unanswered(err error) error {
 	if err == nil {
-		return fmt.Errorf("it is still running")
+		return errors.New("the transaction is still running")
 	}
 	return err
 }
@@ -59,11 +61,11 @@ const (
 	running commitState = iota
 	committed
 	rolledBack
-	forgotten // it was committed or not, and what it stored is no longer kept
+	forgotten // unknown: what it would have stored has been swept since
 )
 
-// ask asks once, on a connection of its own. If the transaction is still running
-// and end says so, its session is ended, which decides it.
+// ask queries the outcome once, on a connection of its own. If the transaction is
+// still running and end is set, it ends the session, which settles the outcome.
 func (s *Store) ask(ctx context.Context, tx *appending, end bool) (commitState, error) {
 	c, err := pgx.ConnectConfig(ctx, s.config.Copy())
 	if err != nil {
@@ -75,8 +77,8 @@ func (s *Store) ask(ctx context.Context, tx *appending, end bool) (commitState, 
 	err = c.QueryRow(ctx, query("outcome"), tx.xid, int32(tx.pid)).Scan(&status, &endable)
 	switch {
 	case state(err) == invalidParameter:
-		// An id that is yet to be given: after a crash the server counts on
-		// from the last transaction that left a trace, and ours did not.
+		// The id is yet to be given: after a crash the server continues from the last
+		// transaction that left a trace, and this one did not.
 		return rolledBack, nil
 	case err != nil:
 		return running, err

@@ -7,21 +7,21 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// feedRows caches the rows of the feeds that the writer met lately. As long as
-// no other connection writes, they are equal to those in the file: a transaction
-// that fails forgets them all, and so does one that finds that the file has
-// changed.
+// feedRows caches the rows of the feeds that were appended to lately. As long as no
+// other connection writes, they equal those in the file. A transaction that fails
+// drops them all, and so does one that finds that the file has changed.
 type feedRows struct {
 	rows    map[string]*feed.FeedRow
 	version int64
 }
 
-// feedRowsMost is how many are kept between two transactions.
+// feedRowsMost is the most rows that are kept between two transactions.
 const feedRowsMost = 1 << 14
 
 func (f *feedRows) forget() { f.rows = nil }
 
-// check sees to it that the rows are those of the file. It runs in a transaction.
+// check drops the rows if they may differ from those in the file. It runs in a
+// transaction.
 func (f *feedRows) check(getVersion *stmt) error {
 	version := f.version
 	err := getVersion.each(func(row []driver.Value) bool {

@@ -10,37 +10,37 @@ import (
 )
 
 const (
-	// aloneLock is the advisory lock of who is alone.
-	aloneLock = migrationLock + 1
-	// How often the session that holds it is looked at.
-	aloneInterval = time.Second
+	// exclusiveLock is the advisory lock held while RunExclusive runs.
+	exclusiveLock = migrationLock + 1
+	// How often the session that holds it is pinged.
+	pingInterval = time.Second
 )
 
-// RunExclusive implements [feed.RetentionStore]. The lock is that of a session of its own: when
-// the session ends, so does fn's context, for another node may be running its own
-// from then on.
+// RunExclusive implements [feed.RetentionStore]. A session of its own holds the lock.
+// When the session ends, so does fn's context, because another node may run its own
+// function from then on.
 func (s *Store) RunExclusive(ctx context.Context, fn func(context.Context) error) (ran bool, err error) {
 	end, err := s.begin()
 	if err != nil {
-		return false, fmt.Errorf("run alone: %w", err)
+		return false, fmt.Errorf("run exclusively: %w", err)
 	}
 	defer end()
-	c, err := s.lockAlone(ctx)
+	c, err := s.lockExclusive(ctx)
 	if err != nil {
-		return false, fmt.Errorf("run alone: %w", unavailable(err))
+		return false, fmt.Errorf("run exclusively: %w", unavailable(err))
 	}
 	if c == nil {
 		return false, nil
 	}
-	lost, err := s.guard(ctx, c, fn)
+	lost, err := s.runWatched(ctx, c, fn)
 	if lost != nil && err != nil {
-		err = fmt.Errorf("run alone: %w: %w", lost, err)
+		err = fmt.Errorf("run exclusively: %w: %w", lost, err)
 	}
 	return true, err
 }
 
-// lockAlone returns a session that holds the lock, nil if another does.
-func (s *Store) lockAlone(ctx context.Context) (*pgx.Conn, error) {
+// lockExclusive returns a session that holds the lock, nil if another session does.
+func (s *Store) lockExclusive(ctx context.Context) (*pgx.Conn, error) {
 	config := s.config.Copy()
 	config.RuntimeParams["application_name"] += " alone"
 	c, err := pgx.ConnectConfig(ctx, config)
@@ -48,7 +48,7 @@ func (s *Store) lockAlone(ctx context.Context) (*pgx.Conn, error) {
 		return nil, err
 	}
 	var locked bool
-	err = c.QueryRow(ctx, query("try_lock"), int64(aloneLock)).Scan(&locked)
+	err = c.QueryRow(ctx, query("try_lock"), int64(exclusiveLock)).Scan(&locked)
 	if err != nil || !locked {
 		disconnect(c)
 		return nil, err
@@ -56,8 +56,8 @@ func (s *Store) lockAlone(ctx context.Context) (*pgx.Conn, error) {
 	return c, nil
 }
 
-// guard runs fn while the session is there. lost is why it is there no more.
-func (s *Store) guard(ctx context.Context, c *pgx.Conn, fn func(context.Context) error) (lost, err error) {
+// runWatched runs fn as long as the session lasts. lost is the error that ended it.
+func (s *Store) runWatched(ctx context.Context, c *pgx.Conn, fn func(context.Context) error) (lost, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	watched := make(chan error, 1)
 	go func() {
@@ -74,9 +74,9 @@ func (s *Store) guard(ctx context.Context, c *pgx.Conn, fn func(context.Context)
 	return nil, fn(ctx)
 }
 
-// watch returns when ctx ends, or when the session or the store does before.
+// watch returns when ctx, the session or the store ends.
 func (s *Store) watch(ctx context.Context, c *pgx.Conn) error {
-	ticker := time.NewTicker(aloneInterval)
+	ticker := time.NewTicker(pingInterval)
 	defer ticker.Stop()
 	for {
 		select {
@@ -98,12 +98,12 @@ func ping(c *pgx.Conn) error {
 	return c.Ping(ctx)
 }
 
-// unlock gives the lock back. It would go with the session, but a moment after
-// that is closed.
+// unlock releases the lock. The server would release it too, but only a moment after
+// the session is closed.
 func unlock(c *pgx.Conn) {
 	ctx, cancel := context.WithTimeout(context.Background(), transit)
 	defer cancel()
-	_, _ = c.Exec(ctx, query("unlock"), int64(aloneLock))
+	_, _ = c.Exec(ctx, query("unlock"), int64(exclusiveLock))
 }
 
 func disconnect(c *pgx.Conn) {
