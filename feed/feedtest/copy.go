@@ -11,7 +11,7 @@ import (
 // Copy is what a store held at one moment.
 type Copy struct {
 	feeds map[string]history
-	keys  map[keyName]keyed
+	keys  map[feed.KeyName]keyed
 }
 
 // Copy returns what the store holds now.

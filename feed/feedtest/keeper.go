@@ -69,7 +69,7 @@ func (s *Store) Sweep(ctx context.Context, limit int, window time.Duration) (mor
 		limit -= n
 	}
 	for name, key := range s.keys {
-		if limit > 0 && s.now().Sub(key.time) >= window {
+		if limit > 0 && s.now().Sub(time.UnixMilli(key.row.Time)) >= window {
 			delete(s.keys, name)
 			limit--
 		}

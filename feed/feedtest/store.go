@@ -58,7 +58,7 @@ type content struct {
 	mu     sync.Mutex
 	id     string
 	feeds  map[string]*history
-	keys   map[keyName]keyed
+	keys   map[feed.KeyName]keyed
 	clock  func() time.Time
 	commit func([]feed.Event)
 	closed func(name string, last uint64)
@@ -80,22 +80,18 @@ func (h *history) bounds() feed.Bounds {
 	return feed.Bounds{First: h.first, Last: h.last(), Closed: h.closed}
 }
 
-// keyed is what a key stands for.
+// keyed is what the store remembers of a key, and the events of its batch.
 type keyed struct {
-	print  [32]byte
+	row    *feed.KeyRow
 	events []feed.Event
-	time   time.Time
 }
-
-// keyName is a key in the space of its feed.
-type keyName struct{ feed, name string }
 
 // NewStore returns an empty store.
 func NewStore() *Store {
 	return &Store{content: &content{
 		id:    rand.Text(),
 		feeds: make(map[string]*history),
-		keys:  make(map[keyName]keyed),
+		keys:  make(map[feed.KeyName]keyed),
 		clock: time.Now,
 	}}
 }
@@ -167,63 +163,54 @@ func (s *Store) store(batches []feed.Batch) []feed.Result {
 	return results
 }
 
-func (s *Store) storeOne(b feed.Batch) (r feed.Result) {
-	if b.Key != nil {
-		known, ok := s.keys[keyName{b.Feed, b.Key.Name}]
-		if ok && s.now().Sub(known.time) < b.Key.Window {
-			if known.print != b.Key.Fingerprint {
-				return feed.Result{Err: feed.ErrKeyReused}
-			}
-			return feed.Result{Events: known.events, Replayed: true}
+// storeOne loads what the batch names, plans its append, and stores the plan.
+func (s *Store) storeOne(b feed.Batch) feed.Result {
+	in := feed.AppendInput{Now: s.now().UnixMilli(), Feeds: make(map[string]*feed.FeedRow)}
+	load := func(name string) {
+		row := &feed.FeedRow{}
+		if h := s.feeds[name]; h != nil {
+			*row = feed.FeedRow{Last: h.last(), Updated: h.updated.UnixMilli(), Closed: h.closed}
 		}
+		in.Feeds[name] = row
 	}
-	if err := s.admit(b); err != nil {
-		return feed.Result{Err: err}
+	if b.Feed != "" {
+		load(b.Feed)
 	}
 	for _, d := range b.Drafts {
-		r.Events = append(r.Events, s.number(d))
+		load(d.Feed)
 	}
 	if b.Key != nil {
-		s.keys[keyName{b.Feed, b.Key.Name}] = keyed{b.Key.Fingerprint, r.Events, s.now()}
-	}
-	if s.commit != nil && len(r.Events) > 0 {
-		s.commit(r.Events)
-	}
-	if b.Close {
-		s.close(b.Feed)
-	}
-	return r
-}
-
-func (s *Store) close(name string) {
-	h := s.history(name)
-	if h.updated.IsZero() {
-		h.updated = s.now()
-	}
-	if s.closed != nil && !h.closed {
-		s.closed(name, h.last())
-	}
-	h.closed = true
-}
-
-// admit says whether the feeds take the batch.
-func (s *Store) admit(b feed.Batch) error {
-	for _, d := range b.Drafts {
-		if h := s.feeds[d.Feed]; h != nil && h.closed {
-			return fmt.Errorf("%w: %s", feed.ErrClosed, d.Feed)
+		name := feed.KeyName{Feed: b.Feed, Name: b.Key.Name}
+		if k, ok := s.keys[name]; ok {
+			in.Keys = []*feed.KeyRow{k.row}
 		}
 	}
-	if b.IfLast == nil {
-		return nil
+	plan := feed.PlanAppend([]feed.Batch{b}, in)
+	s.write(plan)
+	return plan.Results[0]
+}
+
+// write stores the plan of one batch.
+func (s *Store) write(plan feed.AppendPlan) {
+	for _, e := range plan.Events {
+		h := s.history(e.Event.Feed)
+		h.events = append(h.events, *e.Event)
 	}
-	last := uint64(0)
-	if h := s.feeds[b.Feed]; h != nil {
-		last = h.last()
+	events := plan.Results[0].Events
+	for name, row := range plan.Keys {
+		s.keys[name] = keyed{row, events}
 	}
-	if last != *b.IfLast {
-		return &feed.LastError{Last: last}
+	if s.commit != nil && len(plan.Events) > 0 {
+		s.commit(events)
 	}
-	return nil
+	for _, c := range plan.Feeds {
+		h := s.history(c.Name)
+		if c.Closes && s.closed != nil {
+			s.closed(c.Name, c.Row.Last)
+		}
+		h.updated, h.closed = time.UnixMilli(c.Row.Updated).UTC(), c.Row.Closed
+		h.bytes += c.Bytes
+	}
 }
 
 func (s *Store) history(name string) *history {
@@ -236,25 +223,6 @@ func (s *Store) history(name string) *history {
 }
 
 func (s *Store) now() time.Time { return s.clock().UTC().Truncate(time.Millisecond) }
-
-func (s *Store) number(d feed.Draft) feed.Event {
-	h := s.history(d.Feed)
-	e := feed.Event{
-		Feed: d.Feed,
-		ID:   h.last() + 1,
-		Type: d.Type,
-		Data: d.Data,
-		JSON: d.JSON,
-		Time: s.now(),
-	}
-	if e.Time.Before(h.updated) {
-		e.Time = h.updated
-	}
-	h.updated = e.Time
-	h.events = append(h.events, e)
-	h.bytes += int64(len(e.Data))
-	return e
-}
 
 // Read implements feed.Store.
 func (s *Store) Read(ctx context.Context, name string, after feed.Cursor, limit feed.Limit) (feed.Page, error) {
@@ -371,7 +339,7 @@ func (s *Store) Rollback(name string, last uint64) {
 	}
 	for key, k := range s.keys {
 		lost := func(e feed.Event) bool { return e.Feed == name && e.ID > last }
-		if slices.ContainsFunc(k.events, lost) || key.feed == name && len(k.events) == 0 {
+		if slices.ContainsFunc(k.events, lost) || key.Feed == name && len(k.events) == 0 {
 			delete(s.keys, key)
 		}
 	}

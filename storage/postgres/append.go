@@ -11,12 +11,11 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// Append implements [feed.Store]. It waits for a feed that another transaction
-// holds up to the lock timeout. If any of the batches says NoWait, it does not,
-// and refuses those that need such a feed with [feed.ErrBusy].
+// Append implements [feed.Store]. If another transaction holds a feed, it waits for
+// the feed up to the lock timeout. If one of the batches is NoWait, it does not wait,
+// and refuses the batches that need the feed with [feed.ErrBusy].
 //
-// It heeds ctx only until its transaction begins. From there on the answer is
-// what Postgres says.
+// ctx can end an append only until its transaction begins.
 func (s *Store) Append(ctx context.Context, batches []feed.Batch) ([]feed.Result, error) {
 	end, err := s.begin()
 	if err != nil {
@@ -34,30 +33,30 @@ func (s *Store) append(ctx context.Context, batches []feed.Batch) ([]feed.Result
 	if err := ctx.Err(); err != nil {
 		return nil, unavailable(err)
 	}
-	n := survey(batches)
-	if len(n.gates) == 0 {
+	p := planLocks(batches)
+	if len(p.names) == 0 {
 		return make([]feed.Result, len(batches)), nil
 	}
-	leave, err := s.turns.enter(ctx, s.done, n.gates)
+	unlock, err := s.fast.lock(ctx, s.done, p.names)
 	if err != nil {
 		return nil, err
 	}
-	results, lost, err := s.attempt(ctx, n, batches, 0)
-	leave() // nobody waits for what takes an outage to find out
+	results, lost, err := s.attempt(ctx, p, batches, 0)
+	unlock() // the outcome below may take as long as an outage
 	if lost != nil {
 		err = s.outcome(lost.tx, lost.cause)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if !n.patient {
+	if !p.mayWait {
 		return results, nil
 	}
 	return s.finish(ctx, batches, results)
 }
 
-// finish appends the batches that the first attempt left out, and waits for
-// their feeds.
+// finish appends the batches that the first attempt left out. It waits for their
+// feeds.
 func (s *Store) finish(ctx context.Context, batches []feed.Batch, results []feed.Result) ([]feed.Result, error) {
 	var late []feed.Batch
 	var places []int
@@ -86,35 +85,35 @@ func (s *Store) finish(ctx context.Context, batches []feed.Batch, results []feed
 	return results, nil
 }
 
-// held is for what needs a feed, or a key, that was not free in time.
+// held returns the error for a feed or a key that was not free in time.
 func held(err error) error {
 	return fmt.Errorf("%w: held by another transaction: %w", feed.ErrBusy, err)
 }
 
 func busy(r feed.Result) bool { return errors.Is(r.Err, feed.ErrBusy) }
 
-// wait appends, and waits for the feeds as long as the lock timeout allows. One
-// append of this process at a time waits for a feed, and one connection is always
-// left for those that do not wait.
-func (s *Store) wait(ctx context.Context, batches []feed.Batch) ([]feed.Result, *lostAnswer, error) {
-	n := survey(batches)
+// wait appends, and waits for the feeds up to the lock timeout. Only one append of
+// this process waits for a feed at a time, and one connection always remains for
+// appends that do not wait.
+func (s *Store) wait(ctx context.Context, batches []feed.Batch) ([]feed.Result, *unansweredCommit, error) {
+	p := planLocks(batches)
 	deadline := time.Now().Add(s.o.LockTimeout)
 	ctx, cancel := context.WithDeadlineCause(ctx, deadline, held(fmt.Errorf("not free within %v", s.o.LockTimeout)))
 	defer cancel()
-	leave, err := s.waits.enter(ctx, s.done, n.gates)
+	unlock, err := s.slow.lock(ctx, s.done, p.names)
 	if err != nil {
 		return nil, nil, err
 	}
-	defer leave()
+	defer unlock()
 	select {
-	case s.waiting <- struct{}{}:
-		defer func() { <-s.waiting }()
+	case s.slowSlots <- struct{}{}:
+		defer func() { <-s.slowSlots }()
 	case <-ctx.Done():
 		return nil, nil, unavailable(context.Cause(ctx))
 	case <-s.done:
 		return nil, nil, feed.ErrStopped
 	}
-	results, lost, err := s.attempt(ctx, n, batches, max(time.Millisecond, time.Until(deadline)))
+	results, lost, err := s.attempt(ctx, p, batches, max(time.Millisecond, time.Until(deadline)))
 	if err == nil && slices.ContainsFunc(results, busy) {
 		return nil, nil, unavailable(errors.New("the row of a feed has been deleted"))
 	}
@@ -122,21 +121,22 @@ func (s *Store) wait(ctx context.Context, batches []feed.Batch) ([]feed.Result, 
 }
 
 // attempt stores the batches in one transaction. It waits up to patience for the
-// feeds; with none it leaves out the batches whose feeds are not free. The
-// results hold if no answer is lost, or if it turns out to be good.
-func (s *Store) attempt(ctx context.Context, n needs, batches []feed.Batch, patience time.Duration) (results []feed.Result, lost *lostAnswer, err error) {
+// feeds; with no patience it leaves out the batches whose feeds are not free. If
+// the answer to COMMIT is lost, the results hold only if it was committed.
+func (s *Store) attempt(ctx context.Context, p lockPlan, batches []feed.Batch, patience time.Duration) (results []feed.Result, lost *unansweredCommit, err error) {
 	err = s.once(ctx, s.publish, func(c *pgxpool.Conn) error {
-		// From here on ctx is not heeded.
+		// From here on ctx is ignored.
 		tx := &appending{conn: c.Conn(), pid: c.Conn().PgConn().PID()}
-		if err := tx.hold(n, patience, s.o.LockTimeout+transit); err != nil {
+		if err := tx.hold(p, batches, patience, s.o.LockTimeout+transit); err != nil {
 			tx.rollback()
 			if state(err) == lockNotAvailable {
 				err = held(err)
 			}
 			return unavailable(err)
 		}
-		results = tx.number(batches)
-		if !tx.fresh {
+		tx.plan = feed.PlanAppend(batches, tx.in)
+		results = tx.plan.Results
+		if tx.empty() {
 			tx.rollback()
 			return nil
 		}
@@ -145,12 +145,12 @@ func (s *Store) attempt(ctx context.Context, n needs, batches []feed.Batch, pati
 			return nil
 		}
 		if tx.open() {
-			// COMMIT was not reached.
+			// The server did not reach COMMIT.
 			tx.rollback()
 			return unavailable(err)
 		}
-		lost = &lostAnswer{tx, err}
-		return nil // it is not to be tried again
+		lost = &unansweredCommit{tx, err}
+		return nil // not an error, so that once does not repeat it
 	})
 	if err != nil {
 		return nil, nil, err

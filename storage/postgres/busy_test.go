@@ -148,7 +148,7 @@ func TestWaitersLeaveRoom(t *testing.T) {
 			}
 		})
 	}
-	until(t, func() bool { return len(s.waiting) == cap(s.waiting) })
+	until(t, func() bool { return len(s.slowSlots) == cap(s.slowSlots) })
 	for i := range 20 {
 		publish(t, s, fmt.Sprintf("free:%d", i%3), "x")
 	}
@@ -214,28 +214,28 @@ func TestManyNodes(t *testing.T) {
 	}
 }
 
-func TestGates(t *testing.T) {
+func TestFeedLocks(t *testing.T) {
 	t.Parallel()
-	g := newGates()
-	leave, err := g.enter(t.Context(), nil, []string{"a", "c"})
+	g := newFeedLocks()
+	unlock, err := g.lock(t.Context(), nil, []string{"a", "c"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
-	_, err = g.enter(ctx, nil, []string{"a", "b"})
+	_, err = g.lock(ctx, nil, []string{"a", "b"})
 	wants(t, err, feed.ErrUnavailable)
 	done := make(chan struct{})
 	close(done)
-	_, err = g.enter(t.Context(), done, []string{"b", "c", "d"})
+	_, err = g.lock(t.Context(), done, []string{"b", "c", "d"})
 	wants(t, err, feed.ErrStopped)
-	other, err := g.enter(t.Context(), nil, []string{"b", "d"})
+	other, err := g.lock(t.Context(), nil, []string{"b", "d"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	other()
-	leave()
+	unlock()
 	if len(g.feeds) != 0 {
-		t.Errorf("%d gates are left", len(g.feeds))
+		t.Errorf("%d locks are left", len(g.feeds))
 	}
 }

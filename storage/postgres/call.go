@@ -12,15 +12,14 @@ import (
 )
 
 const (
-	// What a network may add to the time that a statement takes.
+	// The time that a network may add to that of a statement.
 	transit = 5 * time.Second
-	// How long a query goes on after its caller has given up. A query that is
-	// cut short costs its connection, and almost all are done by then.
+	// How long a query continues after its context has ended. Almost all end within that
+	// time, and to cancel one costs its connection.
 	grace = time.Second
 )
 
-// acquire takes a connection from the pool. It waits no longer than is
-// reasonable, whatever ctx says.
+// acquire takes a connection from the pool. Its wait is bounded even if ctx is not.
 func (s *Store) acquire(ctx context.Context, pool *pgxpool.Pool) (*pgxpool.Conn, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, s.o.StatementTimeout+transit, errors.New("no connection became free"))
 	defer cancel()
@@ -37,9 +36,9 @@ func (s *Store) acquire(ctx context.Context, pool *pgxpool.Pool) (*pgxpool.Conn,
 	return nil, unavailable(fmt.Errorf("get a connection: %w", err))
 }
 
-// once runs f on a connection of the pool. If the connection turns out to be
-// dead, which is how a restart of the server shows, f runs again on a new one:
-// f must be safe to repeat.
+// once runs f on a connection of the pool. If the connection turns out to be dead, as
+// after a restart of the server, it runs f again on a new one: f must be safe to
+// repeat.
 func (s *Store) once(ctx context.Context, pool *pgxpool.Pool, f func(*pgxpool.Conn) error) error {
 	for retry := true; ; retry = false {
 		c, err := s.acquire(ctx, pool)
@@ -50,7 +49,7 @@ func (s *Store) once(ctx context.Context, pool *pgxpool.Pool, f func(*pgxpool.Co
 		dead := c.Conn().IsClosed()
 		c.Release()
 		if dead {
-			pool.Reset() // the others are likely to be dead too
+			pool.Reset() // the other connections are probably dead too
 		}
 		if err == nil || !dead || !retry || timedOut(err) || ctx.Err() != nil {
 			return err
@@ -58,7 +57,7 @@ func (s *Store) once(ctx context.Context, pool *pgxpool.Pool, f func(*pgxpool.Co
 	}
 }
 
-// timedOut says whether an error is of a context that ended, rather than of the
+// timedOut reports whether an error comes from a context that ended, not from the
 // connection.
 func timedOut(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
@@ -87,7 +86,7 @@ func (s *Store) read(ctx context.Context, pool *pgxpool.Pool, scan func(pgx.Rows
 	})
 }
 
-// lenient returns a context that ends a while after ctx, or after limit.
+// lenient returns a context that ends the time grace after ctx, or after limit.
 func lenient(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
 	later, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	stop := context.AfterFunc(ctx, func() {
@@ -97,16 +96,16 @@ func lenient(ctx context.Context, limit time.Duration) (context.Context, context
 	return later, func() { stop(); cancel() }
 }
 
-// inTransaction says whether the session has a transaction that is to be ended.
+// inTransaction reports whether the session has an open transaction.
 func inTransaction(c *pgx.Conn) bool { return !c.IsClosed() && c.PgConn().TxStatus() != 'I' }
 
-// rollback ends a transaction that is still open. A connection that this fails
-// on is not used again, and the server rolls back by itself.
+// rollback rolls back an open transaction. If that fails, the connection is not used
+// again, and the server rolls back by itself.
 func rollback(c *pgx.Conn) {
 	if !inTransaction(c) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), transit)
 	defer cancel()
-	_, _ = c.Exec(ctx, query("rollback"), pgx.QueryExecModeSimpleProtocol)
+	_, _ = c.Exec(ctx, abortTransaction, pgx.QueryExecModeSimpleProtocol)
 }

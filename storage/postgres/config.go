@@ -14,30 +14,31 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// How long a server that says nothing at all is believed to be there.
+// How long a server may be silent before its connection counts as dead.
 const silence = 30 * time.Second
 
-// parse reads the URL. What it says about a URL that cannot be read does not
-// repeat any of it: a password might be anywhere in it.
+// parse parses the URL. Its errors do not repeat any of the URL: a password may be
+// anywhere in one that cannot be parsed.
 func parse(url string, o Options) (*pgxpool.Config, error) {
 	if _, rest, ok := strings.Cut(url, "://"); ok {
-		// Otherwise a part of the password would be taken for a host or a
-		// database, which errors name.
+		// A part of the password would be taken for a host or a database, which errors
+		// name.
 		authority := rest[:max(0, strings.IndexAny(rest+"/", "/?#"))]
 		if strings.Count(rest, "@") != strings.Count(authority, "@") || strings.Count(authority, "@") > 1 {
-			return nil, errors.New("the URL has an @ where it cannot: in a name or a password write %40 for it, %2F for /, %3F for ?")
+			return nil, errors.New("the URL has an @ where none can be: in a name or a password write %40 for @, %2F for /, %3F for ?")
 		}
 	}
 	config, err := pgxpool.ParseConfig(url)
 	if err != nil {
-		return nil, errors.New("the URL cannot be read, or names a file that cannot; it looks like postgres://user:password@host:5432/database?sslmode=verify-full")
+		return nil, errors.New("the URL, or a file that it names, cannot be read; a URL looks like postgres://user:password@host:5432/database?sslmode=verify-full")
 	}
 	c := config.ConnConfig
 	c.ConnectTimeout = o.ConnectTimeout
 	c.DialFunc = dial
-	// Results are decoded as prepared statements send them, whatever the URL says.
+	// Results are decoded in the binary format of prepared statements, so the URL
+	// cannot choose another mode.
 	c.DefaultQueryExecMode, c.StatementCacheCapacity = pgx.QueryExecModeCacheStatement, 128
-	// A standby is behind, and would answer as if it were not.
+	// A standby answers with old rows and does not report that.
 	c.ValidateConnect = refuseStandby
 	if c.RuntimeParams["application_name"] == "" {
 		c.RuntimeParams["application_name"] = "rejoin"
@@ -47,7 +48,7 @@ func parse(url string, o Options) (*pgxpool.Config, error) {
 		"statement_timeout":                   milliseconds(o.StatementTimeout),
 		"lock_timeout":                        milliseconds(o.LockTimeout),
 		"idle_in_transaction_session_timeout": milliseconds(o.LockTimeout + 5*time.Second),
-		// For the server to notice that this node has vanished.
+		// With these, the server notices that this node has vanished.
 		"tcp_keepalives_idle":     "10",
 		"tcp_keepalives_interval": "5",
 		"tcp_keepalives_count":    "4",
@@ -60,9 +61,9 @@ func parse(url string, o Options) (*pgxpool.Config, error) {
 func (s *Store) poolConfig(base *pgxpool.Config, conns int, name string) *pgxpool.Config {
 	config := base.Copy()
 	config.ConnConfig.RuntimeParams["application_name"] += " " + name
-	// Every statement here follows an index, and to plan it anew would take as
-	// long as to run it. Left to itself the planner, which knows a table as it
-	// was when last analyzed, at times reads all of a feed to return a page.
+	// Every statement here follows an index, and planning one again would take as long as
+	// running it. Left to itself, the planner, which knows each table as it was last
+	// analyzed, sometimes reads all of a feed to return one page.
 	maps.Copy(config.ConnConfig.RuntimeParams, map[string]string{
 		"plan_cache_mode": "force_generic_plan", "jit": "off",
 		"enable_seqscan": "off", "enable_bitmapscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off",
@@ -71,8 +72,8 @@ func (s *Store) poolConfig(base *pgxpool.Config, conns int, name string) *pgxpoo
 	config.MinConns, config.MinIdleConns = 0, 0
 	config.MaxConnLifetime, config.MaxConnLifetimeJitter = time.Hour, 10*time.Minute
 	config.MaxConnIdleTime = 10 * time.Minute
-	// A connection that has died while idle shows at its first use, which is
-	// then repeated: asking each time first would cost a round trip.
+	// A connection that died while idle fails at its first use, which is then repeated:
+	// a ping before each use would cost a round trip.
 	config.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false }
 	config.AfterConnect = func(ctx context.Context, c *pgx.Conn) error {
 		if name == "publish" || name == "keep" {
@@ -97,8 +98,8 @@ func refuseStandby(ctx context.Context, c *pgconn.PgConn) error {
 	}
 }
 
-// dial makes a network connection that notices within the time silence when the
-// other side has vanished, whether it waits for an answer or to send.
+// dial makes a network connection that notices within the time silence that the other
+// side has vanished, whether it is reading or writing.
 func dial(ctx context.Context, network, address string) (net.Conn, error) {
 	d := net.Dialer{
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 4},

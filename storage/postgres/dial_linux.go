@@ -2,8 +2,7 @@ package postgres
 
 import "syscall"
 
-// limitSilence has the kernel give up a connection whose data nobody
-// acknowledges.
+// limitSilence makes the kernel drop a connection whose data is not acknowledged.
 func limitSilence(_, _ string, c syscall.RawConn) error {
 	const tcpUserTimeout = 18 // TCP_USER_TIMEOUT, which package syscall lacks
 	var err error

@@ -4,5 +4,5 @@ package postgres
 
 import "syscall"
 
-// limitSilence does nothing: other systems go without TCP_USER_TIMEOUT.
+// limitSilence does nothing: other systems have no TCP_USER_TIMEOUT.
 func limitSilence(_, _ string, _ syscall.RawConn) error { return nil }

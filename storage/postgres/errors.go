@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"crypto/tls"
-	"embed"
 	"errors"
 	"fmt"
 	"strings"
@@ -10,36 +9,6 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/rejoin/rejoin/feed"
 )
-
-//go:embed queries/*.sql
-var queries embed.FS
-
-var texts = readQueries()
-
-func readQueries() map[string]string {
-	all := make(map[string]string)
-	files, err := queries.ReadDir("queries")
-	if err != nil {
-		panic(err) // it is part of the program
-	}
-	for _, f := range files {
-		text, err := queries.ReadFile("queries/" + f.Name())
-		if err != nil {
-			panic(err)
-		}
-		all[strings.TrimSuffix(f.Name(), ".sql")] = strings.TrimSpace(string(text))
-	}
-	return all
-}
-
-// query returns the text of queries/<name>.sql.
-func query(name string) string {
-	text, ok := texts[name]
-	if !ok {
-		panic("no query " + name)
-	}
-	return text
-}
 
 // SQLSTATE codes, of appendix A of Postgres's manual.
 const (
@@ -49,8 +18,7 @@ const (
 	lockNotAvailable = "55P03"
 )
 
-// state returns the SQLSTATE code of an error that the server has answered with,
-// and "" for any other.
+// state returns the SQLSTATE code of an error of the server, "" for any other.
 func state(err error) string {
 	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return e.Code
@@ -58,9 +26,8 @@ func state(err error) string {
 	return ""
 }
 
-// passing says whether an error may go away by itself. It does when it is about
-// the connection, about what is running or locked at the moment, about
-// resources or about an operator who interferes.
+// passing reports whether an error may go away by itself: because it concerns the
+// connection, other transactions, resources or the intervention of an operator.
 func passing(err error) bool {
 	code := state(err)
 	if code == "" {
@@ -82,8 +49,8 @@ func (r refusal) Unwrap() error { return r.error }
 
 func refuse(format string, args ...any) error { return refusal{fmt.Errorf(format, args...)} }
 
-// explain turns an error of opening into one that says whether it is for good,
-// and what to do about it.
+// explain adds to an error of opening whether it may go away by itself, and what to do
+// about it.
 func explain(err error) error {
 	if _, ok := errors.AsType[refusal](err); ok {
 		return err
@@ -97,7 +64,7 @@ func explain(err error) error {
 	case code == noDatabase:
 		return fmt.Errorf("the database has to be created first: %w", err)
 	case code == noPrivilege:
-		return fmt.Errorf("the user may not do this; for the schema, CREATE SCHEMA rejoin AUTHORIZATION <user> is enough: %w", err)
+		return fmt.Errorf("the user lacks a privilege; for the schema, CREATE SCHEMA rejoin AUTHORIZATION <user> is enough: %w", err)
 	}
 	return err
 }

@@ -21,7 +21,7 @@ func TestHunt(t *testing.T) {
 	t.Parallel()
 	const lasts, window = 3 * time.Second, 400 * time.Millisecond
 	url := testserver.SharedPostgres(t).NewDatabase(t)
-	h := &hunt{events: make(map[eventName]feed.Event), answers: make(map[keyName][]answer), window: window}
+	h := &hunt{events: make(map[eventName]feed.Event), answers: make(map[feed.KeyName][]answer), window: window}
 	ctx, cancel := context.WithTimeout(t.Context(), lasts)
 	defer cancel()
 	var work sync.WaitGroup
@@ -79,7 +79,7 @@ type hunt struct {
 
 	mu                     sync.Mutex
 	events                 map[eventName]feed.Event
-	answers                map[keyName][]answer
+	answers                map[feed.KeyName][]answer
 	replays, busy, refused int
 }
 
@@ -152,7 +152,7 @@ func (h *hunt) note(b feed.Batch, r feed.Result) error {
 		h.replays++
 	}
 	if b.Key != nil {
-		name := keyName{b.Feed, b.Key.Name}
+		name := feed.KeyName{Feed: b.Feed, Name: b.Key.Name}
 		h.answers[name] = append(h.answers[name], answer{r.Events, r.Replayed})
 	}
 	for _, e := range r.Events {

@@ -13,9 +13,9 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// ID implements [feed.Store]. It is that of the server that the newest connection
-// leads to, and another after every start of that server: what it holds may have
-// been set back, or be a copy.
+// ID implements [feed.Store]. It belongs to the server of the newest connection, and
+// changes with every start of that server, because its data may then have been set
+// back, or be a copy.
 func (s *Store) ID() string { return *s.id.Load() }
 
 // row is the result of the query get_store_id.
@@ -32,8 +32,8 @@ func readID(r row) (string, error) {
 	return id + "-" + strconv.FormatUint(h.Sum64(), 36), nil
 }
 
-// identify reads the id on a new connection. If it has changed, the connections
-// that are there lead elsewhere, and are given up.
+// identify reads the id on a new connection. If it has changed, the older connections
+// lead to another server, and are closed.
 func (s *Store) identify(ctx context.Context, c *pgx.Conn) error {
 	id, err := readID(c.QueryRow(ctx, query("get_store_id"), pgx.QueryExecModeSimpleProtocol))
 	if err != nil {
@@ -52,11 +52,11 @@ func (s *Store) pools() []*pgxpool.Pool {
 	return []*pgxpool.Pool{s.publish, s.replay, s.verify, s.keep}
 }
 
-// String returns where the store is.
+// String returns the location of the store.
 func (s *Store) String() string { return location(s.config) }
 
-// Location returns where the database of a URL for [Open] is, without names and
-// passwords.
+// Location returns the location of the database of a URL for [Open], without names
+// and passwords.
 func Location(url string) string {
 	config, err := parse(url, Options{}.withDefaults())
 	if err != nil {
@@ -68,7 +68,7 @@ func Location(url string) string {
 func location(c *pgx.ConnConfig) string {
 	hosts := []string{hostPort(c.Host, c.Port)}
 	for _, f := range c.Fallbacks {
-		// A host is there twice if TLS is tried first.
+		// A host appears twice if TLS is tried first.
 		if h := hostPort(f.Host, f.Port); h != hosts[len(hosts)-1] {
 			hosts = append(hosts, h)
 		}

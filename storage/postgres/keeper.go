@@ -12,11 +12,11 @@ import (
 )
 
 const (
-	// How long sweeping waits for a feed, in which appends let go of it; and for
-	// how many in vain before it leaves the others.
+	// How long a sweep waits for a feed, longer than appends hold one; and the number of
+	// feeds for which it waits in vain before it leaves the others.
 	sweepPatience, sweepHeld = 100 * time.Millisecond, 5
 
-	aboveNames = "\x7f" // sorts behind all that a feed's name may have
+	aboveNames = "\x7f" // sorts after every character of a feed's name
 )
 
 // List implements [feed.RetentionStore].
@@ -24,7 +24,7 @@ func (s *Store) List(ctx context.Context, prefix, after string, limit int) (feed
 	after, _ = place(after)
 	low, exact := place(prefix)
 	if !exact {
-		limit = 0 // no name begins like that
+		limit = 0 // no name has this prefix
 	}
 	var l feed.FeedList
 	err := s.read(ctx, s.replay, func(rows pgx.Rows) error {
@@ -47,8 +47,8 @@ func (s *Store) List(ctx context.Context, prefix, after string, limit int) (feed
 	return l, nil
 }
 
-// place returns a text that stands where s does among the names of feeds, which
-// are ASCII, and that Postgres takes; exact says whether it is s itself.
+// place returns a text that Postgres accepts and that sorts like s among the names of
+// feeds, which are ASCII. exact reports whether it is s itself.
 func place(s string) (text string, exact bool) {
 	for i := range len(s) {
 		switch {
@@ -61,8 +61,8 @@ func place(s string) (text string, exact bool) {
 	return s, true
 }
 
-// Trim implements [feed.RetentionStore]. It waits for a feed that another transaction
-// holds up to the lock timeout.
+// Trim implements [feed.RetentionStore]. If another transaction holds the feed, it waits
+// up to the lock timeout.
 func (s *Store) Trim(ctx context.Context, name string, before uint64) error {
 	_, err := s.count(ctx, query("trim"), name, int64(min(before, uint64(feed.MaxCursor))))
 	if state(err) == lockNotAvailable {
@@ -74,9 +74,9 @@ func (s *Store) Trim(ctx context.Context, name string, before uint64) error {
 	return nil
 }
 
-// Sweep implements [feed.RetentionStore]. Each feed is a transaction of its own, which
-// locks the feed at its end only. What is held longer than an append takes is
-// left for another time: more is false if there is nothing else.
+// Sweep implements [feed.RetentionStore]. Each feed is swept in a transaction of its own,
+// which locks the feed only at its end. A feed that is held longer than an append
+// takes is left for another sweep: more is false if no other feed remains.
 func (s *Store) Sweep(ctx context.Context, limit int, window time.Duration) (more bool, err error) {
 	if more, err = s.sweep(ctx, limit, window.Milliseconds()); err != nil {
 		return false, fmt.Errorf("sweep: %w", err)
@@ -119,8 +119,8 @@ func (s *Store) sweep(ctx context.Context, limit int, window int64) (more bool, 
 	return more, err
 }
 
-// unswept returns feeds that have something to sweep, in any order, so that the
-// same ones do not come first each time.
+// unswept returns feeds that have rows to sweep, in random order, so that held feeds do
+// not come first each time.
 func (s *Store) unswept(ctx context.Context, limit int) (ids []int64, err error) {
 	err = s.read(ctx, s.keep, func(rows pgx.Rows) error {
 		ids = nil
@@ -133,7 +133,7 @@ func (s *Store) unswept(ctx context.Context, limit int) (ids []int64, err error)
 	return ids, err
 }
 
-// sweepFeed frees up to limit ids of one feed, and returns how many it has.
+// sweepFeed sweeps up to limit ids of one feed, and returns the number swept.
 func (s *Store) sweepFeed(ctx context.Context, id int64, limit int) (freed int, err error) {
 	end, err := s.begin()
 	if err != nil {
@@ -144,7 +144,7 @@ func (s *Store) sweepFeed(ctx context.Context, id int64, limit int) (freed int, 
 		ctx, cancel := lenient(ctx, s.o.StatementTimeout+transit)
 		defer cancel()
 		b := &pgx.Batch{}
-		b.Queue(query("begin"))
+		b.Queue(beginTransaction)
 		b.Queue(query("begin_sweep"), milliseconds(sweepPatience))
 		b.Queue(query("sweep_feed"), id, int64(limit)).Query(func(rows pgx.Rows) error {
 			freed = 0
@@ -153,7 +153,7 @@ func (s *Store) sweepFeed(ctx context.Context, id int64, limit int) (freed int, 
 			}
 			return nil
 		})
-		b.Queue(query("commit"))
+		b.Queue(commitTransaction)
 		if err := c.Conn().SendBatch(ctx, b).Close(); err != nil {
 			freed = 0
 			rollback(c.Conn())
@@ -164,7 +164,7 @@ func (s *Store) sweepFeed(ctx context.Context, id int64, limit int) (freed int, 
 	return freed, err
 }
 
-// count runs a statement and returns how many rows it answers with.
+// count runs a statement and returns the number of rows in its result.
 func (s *Store) count(ctx context.Context, sql string, args ...any) (n int, err error) {
 	err = s.read(ctx, s.keep, func(rows pgx.Rows) error {
 		for n = 0; rows.Next(); n++ {

@@ -283,33 +283,38 @@ func TestVerdictsWithoutEvents(t *testing.T) {
 		}
 		ids[name] = id
 	}
-	k := &kept{fresh: true}
-	var print []byte
-	if err := c.QueryRow(t.Context(), "SELECT print, time, firsts, times FROM rejoin.keys").Scan(&print, &k.time, &k.firsts, &k.times); err != nil {
+	k := &feed.KeyRow{}
+	var fingerprint []byte
+	var firsts, times []int64
+	if err := c.QueryRow(t.Context(), "SELECT print, time, firsts, times FROM rejoin.keys").Scan(&fingerprint, &k.Time, &firsts, &times); err != nil {
 		t.Fatal(err)
 	}
-	copy(k.print[:], print)
+	copy(k.Fingerprint[:], fingerprint)
+	k.Starts = []feed.BatchStart{{ID: uint64(firsts[0]), Time: times[0]}}
 	later := *k
-	later.time++
-	closed := func(name string, last int64) map[string]*growth {
-		return map[string]*growth{name: {id: ids[name], last: last, closed: true, closing: true}}
+	later.Time++
+	closes := func(name string, last uint64) feed.AppendPlan {
+		row := &feed.FeedRow{ID: ids[name], Last: last, Closed: true}
+		return feed.AppendPlan{Feeds: []feed.FeedChange{{Name: name, Row: row, Closes: true}}}
 	}
-	row := rows{}
-	row.add(&growth{id: ids["closed"], last: 1, time: k.times[0]}, feed.Draft{Feed: "closed", Data: "1"})
-	held := map[string]*growth{"closed": {id: ids["closed"]}}
+	closed := &feed.FeedRow{ID: ids["closed"]}
+	swept := []feed.PlannedEvent{{Feed: closed, Event: &feed.Event{Feed: "closed", ID: 1, Data: "1", Time: time.UnixMilli(times[0])}}}
+	keys := func(name string, k *feed.KeyRow) map[feed.KeyName]*feed.KeyRow {
+		return map[feed.KeyName]*feed.KeyRow{{Feed: "closed", Name: name}: k}
+	}
 	tests := []struct {
 		name string
-		tx   appending
-		want verdict
+		plan feed.AppendPlan
+		want commitState
 	}{
-		{"closed", appending{feeds: closed("closed", 2)}, committed},
-		{"not closed", appending{feeds: closed("open", 1)}, rolledBack},
-		{"closed by another, behind more", appending{feeds: closed("closed", 1)}, rolledBack},
-		{"a key", appending{feeds: held, keys: map[keyName]*kept{{"closed", "k"}: k}}, committed},
-		{"a key that another has stored", appending{feeds: held, keys: map[keyName]*kept{{"closed", "k"}: &later}}, forgotten},
-		{"a key that is not there", appending{feeds: held, keys: map[keyName]*kept{{"closed", "k2"}: k}}, forgotten},
-		{"an event swept since, and a key", appending{feeds: held, rows: row, keys: map[keyName]*kept{{"closed", "k"}: k}}, committed},
-		{"an event swept since", appending{feeds: held, rows: row}, forgotten},
+		{"closed", closes("closed", 2), committed},
+		{"not closed", closes("open", 1), rolledBack},
+		{"closed by another, behind more", closes("closed", 1), rolledBack},
+		{"a key", feed.AppendPlan{Keys: keys("k", k)}, committed},
+		{"a key that another has stored", feed.AppendPlan{Keys: keys("k", &later)}, forgotten},
+		{"a key that is not there", feed.AppendPlan{Keys: keys("k2", k)}, forgotten},
+		{"an event swept since, and a key", feed.AppendPlan{Events: swept, Keys: keys("k", k)}, committed},
+		{"an event swept since", feed.AppendPlan{Events: swept}, forgotten},
 	}
 	if err := s.Trim(t.Context(), "closed", 2); err != nil {
 		t.Fatal(err)
@@ -318,8 +323,8 @@ func TestVerdictsWithoutEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, test := range tests {
-		test.tx.xid = done
-		if v, err := s.ask(t.Context(), &test.tx, false); v != test.want || err != nil {
+		tx := &appending{xid: done, plan: test.plan, in: feed.AppendInput{Feeds: map[string]*feed.FeedRow{"closed": closed}}}
+		if v, err := s.ask(t.Context(), tx, false); v != test.want || err != nil {
 			t.Errorf("%s: got %v, %v; want %v", test.name, v, err, test.want)
 		}
 	}

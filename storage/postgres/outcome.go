@@ -2,7 +2,10 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -10,34 +13,35 @@ import (
 )
 
 const (
-	// Between two questions for the outcome: at first, and at most.
+	// The pause between two queries for the outcome: at first, and at most.
 	firstPause, longestPause = 20 * time.Millisecond, 500 * time.Millisecond
-	// How long a transaction may still be running before it is ended.
+	// How long a transaction may still run before its session is ended.
 	endAfter = time.Second
 )
 
-// outcome finds out what became of a transaction whose COMMIT was sent and not
-// answered: nil when it is committed, [feed.ErrUnavailable] when it is not and
-// never will be. cause is what came instead of the answer.
+// outcome finds out whether a transaction is committed whose COMMIT was sent and not
+// answered. It returns nil if it is, and [feed.ErrUnavailable] if it is not and never
+// will be. cause is the error that came instead of the answer.
 func (s *Store) outcome(tx *appending, cause error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), s.o.OutcomeTimeout)
 	defer cancel()
-	// To the server that the pools connect to now, restarted or failed over.
+	// Each query goes to the server that the pools connect to then: it may have
+	// restarted or failed over.
 	began := time.Now()
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		verdict, err := s.ask(ctx, tx, time.Since(began) > endAfter)
+		state, err := s.ask(ctx, tx, time.Since(began) > endAfter)
 		switch {
 		case err != nil:
-		case verdict == committed:
+		case state == committed:
 			return nil
-		case verdict == rolledBack:
+		case state == rolledBack:
 			return unavailable(cause)
-		case verdict == forgotten:
+		case state == forgotten:
 			return fmt.Errorf("%w: commit: %w", feed.ErrUncertain, cause)
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%w: commit: %w; ask for the outcome: %w", feed.ErrUncertain, cause, unanswered(err))
+			return fmt.Errorf("%w: commit: %w; query the outcome: %w", feed.ErrUncertain, cause, unanswered(err))
 		case <-time.After(pause):
 		}
 	}
@@ -45,23 +49,24 @@ func (s *Store) outcome(tx *appending, cause error) error {
 
 func unanswered(err error) error {
 	if err == nil {
-		return fmt.Errorf("it is still running")
+		return errors.New("the transaction is still running")
 	}
 	return err
 }
 
-type verdict int
+// commitState is what is known of a transaction whose COMMIT was not answered.
+type commitState int
 
 const (
-	running verdict = iota
+	running commitState = iota
 	committed
 	rolledBack
-	forgotten // it was committed or not, and what it stored is no longer kept
+	forgotten // unknown: what it would have stored has been swept since
 )
 
-// ask asks once, on a connection of its own. If the transaction is still running
-// and end says so, its session is ended, which decides it.
-func (s *Store) ask(ctx context.Context, tx *appending, end bool) (verdict, error) {
+// ask queries the outcome once, on a connection of its own. If the transaction is
+// still running and end is set, it ends the session, which settles the outcome.
+func (s *Store) ask(ctx context.Context, tx *appending, end bool) (commitState, error) {
 	c, err := pgx.ConnectConfig(ctx, s.config.Copy())
 	if err != nil {
 		return running, err
@@ -72,8 +77,8 @@ func (s *Store) ask(ctx context.Context, tx *appending, end bool) (verdict, erro
 	err = c.QueryRow(ctx, query("outcome"), tx.xid, int32(tx.pid)).Scan(&status, &endable)
 	switch {
 	case state(err) == invalidParameter:
-		// An id that is yet to be given: after a crash the server counts on
-		// from the last transaction that left a trace, and ours did not.
+		// The id is yet to be given: after a crash the server continues from the last
+		// transaction that left a trace, and this one did not.
 		return rolledBack, nil
 	case err != nil:
 		return running, err
@@ -88,28 +93,28 @@ func (s *Store) ask(ctx context.Context, tx *appending, end bool) (verdict, erro
 	return running, err
 }
 
-// find looks for what the transaction stored. That one of this id is committed
-// does not say that it was this one: after a crash, or on a standby that took
-// over, the same id may have been given again.
-func (tx *appending) find(ctx context.Context, c *pgx.Conn) (v verdict, err error) {
+// find looks for what the transaction stored. A commit under its id is no proof:
+// after a crash, or on a standby that took over, the id may have been given again.
+func (tx *appending) find(ctx context.Context, c *pgx.Conn) (state commitState, err error) {
+	closed := tx.closed()
 	switch {
-	case len(tx.rows.seqs) > 0:
-		v, err = tx.findEvents(ctx, c)
-	case len(tx.closed()) > 0:
-		return tx.findClosed(ctx, c)
+	case len(tx.plan.Events) > 0:
+		state, err = tx.findEvents(ctx, c)
+	case len(closed) > 0:
+		return findClosed(ctx, c, closed)
 	default:
-		v = forgotten
+		state = forgotten
 	}
-	if v == forgotten && err == nil {
-		v, err = tx.findKey(ctx, c)
+	if state == forgotten && err == nil {
+		state, err = tx.findKey(ctx, c)
 	}
-	return v, err
+	return state, err
 }
 
-// findEvents looks for the events. The time tells ours from what another append
-// stored under the same numbers.
-func (tx *appending) findEvents(ctx context.Context, c *pgx.Conn) (verdict, error) {
-	rows, err := c.Query(ctx, query("find_events"), tx.rows.newest().args()...)
+// findEvents looks for the events. Their time tells them from events that another
+// append stored under the same numbers.
+func (tx *appending) findEvents(ctx context.Context, c *pgx.Conn) (commitState, error) {
+	rows, err := c.Query(ctx, query("find_events"), eventColumns(newestEvents(tx.plan.Events))...)
 	if err != nil {
 		return running, err
 	}
@@ -129,22 +134,32 @@ func (tx *appending) findEvents(ctx context.Context, c *pgx.Conn) (verdict, erro
 	return result, rows.Err()
 }
 
-// closed returns the feeds that the transaction closes.
-func (tx *appending) closed() (feeds []*growth) {
-	for _, f := range tx.feeds {
-		if f.closing {
-			feeds = append(feeds, f)
-		}
+// newestEvents returns the newest event of each feed, which is trimmed last.
+func newestEvents(events []feed.PlannedEvent) []feed.PlannedEvent {
+	newest := make(map[*feed.FeedRow]feed.PlannedEvent)
+	for _, e := range events {
+		newest[e.Feed] = e
 	}
-	return feeds
+	return slices.Collect(maps.Values(newest))
 }
 
-// findClosed looks at the feeds that are closed, where no event was stored. Closed
-// for good behind the same event is what they were to be, whoever did it.
-func (tx *appending) findClosed(ctx context.Context, c *pgx.Conn) (verdict, error) {
-	var ids, lasts []int64
-	for _, f := range tx.closed() {
-		ids, lasts = append(ids, f.id), append(lasts, f.last)
+// closed returns the feeds that the transaction closes.
+func (tx *appending) closed() (rows []*feed.FeedRow) {
+	for _, c := range tx.plan.Feeds {
+		if c.Closes {
+			rows = append(rows, c.Row)
+		}
+	}
+	return rows
+}
+
+// findClosed looks at the feeds that are closed, where no event was stored. A feed
+// that is closed behind the right event is as it should be, even if another
+// transaction closed it.
+func findClosed(ctx context.Context, c *pgx.Conn, closed []*feed.FeedRow) (commitState, error) {
+	ids, lasts := make([]int64, len(closed)), make([]int64, len(closed))
+	for i, f := range closed {
+		ids[i], lasts[i] = f.ID, int64(f.Last)
 	}
 	var found bool
 	if err := c.QueryRow(ctx, query("find_closed"), ids, lasts).Scan(&found); err != nil {
@@ -156,14 +171,12 @@ func (tx *appending) findClosed(ctx context.Context, c *pgx.Conn) (verdict, erro
 	return committed, nil
 }
 
-// findKey looks for a key of the transaction: where there is one, everything is.
-func (tx *appending) findKey(ctx context.Context, c *pgx.Conn) (verdict, error) {
-	for name, k := range tx.keys {
-		if !k.fresh {
-			continue
-		}
+// findKey looks for the keys of the transaction: if one is stored, so is the rest.
+func (tx *appending) findKey(ctx context.Context, c *pgx.Conn) (commitState, error) {
+	for name, k := range tx.plan.Keys {
+		firsts, times := startColumns(k.Starts)
 		var found bool
-		err := c.QueryRow(ctx, query("find_key"), tx.space(name), name.name, k.print[:], k.time, k.firsts, k.times).Scan(&found)
+		err := c.QueryRow(ctx, query("find_key"), tx.space(name), name.Name, k.Fingerprint[:], k.Time, firsts, times).Scan(&found)
 		switch {
 		case err != nil:
 			return running, err
@@ -172,18 +185,4 @@ func (tx *appending) findKey(ctx context.Context, c *pgx.Conn) (verdict, error) 
 		}
 	}
 	return forgotten, nil
-}
-
-// newest returns the row of each feed that is trimmed last.
-func (r *rows) newest() *rows {
-	last := make(map[int64]int)
-	for i, f := range r.feeds {
-		last[f] = i
-	}
-	out := &rows{}
-	for f, i := range last {
-		out.feeds, out.seqs, out.times = append(out.feeds, f), append(out.seqs, r.seqs[i]), append(out.times, r.times[i])
-		out.json, out.types, out.data = append(out.json, r.json[i]), append(out.types, r.types[i]), append(out.data, r.data[i])
-	}
-	return out
 }

@@ -127,27 +127,29 @@ func TestVerdicts(t *testing.T) {
 	if _, err := c.Exec(t.Context(), "UPDATE rejoin.feeds SET first = 2"); err != nil {
 		t.Fatal(err)
 	}
-	row := func(seq int, data string, later int64) (r rows) {
-		r.add(&growth{id: id, last: int64(seq), time: events[0].Time.UnixMilli() + later}, feed.Draft{Feed: "chat", Data: data})
-		return r
+	event := func(seq uint64, data string, later time.Duration) []feed.PlannedEvent {
+		return []feed.PlannedEvent{{
+			Feed:  &feed.FeedRow{ID: id, Last: seq},
+			Event: &feed.Event{Feed: "chat", ID: seq, Data: data, Time: events[0].Time.Add(later)},
+		}}
 	}
 	tests := []struct {
-		name string
-		xid  string
-		rows rows
-		want verdict
+		name   string
+		xid    string
+		events []feed.PlannedEvent
+		want   commitState
 	}{
-		{"committed", done, row(3, "3", 0), committed},
-		{"never heard of, as after a crash", future, row(3, "3", 0), rolledBack},
-		{"rolled back", aborted, row(3, "3", 0), rolledBack},
-		{"the id given again, the numbers not", done, row(4, "4", 0), rolledBack},
-		{"the id and the numbers given again, to the same data", done, row(3, "3", 1), rolledBack},
-		{"the id and the numbers given again, to other data", done, row(3, "other", 0), rolledBack},
-		{"trimmed since", done, row(1, "1", 0), forgotten},
-		{"too long ago", "3", row(3, "3", 0), committed},
+		{"committed", done, event(3, "3", 0), committed},
+		{"never heard of, as after a crash", future, event(3, "3", 0), rolledBack},
+		{"rolled back", aborted, event(3, "3", 0), rolledBack},
+		{"the id given again, the numbers not", done, event(4, "4", 0), rolledBack},
+		{"the id and the numbers given again, to the same data", done, event(3, "3", time.Millisecond), rolledBack},
+		{"the id and the numbers given again, to other data", done, event(3, "other", 0), rolledBack},
+		{"trimmed since", done, event(1, "1", 0), forgotten},
+		{"too long ago", "3", event(3, "3", 0), committed},
 	}
 	for _, test := range tests {
-		v, err := s.ask(t.Context(), &appending{xid: test.xid, rows: test.rows}, false)
+		v, err := s.ask(t.Context(), &appending{xid: test.xid, plan: feed.AppendPlan{Events: test.events}}, false)
 		if v != test.want || err != nil {
 			t.Errorf("%s: got %v, %v; want %v", test.name, v, err, test.want)
 		}

@@ -23,10 +23,10 @@ const (
 	oldestServer = 130000
 
 	versionTable = "rejoin.versions"
-	// migrationLock is the advisory lock of who migrates: "rejoin" in ASCII.
+	// migrationLock is the advisory lock held while migrating: "rejoin" in ASCII.
 	migrationLock = 0x72656a6f696e
-	// Between two tries to get it. Waiting in the database instead would hold
-	// a snapshot, which some migrations would wait for.
+	// The pause between two tries to take it. Waiting in the database instead would hold
+	// a snapshot, for which some migrations would wait.
 	lockInterval = 50 * time.Millisecond
 )
 
@@ -34,7 +34,7 @@ const (
 func prepare(ctx context.Context, base *pgx.ConnConfig) (id string, err error) {
 	config := base.Copy()
 	config.RuntimeParams["application_name"] += " migrate"
-	// A migration takes what it takes, and ctx bounds it.
+	// A migration may take long; only ctx bounds it.
 	delete(config.RuntimeParams, "statement_timeout")
 	delete(config.RuntimeParams, "idle_in_transaction_session_timeout")
 	db := stdlib.OpenDB(*config)
@@ -62,16 +62,16 @@ func checkServer(ctx context.Context, db *sql.DB) error {
 		return err
 	}
 	if version < oldestServer {
-		return refuse("the server is Postgres %d, and it has to be %d or later", version/10000, oldestServer/10000)
+		return refuse("the server is Postgres %d; version %d or later is required", version/10000, oldestServer/10000)
 	}
 	if encoding != "UTF8" {
-		return refuse("the database has the encoding %s, and it has to be UTF8", encoding)
+		return refuse("the database has the encoding %s; UTF8 is required", encoding)
 	}
 	return nil
 }
 
-// migrate brings the schema up to date. One that is needs no lock, and no right
-// to change it.
+// migrate brings the schema up to date. If it is, migrate needs neither the lock nor
+// the privilege to change it.
 func migrate(ctx context.Context, db *sql.DB, files fs.FS) error {
 	store, err := database.NewStore(database.DialectPostgres, versionTable)
 	if err != nil {
@@ -93,7 +93,7 @@ func migrate(ctx context.Context, db *sql.DB, files fs.FS) error {
 		if source.Version <= current {
 			continue
 		}
-		// Not Up, which makes goose's table before it has the lock.
+		// Not Up, which creates goose's table before it holds the lock.
 		_, err := provider.ApplyVersion(ctx, source.Version, true)
 		if err != nil && !errors.Is(err, goose.ErrAlreadyApplied) {
 			return fmt.Errorf("migrate: %w", err)
@@ -107,8 +107,8 @@ type queryer interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }
 
-// schemaVersion returns the version of the schema, 0 when there is none. It
-// refuses one that is newer than newest.
+// schemaVersion returns the version of the schema, 0 if there is none. It refuses a
+// schema newer than newest.
 func schemaVersion(ctx context.Context, db queryer, newest int64) (version int64, err error) {
 	var exists bool
 	if err := db.QueryRowContext(ctx, query("has_versions")).Scan(&exists); err != nil || !exists {
@@ -118,7 +118,7 @@ func schemaVersion(ctx context.Context, db queryer, newest int64) (version int64
 		return 0, fmt.Errorf("read schema version: %w", err)
 	}
 	if version > newest {
-		return 0, refuse("its schema has version %d, and this program knows versions up to %d: use a newer program", version, newest)
+		return 0, refuse("the schema has version %d, and this program knows versions up to %d: use a newer program", version, newest)
 	}
 	return version, nil
 }
@@ -126,8 +126,8 @@ func schemaVersion(ctx context.Context, db queryer, newest int64) (version int64
 // locker lets one node migrate at a time. It is goose's lock.SessionLocker.
 type locker struct{ newest int64 }
 
-// SessionLock takes the lock, and makes the schema that goose keeps its own
-// table in. Another node may have been here first, of a newer version even.
+// SessionLock takes the lock, and creates the schema in which goose keeps its own table.
+// Another node, perhaps of a newer version, may have migrated first.
 func (l *locker) SessionLock(ctx context.Context, c *sql.Conn) error {
 	for locked := false; !locked; {
 		if err := c.QueryRowContext(ctx, query("try_lock"), int64(migrationLock)).Scan(&locked); err != nil {
@@ -166,7 +166,7 @@ func (l *locker) prepare(ctx context.Context, c *sql.Conn) error {
 	return nil
 }
 
-// SessionUnlock gives the lock back.
+// SessionUnlock releases the lock.
 func (l *locker) SessionUnlock(ctx context.Context, c *sql.Conn) error {
 	if _, err := c.ExecContext(ctx, query("unlock"), int64(migrationLock)); err != nil {
 		return fmt.Errorf("unlock schema: %w", err)

@@ -37,8 +37,8 @@ func (s *Store) Read(ctx context.Context, name string, after feed.Cursor, limit 
 	return page, nil
 }
 
-// int8of decodes Postgres's int8, which statements that pgx has prepared send in
-// binary.
+// int8of decodes an int8 of Postgres in the binary format, which prepared statements
+// send.
 func int8of(b []byte) int64 { return int64(binary.BigEndian.Uint64(b)) }
 
 func timeOf(b []byte) time.Time { return time.UnixMilli(int8of(b)).UTC() }

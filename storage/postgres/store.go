@@ -1,24 +1,24 @@
 // Package postgres is the store for several nodes: a Postgres database, version
 // 13 or later.
 //
-// Everything is in a schema of its own, rejoin, so that the tables can stand
-// beside an application's. A feed's row is locked from the first number given
-// to the commit: numbers become visible in order and without holes, whichever
+// The tables are in a schema of their own, rejoin, and can share a database with an
+// application. A transaction locks a feed's row from the first number that it gives
+// until its commit, so numbers become visible in order and without holes, whichever
 // node gives them.
 //
-// An append is two round trips: one that locks the rows, and one that writes and
-// commits. Between them the store knows the transaction's id, so that an answer
-// to the commit that is lost can be found out afterwards.
+// An append takes two round trips: one locks and loads the rows, and one writes and
+// commits. The first also returns the transaction's id, so that the store can find
+// out the outcome if the answer to COMMIT is lost.
 //
-// The row of a feed locks its keys as well, so that they are looked up behind the
-// lock, in the same round trip. Batches for several feeds have advisory locks for
-// theirs, taken before the rows.
+// The lock on a feed's row covers the feed's keys, which are loaded after it in the
+// same round trip. The keys of batches for several feeds have advisory locks, which
+// are taken before the rows.
 //
-// To trim is to move a number in the feed's row. Readers begin there, and the rows
-// of events below it are deleted later, in small steps.
+// A trim moves a number in the feed's row. Readers begin there, and the rows of the
+// events below it are deleted later, in small steps.
 //
-// A feed that another transaction holds delays its own events only: a batch that
-// says NoWait comes back with [feed.ErrBusy], and the others are committed.
+// A feed that another transaction holds delays only its own events: a NoWait batch
+// is refused with [feed.ErrBusy], and the other batches are committed.
 package postgres
 
 import (
@@ -37,26 +37,25 @@ import (
 // keepConns is the most connections for Trim and Sweep.
 const keepConns = 2
 
-// Options tunes a store. The zero value is good.
+// Options tunes a store. The zero value is the default.
 type Options struct {
-	// The most connections for appends, for Read and Seek, and for Bounds; 0
-	// means 4, 8 and 2. They are apart so that none can starve the others.
-	// There are always two for appends, one of which never waits for a lock,
-	// and two more for Trim and Sweep.
+	// The most connections for appends, for Read and Seek, and for Bounds; 0 means 4, 8
+	// and 2. The pools are separate so that none can starve the others. Appends
+	// always have two connections, one of which never waits for a lock; Trim and Sweep
+	// have two more.
 	PublishConns, ReplayConns, VerifyConns int
 
 	// LockTimeout is how long an append waits for a feed that another
 	// transaction holds; 0 means 5 s.
 	LockTimeout time.Duration
-	// StatementTimeout is the longest that a statement may take, and with a
-	// few seconds more for the network the longest wait for its answer; 0
-	// means 30 s.
+	// StatementTimeout bounds each statement and, with a few seconds added for the
+	// network, the wait for its answer; 0 means 30 s.
 	StatementTimeout time.Duration
 	// ConnectTimeout bounds making a connection, for each of the hosts that
 	// the URL names; 0 means 5 s.
 	ConnectTimeout time.Duration
-	// OutcomeTimeout is how long to try to find out whether a commit
-	// happened whose answer was lost; 0 means 10 s.
+	// OutcomeTimeout bounds the attempt to find out whether a transaction is committed
+	// whose answer was lost; 0 means 10 s.
 	OutcomeTimeout time.Duration
 }
 
@@ -80,11 +79,11 @@ type Store struct {
 
 	publish, replay, verify, keep *pgxpool.Pool
 
-	// The appends of this process take turns at a feed, so that a feed is busy
-	// only when somebody else holds it: first those that do not wait for the
-	// database, then those that do.
-	turns, waits *gates
-	waiting      chan struct{} // one entry for each append that waits for a lock
+	// The appends of this process take turns at each feed, so that the database finds a
+	// feed busy only if another process holds it. Appends that do not wait in the
+	// database take turns in fast; those that do, in slow.
+	fast, slow *feedLocks
+	slowSlots  chan struct{} // one entry for each append that waits for a lock
 
 	mu     sync.Mutex
 	closed bool
@@ -101,10 +100,10 @@ var (
 // values as Postgres's own programs take it, and migrates an older schema. ctx
 // bounds all of it.
 //
-// An error that wraps [feed.ErrUnavailable] may go away by itself: the server
-// cannot be reached, is starting, or is a standby. Any other is for good: a
-// wrong password, no such database, a missing privilege, a schema newer than
-// this program, a server that cannot hold a store.
+// An error that wraps [feed.ErrUnavailable] may go away by itself: the server cannot be
+// reached, is starting, or is a standby. Any other is permanent: a wrong password, a
+// database that does not exist, a missing privilege, a schema newer than this
+// program, a server that cannot hold a store.
 func Open(ctx context.Context, url string, o Options) (*Store, error) {
 	s, err := open(ctx, url, o.withDefaults())
 	if err != nil {
@@ -120,7 +119,7 @@ func open(ctx context.Context, url string, o Options) (_ *Store, err error) {
 	}
 	s := &Store{
 		o: o, config: base.ConnConfig,
-		turns: newGates(), waits: newGates(), waiting: make(chan struct{}, o.PublishConns-1),
+		fast: newFeedLocks(), slow: newFeedLocks(), slowSlots: make(chan struct{}, o.PublishConns-1),
 		done: make(chan struct{}),
 	}
 	id, err := prepare(ctx, base.ConnConfig)
@@ -164,7 +163,7 @@ func (s *Store) disconnect() {
 	}
 }
 
-// begin notes a call for Close, which waits for its end.
+// begin registers a call; Close waits for its end.
 func (s *Store) begin() (end func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -3,7 +3,6 @@ package postgres
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strconv"
 	"time"
 
@@ -12,56 +11,70 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// appending is one transaction that appends.
+// appending is one transaction that appends. It takes two round trips: hold locks
+// and loads what the batches name, and commit writes the plan.
 type appending struct {
-	conn  *pgx.Conn
-	xid   string
-	pid   uint32
-	now   int64
-	feeds map[string]*growth
-	locks map[int64]bool
-	keys  map[keyName]*kept
-	rows  rows
-	fresh bool // there is something to store
+	conn *pgx.Conn
+	xid  string
+	pid  uint32
+	in   feed.AppendInput
+	plan feed.AppendPlan
 }
 
-// growth is what the transaction knows of a feed's row, and does to it.
-type growth struct {
-	id, last, time int64
-	bytes          int64 // of what is added
-	closed         bool
-	closing        bool // by this transaction
-	fresh          bool // there is something to store
-}
-
-// lostAnswer is a transaction whose COMMIT was sent and not answered.
-type lostAnswer struct {
+// unansweredCommit is a transaction whose COMMIT was sent and not answered.
+type unansweredCommit struct {
 	tx    *appending
-	cause error // what came instead
+	cause error // the error that came instead of the answer
 }
 
-// hold begins the transaction and locks what the append needs, all of it or what
-// it can get.
-func (tx *appending) hold(n needs, patience, limit time.Duration) error {
+// hold begins the transaction, and locks and loads the feeds and keys of the
+// batches. It waits up to patience for those that other transactions hold; with no
+// patience it leaves them out.
+func (tx *appending) hold(p lockPlan, batches []feed.Batch, patience, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	b := &pgx.Batch{}
-	b.Queue(query("begin"))
+	b.Queue(beginTransaction)
 	if patience > 0 {
 		b.Queue(query("set_lock_timeout"), milliseconds(patience))
 	}
-	if len(n.locks) > 0 {
-		tx.queueLocks(b, n.locks, patience > 0)
+	if len(p.locks) > 0 {
+		tx.queueLocks(b, p, batches, patience > 0)
 	}
-	tx.queueFeeds(b, n.feeds, patience > 0)
-	if len(n.keys) > 0 {
-		tx.queueKeys(b, n.keys)
+	tx.queueFeeds(b, p.feeds, patience > 0)
+	if len(p.keyed) > 0 {
+		tx.queueKeys(b, p.keyed, batches)
 	}
-	b.Queue(query("stamp")).QueryRow(func(row pgx.Row) error { return row.Scan(&tx.xid, &tx.now) })
+	b.Queue(query("stamp")).QueryRow(func(row pgx.Row) error { return row.Scan(&tx.xid, &tx.in.Now) })
 	return tx.conn.SendBatch(ctx, b).Close()
 }
 
-// queueFeeds locks the feeds, those that it can get or all.
+// queueLocks takes the advisory locks, all of them or those that are free.
+func (tx *appending) queueLocks(b *pgx.Batch, p lockPlan, batches []feed.Batch, all bool) {
+	if all {
+		b.Queue(query("lock_all"), p.locks)
+		return
+	}
+	b.Queue(query("lock_free"), p.locks).Query(func(rows pgx.Rows) error {
+		ours := make(map[int64]bool, len(p.locks))
+		for rows.Next() {
+			var lock int64
+			if err := rows.Scan(&lock); err != nil {
+				return err
+			}
+			ours[lock] = true
+		}
+		tx.in.HeldKeys = make(map[feed.KeyName]bool)
+		for _, i := range p.keyed {
+			if key := batches[i].Key; batches[i].Feed == "" && !ours[keyLock(key.Name)] {
+				tx.in.HeldKeys[feed.KeyName{Name: key.Name}] = true
+			}
+		}
+		return nil
+	})
+}
+
+// queueFeeds locks and loads the feeds' rows, all of them or those that are free.
 func (tx *appending) queueFeeds(b *pgx.Batch, names []string, all bool) {
 	hold := query("hold_free")
 	if all {
@@ -70,107 +83,64 @@ func (tx *appending) queueFeeds(b *pgx.Batch, names []string, all bool) {
 	} else {
 		b.Queue(query("make_feeds"), names)
 	}
-	tx.feeds = make(map[string]*growth, len(names))
+	tx.in.Feeds = make(map[string]*feed.FeedRow, len(names))
 	b.Queue(hold, names).Query(func(rows pgx.Rows) error {
 		for rows.Next() {
 			var name string
-			f := &growth{}
-			if err := rows.Scan(&name, &f.id, &f.last, &f.time, &f.closed); err != nil {
+			f := &feed.FeedRow{}
+			if err := rows.Scan(&name, &f.ID, &f.Last, &f.Updated, &f.Closed); err != nil {
 				return err
 			}
-			tx.feeds[name] = f
+			tx.in.Feeds[name] = f
 		}
 		return nil
 	})
 }
 
-// number gives the events their numbers and times, and refuses what is not to be
-// stored.
-func (tx *appending) number(batches []feed.Batch) []feed.Result {
-	results := make([]feed.Result, len(batches))
-	for i, b := range batches {
-		known := false
-		if results[i], known = tx.recall(b); known {
-			continue
-		}
-		if err := tx.admit(b); err != nil {
-			results[i].Err = err
-			continue
-		}
-		results[i].Events = tx.grow(b)
-		tx.remember(b, results[i].Events)
+// queueKeys loads the keys of the batches. It has to come after the locks: until
+// then another transaction may store them.
+func (tx *appending) queueKeys(b *pgx.Batch, keyed []int, batches []feed.Batch) {
+	tx.in.Keys = make([]*feed.KeyRow, len(batches))
+	feeds, keys := make([]string, len(keyed)), make([]string, len(keyed))
+	for n, i := range keyed {
+		feeds[n], keys[n] = batches[i].Feed, batches[i].Key.Name
 	}
-	return results
+	b.Queue(query("find_keys"), feeds, keys).Query(func(rows pgx.Rows) error {
+		for rows.Next() {
+			var place int
+			var fingerprint []byte
+			var firsts, times []int64
+			k := &feed.KeyRow{}
+			if err := rows.Scan(&place, &fingerprint, &firsts, &times, &k.Time); err != nil {
+				return err
+			}
+			copy(k.Fingerprint[:], fingerprint)
+			for i := range min(len(firsts), len(times)) {
+				k.Starts = append(k.Starts, feed.BatchStart{ID: uint64(firsts[i]), Time: times[i]})
+			}
+			tx.in.Keys[keyed[place-1]] = k
+		}
+		return nil
+	})
 }
 
-// admit says why the batch cannot be stored, if it cannot.
-func (tx *appending) admit(b feed.Batch) error {
-	if b.Key != nil && b.Feed == "" && !tx.locks[keyLock(b.Key.Name)] {
-		return fmt.Errorf("%w: another transaction holds the key", feed.ErrBusy)
-	}
-	about := tx.feeds[b.Feed]
-	if b.Feed != "" && about == nil {
-		return fmt.Errorf("%w: another transaction holds %s", feed.ErrBusy, b.Feed)
-	}
-	for _, d := range b.Drafts {
-		if tx.feeds[d.Feed] == nil {
-			return fmt.Errorf("%w: another transaction holds %s", feed.ErrBusy, d.Feed)
-		}
-	}
-	for _, d := range b.Drafts {
-		if tx.feeds[d.Feed].closed {
-			return fmt.Errorf("%w: %s", feed.ErrClosed, d.Feed)
-		}
-	}
-	if b.IfLast != nil && uint64(about.last) != *b.IfLast {
-		return &feed.LastError{Last: uint64(about.last)}
-	}
-	return nil
-}
+// empty says whether the plan has nothing to write.
+func (tx *appending) empty() bool { return len(tx.plan.Feeds) == 0 && len(tx.plan.Keys) == 0 }
 
-// grow adds a batch to its feeds.
-func (tx *appending) grow(b feed.Batch) []feed.Event {
-	events := make([]feed.Event, len(b.Drafts))
-	for i, d := range b.Drafts {
-		f := tx.feeds[d.Feed]
-		f.last++
-		f.time = max(f.time, tx.now)
-		f.bytes += int64(len(d.Data))
-		f.fresh, tx.fresh = true, true
-		tx.rows.add(f, d)
-		events[i] = event(d, f.last, f.time)
-	}
-	if f := tx.feeds[b.Feed]; b.Close && !f.closed {
-		f.closed, f.closing = true, true
-		f.fresh, tx.fresh = true, true
-		if f.last == 0 {
-			f.time = max(f.time, tx.now)
-		}
-	}
-	return events
-}
-
-func event(d feed.Draft, id, at int64) feed.Event {
-	return feed.Event{
-		Feed: d.Feed, ID: uint64(id), Type: d.Type, Data: d.Data, JSON: d.JSON,
-		Time: time.UnixMilli(at).UTC(),
-	}
-}
-
-// commit writes what there is to store and commits, in one round trip. What fails
-// before COMMIT keeps the server from reaching it.
+// commit writes the plan and commits, in one round trip. An error before COMMIT
+// keeps the server from reaching it.
 func (tx *appending) commit(limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	b := &pgx.Batch{}
-	b.Queue(query("grow_feeds"), tx.growths()...)
-	if len(tx.rows.seqs) > 0 {
-		b.Queue(query("add_events"), tx.rows.args()...)
+	b.Queue(query("grow_feeds"), feedColumns(tx.plan.Feeds)...)
+	if len(tx.plan.Events) > 0 {
+		b.Queue(query("add_events"), eventColumns(tx.plan.Events)...)
 	}
-	if args := tx.keyArgs(); args != nil {
-		b.Queue(query("add_keys"), args...)
+	if len(tx.plan.Keys) > 0 {
+		b.Queue(query("add_keys"), tx.keyColumns()...)
 	}
-	b.Queue(query("commit")).Exec(func(tag pgconn.CommandTag) error {
+	b.Queue(commitTransaction).Exec(func(tag pgconn.CommandTag) error {
 		if tag.String() != "COMMIT" {
 			return errors.New("commit was answered with " + strconv.Quote(tag.String()))
 		}
@@ -179,35 +149,64 @@ func (tx *appending) commit(limit time.Duration) error {
 	return tx.conn.SendBatch(ctx, b).Close()
 }
 
-// growths are the columns of the feeds that change.
-func (tx *appending) growths() []any {
-	var ids, lasts, times, bytes []int64
-	var closed []bool
-	for _, f := range tx.feeds {
-		if f.fresh {
-			ids, lasts, times = append(ids, f.id), append(lasts, f.last), append(times, f.time)
-			bytes, closed = append(bytes, f.bytes), append(closed, f.closed)
-		}
-	}
-	return []any{ids, lasts, times, bytes, closed}
-}
-
 // open says whether the transaction is still to be ended. It is not when COMMIT
 // has been answered, or when the connection is gone.
 func (tx *appending) open() bool { return inTransaction(tx.conn) }
 
 func (tx *appending) rollback() { rollback(tx.conn) }
 
-// rows are the columns of the events to add.
-type rows struct {
-	feeds, seqs, times []int64
-	json               []bool
-	types, data        []string
+// feedColumns returns the arguments of grow_feeds.
+func feedColumns(changes []feed.FeedChange) []any {
+	n := len(changes)
+	ids, lasts, times, bytes := make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n)
+	closed := make([]bool, n)
+	for i, c := range changes {
+		ids[i], lasts[i], times[i], bytes[i], closed[i] = c.Row.ID, int64(c.Row.Last), c.Row.Updated, c.Bytes, c.Row.Closed
+	}
+	return []any{ids, lasts, times, bytes, closed}
 }
 
-func (r *rows) add(f *growth, d feed.Draft) {
-	r.feeds, r.seqs, r.times = append(r.feeds, f.id), append(r.seqs, f.last), append(r.times, f.time)
-	r.json, r.types, r.data = append(r.json, d.JSON), append(r.types, d.Type), append(r.data, d.Data)
+// eventColumns returns the arguments of add_events and find_events.
+func eventColumns(events []feed.PlannedEvent) []any {
+	n := len(events)
+	feeds, seqs, times := make([]int64, n), make([]int64, n), make([]int64, n)
+	json, types, data := make([]bool, n), make([]string, n), make([]string, n)
+	for i, p := range events {
+		e := p.Event
+		feeds[i], seqs[i], times[i] = p.Feed.ID, int64(e.ID), e.Time.UnixMilli()
+		json[i], types[i], data[i] = e.JSON, e.Type, e.Data
+	}
+	return []any{feeds, seqs, times, json, types, data}
 }
 
-func (r *rows) args() []any { return []any{r.feeds, r.seqs, r.times, r.json, r.types, r.data} }
+// keyColumns returns the arguments of add_keys.
+func (tx *appending) keyColumns() []any {
+	var feeds, lows, highs []int64
+	var names []string
+	var fingerprints [][]byte
+	firsts, times := []int64{}, []int64{}
+	for name, k := range tx.plan.Keys {
+		feeds, names, fingerprints = append(feeds, tx.space(name)), append(names, name.Name), append(fingerprints, k.Fingerprint[:])
+		f, t := startColumns(k.Starts)
+		lows, highs = append(lows, int64(len(firsts)+1)), append(highs, int64(len(firsts)+len(f)))
+		firsts, times = append(firsts, f...), append(times, t...)
+	}
+	return []any{feeds, names, fingerprints, lows, highs, tx.in.Now, firsts, times}
+}
+
+// space returns the id of the feed that the key belongs to, 0 for none.
+func (tx *appending) space(name feed.KeyName) int64 {
+	if name.Feed == "" {
+		return 0
+	}
+	return tx.in.Feeds[name.Feed].ID
+}
+
+// startColumns returns the columns firsts and times of a key, which are not NULL.
+func startColumns(starts []feed.BatchStart) (firsts, times []int64) {
+	firsts, times = make([]int64, len(starts)), make([]int64, len(starts))
+	for i, s := range starts {
+		firsts[i], times[i] = int64(s.ID), s.Time
+	}
+	return firsts, times
+}

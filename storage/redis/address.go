@@ -12,7 +12,7 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 )
 
-// address is what a URL says about where Redis is.
+// address is a parsed URL of Redis.
 //
 //	redis://user:password@host:6379/0
 //	redis+sentinel://user:password@host1:26379,host2:26379/master/0
@@ -24,8 +24,8 @@ type address struct {
 	options goredis.UniversalOptions
 }
 
-// errURL says nothing of what it found: parts of a URL that can't be read may
-// be parts of a password.
+// errURL does not repeat the URL: any part of one that cannot be parsed may belong to
+// a password.
 var errURL = errors.New("not a URL such as redis://user:password@host:6379/0 (special characters in a password are percent-encoded)")
 
 func parseURL(raw string, config *tls.Config) (*address, error) {
@@ -35,9 +35,9 @@ func parseURL(raw string, config *tls.Config) (*address, error) {
 	}
 	secure, kind, _ := strings.Cut(scheme, "+")
 	if secure != "redis" && secure != "rediss" || kind != "" && kind != "sentinel" && kind != "cluster" || strings.HasSuffix(scheme, "+") {
-		return nil, errors.New("unknown scheme: it is redis or rediss, with +sentinel or +cluster where that applies")
+		return nil, errors.New("unknown scheme: use redis or rediss, with +sentinel or +cluster if needed")
 	}
-	// Several hosts are not a URL to net/url: it is shown one in their place.
+	// net/url does not parse several hosts: one stands in for them.
 	end := strings.IndexAny(rest, "/?#")
 	if end < 0 {
 		end = len(rest)
@@ -106,7 +106,7 @@ func (a *address) hosts(list string) error {
 	return nil
 }
 
-// path takes the name of the master, for Sentinel, and the database.
+// path reads the name of the master, for Sentinel, and the database.
 func (a *address) path(path string) error {
 	database := strings.Trim(path, "/")
 	if a.kind == "sentinel" {

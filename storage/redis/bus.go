@@ -16,11 +16,11 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// Options tunes a bus. StoreID has to be set; every other zero value is good.
+// Options tunes a bus. StoreID is required; every other zero value is a default.
 type Options struct {
 	// StoreID returns the id of the store whose events the bus carries, as
-	// [feed.Store] ID does: without braces, and another if what the store holds
-	// may be another. Buses with different ids have nothing in common.
+	// [feed.Store] ID does. It has no braces, and changes when the store may hold
+	// other events. Buses with different ids share nothing.
 	StoreID func() string
 	// Prefix begins all keys; "" means "rejoin".
 	Prefix string
@@ -35,7 +35,7 @@ type Options struct {
 	Expiry time.Duration
 	// TLS is used for rediss URLs; nil means the certificates of the system.
 	TLS *tls.Config
-	// Logger gets what operators should see; nil means slog.Default.
+	// Logger gets messages for operators; nil means slog.Default.
 	Logger *slog.Logger
 }
 
@@ -53,10 +53,10 @@ type Bus struct {
 	current atomic.Pointer[keyspace] // see keys
 	moving  sync.Mutex               // held to change it
 
-	teller goredis.UniversalClient
-	gate   gate
-	wary   wary
-	echoes echoes
+	teller       goredis.UniversalClient
+	breaker      breaker
+	probeLimiter probeLimiter
+	echoes       echoes
 
 	signals signals
 	health  health
@@ -64,10 +64,10 @@ type Bus struct {
 }
 
 // Open returns a bus on the Redis that the URL names: redis://, rediss://, and
-// both with +sentinel or +cluster. A Redis that can't be reached is no error:
-// the bus works once it can be. One that refuses the password is.
+// both with +sentinel or +cluster. It is no error if Redis cannot be reached: the
+// bus works once it can be. It is an error if Redis refuses the password.
 //
-// No error, and no line that the bus logs, has a secret in it.
+// Errors and log lines of the bus contain no secrets.
 func Open(url string, o Options) (*Bus, error) {
 	a, err := parseURL(url, o.TLS)
 	if err != nil {
@@ -122,9 +122,9 @@ func (b *Bus) Close() error {
 	return nil
 }
 
-// Ping says whether the bus works, as far as its own work shows: it fails while
-// a tail has no connection, and after a failed Tell until one succeeds or some
-// seconds have passed. Only where nothing is known it asks Redis.
+// Ping reports whether the bus works. It fails while a tail has no connection, and
+// after a failed Tell until one succeeds or some seconds have passed. It asks
+// Redis only if neither a tail nor a Tell has run lately.
 func (b *Bus) Ping(ctx context.Context) error {
 	known, err := b.health.state(time.Now())
 	if err == nil && !known {
@@ -136,20 +136,20 @@ func (b *Bus) Ping(ctx context.Context) error {
 	return nil
 }
 
-// Stats is what a bus has done since it was opened, and whether it works.
+// Stats counts what a bus has done since it was opened.
 type Stats struct {
 	Up bool // the tail is connected, and the last Tell did not fail
 
-	Told       uint64 // events told, those refused among them
-	Refused    uint64 // events that Redis had, or had a later one of
+	Told       uint64 // events told, refused ones included
+	Refused    uint64 // events that Redis refused: it had them, or a later one of their feed
 	TellErrors uint64 // calls of Tell that failed
-	Mended     uint64 // streams deleted because they could take no events
+	Resets     uint64 // streams deleted because they could take no events
 
 	Wakes      uint64 // wake entries read
 	Events     uint64 // events read and handed to the receiver
-	Grew       uint64 // times a stream did not have what it should
-	Missed     uint64 // times anything may have been lost
-	Reconnects uint64 // times a tail lost its connection
+	Grew       uint64 // calls of Grew: a stream lacked events
+	Missed     uint64 // calls of Missed: any event may have been lost
+	Reconnects uint64 // connections that a tail lost
 }
 
 // Stats returns what the bus has done so far.
@@ -160,7 +160,7 @@ func (b *Bus) Stats() Stats {
 		Told:       b.counts.told.Load(),
 		Refused:    b.counts.refused.Load(),
 		TellErrors: b.counts.tellErrors.Load(),
-		Mended:     b.counts.mended.Load(),
+		Resets:     b.counts.reset.Load(),
 		Wakes:      b.counts.wakes.Load(),
 		Events:     b.counts.events.Load(),
 		Grew:       b.counts.grew.Load(),
@@ -170,20 +170,20 @@ func (b *Bus) Stats() Stats {
 }
 
 type counters struct {
-	told, refused, tellErrors, mended       atomic.Uint64
+	told, refused, tellErrors, reset        atomic.Uint64
 	wakes, events, grew, missed, reconnects atomic.Uint64
 }
 
-// health is what is known of how the bus does.
+// health is the state of the bus as its own calls show it.
 type health struct {
 	logger *slog.Logger
 
-	mu     sync.Mutex
-	lanes  map[*lane]error // of running tails: nil once connected
-	down   bool            // one of them is not
-	outage feed.Outage
-	tell   error // of the last Tell
-	toldAt time.Time
+	mu         sync.Mutex
+	shardTails map[*shardTail]error // of running tails: nil once connected
+	down       bool                 // one of them is not connected
+	outage     feed.Outage
+	tell       error // of the last Tell
+	toldAt     time.Time
 }
 
 // tellMemory is how long a failed Tell counts if none follows it.
@@ -191,11 +191,11 @@ const tellMemory = 10 * time.Second
 
 var errStarting = errors.New("the tail is not connected yet")
 
-// state returns the error that the bus has, and whether anything is known.
+// state returns the current error of the bus, and whether the state is known.
 func (h *health) state(now time.Time) (known bool, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, err := range h.lanes {
+	for _, err := range h.shardTails {
 		if err != nil {
 			return true, err
 		}
@@ -203,7 +203,7 @@ func (h *health) state(now time.Time) (known bool, err error) {
 	if h.tell != nil && now.Sub(h.toldAt) < tellMemory {
 		return true, h.tell
 	}
-	return len(h.lanes) > 0 || h.tell == nil && !h.toldAt.IsZero() && now.Sub(h.toldAt) < tellMemory, nil
+	return len(h.shardTails) > 0 || h.tell == nil && !h.toldAt.IsZero() && now.Sub(h.toldAt) < tellMemory, nil
 }
 
 func (h *health) told(err error) {
@@ -212,48 +212,48 @@ func (h *health) told(err error) {
 	h.tell, h.toldAt = err, time.Now()
 }
 
-// tails notes the state of a lane, and logs when the state of all changes, or the
-// reason why one is not connected.
-func (h *health) tails(l *lane, err error) {
+// tails notes the state of a shardTail. It logs when the state of the bus changes,
+// and when the reason does.
+func (h *health) tails(l *shardTail, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.lanes == nil {
-		h.lanes = make(map[*lane]error)
+	if h.shardTails == nil {
+		h.shardTails = make(map[*shardTail]error)
 	}
-	h.lanes[l] = err
+	h.shardTails[l] = err
 	if err == errStarting {
 		return
 	}
 	var first error
-	for _, e := range h.lanes {
+	for _, e := range h.shardTails {
 		first = cmp.Or(first, e)
 	}
 	if err == nil && first != nil {
-		return // of another lane, which has noted it
+		return // another one is still down, and has noted it
 	}
 	h.down = err != nil
 	switch h.outage.Note(err) {
 	case feed.OutageBegan:
-		h.logger.Warn("the bus is away; events of other nodes arrive late until it is back", "error", err)
+		h.logger.Warn("bus unavailable; events of other nodes arrive late until it is back", "error", err)
 	case feed.OutageChanged:
-		h.logger.Warn("the bus is still away, for another reason", "error", err)
+		h.logger.Warn("bus still unavailable, for another reason", "error", err)
 	case feed.OutageEnded:
-		h.logger.Info("the bus is back")
+		h.logger.Info("bus available again")
 	}
 }
 
-// away says whether the bus is away.
+// away reports whether a tail is not connected.
 func (h *health) away() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.down
 }
 
-// leave forgets a lane that has ended.
-func (h *health) leave(l *lane) {
+// leave removes a shardTail that has ended.
+func (h *health) leave(l *shardTail) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	delete(h.lanes, l)
+	delete(h.shardTails, l)
 }
 
 var _ feed.Bus = (*Bus)(nil)

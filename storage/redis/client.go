@@ -12,20 +12,20 @@ import (
 
 const (
 	dialTimeout = time.Second
-	tellTimeout = time.Second // of telling, if the caller gives it longer
+	tellTimeout = time.Second // the longest Tell, if its context allows longer
 
-	// How long a read waits for news in Redis, and how much longer it waits
-	// for the answer. A server that stands still is noticed after the sum.
-	// Under 1 ms, go-redis would make the block endless.
+	// How long a read blocks in Redis, and how much longer it waits for the answer. A
+	// frozen server is noticed after the sum. go-redis sends a block under 1 ms as 0,
+	// which is endless.
 	block = time.Second
 	grace = time.Second
 )
 
-// client returns a new client, whose reads give up after the timeout. It
-// connects when it is first used.
+// client returns a new client, whose reads fail after the timeout. It connects when
+// it is first used.
 //
-// go-redis is told not to do anything by itself that takes time: each retry,
-// here or in a pool, would hide that the connection was lost.
+// Its retries are off, here and in the pool: each would hide that the connection was
+// lost.
 func (a *address) client(readTimeout time.Duration) goredis.UniversalClient {
 	quiet()
 	o := a.options
@@ -40,11 +40,11 @@ func (a *address) client(readTimeout time.Duration) goredis.UniversalClient {
 	o.WriteTimeout = tellTimeout
 	o.PoolTimeout = dialTimeout
 	o.PipelinePoolSize = -1 // one pool: the tail reads feeds on the connection that it waits on
-	// Few are used: a tail has one connection a goroutine. But after as many
-	// failed dials as a pool is large, it dials once a second at most, which
-	// is too slow for those who want to notice that Redis is back.
+	// A tail uses one connection for each goroutine. But after as many failed dials as
+	// the pool is large, go-redis dials once a second at most, which is too slow to
+	// notice that Redis is back.
 	o.PoolSize = 1024
-	// On Cluster only, where a redirection counts as a retry.
+	// For Cluster only, where a redirection counts as a retry.
 	o.MinRetryBackoff = 5 * time.Millisecond
 	o.MaxRetryBackoff = 50 * time.Millisecond
 	switch a.kind {
@@ -59,48 +59,46 @@ func (a *address) client(readTimeout time.Duration) goredis.UniversalClient {
 	}
 }
 
-// quiet keeps go-redis, all of it in this process, from writing to standard
-// error: whatever it has to say
-// here comes as an error too.
+// quiet keeps go-redis, in the whole process, from writing to standard error: it
+// returns the same as errors.
 var quiet = sync.OnceFunc(func() { goredis.SetLogger(silence{}) })
 
 type silence struct{}
 
 func (silence) Printf(context.Context, string, ...any) {}
 
-// relearn makes a client of a cluster ask again who owns which slot.
+// relearn makes a client of a cluster ask again which server owns which slot.
 func relearn(ctx context.Context, client goredis.UniversalClient) {
 	if c, ok := client.(*goredis.ClusterClient); ok {
 		c.ReloadState(ctx)
 	}
 }
 
-// What Redis answers. It has a code for the first and none for the others:
-// their text is all there is.
+// The errors of Redis. Only the first has a code; the others are known by their text.
 
 func isWrongType(err error) bool { return goredis.HasErrorPrefix(err, "WRONGTYPE") }
 
-// isRefused says that the stream has this id or a larger one.
+// isRefused means that the stream has this id or a larger one.
 func isRefused(err error) bool {
 	return goredis.HasErrorPrefix(err, "The ID specified in XADD is equal or smaller")
 }
 
-// isExhausted says that the stream can take no further id.
+// isExhausted means that the stream can take no further id.
 func isExhausted(err error) bool {
 	return goredis.HasErrorPrefix(err, "The stream has exhausted the last possible ID")
 }
 
-// isDamaged says that the key can't be what we made: nothing of worth is lost
-// when it is deleted.
+// isDamaged means that the key holds nothing that this package made, so it may be
+// deleted.
 func isDamaged(err error) bool { return err != nil && (isWrongType(err) || isExhausted(err)) }
 
-// isAnswer says that Redis answered, if with an error.
+// isAnswer means that Redis answered, even if with an error.
 func isAnswer(err error) bool {
 	_, ok := errors.AsType[goredis.Error](err)
 	return ok
 }
 
-// isLoginRefused says that the name or the password is wrong.
+// isLoginRefused means that the name or the password is wrong.
 func isLoginRefused(err error) bool {
 	return goredis.IsAuthError(err) || goredis.HasErrorPrefix(err, "AUTH <password> called without any password")
 }

@@ -16,9 +16,9 @@ const exhausted = "18446744073709551615-18446744073709551615"
 
 // damage is something that somebody does by hand to the keys of a feed.
 type damage struct {
-	name   string
-	do     func(t *testing.T, feed, wake string)
-	mended bool // by deleting a stream
+	name  string
+	do    func(t *testing.T, feed, wake string)
+	reset bool // by deleting a stream
 }
 
 func damages(c *goredis.Client) []damage {
@@ -105,8 +105,8 @@ func TestDamage(t *testing.T) {
 				t.Errorf("tell of another feed: %v", err)
 			}
 			n.arrives(2 * time.Second)
-			if s := teller.Stats(); (s.Mended > 0) != test.mended {
-				t.Errorf("%d streams were deleted, want some: %t", s.Mended, test.mended)
+			if s := teller.Stats(); (s.Resets > 0) != test.reset {
+				t.Errorf("%d streams were deleted, want some: %t", s.Resets, test.reset)
 			}
 			if err := n.bus.Ping(t.Context()); err != nil {
 				t.Errorf("ping: %v", err)
@@ -138,7 +138,7 @@ func TestRollback(t *testing.T) {
 	}
 	n.arrives(time.Second)
 	flows(t, teller, n, "chat")
-	if s := teller.Stats(); s.Mended == 0 || s.Refused == 0 {
+	if s := teller.Stats(); s.Resets == 0 || s.Refused == 0 {
 		t.Errorf("stats: %+v", s)
 	}
 }

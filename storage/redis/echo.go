@@ -2,9 +2,9 @@ package redis
 
 import "sync"
 
-// echoes knows what this bus has told itself, until it hears that back. What it
-// hears of others it reads, even of ids that the receiver has: under these a
-// store that was replaced by an older one may have given out other events.
+// echoes remembers the runs that this bus has told until it reads them back. The bus
+// reads the runs of other nodes even if the receiver has their ids: after the store
+// was replaced by an older one, these ids may belong to other events.
 type echoes struct {
 	mu   sync.Mutex
 	runs map[echo]struct{}
@@ -15,7 +15,7 @@ type echo struct {
 	run
 }
 
-// mostEchoes bounds what is remembered. What is forgotten is read once more.
+// mostEchoes bounds the remembered runs. A forgotten run is read once more.
 const mostEchoes = 1 << 14
 
 func (e *echoes) told(name string, r run) {
@@ -27,7 +27,7 @@ func (e *echoes) told(name string, r run) {
 	e.runs[echo{name, r}] = struct{}{}
 }
 
-// heard says whether the run is one that was told here.
+// heard reports whether this bus told the run.
 func (e *echoes) heard(name string, r run) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()

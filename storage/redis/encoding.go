@@ -11,8 +11,8 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// An event is an entry with one field: its name is time, JSON mark and type,
-// its value the data. "1700000000000j:chat.sent" is a field's name.
+// An event is an entry with one field. The name of the field is the event's time, JSON
+// mark and type, as in "1700000000000j:chat.sent"; its value is the data.
 
 // meta returns the name of the field.
 func meta(e *feed.Event) string {
@@ -26,10 +26,10 @@ func meta(e *feed.Event) string {
 	return string(b)
 }
 
-const latestTime = 253402300799999 // of those that RFC 3339 can write
+const latestTime = 253402300799999 // the last one that RFC 3339 can express
 
-// decodeEvent fills in e from an entry's fields. What it accepts can't break
-// the framing of a stream to a browser, whoever wrote it.
+// decodeEvent fills in e from an entry's fields. It accepts nothing that would break
+// the framing of a stream to a browser, even if the entry was written by hand.
 func decodeEvent(e *feed.Event, fields []any) bool {
 	if len(fields) != 2 {
 		return false
@@ -77,15 +77,15 @@ func parsePosition(s string) (p position, ok bool) {
 	return p, ok && good && found
 }
 
-// run is a stretch of a feed's ids that was told in one flush.
+// run is a range of a feed's ids that one flush told.
 type run struct {
 	first, last uint64
-	sum         uint32 // of the events, as summed by add
+	sum         uint32 // the checksum of the events: see add
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// add sums up one more event. The id is the run's affair.
+// add adds one event to a checksum. The id is not part of it: the run has it.
 func add(sum uint32, e *feed.Event, scratch []byte) (uint32, []byte) {
 	b := strconv.AppendInt(scratch[:0], e.Time.UnixMilli(), 10)
 	b = strconv.AppendBool(b, e.JSON)
@@ -96,7 +96,7 @@ func add(sum uint32, e *feed.Event, scratch []byte) (uint32, []byte) {
 	return crc32.Update(sum, castagnoli, b), b
 }
 
-// A wake entry has one field a run: its name is the feed's, its value the run,
+// A wake entry has one field for each run: its name is the feed's, its value is the run,
 // as in "41-43-9f86d081".
 
 func (r run) String() string {

@@ -43,7 +43,7 @@ func TestRestartedEmpty(t *testing.T) {
 		t.Logf("events flow %v after the server is back", time.Since(back).Round(time.Millisecond))
 	}
 	n.up(time.Second)
-	if away, back := n.log.count("bus is away"), n.log.count("bus is back"); away != 3 || back != 3 {
+	if away, back := n.log.count("bus unavailable"), n.log.count("bus available again"); away != 3 || back != 3 {
 		t.Errorf("3 outages left %d and %d lines in the log:\n%s", away, back, n.log)
 	}
 }

@@ -13,57 +13,56 @@ import (
 )
 
 const (
-	// What one read of feeds may bring. An event has some 60 kB at most, so
-	// this bounds what a node holds.
+	// The limits of one read of feeds. An event has some 60 kB at most, so they bound
+	// the memory of a read.
 	fetchEvents = 1024
 	fetchFeeds  = 256
 )
 
-// errand is what a lane wants of one feed: the events after the cursor that
-// runs vouch for.
-type errand struct {
-	*news
-	after  uint64 // read from here
-	cursor uint64 // the receiver is here
+// fetchRequest asks for the events of one feed after the receiver's cursor, as far as
+// the runs of wake entries confirm them.
+type fetchRequest struct {
+	*feedNews
+	after  uint64 // where the read begins
+	cursor uint64 // the receiver's
 	found  []entry
-	seen   []feed.Event // that the receiver has, for it to compare
+	seen   []feed.Event // those that the receiver has, for it to compare
 }
 
-func (e *errand) size() int { return int(e.last - e.after) }
+func (e *fetchRequest) size() int { return int(e.last - e.after) }
 
-// fetch reads what has grown, for those feeds that are open here, and hands it
-// over.
-func (l *lane) fetch(ctx context.Context) error {
-	var errands []*errand
+// fetch reads the feeds that have grown and are open here, and delivers their events.
+func (l *shardTail) fetch(ctx context.Context) error {
+	var requests []*fetchRequest
 	size := 0
 	for _, n := range l.order {
 		cursor, open := l.cursor(n.name)
 		if !open || uint64(cursor) >= n.last && n.foreign == 0 {
 			continue
 		}
-		e := &errand{news: n, cursor: uint64(cursor)}
+		e := &fetchRequest{feedNews: n, cursor: uint64(cursor)}
 		if e.plan(); e.last-e.after > fetchEvents && uint64(cursor) < n.last {
 			l.grew(n.name, n.last)
 			continue
 		}
-		if size+e.size() > fetchEvents || len(errands) == fetchFeeds {
-			if err := l.read(ctx, errands); err != nil {
+		if size+e.size() > fetchEvents || len(requests) == fetchFeeds {
+			if err := l.read(ctx, requests); err != nil {
 				return err
 			}
-			errands, size = nil, 0
+			requests, size = nil, 0
 		}
-		errands, size = append(errands, e), size+e.size()
+		requests, size = append(requests, e), size+e.size()
 	}
-	if len(errands) == 0 {
+	if len(requests) == 0 {
 		return nil
 	}
-	return l.read(ctx, errands)
+	return l.read(ctx, requests)
 }
 
-// plan decides from where to read. Runs that the receiver has in part are read
-// whole, or their sum could not be checked, and those of others that it has are
-// for it to compare.
-func (e *errand) plan() {
+// plan decides where to begin to read. A run that the receiver has in part is read
+// whole, because its checksum covers all of it, and a run of another node that the
+// receiver has is read for it to compare.
+func (e *fetchRequest) plan() {
 	e.runs = slices.DeleteFunc(e.runs, func(r run) bool {
 		return r.last <= e.cursor && (e.foreign == 0 || r.last < e.foreign)
 	})
@@ -71,53 +70,53 @@ func (e *errand) plan() {
 	e.after = e.runs[0].first - 1
 }
 
-// read reads the errands' feeds in one call and hands over what it finds.
-func (l *lane) read(ctx context.Context, errands []*errand) error {
+// read reads the requests' feeds in one call and delivers their events.
+func (l *shardTail) read(ctx context.Context, requests []*fetchRequest) error {
 	ctx, cancel := context.WithTimeout(ctx, block+grace)
 	defer cancel()
-	cmd := readOf(ctx, errands)
+	cmd := readOf(ctx, requests)
 	err := l.client.Process(ctx, cmd)
 	switch {
 	case err == nil, errors.Is(err, goredis.Nil):
-		if err := found(cmd, errands); err != nil {
+		if err := found(cmd, requests); err != nil {
 			return err
 		}
-	case isAnswer(err) && len(errands) > 1:
-		// One of the keys spoils it for all: each by itself, then.
-		if err := l.readApart(ctx, errands); err != nil {
+	case isAnswer(err) && len(requests) > 1:
+		// One bad key fails the whole call: read each key by itself.
+		if err := l.readApart(ctx, requests); err != nil {
 			return err
 		}
 	case !isWrongType(err):
 		return fmt.Errorf("read feeds: %w", err)
 	}
-	l.deliver(errands)
+	l.deliver(requests)
 	return nil
 }
 
-func readOf(ctx context.Context, errands []*errand) *goredis.SliceCmd {
+func readOf(ctx context.Context, requests []*fetchRequest) *goredis.SliceCmd {
 	count := 0
-	args := make([]any, 0, 4+2*len(errands))
+	args := make([]any, 0, 4+2*len(requests))
 	args = append(args, "xread", "count", nil, "streams")
-	for _, e := range errands {
+	for _, e := range requests {
 		args = append(args, e.key)
 		count = max(count, e.size())
 	}
-	for _, e := range errands {
+	for _, e := range requests {
 		args = append(args, position{ms: e.after}.String())
 	}
 	args[2] = count
 	return goredis.NewSliceCmd(ctx, args...)
 }
 
-// found gives each errand its part of what was read, which has the same order
-// and leaves out feeds that have nothing.
-func found(cmd *goredis.SliceCmd, errands []*errand) error {
+// found gives each request its part of the reply, which has the same order and
+// leaves out feeds without entries.
+func found(cmd *goredis.SliceCmd, requests []*fetchRequest) error {
 	ok := parseStreams(cmd.Val(), func(key string, entries []entry) {
-		for len(errands) > 0 && errands[0].key != key {
-			errands = errands[1:]
+		for len(requests) > 0 && requests[0].key != key {
+			requests = requests[1:]
 		}
-		if len(errands) > 0 {
-			errands[0].found = entries
+		if len(requests) > 0 {
+			requests[0].found = entries
 		}
 	})
 	if !ok {
@@ -126,11 +125,11 @@ func found(cmd *goredis.SliceCmd, errands []*errand) error {
 	return nil
 }
 
-func (l *lane) readApart(ctx context.Context, errands []*errand) error {
+func (l *shardTail) readApart(ctx context.Context, requests []*fetchRequest) error {
 	pipe := l.client.Pipeline()
-	cmds := make([]*goredis.SliceCmd, len(errands))
-	for i := range errands {
-		cmds[i] = readOf(ctx, errands[i:i+1])
+	cmds := make([]*goredis.SliceCmd, len(requests))
+	for i := range requests {
+		cmds[i] = readOf(ctx, requests[i:i+1])
 		_ = pipe.Process(ctx, cmds[i])
 	}
 	if _, err := pipe.Exec(ctx); err != nil && !isAnswer(err) {
@@ -139,7 +138,7 @@ func (l *lane) readApart(ctx context.Context, errands []*errand) error {
 	for i, cmd := range cmds {
 		err := cmd.Err()
 		if err == nil {
-			err = found(cmd, errands[i:i+1])
+			err = found(cmd, requests[i:i+1])
 		}
 		if err != nil && !isAnswer(err) {
 			return fmt.Errorf("read feeds: %w", err)
@@ -148,26 +147,26 @@ func (l *lane) readApart(ctx context.Context, errands []*errand) error {
 	return nil
 }
 
-// deliver hands over what was found and is vouched for. Where that does not
-// lead from the cursor to what the wake streams named, the feed grew. It hands
-// over nothing if the store has become another meanwhile.
-func (l *lane) deliver(errands []*errand) {
+// deliver passes on the events that wake entries confirm. If they do not lead from
+// the cursor to the last id that the wake stream named, it calls Grew. It delivers
+// nothing if the store's id has changed meanwhile.
+func (l *shardTail) deliver(requests []*fetchRequest) {
 	if l.moved() {
 		return
 	}
 	size := 0
-	for _, e := range errands {
+	for _, e := range requests {
 		size += len(e.found)
 	}
 	events := make([]feed.Event, 0, size)
-	var grew []*errand
-	for _, e := range errands {
+	var grew []*fetchRequest
+	for _, e := range requests {
 		var whole bool
 		if events, whole = e.events(events); !whole {
 			grew = append(grew, e)
 		}
 	}
-	for _, e := range errands {
+	for _, e := range requests {
 		l.seen(e.seen)
 	}
 	l.receive(events)
@@ -176,9 +175,9 @@ func (l *lane) deliver(errands []*errand) {
 	}
 }
 
-// events appends the events of the runs that were found as they were told, and
-// says whether they lead from the cursor to the last without a hole.
-func (e *errand) events(events []feed.Event) (_ []feed.Event, whole bool) {
+// events appends the events of the runs that match their checksums, and reports
+// whether they lead from the cursor to the last id without a hole.
+func (e *fetchRequest) events(events []feed.Event) (_ []feed.Event, whole bool) {
 	reached := e.cursor
 	var scratch []byte
 	for _, r := range e.runs {
@@ -198,9 +197,8 @@ func (e *errand) events(events []feed.Event) (_ []feed.Event, whole bool) {
 	return events, reached >= e.last
 }
 
-// take appends the events of one run, if they are all there and what they were
-// when they were told.
-func (e *errand) take(events []feed.Event, r run, scratch []byte) ([]feed.Event, []byte, bool) {
+// take appends the events of one run, if all are there and match the checksum.
+func (e *fetchRequest) take(events []feed.Event, r run, scratch []byte) ([]feed.Event, []byte, bool) {
 	i, ok := slices.BinarySearchFunc(e.found, r.first, func(f entry, id uint64) int {
 		return cmp.Compare(f.at.ms, id)
 	})

@@ -11,15 +11,15 @@ import (
 type keyspace struct {
 	storeID string
 	wakes   []string // the wake stream of each shard
-	feeds   []string // what the keys of each shard's feeds begin with
+	feeds   []string // the prefix of the feeds' keys in each shard
 	signals string   // a channel
 
-	kept []atomic.Int64 // when the expiry of each wake stream was last put off, in Unix seconds
+	kept []atomic.Int64 // when the expiry of each wake stream was last extended, in Unix seconds
 }
 
-// checkPart says whether s can be a part of all keys.
+// checkPart reports whether s can be a part of all keys.
 func checkPart(what, s string) error {
-	// Redis hashes what stands in the first braces of a key.
+	// Redis Cluster hashes only the part of a key in its first braces.
 	if s == "" || strings.ContainsAny(s, "{}") {
 		return fmt.Errorf("the %s %q is empty or has a brace in it", what, s)
 	}
@@ -42,8 +42,7 @@ func newKeyspace(prefix, storeID string, shards int) *keyspace {
 	return k
 }
 
-// keys returns the keys of the store as it is now. When its id has changed, they
-// are others than before.
+// keys returns the keys for the store's current id.
 func (b *Bus) keys() *keyspace {
 	id := b.storeID()
 	if k := b.current.Load(); k.storeID == id {
@@ -53,15 +52,15 @@ func (b *Bus) keys() *keyspace {
 	defer b.moving.Unlock()
 	k := b.current.Load()
 	if k.storeID != id {
-		b.logger.Info("the store is another, restarted or replaced; its events have other keys from now on", "before", k.storeID, "now", id)
+		b.logger.Info("the store's id has changed: it was restarted or replaced; its events now have other keys", "before", k.storeID, "now", id)
 		k = newKeyspace(b.prefix, id, len(k.wakes))
 		b.current.Store(k)
 	}
 	return k
 }
 
-// shard returns the shard of a feed. All nodes have to agree on it, and all
-// versions of this program: it is FNV-1a, for good.
+// shard returns the shard of a feed: FNV-1a, on which all nodes and all versions of
+// this program have to agree.
 func (k *keyspace) shard(name string) int {
 	h := uint32(2166136261)
 	for i := range len(name) {

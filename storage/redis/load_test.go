@@ -42,10 +42,10 @@ func TestOvertaking(t *testing.T) {
 	for _, b := range buses {
 		s := b.Stats()
 		stats.Refused += s.Refused
-		stats.Mended += s.Mended
+		stats.Resets += s.Resets
 	}
-	if stats.Mended != 0 {
-		t.Errorf("%d streams were deleted although nothing was wrong with them", stats.Mended)
+	if stats.Resets != 0 {
+		t.Errorf("%d streams were deleted although nothing was wrong with them", stats.Resets)
 	}
 	live, grew, _ := n.counts()
 	t.Logf("of %d events %d were refused, %d arrived by the bus, %d times by the store", tellers*publishers*each, stats.Refused, live, grew)

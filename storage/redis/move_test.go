@@ -95,7 +95,7 @@ func TestCauseIsLogged(t *testing.T) {
 	server.Kill()
 	eventually(t, 5*time.Second, "the new cause is logged", func() bool { return n.log.count("for another reason") > 0 })
 	server.Start()
-	eventually(t, 5*time.Second, "the end is logged", func() bool { return n.log.count("the bus is back") > 0 })
+	eventually(t, 5*time.Second, "the end is logged", func() bool { return n.log.count("bus available again") > 0 })
 	log := n.log.String()
 	if lines := strings.Count(log, "\n"); strings.Count(log, "bus=redis://"+server.Addr()) != lines || lines > 8 || strings.Contains(log, "s3cret") {
 		t.Errorf("the log:\n%s", log)

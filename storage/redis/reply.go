@@ -3,7 +3,7 @@ package redis
 // entry is an entry of a stream.
 type entry struct {
 	at     position
-	fields []any // strings, name and value by turns
+	fields []any // strings: a name, its value, the next name
 }
 
 // parseEntries reads the entries of one stream, as XRANGE returns them.
@@ -19,14 +19,14 @@ func parseEntries(reply []any) ([]entry, bool) {
 		if !ok {
 			return nil, false
 		}
-		// The fields of an entry that was deleted in the meantime are nil.
+		// If the entry was deleted meanwhile, its fields are nil.
 		fields, _ := pair[1].([]any)
 		entries[i] = entry{at, fields}
 	}
 	return entries, true
 }
 
-// parseStreams reads what XREAD returns, and passes on each stream's entries.
+// parseStreams reads a reply of XREAD, and calls each with the entries of each stream.
 func parseStreams(reply []any, each func(key string, entries []entry)) bool {
 	for _, r := range reply {
 		pair, _ := r.([]any)

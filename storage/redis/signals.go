@@ -14,32 +14,32 @@ import (
 )
 
 const (
-	signalTimeout = 500 * time.Millisecond // of sending one, if the caller gives it longer
+	signalTimeout = 500 * time.Millisecond // the longest Signal, if its context allows longer
 
-	// A connection is asked for a sign of life that often, and given up if
-	// nothing at all has come for the sum of the two.
+	// How often a connection is pinged, and how much longer it may be silent before it
+	// is closed.
 	pingEvery = block
 	pingGrace = grace
 
-	// How long signals may fail while the tail works until operators hear of
-	// it: what ends both is noticed by either first.
+	// How long signals may fail while the tail works before that is logged: if both fail,
+	// either may notice first.
 	signalPatience = 5 * time.Second
 )
 
-// errDeaf says that signals of this node, which Redis took, do not come back to
-// it: it listens to a server that the others do not speak to any more.
+// errDeaf means that signals of this node, which Redis took, do not come back: the node
+// is subscribed at a server that the other nodes no longer use.
 var errDeaf = errors.New("this node's own signals do not come back to it")
 
-// Signal publishes the payload on the store's channel. What Redis says of it is
-// of interest to operators only if it stays that way: see signals.note.
+// Signal publishes the payload on the store's channel. Its failures are logged only if
+// they last: see signals.note.
 func (b *Bus) Signal(ctx context.Context, payload []byte) error {
 	now := time.Now()
-	err := cmp.Or(b.gate.closed(now), b.signals.gate.closed(now))
+	err := cmp.Or(b.breaker.check(now), b.signals.breaker.check(now))
 	if err == nil {
-		// It closes no gate but its own: on Cluster, the server that signals
-		// go to may be away while others take events.
+		// It opens no breaker but its own: on Cluster, the server for signals may be down
+		// while others take events.
 		err = b.publish(ctx, payload)
-		b.signals.gate.note(ctx, err)
+		b.signals.breaker.note(ctx, err)
 	}
 	if err != nil {
 		return fmt.Errorf("signal redis: %w", err)
@@ -69,8 +69,8 @@ func (b *Bus) publish(ctx context.Context, payload []byte) error {
 	return err
 }
 
-// speaker returns the client to publish with. Cluster takes signals on every
-// server; they stay in order if they all go to the one that is listened to,
+// speaker returns the client to publish with. Every server of a cluster takes signals,
+// but they stay in order only if all go to the server that nodes are subscribed at,
 // which go-redis chooses by the name of the channel.
 func (b *Bus) speaker(ctx context.Context, channel string) (goredis.UniversalClient, error) {
 	if c, ok := b.teller.(*goredis.ClusterClient); ok {
@@ -79,8 +79,8 @@ func (b *Bus) speaker(ctx context.Context, channel string) (goredis.UniversalCli
 	return b.teller, nil
 }
 
-// Signals implements [feed.Signaler]. Like Tail, it has a client of its own. Its
-// timeout is for connecting, which the end of ctx does not interrupt.
+// Signals implements [feed.Signaler]. Like Tail, it has its own client. The client's
+// timeout bounds connecting, which the end of ctx does not interrupt.
 func (b *Bus) Signals(ctx context.Context, receive func(payload []byte)) error {
 	client := b.address.client(signalTimeout)
 	defer client.Close()
@@ -104,13 +104,13 @@ func (b *Bus) Signals(ctx context.Context, receive func(payload []byte)) error {
 	return nil
 }
 
-// listen subscribes to the store's channel and hands over what comes, until
-// the connection is lost or the store has another channel.
+// listen subscribes to the store's channel and passes on the payloads, until the
+// connection is lost or the store has another channel.
 //
-// go-redis would go on by itself with a new one. It does not say so, and after
-// a read that timed out in the middle of a payload it takes the rest for the
-// next answer. So any error ends the subscription, and pings see to it that a
-// read times out only if the server stands still.
+// go-redis would reconnect by itself, but it does not report that, and after a read
+// that timed out inside a payload it takes the rest for the next answer. So any error
+// ends the subscription, and pings make sure that a read times out only if the server
+// is frozen.
 func (b *Bus) listen(ctx context.Context, client goredis.UniversalClient, receive func(payload []byte)) error {
 	keys := b.keys()
 	sub := client.Subscribe(ctx)
@@ -151,7 +151,7 @@ func (b *Bus) listen(ctx context.Context, client goredis.UniversalClient, receiv
 			if b.keys() != keys {
 				return errMoved
 			}
-			// What was sent before the ping has been read by now.
+			// Signals that were sent before the ping have been read by now.
 			if b.signals.unheard(time.Now()) {
 				return errDeaf
 			}
@@ -159,18 +159,18 @@ func (b *Bus) listen(ctx context.Context, client goredis.UniversalClient, receiv
 	}
 }
 
-// signals is how a bus does with its signals.
+// signals is the state of a bus's signals.
 type signals struct {
-	gate gate
+	breaker breaker
 
 	mu        sync.Mutex
-	out       time.Time // when a signal was sent, after which none has been heard
+	out       time.Time // when the first signal was sent of those after which none came back
 	sending   failure
 	listening failure
-	down      bool // as last logged
+	down      bool // the state that was logged last
 }
 
-// failure is what has gone wrong, and since when while the tail worked.
+// failure is an error, and since when it has lasted while the tail worked.
 type failure struct {
 	err   error
 	since time.Time
@@ -205,8 +205,8 @@ func (s *signals) unheard(now time.Time) bool {
 	return !s.out.IsZero() && now.Sub(s.out) > pingEvery+pingGrace
 }
 
-// note notes how sending or listening goes. It logs what is wrong with signals
-// alone: that the bus is away is for the tail to say.
+// note notes the result of sending or listening. It logs failures of signals alone: if
+// the whole bus is unavailable, the tail logs that.
 func (s *signals) note(h *health, f *failure, err error) {
 	away := h.away()
 	s.mu.Lock()

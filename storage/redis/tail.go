@@ -18,11 +18,11 @@ type tail struct {
 
 	mu       sync.Mutex // one call of the receiver at a time
 	receiver feed.Receiver
-	comparer feed.ComparingReceiver // the same, or nil
+	comparer feed.ComparingReceiver // receiver, or nil if it is none
 }
 
-// Tail hands what other nodes tell to r until ctx ends. It has a client of its
-// own, because a blocked read ends early only if its connection is closed.
+// Tail passes the events that other nodes tell to r until ctx ends. It has its own
+// client, because a blocked read ends early only if its connection is closed.
 func (b *Bus) Tail(ctx context.Context, r feed.Receiver) error {
 	t := &tail{bus: b, client: b.address.client(block + grace), receiver: r}
 	t.comparer, _ = r.(feed.ComparingReceiver)
@@ -30,41 +30,41 @@ func (b *Bus) Tail(ctx context.Context, r feed.Receiver) error {
 	defer hangUp()
 	defer context.AfterFunc(ctx, hangUp)()
 	var work sync.WaitGroup
-	for _, l := range t.lanes() {
+	for _, l := range t.shardTails() {
 		work.Go(func() { l.follow(ctx) })
 	}
 	work.Wait()
 	return nil
 }
 
-// lane is a goroutine's part of a tail, and how far it has read: one shard,
-// since on Cluster nobody but the server knows where each of them is.
-type lane struct {
+// shardTail is one goroutine of a tail. It reads one shard, since on Cluster each may
+// be on another server.
+type shardTail struct {
 	*tail
-	shard    int
-	keys     *keyspace // that it reads
-	wake     string    // the key of its wake stream
-	at       position  // of the last entry read
-	anchor   position  // read once; a stream that begins behind it may have lost what was not
-	broken   bool      // no stream: not read until it is one
-	surveyed time.Time
-	woken    time.Time // when the last wake-up was
-	grown    map[string]*news
-	order    []*news // what is in grown
+	shard     int
+	keys      *keyspace // the keys that it reads
+	wake      string    // the key of its wake stream
+	at        position  // of the last entry read
+	anchor    position  // an entry that was read; a stream that begins after it may have lost unread ones
+	broken    bool      // the key holds no stream, and is not read until it does
+	checkedAt time.Time
+	woken     time.Time // the time of the last wake-up
+	grown     map[string]*feedNews
+	order     []*feedNews // what is in grown
 }
 
-func (t *tail) lanes() []*lane {
-	lanes := make([]*lane, len(t.bus.keys().wakes))
-	for i := range lanes {
-		lanes[i] = &lane{tail: t, shard: i, grown: make(map[string]*news)}
+func (t *tail) shardTails() []*shardTail {
+	shardTails := make([]*shardTail, len(t.bus.keys().wakes))
+	for i := range shardTails {
+		shardTails[i] = &shardTail{tail: t, shard: i, grown: make(map[string]*feedNews)}
 	}
-	return lanes
+	return shardTails
 }
 
-const steady = time.Second // a connection that has held so long was a good one
+const steady = time.Second // a connection that lasted longer resets the backoff
 
-// follow listens until ctx ends, however often the connection is lost.
-func (l *lane) follow(ctx context.Context) {
+// follow listens until ctx ends, and reconnects whenever the connection is lost.
+func (l *shardTail) follow(ctx context.Context) {
 	health := &l.bus.health
 	health.tails(l, errStarting)
 	defer health.leave(l)
@@ -88,15 +88,15 @@ func (l *lane) follow(ctx context.Context) {
 	}
 }
 
-// errMoved says that the store has other keys than those that are read.
+// errMoved means that the store's id has changed, and with it the keys to read.
 var errMoved = errors.New("the store has other keys now")
 
-// listen reads from where the wake stream ends now. It returns when it can't
-// any more, or when the store has other keys.
-func (l *lane) listen(ctx context.Context) error {
+// listen reads from the current end of the wake stream. It returns when it fails, or
+// when the store has other keys.
+func (l *shardTail) listen(ctx context.Context) error {
 	l.keys = l.bus.keys()
 	l.wake = l.keys.wakes[l.shard]
-	if err := l.survey(ctx, true); err != nil {
+	if err := l.checkWakeStream(ctx, true); err != nil {
 		return err
 	}
 	l.bus.health.tails(l, nil)
@@ -106,7 +106,7 @@ func (l *lane) listen(ctx context.Context) error {
 		}
 		full, err := l.await(ctx)
 		if isWrongType(err) {
-			err = l.survey(ctx, false)
+			err = l.checkWakeStream(ctx, false)
 		}
 		if err != nil {
 			return err
@@ -116,18 +116,18 @@ func (l *lane) listen(ctx context.Context) error {
 				return err
 			}
 		}
-		if full || time.Since(l.surveyed) >= surveyEvery {
-			if err := l.survey(ctx, false); err != nil {
+		if full || time.Since(l.checkedAt) >= checkEvery {
+			if err := l.checkWakeStream(ctx, false); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-// moved says whether the store has other keys than those that the lane reads.
-func (l *lane) moved() bool { return l.bus.keys() != l.keys }
+// moved reports whether the store has other keys than those that l reads.
+func (l *shardTail) moved() bool { return l.bus.keys() != l.keys }
 
-// The calls of the receiver.
+// The calls of the receiver, one at a time.
 
 func (t *tail) cursor(name string) (feed.Cursor, bool) {
 	t.mu.Lock()

@@ -15,26 +15,26 @@ import (
 )
 
 const (
-	// What the wake streams of a shard keep: entries enough for a node that
-	// is held up for a moment, but fewer if each of them names many feeds.
+	// The length of a wake stream: enough entries for a node that is held up for a
+	// moment, and fewer if each names many feeds.
 	wakeEntriesMost  = 4096
 	wakeEntriesLeast = wakeCount
 	wakeNames        = 1 << 16
 
-	wakeKept = 60 // seconds after which the expiry of a wake stream is put off again
+	wakeKept = 60 // seconds between two extensions of a wake stream's expiry
 )
 
-// Tell carries the events to the other nodes in one pipeline: the events feed
-// by feed, and after those of a shard one entry on its wake stream. That Redis
-// refuses an event, because it has it or a later one, is as good as taking it.
+// Tell sends the events to the other nodes in one pipeline: for each shard the
+// events, feed by feed, and then one entry on its wake stream. An event that Redis
+// refuses, because it has it or a later one, counts as told.
 func (b *Bus) Tell(ctx context.Context, events []feed.Event) error {
 	if len(events) == 0 {
 		return nil
 	}
-	err := b.gate.closed(time.Now())
+	err := b.breaker.check(time.Now())
 	if err == nil {
 		err = b.tell(ctx, events)
-		b.gate.note(ctx, err)
+		b.breaker.note(ctx, err)
 	}
 	if err != nil {
 		b.counts.tellErrors.Add(1)
@@ -58,11 +58,11 @@ func (b *Bus) tell(ctx context.Context, events []feed.Event) error {
 	if err != nil && !isAnswer(err) {
 		return err
 	}
-	if spoiled, e := f.spoiled(ctx); e != nil {
+	if damaged, e := f.damagedShards(ctx); e != nil {
 		return e
-	} else if len(spoiled) > 0 {
-		// A second failure is for the caller to know of.
-		return errors.Join(err, f.send(ctx, spoiled, true))
+	} else if len(damaged) > 0 {
+		// This error, of a second attempt, is final.
+		return errors.Join(err, f.send(ctx, damaged, true))
 	}
 	return err
 }
@@ -77,9 +77,9 @@ type flush struct {
 }
 
 type shardFlush struct {
-	shard  int
-	grown  []*growth
-	mended bool // the wake stream is damaged
+	shard int
+	grown []*growth
+	reset bool // the wake stream is damaged and has to be deleted
 }
 
 // growth is the events of one feed in a flush.
@@ -87,9 +87,9 @@ type growth struct {
 	name, key   string
 	first, last int32 // in flush.events
 	count       int
-	damaged     bool  // the stream can't be what we made
+	damaged     bool  // the stream cannot be one that this package made
 	refused     int32 // the last of the events that were refused, or -1
-	landed      bool  // the last event was taken
+	landed      bool  // Redis took the last event
 }
 
 func (b *Bus) newFlush(events []feed.Event) *flush {
@@ -121,17 +121,17 @@ func (b *Bus) newFlush(events []feed.Event) *flush {
 	return f
 }
 
-// send tells Redis of the shards' events. If mend is set, the streams that are
-// damaged are deleted before. It returns the first error that says that Redis
-// did not take something, unless the stream is damaged, which it notes.
-func (f *flush) send(ctx context.Context, shards []*shardFlush, mend bool) error {
+// send adds the shards' events to their streams. If reset is set, it deletes the
+// damaged streams first. It returns the first error of a command, but only notes
+// the errors of damaged streams.
+func (f *flush) send(ctx context.Context, shards []*shardFlush, reset bool) error {
 	pipe := f.bus.teller.Pipeline()
 	added := make([]*goredis.StatusCmd, 0, len(f.events)) // in the order in which they are sent
 	var others []goredis.Cmder
 	wakes := make([]*goredis.StatusCmd, len(shards))
 	for i, s := range shards {
 		for _, g := range s.grown {
-			if mend && g.damaged {
+			if reset && g.damaged {
 				others = append(others, f.bus.remove(ctx, pipe, g.key))
 			}
 			key := any(g.key)
@@ -142,12 +142,12 @@ func (f *flush) send(ctx context.Context, shards []*shardFlush, mend bool) error
 			}
 			others = append(others, f.bus.keep(ctx, pipe, g.key))
 		}
-		if mend && s.mended {
+		if reset && s.reset {
 			others = append(others, f.bus.remove(ctx, pipe, f.keys.wakes[s.shard]))
 		}
 		wakes[i] = f.wake(ctx, s)
 		_ = pipe.Process(ctx, wakes[i])
-		if now := time.Now().Unix(); mend || now-f.keys.kept[s.shard].Load() >= min(wakeKept, f.bus.expiry/2) {
+		if now := time.Now().Unix(); reset || now-f.keys.kept[s.shard].Load() >= min(wakeKept, f.bus.expiry/2) {
 			f.keys.kept[s.shard].Store(now)
 			others = append(others, f.bus.keep(ctx, pipe, f.keys.wakes[s.shard]))
 		}
@@ -155,11 +155,11 @@ func (f *flush) send(ctx context.Context, shards []*shardFlush, mend bool) error
 	if _, err := pipe.Exec(ctx); err != nil && !isAnswer(err) {
 		return err
 	}
-	return f.judge(shards, added, wakes, others, mend)
+	return f.judge(shards, added, wakes, others, reset)
 }
 
-// judge looks at what became of each command.
-func (f *flush) judge(shards []*shardFlush, added, wakes []*goredis.StatusCmd, others []goredis.Cmder, mend bool) error {
+// judge evaluates the answers to the commands.
+func (f *flush) judge(shards []*shardFlush, added, wakes []*goredis.StatusCmd, others []goredis.Cmder, reset bool) error {
 	var failed error
 	fail := func(err error) {
 		if failed == nil {
@@ -181,7 +181,7 @@ func (f *flush) judge(shards []*shardFlush, added, wakes []*goredis.StatusCmd, o
 					told++
 					refused++
 					g.refused = e
-				case isDamaged(err) && !mend:
+				case isDamaged(err) && !reset:
 					g.damaged = true
 				default:
 					fail(err)
@@ -189,8 +189,8 @@ func (f *flush) judge(shards []*shardFlush, added, wakes []*goredis.StatusCmd, o
 			}
 		}
 		err := wakes[i].Err()
-		s.mended = isDamaged(err) && !mend
-		if err != nil && !s.mended {
+		s.reset = isDamaged(err) && !reset
+		if err != nil && !s.reset {
 			fail(err)
 		}
 	}
@@ -199,7 +199,7 @@ func (f *flush) judge(shards []*shardFlush, added, wakes []*goredis.StatusCmd, o
 			fail(err)
 		}
 	}
-	if !mend {
+	if !reset {
 		f.bus.counts.told.Add(uint64(told))
 		f.bus.counts.refused.Add(uint64(refused))
 	}
@@ -211,7 +211,7 @@ func (b *Bus) add(ctx context.Context, key any, e *feed.Event) *goredis.StatusCm
 		position{ms: e.ID}.String(), meta(e), e.Data)
 }
 
-// keep puts off the expiry of a stream.
+// keep extends the expiry of a stream.
 func (b *Bus) keep(ctx context.Context, pipe goredis.Pipeliner, key string) goredis.Cmder {
 	cmd := goredis.NewIntCmd(ctx, "expire", key, b.expiry)
 	_ = pipe.Process(ctx, cmd)
@@ -219,13 +219,13 @@ func (b *Bus) keep(ctx context.Context, pipe goredis.Pipeliner, key string) gore
 }
 
 func (b *Bus) remove(ctx context.Context, pipe goredis.Pipeliner, key string) goredis.Cmder {
-	b.counts.mended.Add(1)
+	b.counts.reset.Add(1)
 	cmd := goredis.NewIntCmd(ctx, "del", key)
 	_ = pipe.Process(ctx, cmd)
 	return cmd
 }
 
-// wake makes the entry that names what grew in a shard.
+// wake returns the command that adds the wake entry of a shard.
 func (f *flush) wake(ctx context.Context, s *shardFlush) *goredis.StatusCmd {
 	keep := min(max(wakeNames/len(s.grown), wakeEntriesLeast), wakeEntriesMost)
 	args := make([]any, 0, 6+2*len(s.grown))
@@ -252,50 +252,52 @@ func (f *flush) wake(ctx context.Context, s *shardFlush) *goredis.StatusCmd {
 	return goredis.NewStatusCmd(ctx, args...)
 }
 
-// gate keeps those who tell from dialing a server that is away for each flush.
-type gate struct {
+// breaker is a circuit breaker: after a failure to reach the server, calls fail at
+// once for a moment instead of dialing again.
+type breaker struct {
 	mu    sync.Mutex
 	until time.Time
 	err   error
 }
 
-const gateTime = 100 * time.Millisecond
+const breakerTime = 100 * time.Millisecond
 
-func (g *gate) closed(now time.Time) error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if now.Before(g.until) {
-		return g.err
+// check returns the error that has opened the breaker, nil if it is closed.
+func (k *breaker) check(now time.Time) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if now.Before(k.until) {
+		return k.err
 	}
 	return nil
 }
 
-// note closes the gate if the server could not be talked to. If it was the
-// caller who gave up, nothing is known of the server.
-func (g *gate) note(ctx context.Context, err error) {
+// note opens the breaker if err means that the server could not be reached. If the
+// caller's context has ended, err means nothing.
+func (k *breaker) note(ctx context.Context, err error) {
 	if err == nil || isAnswer(err) || ctx.Err() != nil {
 		return
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.until, g.err = time.Now().Add(gateTime), err
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.until, k.err = time.Now().Add(breakerTime), err
 }
 
-// spoiled returns what of the flush has to be told again, to streams that are
-// deleted first.
-func (f *flush) spoiled(ctx context.Context) ([]*shardFlush, error) {
+// damagedShards returns the part of the flush that has to be told again, after its
+// streams have been deleted.
+func (f *flush) damagedShards(ctx context.Context) ([]*shardFlush, error) {
 	if err := f.inspect(ctx); err != nil {
 		return nil, err
 	}
-	var spoiled []*shardFlush
+	var damaged []*shardFlush
 	for _, s := range f.shards {
 		grown := slices.DeleteFunc(slices.Clone(s.grown), func(g *growth) bool { return !g.damaged })
-		if s.mended {
-			grown = s.grown // the wake entry has to name them all
+		if s.reset {
+			grown = s.grown // the new wake entry has to name them all
 		}
 		if len(grown) > 0 {
-			spoiled = append(spoiled, &shardFlush{shard: s.shard, grown: grown, mended: s.mended})
+			damaged = append(damaged, &shardFlush{shard: s.shard, grown: grown, reset: s.reset})
 		}
 	}
-	return spoiled, nil
+	return damaged, nil
 }

@@ -12,29 +12,28 @@ import (
 )
 
 const (
-	wakeCount   = 256 // entries of a wake stream in one read
-	surveyEvery = time.Second
+	wakeCount  = 256 // entries of a wake stream in one read
+	checkEvery = time.Second
 
-	// Being woken costs a node, and Redis for each node, more than what it is
-	// woken for. A node that would be woken again right away waits a moment and
-	// is woken once for all that came. It is less than what passes between two
-	// flushes of one node, so that these are not held up.
+	// A wake-up costs the node, and Redis for each node, more than the events that it
+	// is for. So a node waits a moment between two wake-ups. It waits less than the
+	// time between two flushes of one node, so that it does not delay them.
 	gather = 3 * time.Millisecond
 )
 
-var errReply = errors.New("redis answers what is no answer to XREAD")
+var errReply = errors.New("redis sent a reply that XREAD does not have")
 
-// news is what the wake stream says of one feed.
-type news struct {
+// feedNews is what wake entries have reported of one feed.
+type feedNews struct {
 	name, key string
 	runs      []run
 	last      uint64
-	foreign   uint64 // the first id that others told; 0 for none
+	foreign   uint64 // the first id that another node told; 0 for none
 }
 
-// await blocks until feeds have grown or a second has passed, and leaves what
-// has grown in l.grown. It reports whether there may be more at once.
-func (l *lane) await(ctx context.Context) (full bool, err error) {
+// await blocks until feeds have grown or a second has passed, and puts the feeds that
+// have grown in l.grown. full means that more entries may be waiting.
+func (l *shardTail) await(ctx context.Context) (full bool, err error) {
 	clear(l.grown)
 	l.order = l.order[:0]
 	if since := time.Since(l.woken); since < gather {
@@ -51,7 +50,7 @@ func (l *lane) await(ctx context.Context) (full bool, err error) {
 	case errors.Is(err, goredis.Nil):
 		return false, nil
 	case err != nil:
-		return false, fmt.Errorf("wait for news: %w", err)
+		return false, fmt.Errorf("wait for a wake entry: %w", err)
 	}
 	l.woken = time.Now()
 	lost := false
@@ -60,8 +59,8 @@ func (l *lane) await(ctx context.Context) (full bool, err error) {
 			return
 		}
 		if full = len(entries) == wakeCount; l.anchor == (position{}) {
-			// The stream is new, and nothing tells whether it has begun once or,
-			// trimmed or evicted, more often.
+			// The stream is new, or was trimmed or evicted and began anew: nothing
+			// tells which.
 			l.anchor, lost = entries[0].at, true
 		}
 		for _, e := range entries {
@@ -79,8 +78,9 @@ func (l *lane) await(ctx context.Context) (full bool, err error) {
 	return full, nil
 }
 
-// note takes one wake entry, as far as it can be read.
-func (l *lane) note(fields []any) (sound bool) {
+// note notes the feeds of one wake entry. sound is false if a part of it cannot be
+// read.
+func (l *shardTail) note(fields []any) (sound bool) {
 	sound = len(fields) > 0 && len(fields)%2 == 0
 	for len(fields) >= 2 {
 		name, _ := fields[0].(string)
@@ -93,9 +93,9 @@ func (l *lane) note(fields []any) (sound bool) {
 		}
 		n := l.grown[name]
 		if n == nil {
-			// The key is the shard's where the news came from: a node that has
-			// been told of other shards than this one is understood as well.
-			n = &news{name: name, key: l.keys.feed(l.shard, name)}
+			// The key is in the shard of this wake stream, so that a node which is
+			// configured with another number of shards is understood too.
+			n = &feedNews{name: name, key: l.keys.feed(l.shard, name)}
 			l.grown[name] = n
 			l.order = append(l.order, n)
 		}
@@ -108,11 +108,11 @@ func (l *lane) note(fields []any) (sound bool) {
 	return sound
 }
 
-// survey compares the wake stream with where the lane is. Fresh, the lane goes to
-// its end and calls that missed; otherwise only if the stream has lost what the
-// lane may not have read: because it was trimmed, or deleted, or replaced by an
-// older state of it.
-func (l *lane) survey(ctx context.Context, fresh bool) error {
+// checkWakeStream compares the wake stream with the position of the shardTail. A
+// fresh shardTail goes to the end of the stream and calls Missed. Another calls
+// Missed only if the stream may have lost entries that it has not read, because the
+// stream was trimmed, deleted, or replaced by an older state.
+func (l *shardTail) checkWakeStream(ctx context.Context, fresh bool) error {
 	ctx, cancel := context.WithTimeout(ctx, block+grace)
 	defer cancel()
 	pipe := l.client.Pipeline()
@@ -121,22 +121,22 @@ func (l *lane) survey(ctx context.Context, fresh bool) error {
 	_ = pipe.Process(ctx, oldest)
 	_ = pipe.Process(ctx, newest)
 	if _, err := pipe.Exec(ctx); err != nil && !isAnswer(err) {
-		return fmt.Errorf("look at the wake stream: %w", err)
+		return fmt.Errorf("check the wake stream: %w", err)
 	}
 	lost, err := l.compare(oldest, newest, fresh)
 	if err != nil {
-		return fmt.Errorf("look at the wake stream: %w", err)
+		return fmt.Errorf("check the wake stream: %w", err)
 	}
-	l.surveyed = time.Now()
+	l.checkedAt = time.Now()
 	if fresh || lost {
 		l.missed()
 	}
 	return nil
 }
 
-// compare brings the lane in line with the ends of its wake stream, and says
-// whether the stream may have lost what was not read.
-func (l *lane) compare(oldest, newest *goredis.SliceCmd, fresh bool) (lost bool, err error) {
+// compare adjusts the shardTail to the two ends of its wake stream, and reports
+// whether the stream may have lost unread entries.
+func (l *shardTail) compare(oldest, newest *goredis.SliceCmd, fresh bool) (lost bool, err error) {
 	if isWrongType(newest.Err()) || isWrongType(oldest.Err()) {
 		lost, l.broken = !l.broken, true
 		return lost, nil
@@ -157,7 +157,7 @@ func (l *lane) compare(oldest, newest *goredis.SliceCmd, fresh bool) (lost bool,
 	return lost, nil
 }
 
-// endOf returns the id of the one entry that was asked for; zero for none.
+// endOf returns the id of the only entry in the reply; zero for none.
 func endOf(cmd *goredis.SliceCmd) (position, bool) {
 	entries, ok := parseEntries(cmd.Val())
 	if !ok || len(entries) == 0 {

@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"os"
@@ -24,9 +25,10 @@ type writer struct {
 	getVersion, countPages     *stmt
 
 	feeds    feedRows
+	columns  []driver.Value // see eventColumns
 	pageSize int64
 
-	// Bytes of log at which it is emptied here: always, and the next time.
+	// The size of the log at which it is emptied: usually, and the next time.
 	walLimit, tolerated int64
 }
 
@@ -41,15 +43,15 @@ func newWriter(dsn string) (*writer, error) {
 	}
 	var getPageSize *stmt
 	if err := c.prepare(map[**stmt]string{
-		&w.begin: "begin_write", &w.commit: "commit", &w.rollback: "rollback",
-		&w.getFeed: "get_feed", &w.addFeed: "add_feed", &w.growFeed: "grow_feed",
-		&w.addEvent: "add_event", &w.addEvents: "add_events",
-		&w.getKey: "get_key", &w.setKey: "set_key",
-		&w.trim: "trim", &w.getUnswept: "get_unswept", &w.setSwept: "set_swept",
-		&w.sizeEvents: "size_events", &w.deleteEvents: "delete_events",
-		&w.deleteKeys:  "delete_keys",
-		&w.truncateWAL: "truncate_wal", &w.restartWAL: "restart_wal",
-		&w.getVersion: "get_version", &w.countPages: "count_pages", &getPageSize: "get_page_size",
+		&w.begin: beginWrite, &w.commit: commit, &w.rollback: rollback,
+		&w.getFeed: query("get_feed"), &w.addFeed: query("add_feed"), &w.growFeed: query("grow_feed"),
+		&w.addEvent: query("add_event"), &w.addEvents: query("add_events"),
+		&w.getKey: query("get_key"), &w.setKey: query("set_key"),
+		&w.trim: query("trim"), &w.getUnswept: query("get_unswept"), &w.setSwept: query("set_swept"),
+		&w.sizeEvents: query("size_events"), &w.deleteEvents: query("delete_events"),
+		&w.deleteKeys:  query("delete_keys"),
+		&w.truncateWAL: query("truncate_wal"), &w.restartWAL: query("restart_wal"),
+		&w.getVersion: query("get_version"), &w.countPages: query("count_pages"), &getPageSize: query("get_page_size"),
 	}); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
@@ -59,12 +61,10 @@ func newWriter(dsn string) (*writer, error) {
 	return w, nil
 }
 
-// Append implements [feed.Store]. It heeds ctx only until the transaction
-// begins: from there on the answer is what SQLite says.
+// Append implements [feed.Store]. ctx can end it only until the transaction begins.
 func (s *Store) Append(ctx context.Context, batches []feed.Batch) (results []feed.Result, err error) {
 	err = s.write(ctx, func(w *writer) error {
-		tx := &appending{w: w, now: s.now().UnixMilli()}
-		results, err = tx.appendAll(batches)
+		results, err = w.append(batches, s.now().UnixMilli())
 		return err
 	})
 	if err != nil {
@@ -73,7 +73,7 @@ func (s *Store) Append(ctx context.Context, batches []feed.Batch) (results []fee
 	return results, nil
 }
 
-// write runs f in a transaction of the writer's.
+// write runs f in a transaction of the writer.
 func (s *Store) write(ctx context.Context, f func(*writer) error) error {
 	w, err := take(ctx, s, s.writing)
 	if err != nil {
@@ -83,7 +83,8 @@ func (s *Store) write(ctx context.Context, f func(*writer) error) error {
 	return s.store(w, f)
 }
 
-// free is write for what makes room: on a full disk, it has the reserve.
+// free is write for transactions that free space: on a full disk they may use the
+// reserve.
 func (s *Store) free(ctx context.Context, f func(*writer) error) error {
 	w, err := take(ctx, s, s.writing)
 	if err != nil {
@@ -99,7 +100,8 @@ func (s *Store) free(ctx context.Context, f func(*writer) error) error {
 	return err
 }
 
-// store runs f in a transaction, and once more if the log can make room for it.
+// store runs f in a transaction. If the disk is full, it runs f once more if the log
+// has reusable space.
 func (s *Store) store(w *writer, f func(*writer) error) error {
 	err := s.transact(w, f)
 	if isFull(err) && s.restartWAL(w) {
@@ -113,7 +115,7 @@ func (s *Store) store(w *writer, f func(*writer) error) error {
 	return nil
 }
 
-// transact runs f in a transaction, which is undone if f returns an error.
+// transact runs f in a transaction, and rolls it back if f returns an error.
 func (s *Store) transact(w *writer, f func(*writer) error) error {
 	if err := s.inPlace(); err != nil {
 		return unavailable(err)
@@ -136,9 +138,9 @@ func (s *Store) transact(w *writer, f func(*writer) error) error {
 	return nil
 }
 
-// allocate sees to it that what the transaction adds to the file finds room there
-// when it is moved out of the log: otherwise the log could not be emptied on a
-// full disk, and nothing could be deleted.
+// allocate reserves space in the file for the pages that the transaction adds, and that
+// are later moved there from the log. Otherwise the log could not be emptied on a
+// full disk, and then nothing could be deleted.
 func (s *Store) allocate(w *writer) error {
 	pages, err := w.countPages.number()
 	if err != nil {
@@ -150,7 +152,7 @@ func (s *Store) allocate(w *writer) error {
 	return nil
 }
 
-// undo rolls back what SQLite has not rolled back by itself.
+// undo rolls back the transaction, unless SQLite already has.
 func (w *writer) undo(cause error) error {
 	w.feeds.forget()
 	if w.AutoCommit() {
@@ -159,9 +161,9 @@ func (w *writer) undo(cause error) error {
 	return errors.Join(cause, w.rollback.exec())
 }
 
-// commitError turns an error of COMMIT into the domain's. The codes named here
-// say that the commit record was never written. After any other the log may
-// hold it: this process does not see the events, but it may after a crash.
+// commitError turns an error of COMMIT into the domain's. The codes listed here mean
+// that the commit record was never written. After any other error the log may hold
+// it: this process does not see the events, but after a crash they may appear.
 func commitError(err error) error {
 	if e, ok := errors.AsType[sqlite3.Error](err); ok {
 		switch e.Code {
@@ -172,12 +174,12 @@ func commitError(err error) error {
 	return fmt.Errorf("%w: commit: %w", feed.ErrUncertain, err)
 }
 
-// boundWAL empties the write-ahead log once it is large. SQLite does so by
-// itself whenever a commit finds no reader in the log, which replays that
-// overlap without end can put off for ever; here the readers are held back.
+// boundWAL empties the write-ahead log once it is large. SQLite does so by itself when
+// a commit finds no reader in the log, but with replays that always overlap that may
+// never happen; so boundWAL pauses the readers.
 //
-// Another program that reads, a backup for one, can still be in the way. It is
-// not waited for: the next attempt is when the log has doubled.
+// Another program that reads, such as a backup, can still prevent it. boundWAL does not
+// wait for that program: it tries again when the log has doubled.
 func (s *Store) boundWAL(w *writer) {
 	info, err := os.Stat(s.path + "-wal")
 	if err != nil || info.Size() < w.tolerated {
@@ -189,14 +191,14 @@ func (s *Store) boundWAL(w *writer) {
 	}
 }
 
-// restartWAL makes the room that the log has free for what is written next, and
-// says whether it could.
+// restartWAL makes the next commit reuse the log from its beginning, and reports whether
+// it could.
 func (s *Store) restartWAL(w *writer) bool { return s.checkpoint(w, w.restartWAL) }
 
-// checkpoint moves what is in the log to the file, with the readers held back, and
-// says whether all of it is there now. That it is not costs disk space and no
-// more, so why it is not is nobody's affair.
-func (s *Store) checkpoint(w *writer, how *stmt) bool {
+// checkpoint moves the log into the file while it pauses the readers, and reports
+// whether all of it was moved. A failure costs only disk space, so its cause is not
+// reported.
+func (s *Store) checkpoint(w *writer, statement *stmt) bool {
 	for range cap(s.reading) {
 		r := <-s.reading
 		defer func() { s.reading <- r }()
@@ -204,7 +206,7 @@ func (s *Store) checkpoint(w *writer, how *stmt) bool {
 	if _, err := w.Exec(query("wait_for_nobody"), nil); err != nil {
 		return false
 	}
-	busy, err := how.number()
+	busy, err := statement.number()
 	_, again := w.Exec(query("wait_for_others"), nil)
 	return err == nil && again == nil && busy == 0
 }

@@ -3,30 +3,16 @@ package sqlite
 import (
 	"context"
 	"database/sql/driver"
-	"embed"
 	"errors"
 	"fmt"
 	"io"
 	"runtime"
-	"strings"
 
 	"github.com/mattn/go-sqlite3"
 )
 
-//go:embed queries/*.sql
-var queries embed.FS
-
-// query returns the text of queries/<name>.sql.
-func query(name string) string {
-	text, err := queries.ReadFile("queries/" + name + ".sql")
-	if err != nil {
-		panic(err) // the name is a constant of this package
-	}
-	return strings.TrimSpace(string(text))
-}
-
-// conn is one connection of the driver's own, used by one goroutine at a time.
-// It goes past database/sql, with which an insert takes half as long again.
+// conn is a connection of the driver, used by one goroutine at a time. It bypasses
+// database/sql, with which an insert takes half as long again.
 type conn struct {
 	*sqlite3.SQLiteConn
 	stmts []*stmt
@@ -40,12 +26,12 @@ func dial(dsn string) (*conn, error) {
 	return &conn{SQLiteConn: c.(*sqlite3.SQLiteConn)}, nil
 }
 
-// prepare fills in the statements, which close with c.
+// prepare prepares the statements, which c closes.
 func (c *conn) prepare(stmts map[**stmt]string) error {
-	for dst, name := range stmts {
-		s, err := c.Prepare(query(name))
+	for dst, text := range stmts {
+		s, err := c.Prepare(text)
 		if err != nil {
-			return fmt.Errorf("prepare %s: %w", name, err)
+			return fmt.Errorf("prepare %q: %w", text, err)
 		}
 		*dst = &stmt{SQLiteStmt: s.(*sqlite3.SQLiteStmt)}
 		c.stmts = append(c.stmts, *dst)
@@ -68,11 +54,11 @@ type stmt struct {
 	row  []driver.Value
 }
 
-// each runs the statement and calls f with each row until f returns false. The
-// row is f's only until it returns. No cursor is left open.
+// each runs the statement and calls f with each row until f returns false. The row is
+// valid only until f returns. No cursor stays open.
 //
-// It takes no context: every statement here is short, and with one that can
-// end the driver would watch it at each step.
+// It takes no context: every statement here is short, and the driver would watch a
+// context that can end at each step.
 func (s *stmt) each(f func(row []driver.Value) bool, args ...driver.Value) (err error) {
 	s.args = s.args[:0]
 	for i, a := range args {
@@ -86,7 +72,7 @@ func (s *stmt) each(f func(row []driver.Value) bool, args ...driver.Value) (err 
 		err = errors.Join(err, rows.Close())
 		switch p := recover().(type) {
 		case nil:
-		case *runtime.TypeAssertionError: // f's, as no column has a wrong type otherwise
+		case *runtime.TypeAssertionError: // in f, on a column of a damaged file
 			err = errors.Join(fmt.Errorf("%w: %w", errDamaged, p), err)
 		default:
 			panic(p)
@@ -108,7 +94,7 @@ func (s *stmt) each(f func(row []driver.Value) bool, args ...driver.Value) (err 
 	}
 }
 
-// number runs the statement for the number that it returns first.
+// number runs the statement and returns the first column of its row, a number.
 func (s *stmt) number() (n int64, err error) {
 	err = s.each(func(row []driver.Value) bool {
 		n = row[0].(int64)
@@ -117,7 +103,7 @@ func (s *stmt) number() (n int64, err error) {
 	return n, err
 }
 
-// exec runs the statement for what it does.
+// exec runs the statement and ignores its rows.
 func (s *stmt) exec(args ...driver.Value) error {
 	return s.each(func([]driver.Value) bool { return true }, args...)
 }

@@ -15,9 +15,9 @@ type fault struct {
 	again func(context.Context) error
 }
 
-// Ping returns an error if the store does not work: its files are not in place, a
-// read that failed still fails, or a write has met damage. A file that is damaged
-// in one place serves all the others, and only its operator can mend it.
+// Ping returns an error if the store does not work: its files are not in place, a read
+// that failed still fails, or a write has found damage. A file that is damaged in one
+// place still serves all others; only its operator can repair it.
 func (s *Store) Ping(ctx context.Context) error {
 	if err := s.inPlace(); err != nil {
 		return unavailable(err)
@@ -36,7 +36,7 @@ func (s *Store) Ping(ctx context.Context) error {
 	return nil
 }
 
-// read runs f with a connection that reads. If f fails, Ping tries it again.
+// read runs f with a reading connection. If f fails, Ping runs it again.
 func read[T any](ctx context.Context, s *Store, f func(*reader) (T, error)) (v T, err error) {
 	r, err := take(ctx, s, s.reading)
 	if err != nil {
@@ -55,22 +55,21 @@ func read[T any](ctx context.Context, s *Store, f func(*reader) (T, error)) (v T
 	return none, unavailable(s.explain(err))
 }
 
-// forgetPages has the next read look at the disk again.
+// forgetPages drops the cached pages, so that the next read reads from the disk.
 func (r *reader) forgetPages() { _, _ = r.Exec(query("shrink_memory"), nil) }
 
-// noteDamage notes that a write has met damage, until the store is opened again:
-// unlike a read, it cannot be tried again to see whether it still does.
+// noteDamage notes that a write has found damage, until the store is opened again:
+// unlike a read, a write cannot be repeated to see whether the damage is still there.
 func (s *Store) noteDamage(err error) {
 	if isDamage(err) {
 		s.damage.Store(&err)
 	}
 }
 
-// explain names the file, and puts what an error code means for it in front of
-// the error.
+// explain prefixes the error with the file's name and the meaning of its code.
 func (s *Store) explain(err error) error { return fmt.Errorf("file %s: %w", s.path, explain(err)) }
 
-// explain puts what an error code means for the file in front of the error.
+// explain prefixes the error with the meaning of its code for the file.
 func explain(err error) error {
 	e, ok := errors.AsType[sqlite3.Error](err)
 	switch {
@@ -94,7 +93,7 @@ func explain(err error) error {
 	return err
 }
 
-// errDamaged is for damage that SQLite does not see.
+// errDamaged is for damage that SQLite does not detect.
 var errDamaged = errors.New("it is damaged")
 
 func isDamage(err error) bool {
@@ -102,8 +101,7 @@ func isDamage(err error) bool {
 	return ok && (e.Code == sqlite3.ErrCorrupt || e.Code == sqlite3.ErrNotADB) || errors.Is(err, errDamaged)
 }
 
-// isFull says whether the error is that the disk has no room, and nothing was
-// stored.
+// isFull reports whether the disk was full and nothing was stored.
 func isFull(err error) bool {
 	if errors.Is(err, feed.ErrUncertain) {
 		return false

@@ -10,8 +10,8 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// sweepBytes is the size of the data at which a step of sweeping ends, whatever
-// its limit: large events take longer to remove.
+// sweepBytes is the size of the data at which one Sweep ends even below its limit:
+// large events take longer to delete.
 const sweepBytes = 4 << 20
 
 // List implements [feed.RetentionStore].
@@ -41,8 +41,8 @@ func (r *reader) listFeeds(prefix, after string, limit int) (list feed.FeedList,
 	return list, err
 }
 
-// Trim implements [feed.RetentionStore]. It moves a number in the feed's row, which the
-// readers heed; the events' rows are left to Sweep.
+// Trim implements [feed.RetentionStore]. It moves a number in the feed's row, at which
+// readers begin; Sweep deletes the events' rows.
 func (s *Store) Trim(ctx context.Context, name string, before uint64) error {
 	err := s.free(ctx, func(w *writer) error {
 		return w.trim.exec(name, int64(min(before, uint64(feed.MaxCursor))))
@@ -65,14 +65,14 @@ func (s *Store) Sweep(ctx context.Context, limit int, window time.Duration) (mor
 	return more, nil
 }
 
-// RunExclusive implements [feed.RetentionStore]. There is no other node: the file is this
-// Store's.
+// RunExclusive implements [feed.RetentionStore]. There is no other node: only this Store
+// has the file open.
 func (s *Store) RunExclusive(ctx context.Context, fn func(context.Context) error) (ran bool, err error) {
 	return true, fn(ctx)
 }
 
-// sweep removes events that were given up, and keys that are from the time old
-// or before it, until that makes limit rows.
+// sweep deletes trimmed events, and keys from the time old or before, up to about limit
+// rows.
 func (w *writer) sweep(limit int, old int64) (more bool, err error) {
 	rows, bytes := limit, int64(sweepBytes)
 	for rows > 0 && bytes > 0 {
@@ -105,12 +105,12 @@ func (w *writer) sweep(limit int, old int64) (more bool, err error) {
 	return rows == 0, nil
 }
 
-// garbage is the events that a feed has given up, and whose rows may be there:
-// those from the id swept to before the id first.
+// garbage is the trimmed events of a feed whose rows may still exist: those from the id
+// swept to below the id first.
 type garbage struct{ feed, swept, first int64 }
 
-// remove removes the first of the garbage, and returns how many events that
-// were, and the size of their data.
+// remove deletes the first events of the garbage, and returns their number and the size
+// of their data.
 func (w *writer) remove(g garbage, rows int, bytes int64) (n int, size int64, err error) {
 	swept := g.first
 	if err := w.sizeEvents.each(func(row []driver.Value) bool {

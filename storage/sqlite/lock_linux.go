@@ -9,31 +9,31 @@ import (
 	"syscall"
 )
 
-// lock keeps a store's file for one Store: flock(2) on the file itself, which
-// holds whatever name or link leads to it, and ends with the process. SQLite's
-// own locks are of fcntl(2), and the two do not see each other.
+// lock reserves a store's file for one Store. It is a flock(2) on the file itself, which
+// holds under every name of the file, and ends with the process. SQLite's own locks
+// use fcntl(2), and the two kinds do not conflict.
 type lock struct {
 	file   *os.File
 	id     fileID
-	beside *lockFile // where flock will not do
+	beside *lockFile // used if flock does not work
 }
 
 type fileID struct{ device, inode uint64 }
 
 func idOf(info fs.FileInfo) fileID {
 	s := info.Sys().(*syscall.Stat_t)
-	return fileID{uint64(s.Dev), uint64(s.Ino)} // of other types elsewhere
+	return fileID{uint64(s.Dev), uint64(s.Ino)} // their types differ between architectures
 }
 
-// held has the files of this process's Stores. They must not be opened again:
-// closing any descriptor of a file drops the locks that SQLite has on it.
+// held lists the files that Stores of this process have open. They must not be opened
+// again: closing any descriptor of a file drops SQLite's locks on it.
 var held = struct {
 	sync.Mutex
 	files map[fileID]bool
 }{files: make(map[fileID]bool)}
 
-// acquire takes the lock for the file at path, and creates the file if there is
-// none.
+// acquire takes the lock for the file at path, and creates the file if it does not
+// exist.
 func acquire(path string) (_ *lock, err error) {
 	held.Lock()
 	defer held.Unlock()
@@ -65,7 +65,7 @@ func acquire(path string) (_ *lock, err error) {
 		held.files[l.id] = true
 		return l, nil
 	}
-	// Network file systems make a flock of the locks of fcntl, or have none.
+	// Network file systems emulate flock with fcntl locks, or do not have it.
 	_ = flock(file, syscall.LOCK_UN)
 	if l.beside, err = acquireBeside(path); err != nil {
 		return nil, err
@@ -82,10 +82,10 @@ func flock(file *os.File, how int) error {
 	}
 }
 
-// blocksSQLite says whether the flock on the file keeps this process from locks
-// of fcntl. It tries with a byte that SQLite does not use.
+// blocksSQLite reports whether the flock on the file keeps this process from taking
+// fcntl locks. It tries one on a byte that SQLite does not use.
 func blocksSQLite(file *os.File) bool {
-	const unused = 0x40000000 + 1024 // SQLite's are the 512 from 1 GiB on
+	const unused = 0x40000000 + 1024 // SQLite uses the 512 bytes from 1 GiB on
 	probe := syscall.Flock_t{Type: syscall.F_WRLCK, Start: unused, Len: 1}
 	if syscall.FcntlFlock(file.Fd(), syscall.F_SETLK, &probe) != nil {
 		return true
@@ -95,7 +95,7 @@ func blocksSQLite(file *os.File) bool {
 	return false
 }
 
-// release comes after SQLite has closed the file.
+// release releases the lock. SQLite must have closed the file.
 func (l *lock) release() error {
 	held.Lock()
 	defer held.Unlock()
@@ -107,17 +107,17 @@ func (l *lock) release() error {
 	return err
 }
 
-// allocationStep is by how much the file grows at a time.
+// allocationStep is the step in which the file grows.
 const allocationStep = 1 << 20
 
-// allocate sees to it that the first size bytes of the file have their place on
-// the disk, where the file system knows how to.
+// allocate reserves disk space for the first size bytes of the file, if the file system
+// can.
 func (l *lock) allocate(size int64) error {
 	return allocate(l.file, size, allocationStep)
 }
 
-// allocate lets the file grow to size, rounded up to a multiple of step if there
-// is room for that.
+// allocate grows the file to size, rounded up to a multiple of step if there is space
+// for that.
 func allocate(file *os.File, size, step int64) error {
 	info, err := file.Stat()
 	if err != nil || info.Size() >= size {
@@ -131,7 +131,7 @@ func allocate(file *os.File, size, step int64) error {
 			}
 		}
 		if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
-			return nil // done, or not to be had here
+			return nil // done, or not supported here
 		}
 	}
 	return err

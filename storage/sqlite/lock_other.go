@@ -2,8 +2,8 @@
 
 package sqlite
 
-// lock keeps a store's file for one Store. Only on Linux is there a lock for the
-// file itself that leaves SQLite's own alone.
+// lock reserves a store's file for one Store. Only Linux has a lock for the file itself
+// that does not conflict with SQLite's own.
 type lock struct{ *lockFile }
 
 func acquire(path string) (*lock, error) {

@@ -20,17 +20,17 @@ import (
 var migrations embed.FS
 
 const (
-	mark   = 1382707049 // the application_id of our files: set_mark.sql
+	mark   = 1382707049 // the application_id of our files: see set_mark
 	newest = 2          // the version of the last migration
 )
 
-// resolve returns the absolute path without symbolic links, so that one file
-// has one name, and looks for what SQLite would report unclearly or not at all.
-// The file itself it does not open: closing it would drop the locks that
-// another Store of this process has on it.
+// resolve returns the absolute path without symbolic links, so that one file has one
+// name, and checks for errors that SQLite would report unclearly or not at all. It
+// does not open the file: closing it would drop the locks that another Store of this
+// process has on it.
 func resolve(path string) (string, error) {
 	if path == "" || strings.HasPrefix(path, ":memory:") {
-		return "", errors.New("it has to be the path of a file")
+		return "", errors.New("not the path of a file")
 	}
 	abs, err := filepath.Abs(path)
 	if err != nil {
@@ -69,21 +69,21 @@ func resolve(path string) (string, error) {
 	return path, nil
 }
 
-// checkOrphan refuses to begin anew where the log of a file is that was taken
-// away: SQLite would remove it, and the newest events with it.
+// checkOrphan refuses to create a file beside a log whose file is missing: SQLite would
+// delete the log, and the newest events with it.
 func checkOrphan(path string) error {
 	info, err := os.Stat(path + "-wal")
 	if err != nil || info.Size() == 0 {
 		return nil
 	}
-	return fmt.Errorf("it is missing or empty, but its log is there: put the file back beside %s-wal, or move that away to begin anew", path)
+	return fmt.Errorf("the file is missing or empty, but its log exists: put the file back beside %s-wal, or move the log away to start a new store", path)
 }
 
 // dsn names the file at path with parameters of SQLite and, with an underscore
 // in front, of the driver.
 func dsn(path string, params ...string) string {
-	// As an URL, because the driver cuts the name at a question mark and
-	// SQLite decodes percent signs.
+	// As a URL, because the driver cuts the name at a question mark and SQLite decodes
+	// percent signs.
 	u := url.URL{Scheme: "file", Path: path, RawQuery: strings.Join(params, "&")}
 	return u.String()
 }
@@ -96,8 +96,7 @@ func readerDSN(path string) string {
 	return dsn(path, "mode=ro", "_mutex=no", "_query_only=1", "_busy_timeout=5000")
 }
 
-// prepare makes the file at path a store of the current schema, if it may, and
-// returns the store's id.
+// prepare creates or migrates the store in the file at path, and returns the store's id.
 func prepare(ctx context.Context, path string) (id string, err error) {
 	if err := inspect(ctx, path); err != nil {
 		return "", err
@@ -124,9 +123,9 @@ func prepare(ctx context.Context, path string) (id string, err error) {
 	return id, nil
 }
 
-// inspect looks at a file before anything in it is changed (setting WAL mode
-// would change it), and refuses one that is not ours, newer than we are, or
-// damaged where all else begins. It leaves open whether the file is new.
+// inspect looks at a file before anything changes it, as setting WAL mode would. It
+// refuses a file of another application, one with a newer schema, and one whose header
+// is damaged. A new file passes.
 func inspect(ctx context.Context, path string) (err error) {
 	if info, err := os.Stat(path); err != nil || info.Size() == 0 {
 		return nil
@@ -147,7 +146,7 @@ func inspect(ctx context.Context, path string) (err error) {
 	}
 	switch {
 	case id != mark && (id != 0 || !empty):
-		return errors.New("it is an SQLite database of another application")
+		return errors.New("the file is an SQLite database of another application")
 	case empty:
 		return nil
 	}
@@ -155,19 +154,19 @@ func inspect(ctx context.Context, path string) (err error) {
 		return fmt.Errorf("read schema version: %w", explain(err))
 	}
 	if version > newest {
-		return fmt.Errorf("its schema has version %d, and this program knows those up to %d: use a newer program", version, newest)
+		return fmt.Errorf("the schema has version %d, and this program knows versions up to %d: use a newer program", version, newest)
 	}
 	return nil
 }
 
-// migrate brings the schema up to date. The mark comes first, so that a start
-// that is cut short leaves a file that the next start knows as ours.
+// migrate brings the schema up to date. It sets the mark first, so that the next start
+// recognizes the file even if this one is cut short.
 func migrate(ctx context.Context, db *sql.DB) error {
 	var id int64
 	if err := db.QueryRowContext(ctx, query("get_mark")).Scan(&id); err != nil {
 		return fmt.Errorf("read header: %w", explain(err))
 	}
-	if id != mark { // a file that is up to date is not written to: the disk may be full
+	if id != mark { // do not write to a file that is up to date: the disk may be full
 		if _, err := db.ExecContext(ctx, query("set_mark")); err != nil {
 			return fmt.Errorf("write header: %w", explain(err))
 		}

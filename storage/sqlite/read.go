@@ -28,9 +28,9 @@ func newReader(dsn string) (*reader, error) {
 	}
 	r := &reader{conn: c}
 	if err := c.prepare(map[**stmt]string{
-		&r.begin: "begin_read", &r.commit: "commit",
-		&r.page: "page", &r.bounds: "bounds", &r.list: "list", &r.ends: "ends",
-		&r.getBounds: "get_bounds", &r.getTime: "get_time",
+		&r.begin: beginRead, &r.commit: commit,
+		&r.page: query("page"), &r.bounds: query("bounds"), &r.list: query("list"), &r.ends: query("ends"),
+		&r.getBounds: query("get_bounds"), &r.getTime: query("get_time"),
 	}); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
@@ -118,8 +118,8 @@ func (r *reader) readEnds(question string, n int) ([]feed.End, error) {
 	return ends, err
 }
 
-// Epoch implements [feed.Comparer]. A file that is replaced is not read: the
-// process has the old one open.
+// Epoch implements [feed.Comparer]. It never changes: if the file is replaced, the
+// process still reads the old one.
 func (s *Store) Epoch() uint64 { return 0 }
 
 // timeOf reads a time that may be NULL.
@@ -130,9 +130,9 @@ func timeOf(value driver.Value) time.Time {
 	return time.Time{}
 }
 
-// Seek implements [feed.Store]. Ids and times of a feed go up together, so it
-// halves the ids and needs no index on the time. Retention asks again and again
-// about feeds of which nothing is due, so it looks at the oldest event first.
+// Seek implements [feed.Store]. Times rise with the ids of a feed, so a binary search
+// of the ids finds a time and needs no index on it. It looks at the oldest event
+// first, because retention often asks about feeds without expired events.
 func (s *Store) Seek(ctx context.Context, name string, t time.Time) (feed.Cursor, error) {
 	cursor, err := read(ctx, s, func(r *reader) (feed.Cursor, error) { return r.seek(name, t) })
 	if err != nil {

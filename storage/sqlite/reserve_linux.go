@@ -2,18 +2,18 @@ package sqlite
 
 import "os"
 
-// reserve is room on the disk that is kept for what makes room: a file beside the
-// store's, which is emptied when the disk is full and filled again afterwards.
+// reserve is disk space for the transactions that free space: a file beside the store's,
+// which is emptied when the disk is full and filled again afterwards.
 type reserve struct{ path string }
 
 const (
-	reserveSize = 4 << 20 // several steps of sweeping in the log
+	reserveSize = 4 << 20 // enough log for several sweeps
 	reserveLast = 4 << 10 // the smallest piece to try for
 
-	logShare = 1 << 20 // the part of it that the log gets
+	logShare = 1 << 20 // the part of the reserve that the log gets
 )
 
-// fill takes what the reserve lacks, or as much of it as there is.
+// fill grows the reserve to its full size, or as far as the disk allows.
 func (r reserve) fill() {
 	if info, err := os.Stat(r.path); err == nil && info.Size() == reserveSize {
 		return
@@ -35,15 +35,15 @@ func (r reserve) fill() {
 		}
 		now, err := file.Stat()
 		if err != nil || now.Size() == size {
-			return // not to be had on this file system
+			return // this file system cannot allocate
 		}
 		size = now.Size()
 	}
 }
 
-// shareWith gives the log at path a part of what was released. The log keeps it and
-// is written from its beginning again and again, so that events can take the room
-// in the store's file that was made there.
+// shareWith gives the log at path a part of the released space. The log keeps it and is
+// rewritten from its beginning, so that events can use the space that was freed in the
+// store's file.
 func (reserve) shareWith(path string) {
 	file, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
@@ -53,7 +53,7 @@ func (reserve) shareWith(path string) {
 	_ = allocate(file, logShare, logShare)
 }
 
-// release gives the reserve to the disk, and says whether it held anything.
+// release frees the reserve's disk space, and reports whether it held any.
 func (r reserve) release() bool {
 	info, err := os.Stat(r.path)
 	return err == nil && info.Size() > 0 && os.Truncate(r.path, 0) == nil

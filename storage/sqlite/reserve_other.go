@@ -2,8 +2,7 @@
 
 package sqlite
 
-// reserve is room on the disk that is kept for what makes room: here there is
-// none.
+// reserve is disk space for the transactions that free space. Here there is none.
 type reserve struct{ path string }
 
 func (reserve) fill() {}

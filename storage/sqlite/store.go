@@ -1,23 +1,23 @@
 // Package sqlite is the store for one node: a file on a local disk.
 //
-// One connection writes and a few others read, so that neither waits for the
-// other: the file is in WAL mode, and every commit is synced to the disk before
-// Append returns. A feed's row and its events change in one transaction, whose
-// write lock is held from the first number given to the commit: numbers become
-// visible in order and without holes. Keys and conditions are looked at under the
-// same lock.
+// One connection writes and a few others read. The file is in WAL mode, so that
+// reads and writes do not wait for each other, and every commit is synced to the
+// disk before Append returns. One transaction changes a feed's row and its events,
+// and holds the write lock from the first number that it gives until its commit, so
+// numbers become visible in order and without holes. Keys and conditions are checked
+// under the same lock.
 //
-// A trim moves the first id in the feed's row, which every reader heeds; the rows
-// before it are removed later, a few in a transaction.
+// A trim moves the first id in the feed's row, at which every reader begins; the
+// rows before it are deleted later, a few in each transaction.
 //
-// One Store at a time has a file open, in whatever process and by whatever name:
-// a second is refused. Beside the file at path stand path-wal and path-shm, which
-// belong to it. When one of the three is removed or replaced, nothing is stored
-// any more, until it is back.
+// Only one Store has a file open at a time, in any process and under any name: a
+// second one fails to open. The files path-wal and path-shm beside the file at path
+// belong to it. If one of the three is removed or replaced, the store refuses writes
+// until it is back.
 //
-// On Linux, path-reserve holds some room on the disk for the trims and sweeps that
-// make more when the disk is full. On other systems there is path.lock instead,
-// which is empty, and a link to the file is not seen through.
+// On Linux, path-reserve keeps some space on the disk for the trims and sweeps that
+// free more when the disk is full. On other systems there is an empty file path.lock
+// instead, and a hard link to the file is not recognized.
 package sqlite
 
 import (
@@ -32,8 +32,8 @@ import (
 )
 
 const (
-	readers  = 4        // reads at one time; more wait
-	walLimit = 64 << 20 // bytes of log at which the readers are held back to empty it
+	readers  = 4        // concurrent reads; others wait
+	walLimit = 64 << 20 // the size of the log at which readers are paused to empty it
 )
 
 // Store is a [feed.RetentionStore] in an SQLite file.
@@ -42,7 +42,7 @@ type Store struct {
 	id   string
 	now  func() time.Time
 
-	// The connections that nobody is using now. Whoever takes one puts it back.
+	// The idle connections. A call takes one and puts it back.
 	writing chan *writer
 	reading chan *reader
 
@@ -62,10 +62,10 @@ var (
 	_ feed.Comparer       = (*Store)(nil)
 )
 
-// Open opens the store in the file at path, and creates it if there is none;
-// its directory has to exist. It migrates an older schema, and refuses a newer
-// one, a file that is not a store of this package, a damaged file, and one that
-// another Store has open. ctx bounds the migration. An error that wraps
+// Open opens the store in the file at path, and creates the file if it does not
+// exist; its directory must. It migrates an older schema. It refuses a newer one, a
+// file that is not a store of this package, a damaged file, and one that another
+// Store has open. ctx bounds the migration. An error that wraps
 // [feed.ErrUnavailable] may go away by itself: the disk is full.
 func Open(ctx context.Context, path string) (*Store, error) {
 	s, err := open(ctx, path)
@@ -148,12 +148,12 @@ func (s *Store) connect() (err error) {
 // ID implements [feed.Store].
 func (s *Store) ID() string { return s.id }
 
-// String returns where the store is.
+// String returns the location of the store.
 func (s *Store) String() string { return "sqlite:" + s.path }
 
-// Close waits for the calls in progress, moves what is in the write-ahead log
-// to the file, and lets another Store open it. The calls after it, and those
-// that wait for a connection, get an error that wraps [feed.ErrStopped].
+// Close waits for the calls in progress, moves the write-ahead log into the file, and
+// releases the file for another Store. Later calls, and those that wait for a
+// connection, get an error that wraps [feed.ErrStopped].
 func (s *Store) Close() error {
 	if err := s.close(); err != nil {
 		return fmt.Errorf("close store: %w", err)
@@ -163,14 +163,14 @@ func (s *Store) Close() error {
 
 func (s *Store) release() error {
 	close(s.closed)
-	// The writer first: who has it may wait for the readers, see boundWAL.
+	// The writer first: the call that has it may wait for the readers, see boundWAL.
 	w := <-s.writing
 	var errs []error
 	for range cap(s.reading) {
 		errs = append(errs, (<-s.reading).Close())
 	}
-	// It closes last: SQLite empties and removes the log as the last
-	// connection that may write closes.
+	// The writer closes last: SQLite empties and removes the log when the last connection
+	// that can write closes.
 	return errors.Join(append(errs, w.Close(), s.lock.release())...)
 }
 

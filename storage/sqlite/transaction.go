@@ -2,174 +2,191 @@ package sqlite
 
 import (
 	"database/sql/driver"
+	"encoding/binary"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/rejoin/rejoin/feed"
 )
 
-// appending is a transaction of appends under way.
-type appending struct {
-	w       *writer
-	now     int64
-	drafted []*feedRow     // of the batch at hand, one a draft
-	changed []*feedRow     // the rows that the transaction has yet to write
-	rows    []driver.Value // of events that are yet to be inserted, columns to a row
-}
-
-// appendAll does all but the commit. Its error is the store's fault and fails
-// the transaction; a result's is the batch's, of which nothing is inserted.
-func (tx *appending) appendAll(batches []feed.Batch) ([]feed.Result, error) {
-	if err := tx.w.feeds.check(tx.w.getVersion); err != nil {
+// append does all of an append but BEGIN and COMMIT: it loads the rows and keys
+// that the batches name, plans, and writes the plan. An error fails the
+// transaction.
+func (w *writer) append(batches []feed.Batch, now int64) ([]feed.Result, error) {
+	if err := w.feeds.check(w.getVersion); err != nil {
 		return nil, err
 	}
-	results := make([]feed.Result, len(batches))
-	for i, b := range batches {
-		var err error
-		if results[i], err = tx.append(b); err != nil {
-			return nil, err
-		}
+	if err := w.loadFeeds(batches); err != nil {
+		return nil, err
 	}
-	for row := range slices.Chunk(tx.rows, tx.w.addEvent.NumInput()) {
-		if err := tx.w.addEvent.exec(row...); err != nil {
-			return nil, fmt.Errorf("add event: %w", err)
-		}
+	keys, err := w.loadKeys(batches)
+	if err != nil {
+		return nil, err
 	}
-	for _, f := range tx.changed {
-		if err := tx.w.growFeed.exec(f.id, f.last, f.time, flag(f.closed), f.bytes); err != nil {
-			return nil, fmt.Errorf("grow feed: %w", err)
-		}
-		f.bytes, f.changed = 0, false
+	plan := feed.PlanAppend(batches, feed.AppendInput{Now: now, Feeds: w.feeds.rows, Keys: keys})
+	if err := w.write(plan, now); err != nil {
+		return nil, err
 	}
-	return results, nil
+	return plan.Results, nil
 }
 
-// append decides on one batch.
-func (tx *appending) append(b feed.Batch) (feed.Result, error) {
-	if b.Key != nil {
-		r, known, err := tx.recall(b)
-		if known || err != nil {
-			return r, err
-		}
-	}
-	refusal, err := tx.admit(b)
-	if refusal != nil || err != nil {
-		return feed.Result{Err: refusal}, err
-	}
-	events, err := tx.number(b.Drafts)
-	if err == nil && b.Close {
-		err = tx.close(b.Feed)
-	}
-	if err == nil && b.Key != nil {
-		err = tx.remember(b, events)
-	}
-	return feed.Result{Events: events}, err
-}
-
-// admit says why the batch is refused, if it is, and notes the feeds of its
-// drafts.
-func (tx *appending) admit(b feed.Batch) (refusal, err error) {
-	tx.drafted = tx.drafted[:0]
-	for _, d := range b.Drafts {
-		f, err := tx.feed(d.Feed)
-		if err != nil {
-			return nil, err
-		}
-		if f.closed {
-			return fmt.Errorf("%w: %s", feed.ErrClosed, d.Feed), nil
-		}
-		tx.drafted = append(tx.drafted, f)
-	}
-	if b.IfLast == nil {
-		return nil, nil
-	}
-	f, err := tx.feed(b.Feed)
-	if err == nil && uint64(f.last) != *b.IfLast {
-		refusal = &feed.LastError{Last: uint64(f.last)}
-	}
-	return refusal, err
-}
-
-// number numbers the events of drafts that are admitted, and inserts as many as
-// make full statements.
-func (tx *appending) number(drafts []feed.Draft) ([]feed.Event, error) {
-	events := make([]feed.Event, len(drafts))
-	for i, d := range drafts {
-		f := tx.drafted[i]
-		if err := tx.create(d.Feed, f); err != nil {
-			return nil, err
-		}
-		f.last++
-		f.time = max(f.time, tx.now)
-		f.bytes += int64(len(d.Data))
-		tx.change(f)
-		events[i] = feed.Event{
-			Feed: d.Feed, ID: uint64(f.last), Type: d.Type, Data: d.Data, JSON: d.JSON,
-			Time: time.UnixMilli(f.time).UTC(),
-		}
-		tx.rows = append(tx.rows, f.id, f.last, d.Type, d.Data, flag(d.JSON), f.time)
-		if len(tx.rows) == tx.w.addEvents.NumInput() {
-			if err := tx.w.addEvents.exec(tx.rows...); err != nil {
-				return nil, fmt.Errorf("add events: %w", err)
+// loadFeeds loads the rows of the batches' feeds that the writer does not have.
+func (w *writer) loadFeeds(batches []feed.Batch) error {
+	last := "" // drafts of one feed often follow each other
+	for _, b := range batches {
+		if b.Feed != "" && b.Feed != last {
+			if err := w.loadFeed(b.Feed); err != nil {
+				return err
 			}
-			tx.rows = tx.rows[:0]
+			last = b.Feed
+		}
+		for _, d := range b.Drafts {
+			if d.Feed == last {
+				continue
+			}
+			if err := w.loadFeed(d.Feed); err != nil {
+				return err
+			}
+			last = d.Feed
 		}
 	}
-	return events, nil
+	return nil
 }
 
-// close closes the feed, unless it is closed.
-func (tx *appending) close(name string) error {
-	f, err := tx.feed(name)
-	if err != nil || f.closed {
-		return err
+func (w *writer) loadFeed(name string) error {
+	if w.feeds.rows[name] != nil {
+		return nil
 	}
-	f.closed = true
-	tx.change(f)
-	return tx.create(name, f)
-}
-
-// change has the row written before the transaction ends.
-func (tx *appending) change(f *feedRow) {
-	if !f.changed {
-		f.changed = true
-		tx.changed = append(tx.changed, f)
-	}
-}
-
-// feed returns the feed's row as the transaction has changed it.
-func (tx *appending) feed(name string) (*feedRow, error) {
-	if f := tx.w.feeds.rows[name]; f != nil {
-		return f, nil
-	}
-	f := &feedRow{}
-	err := tx.w.getFeed.each(func(row []driver.Value) bool {
-		f.id, f.last, f.time = row[0].(int64), row[1].(int64), row[2].(int64)
-		f.closed = row[3].(int64) != 0
+	f := &feed.FeedRow{}
+	err := w.getFeed.each(func(row []driver.Value) bool {
+		f.ID, f.Last, f.Updated = row[0].(int64), uint64(row[1].(int64)), row[2].(int64)
+		f.Closed = row[3].(int64) != 0
 		return true
 	}, name)
 	if err != nil {
-		return nil, fmt.Errorf("get feed: %w", err)
+		return fmt.Errorf("get feed: %w", err)
 	}
-	tx.w.feeds.rows[name] = f
-	return f, nil
+	w.feeds.rows[name] = f
+	return nil
 }
 
-// create makes the feed's row if there is none.
-func (tx *appending) create(name string, f *feedRow) error {
-	if f.id != 0 {
-		return nil
+// loadKeys returns for each batch what is stored of its key.
+func (w *writer) loadKeys(batches []feed.Batch) ([]*feed.KeyRow, error) {
+	var keys []*feed.KeyRow
+	var rows []feed.KeyRow // what keys points to
+	for i, b := range batches {
+		if b.Key == nil {
+			continue
+		}
+		space := w.space(feed.KeyName{Feed: b.Feed, Name: b.Key.Name})
+		if space == 0 && b.Feed != "" {
+			continue // a feed without a row has no keys
+		}
+		err := w.getKey.each(func(row []driver.Value) bool {
+			if keys == nil {
+				keys, rows = make([]*feed.KeyRow, len(batches)), make([]feed.KeyRow, len(batches))
+			}
+			k := &rows[i]
+			copy(k.Fingerprint[:], row[0].([]byte))
+			k.Starts, k.Time = decodeStarts(row[1].([]byte)), row[2].(int64)
+			keys[i] = k
+			return true
+		}, space, b.Key.Name)
+		if err != nil {
+			return nil, fmt.Errorf("get key: %w", err)
+		}
 	}
-	err := tx.w.addFeed.each(func(row []driver.Value) bool {
-		f.id = row[0].(int64)
-		return true
-	}, name, tx.now)
-	if err != nil {
-		return fmt.Errorf("add feed: %w", err)
+	return keys, nil
+}
+
+// space returns the id of the feed that the key belongs to; 0 for the keys of
+// batches without a feed, and for a feed without a row.
+func (w *writer) space(name feed.KeyName) int64 {
+	if name.Feed == "" {
+		return 0
 	}
-	f.time = tx.now
+	return w.feeds.rows[name.Feed].ID
+}
+
+// write writes the plan: new feeds first, whose ids the events and keys need.
+func (w *writer) write(plan feed.AppendPlan, now int64) error {
+	for _, c := range plan.Feeds {
+		if c.Row.ID != 0 {
+			continue
+		}
+		if err := w.addFeed.each(func(row []driver.Value) bool {
+			c.Row.ID = row[0].(int64)
+			return true
+		}, c.Name, now); err != nil {
+			return fmt.Errorf("add feed: %w", err)
+		}
+	}
+	if err := w.writeEvents(plan.Events); err != nil {
+		return err
+	}
+	for name, k := range plan.Keys {
+		if err := w.setKey.exec(w.space(name), name.Name, k.Fingerprint[:], encodeStarts(k.Starts), k.Time); err != nil {
+			return fmt.Errorf("set key: %w", err)
+		}
+	}
+	for _, c := range plan.Feeds {
+		if err := w.growFeed.exec(c.Row.ID, int64(c.Row.Last), c.Row.Updated, flag(c.Row.Closed), c.Bytes); err != nil {
+			return fmt.Errorf("grow feed: %w", err)
+		}
+	}
 	return nil
+}
+
+// writeEvents inserts as many events as it can sixteen at a time, and the rest
+// one by one.
+func (w *writer) writeEvents(events []feed.PlannedEvent) error {
+	for full := w.addEvents.NumInput() / w.addEvent.NumInput(); len(events) >= full; events = events[full:] {
+		if err := w.addEvents.exec(w.eventColumns(events[:full])...); err != nil {
+			return fmt.Errorf("add events: %w", err)
+		}
+	}
+	for row := range slices.Chunk(events, 1) {
+		if err := w.addEvent.exec(w.eventColumns(row)...); err != nil {
+			return fmt.Errorf("add event: %w", err)
+		}
+	}
+	return nil
+}
+
+// eventColumns returns the arguments of add_event or add_events. They are valid
+// until the next call.
+func (w *writer) eventColumns(events []feed.PlannedEvent) []driver.Value {
+	w.columns = w.columns[:0]
+	for _, p := range events {
+		e := p.Event
+		w.columns = append(w.columns, p.Feed.ID, int64(e.ID), e.Type, e.Data, flag(e.JSON), e.Time.UnixMilli())
+	}
+	return w.columns
+}
+
+// encodeStarts and decodeStarts turn a key's starts into the column starts and
+// back. Of a damaged column decodeStarts returns the part that is sound.
+func encodeStarts(starts []feed.BatchStart) []byte {
+	b := make([]byte, 0, 2*binary.MaxVarintLen64)
+	for _, s := range starts {
+		b = binary.AppendUvarint(b, s.ID)
+		b = binary.AppendVarint(b, s.Time)
+	}
+	return b
+}
+
+func decodeStarts(b []byte) []feed.BatchStart {
+	starts := make([]feed.BatchStart, 0, 1)
+	for len(b) > 0 {
+		id, n := binary.Uvarint(b)
+		at, m := binary.Varint(b[max(n, 0):])
+		if n <= 0 || m <= 0 {
+			break
+		}
+		starts = append(starts, feed.BatchStart{ID: id, Time: at})
+		b = b[n+m:]
+	}
+	return starts
 }
 
 func flag(b bool) int64 {

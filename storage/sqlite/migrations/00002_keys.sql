@@ -21,7 +21,7 @@ CREATE TABLE keys (
     feed   INTEGER NOT NULL,            -- feeds.id; 0 for batches about several feeds
     name   TEXT NOT NULL,
     print  BLOB NOT NULL,               -- tells the batch from others
-    starts BLOB NOT NULL,               -- where its events begin: see startsOf
+    starts BLOB NOT NULL,               -- where its events begin: see encodeStarts
     time   INTEGER NOT NULL,            -- Unix milliseconds
     PRIMARY KEY (feed, name)
 ) STRICT;

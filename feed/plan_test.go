@@ -1,0 +1,257 @@
+package feed
+
+import (
+	"errors"
+	"reflect"
+	"testing"
+	"time"
+)
+
+// planNow is when the appends of these tests happen.
+const planNow = 5000
+
+func planKey(fingerprint byte) *Key {
+	return &Key{Name: "k", Fingerprint: [32]byte{fingerprint}, Window: time.Second}
+}
+
+// planned returns an event that is stored at a time in milliseconds.
+func planned(name string, id uint64, data string, ms int64) Event {
+	return Event{Feed: name, ID: id, Data: data, Time: time.UnixMilli(ms).UTC()}
+}
+
+// In each case, these feeds exist: open has 3 events, later has one that a clock
+// ahead of ours has timed, and shut is closed. held is locked by somebody else.
+func planFeeds() map[string]*FeedRow {
+	return map[string]*FeedRow{
+		"new":   {},
+		"open":  {ID: 1, Last: 3, Updated: 4000},
+		"later": {ID: 2, Last: 1, Updated: 9000},
+		"shut":  {ID: 3, Last: 2, Updated: 4000, Closed: true},
+	}
+}
+
+func TestPlanAppend(t *testing.T) {
+	a, b := Draft{Feed: "open", Data: "a"}, Draft{Feed: "new", Data: "bb"}
+	toShut, toHeld := Draft{Feed: "shut"}, Draft{Feed: "held"}
+	ok := func(events ...Event) Result { return Result{Events: events} }
+	again := func(events ...Event) Result { return Result{Events: events, Replayed: true} }
+	refused := func(err error) Result { return Result{Err: err} }
+	known := func(time int64, starts ...BatchStart) []*KeyRow {
+		return []*KeyRow{{Fingerprint: [32]byte{1}, Starts: starts, Time: time}}
+	}
+	added := map[KeyName]*KeyRow{{"open", "k"}: {Fingerprint: [32]byte{1}, Starts: []BatchStart{{4, planNow}}, Time: planNow}}
+	one := func(b Batch) []Batch { return []Batch{b} }
+	keyed := Batch{Feed: "open", Drafts: []Draft{a}, Key: planKey(1)}
+
+	for _, c := range []struct {
+		name     string
+		batches  []Batch
+		keys     []*KeyRow
+		heldKeys map[KeyName]bool
+		results  []Result
+		changes  map[string]FeedChange // without names and rows
+		lasts    map[string]uint64     // of the feeds that change
+		newKeys  map[KeyName]*KeyRow
+	}{
+		{
+			name: "one event", batches: one(Batch{Drafts: []Draft{a}}),
+			results: []Result{ok(planned("open", 4, "a", planNow))},
+			changes: map[string]FeedChange{"open": {Bytes: 1}}, lasts: map[string]uint64{"open": 4},
+		},
+		{
+			name: "several feeds", batches: one(Batch{Drafts: []Draft{a, b, a}}),
+			results: []Result{ok(planned("open", 4, "a", planNow), planned("new", 1, "bb", planNow), planned("open", 5, "a", planNow))},
+			changes: map[string]FeedChange{"open": {Bytes: 2}, "new": {Bytes: 2}}, lasts: map[string]uint64{"open": 5, "new": 1},
+		},
+		{
+			name: "a clock that has gone back", batches: one(Batch{Drafts: []Draft{{Feed: "later"}}}),
+			results: []Result{ok(planned("later", 2, "", 9000))},
+			changes: map[string]FeedChange{"later": {}}, lasts: map[string]uint64{"later": 2},
+		},
+		{
+			name: "a closed feed refuses the whole batch", batches: one(Batch{Drafts: []Draft{a, toShut}}),
+			results: []Result{refused(ErrClosed)},
+		},
+		{
+			name: "a held feed refuses the whole batch", batches: []Batch{{Drafts: []Draft{a, toHeld}}, {Drafts: []Draft{a}}},
+			results: []Result{refused(ErrBusy), ok(planned("open", 4, "a", planNow))},
+			changes: map[string]FeedChange{"open": {Bytes: 1}}, lasts: map[string]uint64{"open": 4},
+		},
+		{
+			name: "held comes before closed", batches: one(Batch{Drafts: []Draft{toShut, toHeld}}),
+			results: []Result{refused(ErrBusy)},
+		},
+		{
+			name: "a held feed is not closed", batches: one(Batch{Feed: "held", Close: true}),
+			results: []Result{refused(ErrBusy)},
+		},
+		{
+			name: "the expected last event", batches: one(Batch{Feed: "open", Drafts: []Draft{a}, IfLast: new(uint64(3))}),
+			results: []Result{ok(planned("open", 4, "a", planNow))},
+			changes: map[string]FeedChange{"open": {Bytes: 1}}, lasts: map[string]uint64{"open": 4},
+		},
+		{
+			name: "another last event", batches: one(Batch{Feed: "open", Drafts: []Draft{a}, IfLast: new(uint64(2))}),
+			results: []Result{refused(&LastError{Last: 3})},
+		},
+		{
+			name: "closed comes before the last event", batches: one(Batch{Feed: "shut", Drafts: []Draft{toShut}, IfLast: new(uint64(9))}),
+			results: []Result{refused(ErrClosed)},
+		},
+		{
+			name: "a batch sees those before it",
+			batches: []Batch{
+				{Feed: "open", Drafts: []Draft{a}, Close: true, IfLast: new(uint64(3))},
+				{Drafts: []Draft{a}},
+				{Feed: "open", Close: true, IfLast: new(uint64(3))},
+				{Feed: "open", Close: true, IfLast: new(uint64(4))},
+			},
+			results: []Result{ok(planned("open", 4, "a", planNow)), refused(ErrClosed), refused(&LastError{Last: 4}), ok()},
+			changes: map[string]FeedChange{"open": {Bytes: 1, Closes: true}}, lasts: map[string]uint64{"open": 4},
+		},
+		{
+			name: "a close alone", batches: []Batch{{Feed: "new", Close: true}, {Feed: "later", Close: true}},
+			results: []Result{ok(), ok()},
+			changes: map[string]FeedChange{"new": {Closes: true}, "later": {Closes: true}}, lasts: map[string]uint64{"new": 0, "later": 1},
+		},
+		{
+			name: "a close of a closed feed", batches: one(Batch{Feed: "shut", Close: true}),
+			results: []Result{ok()},
+		},
+		{
+			name: "a new key", batches: one(Batch{Drafts: []Draft{b, a, b}, Key: planKey(1)}),
+			results: []Result{ok(planned("new", 1, "bb", planNow), planned("open", 4, "a", planNow), planned("new", 2, "bb", planNow))},
+			changes: map[string]FeedChange{"open": {Bytes: 1}, "new": {Bytes: 4}}, lasts: map[string]uint64{"open": 4, "new": 2},
+			newKeys: map[KeyName]*KeyRow{{"", "k"}: {Fingerprint: [32]byte{1}, Starts: []BatchStart{{1, planNow}, {4, planNow}}, Time: planNow}},
+		},
+		{
+			name: "a key of this append", batches: []Batch{keyed, keyed},
+			results: []Result{ok(planned("open", 4, "a", planNow)), again(planned("open", 4, "a", planNow))},
+			changes: map[string]FeedChange{"open": {Bytes: 1}}, lasts: map[string]uint64{"open": 4},
+			newKeys: added,
+		},
+		{
+			name: "a key of a refused batch is not kept", batches: one(Batch{Feed: "open", Drafts: []Draft{a}, IfLast: new(uint64(9)), Key: planKey(1)}),
+			results: []Result{refused(&LastError{Last: 3})},
+		},
+		{
+			name: "a known key", batches: one(keyed), keys: known(planNow-999, BatchStart{2, 4001}),
+			results: []Result{again(planned("open", 2, "a", 4001))},
+		},
+		{
+			name: "a known key of several feeds", batches: one(Batch{Drafts: []Draft{b, a, b}, Key: planKey(1)}),
+			keys:    known(planNow, BatchStart{7, 4001}, BatchStart{2, 4002}),
+			results: []Result{again(planned("new", 7, "bb", 4001), planned("open", 2, "a", 4002), planned("new", 8, "bb", 4001))},
+		},
+		{
+			name: "a known key of a close", batches: one(Batch{Feed: "open", Close: true, Key: planKey(1)}), keys: known(planNow),
+			results: []Result{again()},
+		},
+		{
+			name: "a known key comes before all else", batches: one(Batch{Feed: "held", Drafts: []Draft{toHeld, toShut}, IfLast: new(uint64(9)), Key: planKey(1)}),
+			keys:     []*KeyRow{{Fingerprint: [32]byte{2}, Time: planNow}},
+			heldKeys: map[KeyName]bool{{"held", "k"}: true},
+			results:  []Result{refused(ErrKeyReused)},
+		},
+		{
+			name: "the same key in two feeds", batches: []Batch{keyed, {Feed: "new", Drafts: []Draft{b}, Key: planKey(2)}}, keys: []*KeyRow{known(planNow, BatchStart{2, 4001})[0], nil},
+			results: []Result{again(planned("open", 2, "a", 4001)), ok(planned("new", 1, "bb", planNow))},
+			changes: map[string]FeedChange{"new": {Bytes: 2}}, lasts: map[string]uint64{"new": 1},
+			newKeys: map[KeyName]*KeyRow{{"new", "k"}: {Fingerprint: [32]byte{2}, Starts: []BatchStart{{1, planNow}}, Time: planNow}},
+		},
+		{
+			name: "an expired key", batches: one(keyed), keys: known(planNow-1000, BatchStart{2, 4001}),
+			results: []Result{ok(planned("open", 4, "a", planNow))},
+			changes: map[string]FeedChange{"open": {Bytes: 1}}, lasts: map[string]uint64{"open": 4},
+			newKeys: added,
+		},
+		{
+			name: "a held key", batches: one(keyed), heldKeys: map[KeyName]bool{{"open", "k"}: true},
+			results: []Result{refused(ErrBusy)},
+		},
+		{
+			name: "a damaged key", batches: one(keyed), keys: known(planNow),
+			results: []Result{refused(ErrUnavailable)},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			feeds := planFeeds()
+			p := PlanAppend(c.batches, AppendInput{Now: planNow, Feeds: feeds, Keys: c.keys, HeldKeys: c.heldKeys})
+			for i, got := range p.Results {
+				checkResult(t, i, got, c.results[i])
+			}
+			if len(p.Feeds) != len(c.changes) {
+				t.Errorf("got %d changed feeds, want %d", len(p.Feeds), len(c.changes))
+			}
+			for _, got := range p.Feeds {
+				want := c.changes[got.Name]
+				want.Name, want.Row = got.Name, feeds[got.Name]
+				if got != want || got.Row.Last != c.lasts[got.Name] {
+					t.Errorf("got the change %+v of %+v, want %+v behind %d", got, got.Row, want, c.lasts[got.Name])
+				}
+				if changed := planFeeds()[got.Name].Closed || got.Closes; got.Row.Closed != changed {
+					t.Errorf("%s: closed is %t, want %t", got.Name, got.Row.Closed, changed)
+				}
+			}
+			if len(p.Keys) != len(c.newKeys) || len(p.Keys) > 0 && !reflect.DeepEqual(p.Keys, c.newKeys) {
+				t.Errorf("got the keys %v, want %v", p.Keys, c.newKeys)
+			}
+			checkPlannedEvents(t, p, feeds)
+		})
+	}
+}
+
+func checkResult(t *testing.T, i int, got, want Result) {
+	t.Helper()
+	if got.Replayed != want.Replayed || len(got.Events) != len(want.Events) || len(want.Events) > 0 && !reflect.DeepEqual(got.Events, want.Events) {
+		t.Errorf("batch %d: got %+v, want %+v", i, got, want)
+	}
+	if last, ok := want.Err.(*LastError); ok {
+		if got, ok := got.Err.(*LastError); !ok || *got != *last {
+			t.Errorf("batch %d: got %v, want %v", i, got, last)
+		}
+	} else if !errors.Is(got.Err, want.Err) {
+		t.Errorf("batch %d: got %v, want %v", i, got.Err, want.Err)
+	}
+}
+
+// checkPlannedEvents demands that the plan inserts the events of its results, except
+// those that are stored already.
+func checkPlannedEvents(t *testing.T, p AppendPlan, feeds map[string]*FeedRow) {
+	t.Helper()
+	var want []PlannedEvent
+	for _, r := range p.Results {
+		for i := range r.Events {
+			if !r.Replayed {
+				want = append(want, PlannedEvent{feeds[r.Events[i].Feed], &r.Events[i]})
+			}
+		}
+	}
+	if len(p.Events) != len(want) {
+		t.Fatalf("got %d events to insert, want %d", len(p.Events), len(want))
+	}
+	for i := range want {
+		if p.Events[i] != want[i] {
+			t.Errorf("event %d to insert: got %+v, want %+v", i, p.Events[i].Event, want[i].Event)
+		}
+	}
+}
+
+// The times of closed feeds, and rows that are kept from one append to the next.
+func TestPlanAppendAgain(t *testing.T) {
+	feeds := planFeeds()
+	for i, now := range []int64{planNow, planNow + 1} {
+		p := PlanAppend([]Batch{{Drafts: []Draft{{Feed: "open", Data: "abc"}}}}, AppendInput{Now: now, Feeds: feeds})
+		want := FeedChange{Name: "open", Row: feeds["open"], Bytes: 3}
+		if len(p.Feeds) != 1 || p.Feeds[0] != want || feeds["open"].Last != uint64(4+i) || feeds["open"].Updated != now {
+			t.Errorf("append %d: got %+v of %+v", i, p.Feeds, feeds["open"])
+		}
+	}
+	PlanAppend([]Batch{{Feed: "new", Close: true}, {Feed: "open", Close: true}}, AppendInput{Now: 8000, Feeds: feeds})
+	if got := feeds["new"].Updated; got != 8000 {
+		t.Errorf("a feed without events, closed at 8000, is of %d", got)
+	}
+	if got := feeds["open"].Updated; got != planNow+1 {
+		t.Errorf("a feed with events, closed at 8000, is of %d, want %d", got, planNow+1)
+	}
+}

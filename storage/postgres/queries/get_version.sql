@@ -1,1 +1,0 @@
-SELECT coalesce(max(version_id), 0) FROM rejoin.versions

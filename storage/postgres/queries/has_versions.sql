@@ -1,1 +1,0 @@
-SELECT to_regclass('rejoin.versions') IS NOT NULL

@@ -1,1 +1,0 @@
-SELECT rejoin.make_feeds($1)

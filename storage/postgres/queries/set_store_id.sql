@@ -1,1 +1,0 @@
-INSERT INTO rejoin.store (id) VALUES ($1) ON CONFLICT DO NOTHING

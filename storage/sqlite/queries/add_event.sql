@@ -1,1 +1,0 @@
-INSERT INTO events (feed, seq, type, data, json, time) VALUES (?, ?, ?, ?, ?, ?)

@@ -1,2 +1,0 @@
--- With those that the transaction under way has added.
-PRAGMA page_count

@@ -1,1 +1,0 @@
-DELETE FROM events WHERE feed = ?1 AND seq >= ?2 AND seq < ?3

@@ -1,2 +1,0 @@
-DELETE FROM keys WHERE rowid IN (SELECT rowid FROM keys WHERE time <= ?1 ORDER BY time LIMIT ?2)
-RETURNING 1

@@ -1,1 +1,0 @@
-SELECT id, first, last, closed, updated FROM feeds WHERE name = ?1

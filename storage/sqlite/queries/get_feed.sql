@@ -1,1 +1,0 @@
-SELECT id, last, updated, closed FROM feeds WHERE name = ?1

@@ -1,1 +1,0 @@
-SELECT print, starts, time FROM keys WHERE feed = ?1 AND name = ?2

@@ -1,1 +1,0 @@
-SELECT time FROM events WHERE feed = ?1 AND seq = ?2

@@ -1,1 +1,0 @@
-SELECT id, swept, first FROM feeds INDEXED BY feeds_unswept WHERE swept < first LIMIT 1

@@ -1,2 +1,0 @@
--- Changes when another connection has changed the file.
-PRAGMA data_version

@@ -1,1 +1,0 @@
-SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied

@@ -1,1 +1,0 @@
-INSERT INTO store (only, id) VALUES (1, ?1) ON CONFLICT DO NOTHING

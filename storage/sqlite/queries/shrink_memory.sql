@@ -1,2 +1,0 @@
--- Gives up the pages that are kept in memory.
-PRAGMA shrink_memory
