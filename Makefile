@@ -10,10 +10,10 @@ ONLY ?=
 VERSION ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test check race bench microbench fuzz torture
+.PHONY: help run build test test-short check race bench microbench fuzz torture
 
 help: ## List what there is to make
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "make %-10s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "make %-10s %s\n", $$1, $$2 }'
 
 run: ## Serve on http://127.0.0.1:8080, with the store in ./rejoin.db
 	$(GO) run ./cmd/rejoin serve
@@ -25,7 +25,7 @@ build: ## Build bin/rejoin; VERSION=v1.2.3 names the version
 # than there are cores. What they need is compiled before, with a SQLite that takes
 # half as long to compile. The simulation is a matter of many seeds, and runs ten
 # times as many in the same time without the race detector.
-check test: export CGO_CFLAGS ?= -O1
+check test test-short: export CGO_CFLAGS ?= -O1
 test: export GORACE ?= atexit_sleep_ms=50
 test: ## Vet, and run every test with the race detector; brings what the tests need
 	bash .ci/parts
@@ -33,6 +33,9 @@ test: ## Vet, and run every test with the race detector; brings what the tests n
 	$(GO) build -race ./...
 	$(GO) test -vet=off -run '^TestSimulation$$' ./feed
 	$(GO) test -race -vet=off -p 2 -parallel 4 -timeout 10m ./...
+
+test-short: ## Run the tests that start no other program, without the race detector: while you work
+	$(GO) test -p 2 -parallel 4 -timeout 5m $$($(GO) list ./... | grep -v -e /cmd/internal/e2e -e /storage/)
 
 check: ## Judge the source: gofmt, vet, staticcheck, go mod tidy
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt -w:" $$unformatted >&2; exit 1; fi
@@ -45,7 +48,7 @@ race: ## Run the tests of feed, server and storage five times over, to meet rare
 
 bench: ## Measure the server, beside nchan if that is installed; ROUNDS=1 and ONLY=idle make it short
 	bash .ci/parts
-	$(GO) test -run '^$$' -bench '^BenchmarkCompare$$' -benchtime 1x -timeout 60m ./cmd/rejoin -compare-rounds $(ROUNDS) -compare-only '$(ONLY)'
+	$(GO) test -run '^$$' -bench '^BenchmarkCompare$$' -benchtime 1x -timeout 60m ./cmd/internal/e2e -compare-rounds $(ROUNDS) -compare-only '$(ONLY)'
 
 # The command under test runs on the first core, so what drives it is kept off
 # that one, where there is another.
@@ -65,5 +68,5 @@ fuzz: ## Run every fuzz target for FUZZTIME
 torture: ## Try to refute the promise for TORTURE_FOR; totals are appended to bin/torture.json
 	bash .ci/parts
 	@mkdir -p bin
-	$(GO) test -v -timeout 0 -run '^TestTorture$$' ./cmd/rejoin -args \
+	$(GO) test -v -timeout 0 -run '^TestTorture$$' ./cmd/internal/e2e -args \
 		-torture-for=$(TORTURE_FOR) -torture-seed=$(TORTURE_SEED) -torture-out=$(CURDIR)/bin/torture.json

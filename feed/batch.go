@@ -7,11 +7,11 @@ import (
 )
 
 // prepare makes a call of a batch that is sound.
-func (p *Publisher) prepare(b Batch) (*publish, error) {
+func (p *Publisher) prepare(b Batch) (*publishCall, error) {
 	if err := p.check(b); err != nil {
 		return nil, err
 	}
-	call := &publish{feed: b.Feed, batch: b, size: publishCost, done: make(chan struct{})}
+	call := &publishCall{feed: b.Feed, batch: b, size: publishCost, done: make(chan struct{})}
 	call.batch.Drafts = make([]Draft, len(b.Drafts))
 	for i, d := range b.Drafts {
 		clean, err := d.clean(p.limit)

@@ -9,7 +9,7 @@ import (
 	"weak"
 )
 
-func prepared(b Batch) (*publish, error) {
+func prepared(b Batch) (*publishCall, error) {
 	return (&Publisher{limit: 100, keyWindow: time.Hour}).prepare(b)
 }
 
@@ -23,7 +23,7 @@ func TestPrepare(t *testing.T) {
 		name  string
 		batch Batch
 		want  error
-		index int // of the draft that is to blame
+		index int // of the bad draft
 	}{
 		{"one draft", Batch{Drafts: []Draft{a}}, nil, none},
 		{"several feeds", Batch{Drafts: []Draft{a, b}}, nil, none},
@@ -75,7 +75,7 @@ func TestPrepare(t *testing.T) {
 	}
 }
 
-// A batch that is checked, numbered and committed is not the caller's any more.
+// A publisher keeps a copy of a batch: the caller may change its own.
 func TestPrepareCopiesTheDrafts(t *testing.T) {
 	drafts := []Draft{{Feed: "a", Data: "1\r\n2", Type: "message"}}
 	call, err := prepared(Batch{Drafts: drafts})
@@ -91,7 +91,7 @@ func TestPrepareCopiesTheDrafts(t *testing.T) {
 	}
 }
 
-// What tells two batches with the same key apart is what would be stored.
+// Batches with the same key differ if they would store different events.
 func TestFingerprint(t *testing.T) {
 	draft := func(feed, kind, data string, json bool) Draft {
 		return Draft{Feed: feed, Type: kind, Data: data, JSON: json}
@@ -139,26 +139,26 @@ func TestFingerprint(t *testing.T) {
 	for _, p := range prints {
 		for _, q := range prints {
 			if (p.print == q.print) != (p.group == q.group) {
-				t.Errorf("batch %d of %d and %d of %d: equal prints %t", p.member, p.group, q.member, q.group, p.print == q.print)
+				t.Errorf("batch %d of %d and %d of %d: equal fingerprints %t", p.member, p.group, q.member, q.group, p.print == q.print)
 			}
 		}
 	}
 }
 
-// TestCommitLetsGo: a commit that hangs holds the calls that it has taken, and no
-// others: those that are withdrawn meanwhile are gone.
+// TestCommitLetsGo: a commit that hangs keeps only the calls that it has taken in
+// memory. Calls that are withdrawn meanwhile are freed.
 func TestCommitLetsGo(t *testing.T) {
 	const waiting = 100
 	var q queue
 	add := func() {
 		for range waiting {
-			q.calls = append(q.calls, &publish{})
+			q.calls = append(q.calls, &publishCall{})
 		}
 	}
 	add()
 	taken := q.take(true)
 	add() // which moves the queue to a larger array
-	var withdrawn []weak.Pointer[publish]
+	var withdrawn []weak.Pointer[publishCall]
 	for len(q.calls) > 0 {
 		call := q.calls[0]
 		withdrawn = append(withdrawn, weak.Make(call))

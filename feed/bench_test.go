@@ -23,7 +23,7 @@ func newBench(b *testing.B) (*feed.Hub, *feed.Publisher) {
 }
 
 // BenchmarkSubscribe opens and closes a subscription to a feed whose log is
-// open: what thousands do who come back at once.
+// open, as thousands do that come back at once.
 func BenchmarkSubscribe(b *testing.B) {
 	hub, pub := newBench(b)
 	ctx := b.Context()
@@ -84,7 +84,7 @@ func BenchmarkFanOut(b *testing.B) {
 	}
 }
 
-// BenchmarkPublish has many publish at once, as group commit serves them.
+// BenchmarkPublish publishes from many goroutines at once, which share commits.
 func BenchmarkPublish(b *testing.B) {
 	for _, size := range []int{100, 10_000} {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {

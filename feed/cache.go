@@ -5,11 +5,11 @@ import "sync"
 // logCost is what a log takes in memory without its events, roughly.
 const logCost = 768
 
-// cache is the segments of all logs of a hub, the oldest first. When the logs hold
-// more than their share of the node's memory, it drops the oldest, whichever log
-// they are of: their subscribers read from the store. It spares what is small and
-// all that a log has, so that a flood of large events does not drive the
-// subscribers of other feeds to the store.
+// cache holds the segments of all logs of a hub, the oldest first. When the logs hold
+// more than their share of the node's memory, the cache drops the oldest segments,
+// whichever logs they are of: their subscribers read from the store. It spares a
+// segment that is small and all that its log has, so that a flood of large events
+// does not drive the subscribers of other feeds to the store.
 type cache struct {
 	memory *Memory
 	perLog int // the most bytes that a single log holds
@@ -23,16 +23,16 @@ func newCache(m *Memory) *cache {
 	return &cache{memory: m, perLog: min(logMemory, int(m.Limit(HoldLogs)/4))}
 }
 
-// add takes in a segment that a log has begun.
+// add adds a segment that a log has begun.
 func (c *cache) add(s *segment) {
 	c.memory.hold(HoldLogs, s.bytes)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.append(s)
+	c.link(s)
 }
 
-// append makes s the newest. The caller holds mu.
-func (c *cache) append(s *segment) {
+// link makes s the newest. The caller holds mu.
+func (c *cache) link(s *segment) {
 	if s.older = c.newest; s.older != nil {
 		s.older.newer = s
 	} else {
@@ -42,24 +42,24 @@ func (c *cache) append(s *segment) {
 	c.segments++
 }
 
-// remove lets go of a segment that its log no longer has.
+// remove removes a segment that its log no longer has.
 func (c *cache) remove(s *segment) {
 	c.memory.Give(HoldLogs, s.bytes+s.detach())
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.cut(s)
+	c.unlink(s)
 }
 
 // spare makes a segment the newest, as if its log had begun it now.
 func (c *cache) spare(s *segment) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.cut(s)
-	c.append(s)
+	c.unlink(s)
+	c.link(s)
 }
 
-// cut takes s out. The caller holds mu.
-func (c *cache) cut(s *segment) {
+// unlink takes s out of the list. The caller holds mu.
+func (c *cache) unlink(s *segment) {
 	c.segments--
 	if s.older != nil {
 		s.older.newer = s.newer
@@ -89,9 +89,9 @@ func (c *cache) shrink() {
 	for spared := 0; c.memory.over(HoldLogs); {
 		c.mu.Lock()
 		if newest == c.oldest && newest != nil && spared > 0 {
-			// Nothing but small ones is left. They go before what has just come.
-			c.cut(newest)
-			c.append(newest)
+			// Only small segments are left. They go before those that are newer.
+			c.unlink(newest)
+			c.link(newest)
 			spared = mostSpared
 		}
 		s, small := c.oldest, 0

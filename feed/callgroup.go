@@ -1,18 +1,22 @@
 package feed
 
 import (
+	"context"
 	"maps"
 	"sync"
 	"time"
 )
 
 // callGroup lets callers that want the same thing at the same time share one
-// call for it. What a call returned is handed out for a moment longer, so that
-// thousands that come back together need not be quite simultaneous.
+// call for it. It keeps the result for a moment longer, so that thousands that
+// come back together need not be quite simultaneous.
+//
+// Where there are slots, a call takes one, and its result holds the slot until no
+// caller needs the result. Each caller of do then calls leave once.
 type callGroup[K comparable, V any] struct {
-	keep  time.Duration // how long a result is handed out; 0: to those that waited for it
+	keep  time.Duration // how long later callers of do share a result; 0: not at all
 	most  int           // how many results are kept
-	slots chan struct{} // of calls under way and their results, or nil for any number
+	slots chan struct{} // for calls under way and their results; nil for any number
 	count func(n int)   // counts slots that are taken, or given back
 
 	mu    sync.Mutex
@@ -20,41 +24,52 @@ type callGroup[K comparable, V any] struct {
 	kept  int
 }
 
-// call is one shared call. value and err may be read once done is closed, with
-// result where there are slots.
+// call is one shared call. value and err may be read once done is closed; where there
+// are slots, with result.
 type call[V any] struct {
 	done  chan struct{}
 	value V
 	err   error
 
-	mu      sync.Mutex
-	landed  bool
-	waiters []func()
+	mu       sync.Mutex
+	finished bool
+	waiters  []func()
 
-	// Under the lock of the flights.
-	users int  // callers of join that have not left
-	kept  bool // it is handed out to others
-	ended bool // the call has
-	slot  bool // it has one
-	gone  bool // the value is
+	// Under the group's mu.
+	users int  // callers of do that have not left
+	kept  bool // later callers of do share it
+	ended bool // fn has returned
+	slot  bool // it holds a slot
+	gone  bool // the value has been freed
 }
 
-// then calls fn, which does not block, once the call has ended.
+// then calls fn, which does not block, when the call has ended.
 func (c *call[V]) then(fn func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.landed {
+	if c.finished {
 		fn()
 		return
 	}
 	c.waiters = append(c.waiters, fn)
 }
 
+// wait returns the result of the call, or ctx's error if ctx ends before it. It is
+// for groups without slots: they keep each result for as long as a caller may read it.
+func (c *call[V]) wait(ctx context.Context) (value V, err error) {
+	select {
+	case <-c.done:
+		return c.value, c.err
+	case <-ctx.Done():
+		return value, ctx.Err()
+	}
+}
+
 // finish ends the call.
 func (c *call[V]) finish() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.landed = true
+	c.finished = true
 	close(c.done)
 	for _, fn := range c.waiters {
 		fn()
@@ -62,116 +77,116 @@ func (c *call[V]) finish() {
 	c.waiters = nil
 }
 
-// do returns the flight for key. If there is none, it begins one, which runs
-// fn on a goroutine that start begins. Where there are slots, the caller leaves it.
-func (f *callGroup[K, V]) do(key K, start func(func()), fn func() (V, error)) *call[V] {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if c := f.calls[key]; c != nil {
+// do returns the call for key. If there is none, it begins one, which runs
+// fn on a goroutine that start starts.
+func (g *callGroup[K, V]) do(key K, start func(func()), fn func() (V, error)) *call[V] {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if c := g.calls[key]; c != nil {
 		c.users++
 		return c
 	}
-	if f.calls == nil {
-		f.calls = make(map[K]*call[V])
+	if g.calls == nil {
+		g.calls = make(map[K]*call[V])
 	}
 	c := &call[V]{done: make(chan struct{}), users: 1}
-	f.calls[key] = c
+	g.calls[key] = c
 	start(func() {
-		if f.enter(key, c) {
+		if g.enter(key, c) {
 			c.value, c.err = fn()
-			f.done(key, c)
+			g.done(key, c)
 		}
 		c.finish()
 	})
 	return c
 }
 
-// enter waits for a slot, and reports whether anybody still needs the result.
-func (f *callGroup[K, V]) enter(key K, c *call[V]) bool {
-	if f.slots == nil {
+// enter waits for a slot, and reports whether any caller still needs the result.
+func (g *callGroup[K, V]) enter(key K, c *call[V]) bool {
+	if g.slots == nil {
 		return true
 	}
-	f.slots <- struct{}{}
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	g.slots <- struct{}{}
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	if c.users == 0 {
 		c.gone = true
-		f.remove(key, c)
-		<-f.slots
+		g.remove(key, c)
+		<-g.slots
 		return false
 	}
 	c.slot = true
-	f.count(1)
+	g.count(1)
 	return true
 }
 
-func (f *callGroup[K, V]) done(key K, c *call[V]) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+func (g *callGroup[K, V]) done(key K, c *call[V]) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	c.ended = true
-	c.kept = f.calls[key] == c && c.err == nil && f.keep > 0 && f.kept < f.most
+	c.kept = g.calls[key] == c && c.err == nil && g.keep > 0 && g.kept < g.most
 	if c.kept {
-		f.kept++
+		g.kept++
 	} else {
-		f.remove(key, c)
-		f.release(c)
+		g.remove(key, c)
+		g.release(c)
 	}
 	if c.kept || c.slot {
-		time.AfterFunc(f.keep, func() { f.expire(key, c) })
+		time.AfterFunc(g.keep, func() { g.expire(key, c) })
 	}
 }
 
-// expire ends the time of a result, which may be of a moment that is long past.
-// Those that have not read it ask again.
-func (f *callGroup[K, V]) expire(key K, c *call[V]) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+// expire frees a result, which may be of a moment that is long past. Callers that have
+// not read it call do again.
+func (g *callGroup[K, V]) expire(key K, c *call[V]) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	if c.kept {
 		c.kept = false
-		f.kept--
+		g.kept--
 	}
-	f.remove(key, c)
+	g.remove(key, c)
 	if c.users = 0; c.slot {
-		f.release(c)
+		g.release(c)
 	}
 }
 
-func (f *callGroup[K, V]) remove(key K, c *call[V]) {
-	if f.calls[key] == c {
-		delete(f.calls, key)
+func (g *callGroup[K, V]) remove(key K, c *call[V]) {
+	if g.calls[key] == c {
+		delete(g.calls, key)
 	}
 }
 
-// release frees the slot of a result that nobody needs.
-func (f *callGroup[K, V]) release(c *call[V]) {
+// release frees the slot of a result that no caller needs.
+func (g *callGroup[K, V]) release(c *call[V]) {
 	if c.slot && !c.kept && (c.users == 0 || c.err != nil) {
 		var none V
 		c.value, c.gone, c.slot = none, c.err == nil, false
-		f.count(-1)
-		<-f.slots
+		g.count(-1)
+		<-g.slots
 	}
 }
 
-// result returns what the call has returned; ok is false if it has to be made again.
-func (f *callGroup[K, V]) result(c *call[V]) (value V, err error, ok bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+// result returns what the call has returned. If ok is false, the result has been freed,
+// and the caller calls do again.
+func (g *callGroup[K, V]) result(c *call[V]) (value V, err error, ok bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	return c.value, c.err, !c.gone
 }
 
-// leave is called once by each caller of join, when it has the result or no longer
-// needs it.
-func (f *callGroup[K, V]) leave(c *call[V]) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+// leave notes that a caller of do has the result or no longer needs it.
+func (g *callGroup[K, V]) leave(c *call[V]) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	if c.users--; c.ended {
-		f.release(c)
+		g.release(c)
 	}
 }
 
-// forget keeps what is or was called for these keys from those who join later.
-func (f *callGroup[K, V]) forget(which func(K) bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	maps.DeleteFunc(f.calls, func(key K, _ *call[V]) bool { return which(key) })
+// forget makes later callers of do begin new calls for these keys.
+func (g *callGroup[K, V]) forget(which func(K) bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	maps.DeleteFunc(g.calls, func(key K, _ *call[V]) bool { return which(key) })
 }

@@ -1,6 +1,7 @@
 package feed
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"testing/synctest"
@@ -9,17 +10,17 @@ import (
 
 func begin(fn func()) { go fn() }
 
-func TestFlightsShare(t *testing.T) {
+func TestCallGroupShare(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := callGroup[string, int]{}
+		g := callGroup[string, int]{}
 		calls, open := 0, make(chan struct{})
 		fn := func() (int, error) {
 			calls++
 			<-open
 			return calls, nil
 		}
-		first, second := f.do("a", begin, fn), f.do("a", begin, fn)
-		other := f.do("b", begin, func() (int, error) { return 9, nil })
+		first, second := g.do("a", begin, fn), g.do("a", begin, fn)
+		other := g.do("b", begin, func() (int, error) { return 9, nil })
 		<-other.done
 		close(open)
 		<-first.done
@@ -27,21 +28,39 @@ func TestFlightsShare(t *testing.T) {
 		if first != second || calls != 1 || first.value != 1 || other.value != 9 {
 			t.Errorf("%d calls, values %d and %d", calls, first.value, other.value)
 		}
-		// Without keep, a result is for those who waited for it.
-		third := f.do("a", begin, fn)
+		// Without keep, only callers that waited for a result get it.
+		third := g.do("a", begin, fn)
 		<-third.done
-		if third.value != 2 || len(f.calls) != 0 {
-			t.Errorf("value %d, %d flights kept", third.value, len(f.calls))
+		if third.value != 2 || len(g.calls) != 0 {
+			t.Errorf("value %d, %d calls kept", third.value, len(g.calls))
 		}
 	})
 }
 
-func TestFlightsKeep(t *testing.T) {
+// A caller whose context ends leaves the call to the others.
+func TestCallGroupWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := callGroup[int, int]{keep: time.Second, most: 2}
+		g, open := callGroup[string, int]{}, make(chan struct{})
+		fn := func() (int, error) { <-open; return 7, nil }
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := g.do("a", begin, fn).wait(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("error %v, want the context's", err)
+		}
+		call := g.do("a", begin, fn)
+		close(open)
+		if got, err := call.wait(t.Context()); got != 7 || err != nil {
+			t.Errorf("got %d, %v", got, err)
+		}
+	})
+}
+
+func TestCallGroupKeep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := callGroup[int, int]{keep: time.Second, most: 2}
 		calls := 0
 		ask := func(key int, err error) int {
-			c := f.do(key, begin, func() (int, error) { calls++; return calls, err })
+			c := g.do(key, begin, func() (int, error) { calls++; return calls, err })
 			<-c.done
 			synctest.Wait()
 			return c.value
@@ -63,9 +82,9 @@ func TestFlightsKeep(t *testing.T) {
 		ask(3, nil) // the third, which is one more than are kept
 		state := func() (kept, calls int) {
 			synctest.Wait()
-			f.mu.Lock()
-			defer f.mu.Unlock()
-			return f.kept, len(f.calls)
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			return g.kept, len(g.calls)
 		}
 		if kept, calls := state(); kept != 2 || calls != 2 {
 			t.Errorf("%d results kept, %d in the map, want 2", kept, calls)
@@ -77,13 +96,13 @@ func TestFlightsKeep(t *testing.T) {
 	})
 }
 
-// What is forgotten is for those who have it already.
-func TestFlightsForget(t *testing.T) {
+// Only callers that have it already keep a result that is forgotten.
+func TestCallGroupForget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := callGroup[string, int]{keep: time.Second, most: 2}
+		g := callGroup[string, int]{keep: time.Second, most: 2}
 		calls, open := 0, make(chan struct{})
 		ask := func(key string) *call[int] {
-			return f.do(key, begin, func() (int, error) {
+			return g.do(key, begin, func() (int, error) {
 				calls++
 				mine := calls
 				if key == "a" {
@@ -96,7 +115,7 @@ func TestFlightsForget(t *testing.T) {
 		<-kept.done
 		first := ask("a")
 		synctest.Wait()
-		f.forget(func(key string) bool { return key == "a" })
+		g.forget(func(key string) bool { return key == "a" })
 		second := ask("a")
 		close(open)
 		<-first.done
@@ -107,16 +126,16 @@ func TestFlightsForget(t *testing.T) {
 		if ask("a") != second || ask("b") != kept {
 			t.Error("what was not forgotten was asked for again")
 		}
-		f.forget(func(key string) bool { return key == "b" })
+		g.forget(func(key string) bool { return key == "b" })
 		if ask("b") == kept {
 			t.Error("what was kept was not forgotten")
 		}
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		if f.kept != 0 || len(f.calls) != 0 {
-			t.Errorf("%d results kept, %d in the map after their time", f.kept, len(f.calls))
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if g.kept != 0 || len(g.calls) != 0 {
+			t.Errorf("%d results kept, %d in the map after their time", g.kept, len(g.calls))
 		}
 	})
 }

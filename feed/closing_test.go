@@ -60,9 +60,9 @@ func (r *rig) closeElsewhere(name string) {
 	}
 }
 
-// A closed feed ends for each subscriber when it has everything, not before and
+// A closed feed ends for each subscriber when it has every event, not before and
 // not later.
-func TestClosedFeedIsHandedOutWhole(t *testing.T) {
+func TestClosedFeedIsDeliveredWhole(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		from feed.From
@@ -88,7 +88,7 @@ func TestClosedFeedIsHandedOutWhole(t *testing.T) {
 			}
 		}, "trimmed:0-5 closed"},
 		{"closed elsewhere", feed.FromCursor(1), func(r *rig) { r.append("a", 2); r.closeElsewhere("a") }, "2 3 4 5 closed"},
-		{"told of more", feed.FromCursor(2), func(r *rig) { r.close("a", 0); r.bus.says().Grew("a", 99) }, "3 closed"},
+		{"told of more", feed.FromCursor(2), func(r *rig) { r.close("a", 0); r.bus.waitReceiver().Grew("a", 99) }, "3 closed"},
 		{"with something ephemeral before", feed.From{}, func(r *rig) {
 			if err := r.pub.PublishEphemeral(r.t.Context(), feed.Draft{Feed: "a", Data: "typing"}); err != nil {
 				r.t.Error(err)
@@ -130,9 +130,9 @@ func TestClosedFeedIsHandedOutWhole(t *testing.T) {
 	}
 }
 
-// Who waits hears of a close on its own node at once; of one on another node
-// when the store is next asked.
-func TestClosingReachesWhoWaits(t *testing.T) {
+// A subscriber that waits learns of a close on its own node at once, and of one on
+// another node when the hub next asks the store.
+func TestClosingReachesWaitingSubscribers(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		do     func(*rig)
@@ -170,8 +170,8 @@ func TestClosingReachesWhoWaits(t *testing.T) {
 	}
 }
 
-// A store that is put back to before the close takes events again, and who
-// follows it gets them.
+// A store that is put back to before the close takes events again, and subscribers
+// get them.
 func TestClosedFeedIsRolledBack(t *testing.T) {
 	for _, last := range []uint64{10, 9, 7} {
 		t.Run(fmt.Sprint(last), func(t *testing.T) {
@@ -182,7 +182,7 @@ func TestClosedFeedIsRolledBack(t *testing.T) {
 				pass := r.holdAt(feedtest.ReadAsked)
 				r.append("a", 5)
 				r.closeElsewhere("a")
-				time.Sleep(1100 * time.Millisecond) // the hub has seen that, but not read it
+				time.Sleep(1100 * time.Millisecond) // the hub knows of the new end, but has not read the events
 				r.store.Rollback("a", last)
 				pass()
 				time.Sleep(1100 * time.Millisecond)

@@ -9,7 +9,7 @@ import (
 )
 
 // Cursor is the id of the last event that a subscriber has; 0 is before the
-// first. On the wire it is plain decimal: no sign, no leading zero, no space.
+// first. On the wire it is plain decimal, without sign, leading zero or space.
 type Cursor uint64
 
 // MaxCursor is the largest cursor and the largest event id. It is what the
@@ -32,12 +32,12 @@ func (c Cursor) String() string { return strconv.FormatUint(uint64(c), 10) }
 // Append appends the wire form to dst.
 func (c Cursor) Append(dst []byte) []byte { return strconv.AppendUint(dst, uint64(c), 10) }
 
-// Bounds says which events of a feed exist.
+// Bounds tells which events of a feed exist.
 type Bounds struct {
-	First uint64 // the oldest id still kept; Last+1 when nothing is kept
-	Last  uint64 // the newest id ever given; 0 when never written to
+	First uint64 // the oldest id still kept; Last+1 when none is kept
+	Last  uint64 // the newest id ever given; 0 when the feed was never written to
 
-	Closed bool // nothing will follow Last, ever
+	Closed bool // no event will ever follow Last
 }
 
 // Unwritten is the bounds of a feed that was never written to.
@@ -54,7 +54,7 @@ const (
 	fromCursor
 )
 
-// From says where a subscription starts. The zero value starts now: with the
+// From tells where a subscription starts. The zero value starts now: with the
 // first event that is yet to come.
 type From struct {
 	kind   fromKind
@@ -80,12 +80,12 @@ func FromNewest(n uint64) From { return From{kind: fromNewest, newest: n} }
 // FromTime starts with the oldest kept event of that instant or later.
 func FromTime(t time.Time) From { return From{kind: fromTime, time: t} }
 
-// FromMoment starts now, where now was a moment that [time.Now] has returned in
-// this process, such as when the store could not be asked where that is in the feed.
+// FromMoment starts at a moment that [time.Now] has returned in this process. It is for
+// a client that wanted to start now while the store did not answer.
 // Whatever the store's clock shows, no event is missed that was committed from then
 // on. Some from before it may come, too: the last append, and those of the last
-// second or hundredth of the time since then. Of a store that is no [RetentionStore], whose
-// clock nobody can read, it starts with the oldest event.
+// second or hundredth of the time since then. If the store is no [RetentionStore], its
+// clock cannot be read, and the subscription starts with the oldest event.
 func FromMoment(t time.Time) From { return From{kind: fromMoment, time: t} }
 
 // ParseFrom reads "now", "start", "-N" (the newest N events) or an RFC 3339
@@ -108,7 +108,7 @@ func ParseFrom(s string) (From, error) {
 	return From{}, fmt.Errorf("%w: from is now, start, -N or an RFC 3339 time such as 2026-01-31T09:30:00Z (a + in it is written %%2B in a URL), not %s", ErrInvalid, quote(s))
 }
 
-// GapReason says why the events after a cursor cannot follow.
+// GapReason tells why the events after a cursor cannot follow.
 type GapReason string
 
 const (
@@ -120,10 +120,10 @@ const (
 	Ahead GapReason = "ahead"
 )
 
-// Gap says that events are missing from a subscription, and which: those after
+// Gap tells which events are missing from a subscription: those after
 // the cursor After and before the id Resumes. For Ahead, Resumes is the id after
-// the feed's end, and may be smaller than After or larger: what the subscriber has
-// seen is no longer what is stored.
+// the feed's end, and may be smaller than After or larger: the store no longer has
+// the events that the subscriber has seen.
 type Gap struct {
 	After   Cursor
 	Resumes uint64
@@ -133,10 +133,10 @@ type Gap struct {
 // Cursor is the subscription's cursor once it has passed the gap.
 func (g Gap) Cursor() Cursor { return Cursor(g.Resumes - 1) }
 
-// locate decides where a subscription starts in a feed with bounds b: the
-// cursor that it starts from, and the gap, if any, that lies right behind that
+// locate decides where a subscription starts in a feed with bounds b. It returns the
+// cursor, and the gap, if any, right behind that
 // cursor. For FromTime, found is the cursor before the first event of that time,
-// and for FromMoment one before all that may be as new.
+// and for FromMoment one before all events that may be as new.
 func locate(from From, b Bounds, found Cursor) (Cursor, *Gap) {
 	oldest, newest := Cursor(b.First-1), Cursor(b.Last)
 	switch from.kind {

@@ -5,154 +5,156 @@ import (
 	"time"
 )
 
-// Notifier reads a group that is on a [Dispatcher].
+// Notifier learns that a [Subscriber] of a [Dispatcher] may have something to read.
 type Notifier interface {
-	// Notify says that Poll of the group may have something. It is called by
-	// the lane's Step alone, so never twice at one time, also without need, and
-	// from before SubscribeAll has returned until some time after the group was
-	// closed. It does not block.
+	// Notify reports that Poll of the subscriber may return something. Only the
+	// dispatcher's Step calls it, so calls never overlap. It may be called without
+	// need, before SubscribeAll has returned, and for some time after the
+	// subscriber was closed. It does not block.
 	Notify()
 }
 
-// stepReaders is how many readers of one feed a step calls: those of other
+// stepSubscribers is how many subscribers of one feed a step notifies: those of other
 // feeds wait no longer than that for a feed that has very many.
-const stepReaders = 64
+const stepSubscribers = 64
 
-// stepTime is about how long a step takes, and passTime how much of that the readers
-// of one feed do.
+// A step takes about stepTime, of which the subscribers of one feed get passTime.
 const (
 	stepTime = 4 * time.Millisecond
 	passTime = time.Millisecond
 )
 
-// Dispatcher is a place where the readers of many groups are called, one after the
-// other, by whoever calls Step. It takes the place of a goroutine for each: a
-// subscriber that waits costs nothing but its memory, and an event that reaches
-// thousands wakes one goroutine.
+// Dispatcher notifies many subscribers, one after the other, on the goroutine that
+// calls Step. It takes the place of a goroutine for each: a subscriber that waits costs
+// nothing but its memory, and an event that reaches thousands wakes one goroutine.
 //
-// Step is for one goroutine; all else may be called by any.
+// Step is for one goroutine. Any goroutine may call the other methods.
 type Dispatcher struct {
 	hub  *Hub
 	more chan struct{}
 
 	mu    sync.Mutex
-	grown []*audience // with something new in their log
-	ready []*Subscriber    // with something new of their own
+	grown []*audience   // whose log has something new
+	ready []*Subscriber // that have something new of their own
 
-	// Of Step alone.
+	// Only Step uses these.
 	passes []*audience
 	queue  []*Subscriber
-	chunk  [stepReaders]*Subscription
+	chunk  [stepSubscribers]*Subscription
 }
 
-// NewLane returns a lane for groups of the hub, which somebody has to step
-// through whenever C says so, for as long as there are any.
-func (h *Hub) NewLane() *Dispatcher { return &Dispatcher{hub: h, more: make(chan struct{}, 1)} }
+// NewDispatcher returns a dispatcher for subscribers of the hub. As long as it has any,
+// its owner calls Step whenever C has a token.
+func (h *Hub) NewDispatcher() *Dispatcher {
+	return &Dispatcher{hub: h, more: make(chan struct{}, 1)}
+}
 
-// C gets a token when there is something to step through.
-func (l *Dispatcher) C() <-chan struct{} { return l.more }
+// C gets a token when there is something for Step to do.
+func (d *Dispatcher) C() <-chan struct{} { return d.more }
 
-// Step calls readers that may have something to read, some of each feed, and
+// Step notifies subscribers that may have something to read, some of each feed, and
 // reports whether there are more of them.
-func (l *Dispatcher) Step() (more bool) {
-	l.mu.Lock()
-	for i, a := range l.grown {
+func (d *Dispatcher) Step() (more bool) {
+	d.mu.Lock()
+	for i, a := range d.grown {
 		a.queued = false
 		if a.again = true; !a.passing {
 			a.passing = true
-			l.passes = append(l.passes, a)
+			d.passes = append(d.passes, a)
 		}
-		l.grown[i] = nil
+		d.grown[i] = nil
 	}
-	l.grown = l.grown[:0]
-	l.queue = append(l.queue, l.ready...)
-	clear(l.ready)
-	l.ready = l.ready[:0]
-	l.mu.Unlock()
+	d.grown = d.grown[:0]
+	d.queue = append(d.queue, d.ready...)
+	clear(d.ready)
+	d.ready = d.ready[:0]
+	d.mu.Unlock()
 
 	began := time.Now()
-	for n := len(l.passes); n > 0 && time.Since(began) < stepTime; n-- {
-		a := l.passes[0]
-		l.passes[0], l.passes = nil, l.passes[1:]
-		if l.pass(a) {
-			l.passes = append(l.passes, a) // its next turn comes after those of the others
+	for n := len(d.passes); n > 0 && time.Since(began) < stepTime; n-- {
+		a := d.passes[0]
+		d.passes[0], d.passes = nil, d.passes[1:]
+		if d.pass(a) {
+			d.passes = append(d.passes, a) // its next turn comes after those of the others
 		}
 	}
 
 	n := 0
-	for began = time.Now(); n < min(len(l.queue), stepReaders) && time.Since(began) < passTime; n++ {
-		g := l.queue[n]
-		g.queued.Store(false)
-		g.reader.Notify()
+	for began = time.Now(); n < min(len(d.queue), stepSubscribers) && time.Since(began) < passTime; n++ {
+		s := d.queue[n]
+		s.queued.Store(false)
+		s.notifier.Notify()
 	}
-	clear(l.queue[:n])
-	if l.queue = l.queue[n:]; len(l.queue) == 0 {
-		l.queue = nil
+	clear(d.queue[:n])
+	if d.queue = d.queue[n:]; len(d.queue) == 0 {
+		d.queue = nil
 	}
-	return len(l.passes)+len(l.queue) > 0
+	return len(d.passes)+len(d.queue) > 0
 }
 
-// pass calls the next readers of a log, from the last to the first, and reports
-// whether there are more. What a log gets while a pass is under way is read by
-// those that are yet to come, and by the others in another pass.
-func (l *Dispatcher) pass(a *audience) (more bool) {
+// pass notifies the next subscribers of a log, from the last to the first, and reports
+// whether there are more. If the log grows during a pass, those that are yet to come
+// read that in this pass, and the others in another one.
+func (d *Dispatcher) pass(a *audience) (more bool) {
 	a.log.subsMu.Lock()
-	if a.left == 0 {
-		a.left, a.again = len(a.subs), false
+	if a.remaining == 0 {
+		a.remaining, a.again = len(a.subs), false
 	}
-	// Readers may have left. Each that did was replaced by the last one, which
-	// has been called, or by nobody.
-	a.left = min(a.left, len(a.subs))
-	n := min(a.left, stepReaders)
-	copy(l.chunk[:n], a.subs[a.left-n:a.left])
-	a.left -= n
+	// Some may have left meanwhile. In the place of each is now the last one, which
+	// this pass has notified already, or none.
+	a.remaining = min(a.remaining, len(a.subs))
+	n := min(a.remaining, stepSubscribers)
+	copy(d.chunk[:n], a.subs[a.remaining-n:a.remaining])
+	a.remaining -= n
 	a.log.subsMu.Unlock()
 
 	began := time.Now()
 	for i := n - 1; i >= 0; i-- {
-		s := l.chunk[i]
-		s.stir()
-		s.group.reader.Notify()
+		s := d.chunk[i]
+		s.setPending()
+		s.subscriber.notifier.Notify()
 		if i%8 == 0 && time.Since(began) >= passTime {
-			a.left += i // in the next turn
+			a.remaining += i // in the next turn
 			break
 		}
 	}
-	clear(l.chunk[:n])
-	a.passing = a.left > 0 || a.again
+	clear(d.chunk[:n])
+	a.passing = a.remaining > 0 || a.again
 	return a.passing
 }
 
-// grew has the readers of a log called. The caller holds the log's subsMu.
-func (l *Dispatcher) grew(a *audience) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+// addGrown queues the subscribers of a log that has something new. The caller holds the
+// log's subsMu.
+func (d *Dispatcher) addGrown(a *audience) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if !a.queued {
 		a.queued = true
-		l.grown = append(l.grown, a)
-		poke(l.more)
+		d.grown = append(d.grown, a)
+		poke(d.more)
 	}
 }
 
-// call has the reader of one group called.
-func (l *Dispatcher) call(g *Subscriber) {
-	if g.queued.Swap(true) {
+// addReady queues one subscriber.
+func (d *Dispatcher) addReady(s *Subscriber) {
+	if s.queued.Swap(true) {
 		return
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.ready = append(l.ready, g)
-	poke(l.more)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ready = append(d.ready, s)
+	poke(d.more)
 }
 
-// laneLoop steps through the lane of those that wait on goroutines of their own.
-func (h *Hub) laneLoop() {
+// dispatchLoop steps through the dispatcher of those subscribers that wait on
+// goroutines of their own.
+func (h *Hub) dispatchLoop() {
 	for {
-		if h.lane.Step() {
+		if h.dispatcher.Step() {
 			continue
 		}
 		select {
-		case <-h.lane.more:
+		case <-h.dispatcher.more:
 		case <-h.ctx.Done():
 			return
 		}

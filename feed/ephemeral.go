@@ -7,40 +7,40 @@ import (
 	"time"
 )
 
-// Ephemeral events are not stored and have no id: they reach who is connected
-// when they are published, or nobody, and leave every cursor where it is.
+// Ephemeral events are not stored and have no id. They reach the subscribers that are
+// connected when they are published, and leave every cursor where it is.
 
 const (
 	// What a log keeps of them, for subscribers that are not quick enough.
 	ephemeraEvents = 64
 	ephemeraBytes  = 256 << 10
 
-	// How long an ephemeral event waits for the store to say whether the feed
+	// How long an ephemeral publish waits for the store to answer whether the feed
 	// is closed.
 	closedPatience = 250 * time.Millisecond
 )
 
-// ephemera is the newest ephemeral events of one feed, under the lock of its
-// log. A segment holds one of them, so that its encoded bytes are shared.
+// ephemera holds the newest ephemeral events of one feed, under the lock of its
+// log. Each is in a segment of its own, so that its encoded bytes are shared.
 type ephemera struct {
-	said   atomic.Uint64 // how many there ever were; may be read without the lock
+	total  atomic.Uint64 // how many there ever were; may be read without the lock
 	newest []*segment
 	bytes  int
 	at     time.Time // of the newest
 }
 
-// add takes in the segment of one event.
+// add adds the segment of one event.
 func (e *ephemera) add(s *segment, c *cache, now time.Time) {
 	e.newest = append(e.newest, s)
 	e.bytes += s.bytes
-	e.said.Add(1)
+	e.total.Add(1)
 	e.at = now
 	for len(e.newest) > ephemeraEvents || e.bytes > ephemeraBytes && len(e.newest) > 1 {
 		e.discard(c, 1)
 	}
 }
 
-// discard lets go of the oldest n events.
+// discard drops the oldest n events.
 func (e *ephemera) discard(c *cache, n int) {
 	for _, s := range e.newest[:n] {
 		e.bytes -= s.bytes
@@ -49,18 +49,19 @@ func (e *ephemera) discard(c *cache, n int) {
 	e.newest = slices.Delete(e.newest, 0, n)
 }
 
-// since returns the oldest event that is kept of those after the first heard.
-func (e *ephemera) since(heard uint64) (d Delivery, now uint64, ok bool) {
-	said := e.said.Load()
-	kept := said - uint64(len(e.newest))
-	if heard = max(heard, kept); heard == said {
-		return Delivery{}, heard, false
+// since returns the oldest event that is kept after the first seen ones, and how many
+// the subscriber has passed then.
+func (e *ephemera) since(seen uint64) (d Delivery, now uint64, ok bool) {
+	total := e.total.Load()
+	kept := total - uint64(len(e.newest))
+	if seen = max(seen, kept); seen == total {
+		return Delivery{}, seen, false
 	}
-	s := e.newest[heard-kept]
-	return Delivery{Ephemeral: true, segment: s, seen: s.events}, heard + 1, true
+	s := e.newest[seen-kept]
+	return Delivery{Ephemeral: true, segment: s, seen: s.events}, seen + 1, true
 }
 
-// nextEphemeral returns the oldest ephemeral event that s has not been handed.
+// nextEphemeral returns the oldest ephemeral event that s has not passed.
 func (l *log) nextEphemeral(s *Subscription) (d Delivery, ok bool) {
 	if !s.hasEphemeral() {
 		return Delivery{}, false
@@ -71,13 +72,13 @@ func (l *log) nextEphemeral(s *Subscription) (d Delivery, ok bool) {
 	return d, ok
 }
 
-// hasEphemeral says whether there are ephemeral events that s has not been handed.
-func (s *Subscription) hasEphemeral() bool { return s.log.ephemera.said.Load() != s.ephemeralSeen }
+// hasEphemeral reports whether there are ephemeral events that s has not passed.
+func (s *Subscription) hasEphemeral() bool { return s.log.ephemera.total.Load() != s.ephemeralSeen }
 
 // PublishEphemeral sends the draft to the feed's subscribers, on this node and
 // on every other that the bus reaches at this moment, and stores nothing. Its
-// errors wrap ErrInvalid, ErrTooLarge, ErrClosed, for a feed that is closed,
-// and ErrStopped.
+// errors wrap ErrInvalid, ErrTooLarge, ErrClosed (the feed is closed) and
+// ErrStopped.
 func (p *Publisher) PublishEphemeral(ctx context.Context, d Draft) error {
 	d, err := d.clean(p.limit)
 	if err != nil {
@@ -86,33 +87,39 @@ func (p *Publisher) PublishEphemeral(ctx context.Context, d Draft) error {
 	p.mu.Lock()
 	stopped := p.closed
 	p.mu.Unlock()
-	ctx, leave, err := p.hub.enter(ctx)
+	if stopped {
+		return ErrStopped
+	}
+	return p.hub.publishEphemeral(ctx, Event{Feed: d.Feed, Type: d.Type, Data: d.Data, JSON: d.JSON})
+}
+
+// publishEphemeral hands the event to the subscribers of every node. It is the only way
+// of an ephemeral publish into the hub.
+func (h *Hub) publishEphemeral(ctx context.Context, e Event) error {
+	ctx, leave, err := h.enter(ctx)
 	if err != nil {
 		return err
 	}
 	defer leave()
-	switch {
-	case stopped:
-		return ErrStopped
-	case p.hub.isClosed(ctx, d.Feed):
+	if h.isClosed(ctx, e.Feed) {
 		return ErrClosed
 	}
-	e := Event{Feed: d.Feed, Type: d.Type, Data: d.Data, JSON: d.JSON, Time: time.Now().UTC().Truncate(time.Millisecond)}
-	p.hub.ephemeral(e)
-	p.hub.signals.send(note{Kind: signalEphemeral, Event: &e})
+	e.Time = time.Now().UTC().Truncate(time.Millisecond)
+	h.ephemeral(e)
+	h.signals.send(note{Kind: signalEphemeral, Event: &e})
 	return nil
 }
 
-// ephemeral says whether e, which came from another node, can be one: a bus is
-// not trusted with what a browser would take for something else.
+// ephemeral reports whether e, which came from another node, can be an ephemeral event.
+// The bus is not trusted with data that a browser would take for something else.
 func (e *Event) ephemeral() bool {
-	const limit = 1 << 29 // the other node's is not known
+	const limit = 1 << 29 // the other node's limit is not known
 	d := Draft{Feed: e.Feed, Type: e.Type, Data: e.Data, JSON: e.JSON}
 	clean, err := d.clean(limit)
 	return err == nil && clean == d && e.ID == 0
 }
 
-// isClosed says whether the feed is known to be closed. While the store does
+// isClosed reports whether the feed is known to be closed. While the store does
 // not answer, none is.
 func (h *Hub) isClosed(ctx context.Context, feed string) bool {
 	if l := h.lookup(feed); l != nil {
@@ -120,7 +127,9 @@ func (h *Hub) isClosed(ctx context.Context, feed string) bool {
 			return b.Closed
 		}
 	}
-	call := h.bounds.do(feed, h.goWork, func() (Bounds, error) {
+	ctx, cancel := context.WithTimeout(ctx, closedPatience)
+	defer cancel()
+	b, err := h.bounds.do(feed, h.goWork, func() (Bounds, error) {
 		if h.ctx.Err() != nil {
 			return Bounds{}, ErrStopped
 		}
@@ -129,19 +138,11 @@ func (h *Hub) isClosed(ctx context.Context, feed string) bool {
 			return Bounds{}, err
 		}
 		return all[0], nil
-	})
-	patience := time.NewTimer(closedPatience)
-	defer patience.Stop()
-	select {
-	case <-call.done:
-		return call.err == nil && call.value.Closed
-	case <-patience.C:
-	case <-ctx.Done():
-	}
-	return false
+	}).wait(ctx)
+	return err == nil && b.Closed
 }
 
-// ephemeral hands the event to the subscribers of this node.
+// ephemeral delivers the event to the subscribers of this node.
 func (h *Hub) ephemeral(e Event) {
 	l := h.lookup(e.Feed)
 	if l == nil {
@@ -149,7 +150,7 @@ func (h *Hub) ephemeral(e Event) {
 	}
 	l.mu.Lock()
 	e.Feed = l.feed
-	l.ephemera.add(l.begin(0, []Event{e}), l.cache, time.Now())
+	l.ephemera.add(l.beginSegment(0, []Event{e}), l.cache, time.Now())
 	l.mu.Unlock()
 	h.apply(l, logChange{grew: true})
 }

@@ -58,7 +58,7 @@ func TestEphemeral(t *testing.T) {
 			}
 		}
 		if got := seen(t, r.subscribe("a", feed.From{}), time.Second) + seen(t, elsewhere, time.Second); got != "" {
-			t.Errorf("who came later, or is elsewhere, saw %q", got)
+			t.Errorf("a later subscriber, or one of another feed, saw %q", got)
 		}
 		if p := r.store.History("a"); p.Last != 2 || r.count(feedtest.AppendAsked) != 0 {
 			t.Errorf("something was stored: %+v", p)
@@ -69,8 +69,8 @@ func TestEphemeral(t *testing.T) {
 	})
 }
 
-// Who is too slow for ephemeral events misses the oldest, and they cost no more
-// memory than a few.
+// A subscriber that is too slow for ephemeral events misses the oldest. They take a
+// bounded amount of memory.
 func TestEphemeralSlowReader(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -101,7 +101,8 @@ func TestEphemeralSlowReader(t *testing.T) {
 	}
 }
 
-// What is quiet is forgotten, and what comes then is still told apart from it.
+// A quiet feed forgets its ephemeral events, and a subscriber still gets each later one
+// once.
 func TestEphemeralRests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -115,7 +116,7 @@ func TestEphemeralRests(t *testing.T) {
 	})
 }
 
-// A flood of ephemeral events does not keep a slow reader from what is stored,
+// A flood of ephemeral events does not keep a slow subscriber from stored events,
 // nor the other way round.
 func TestEphemeralTakesTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -180,7 +181,7 @@ func TestEphemeralRefusals(t *testing.T) {
 			}
 		}
 		synctest.Wait()
-		r.bus.says().Grew("followed", 99) // which is not so
+		r.bus.waitReceiver().Grew("followed", 99) // which is wrong
 		refused(feed.Draft{Feed: "followed"}, feed.ErrClosed)
 		refused(feed.Draft{Feed: "alone"}, feed.ErrClosed)
 		refused(feed.Draft{Feed: "-"}, feed.ErrInvalid)

@@ -5,31 +5,30 @@ import (
 	"fmt"
 )
 
-// The errors of this package. They come wrapped, with the details in front or
-// behind: test with errors.Is.
+// The errors of this package. They come wrapped, with details: test with errors.Is.
 var (
-	// ErrInvalid is for input that can never be accepted. Nothing was done.
+	// ErrInvalid means that the input can never be accepted. Nothing was done.
 	ErrInvalid = errors.New("invalid")
-	// ErrTooLarge is for an event over the size limit. Nothing was done.
+	// ErrTooLarge means that an event is over the size limit. Nothing was done.
 	ErrTooLarge = errors.New("too large")
-	// ErrUnavailable is for a store that cannot do its work now. Nothing was
+	// ErrUnavailable means that the store cannot do its work now. Nothing was
 	// stored; the same call may succeed later.
 	ErrUnavailable = errors.New("store unavailable")
-	// ErrOverloaded is for a publish that found as many waiting as may. Nothing was
+	// ErrOverloaded means that too many publishes wait already. Nothing was
 	// stored; the same call may succeed later.
 	ErrOverloaded = errors.New("too many publishes are waiting")
-	// ErrUncertain is for an append whose commit may or may not have happened.
+	// ErrUncertain means that a commit may or may not have happened.
 	ErrUncertain = errors.New("outcome unknown")
-	// ErrBusy is for a feed that another transaction holds. Nothing was done. For
-	// an append that has waited for the feed, the error is ErrUnavailable as well.
+	// ErrBusy means that another transaction holds the feed. Nothing was done. If
+	// an append has waited for the feed, its error is ErrUnavailable as well.
 	ErrBusy = errors.New("feed busy")
-	// ErrClosed is for a feed that is closed: nothing more can be stored in it,
-	// and nothing will follow for who has all of it.
+	// ErrClosed means that the feed is closed: it takes no more events, and a
+	// subscriber at its end receives nothing more.
 	ErrClosed = errors.New("feed closed")
-	// ErrKeyReused is for a key that came with something else before. Nothing
+	// ErrKeyReused means that the key came with another batch before. Nothing
 	// was stored.
 	ErrKeyReused = errors.New("idempotency key reused")
-	// ErrStopped is for calls on something that is closing or closed. Nothing
+	// ErrStopped means that the hub, publisher or subscription is closed. Nothing
 	// was done.
 	ErrStopped = errors.New("stopped")
 )
@@ -40,9 +39,9 @@ type LastError struct{ Last uint64 }
 
 func (e *LastError) Error() string { return fmt.Sprintf("the feed's last event is %d", e.Last) }
 
-// DraftError says which of several drafts is bad, from 0, and why.
+// DraftError tells which of several drafts is bad, and why.
 type DraftError struct {
-	Index int
+	Index int // from 0
 	Err   error
 }
 

@@ -24,11 +24,11 @@ type Event struct {
 
 // Draft is an event that is yet to be stored: the store gives it id and time.
 //
-// A draft is sound when its feed is a name ([CheckName]), its type is none or
-// a type ([CheckType]), its data is UTF-8 without NUL, valid JSON if JSON says
-// so, and not larger than the limit of the publisher, in the longest form in
-// which a subscriber may ask for it: Server-Sent Events frame every line, with
-// which a line break takes 7 bytes, and text in an envelope is a JSON string.
+// [CheckName] tells which feeds a draft may have, and [CheckType] which types. Its data
+// is UTF-8 without NUL; if JSON is set, valid JSON. The data is no larger than the limit
+// of the publisher in the longest form in which a subscriber may ask for it:
+// Server-Sent Events frame every line, so that a line break takes 7 bytes, and text in
+// an envelope is a JSON string.
 type Draft struct {
 	Feed string
 	Type string
@@ -48,8 +48,8 @@ func (d Draft) clean(limit int) (Draft, error) {
 	if d.Type == "message" {
 		d.Type = ""
 	}
-	// Size first: what is too large is not worth looking through. CR LF is
-	// the only thing that shrinks, by half at most.
+	// The size comes first, before the data is looked through. Only CR LF shrinks,
+	// by half at most.
 	if len(d.Data) > 2*limit {
 		return Draft{}, fmt.Errorf("%w: the data has %d bytes, the limit is %d", ErrTooLarge, len(d.Data), limit)
 	}
@@ -92,9 +92,9 @@ func lineFeeds(s string) string {
 	return strings.ReplaceAll(strings.ReplaceAll(s, "\r\n", "\n"), "\r", "\n")
 }
 
-// CheckName says whether name can name a feed: 1 to 255 characters, a letter
+// CheckName returns an error unless name can name a feed: 1 to 255 characters, a letter
 // or digit first, then letters, digits and any of . _ : @ ~ -
-// Its error wraps ErrInvalid.
+// The error wraps ErrInvalid.
 func CheckName(name string) error {
 	if len(name) == 0 || len(name) > 255 {
 		return fmt.Errorf("%w: a feed name has 1 to 255 characters, not %d", ErrInvalid, len(name))
@@ -107,11 +107,11 @@ func CheckName(name string) error {
 	return nil
 }
 
-// CheckType says whether t can be the type of a published event: none, or 1 to
-// 100 characters of letters, digits and . _ : / -
-// Types that begin with "feed." belong to the server, and "open" and "error"
-// are refused because a browser hands them to the listeners for the state of
-// its connection. The error wraps ErrInvalid.
+// CheckType returns an error unless t can be the type of a published event: none, or 1
+// to 100 characters of letters, digits and . _ : / -
+// Types that begin with "feed." belong to the server. "open" and "error" are refused
+// because a browser passes them to the listeners for the state of its connection. The
+// error wraps ErrInvalid.
 func CheckType(t string) error {
 	if len(t) > 100 {
 		return fmt.Errorf("%w: an event type has at most 100 characters, not %d", ErrInvalid, len(t))
@@ -130,8 +130,8 @@ func CheckType(t string) error {
 	return nil
 }
 
-// CheckKey says whether name can name an idempotency key: 1 to 255 visible ASCII
-// characters. The error wraps ErrInvalid.
+// CheckKey returns an error unless name can name an idempotency key: 1 to 255 visible
+// ASCII characters. The error wraps ErrInvalid.
 func CheckKey(name string) error {
 	if len(name) == 0 || len(name) > 255 {
 		return fmt.Errorf("%w: an idempotency key has 1 to 255 characters, not %d", ErrInvalid, len(name))

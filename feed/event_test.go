@@ -102,7 +102,7 @@ func TestCheckType(t *testing.T) {
 	}
 }
 
-// What was refused is shown, but not all of it, and not broken.
+// An error shows the beginning of a refused value, as valid UTF-8.
 func TestQuote(t *testing.T) {
 	for s, want := range map[string]string{
 		"a\n":                          `"a\n"`,

@@ -13,8 +13,7 @@ import (
 	"github.com/rejoin/rejoin/storage/sqlite"
 )
 
-// open starts the parts of a node on a new store. The order in which they are
-// closed matters.
+// open starts a node on a new store.
 func open(ctx context.Context) (*feed.Publisher, *feed.Hub, func()) {
 	dir, err := os.MkdirTemp("", "feed")
 	if err != nil {
@@ -25,11 +24,12 @@ func open(ctx context.Context) (*feed.Publisher, *feed.Hub, func()) {
 		panic(err)
 	}
 	bus := memory.NewBus()
-	hub := feed.NewHub(store, bus, feed.HubOptions{})
-	pub := feed.NewPublisher(store, hub, bus, feed.PublisherOptions{})
-	return pub, hub, func() {
-		pub.Close()
-		hub.Close()
+	node, err := feed.Open(store, bus, feed.Options{})
+	if err != nil {
+		panic(err)
+	}
+	return node.Publisher, node.Hub, func() {
+		node.Close() // before what it uses
 		bus.Close()
 		store.Close()
 		os.RemoveAll(dir)
@@ -57,13 +57,15 @@ func Example() {
 	}
 	fmt.Println("stored up to", events[1].ID)
 
-	for sub.Cursor() < 2 {
-		d, err := sub.Next(ctx, nil)
+	for d, err := range sub.All(ctx) {
 		if err != nil {
 			panic(err)
 		}
 		for _, e := range d.Events() {
 			fmt.Println(e.ID, e.Data)
+		}
+		if sub.Cursor() == 2 {
+			break
 		}
 	}
 	// Output:
@@ -73,7 +75,7 @@ func Example() {
 }
 
 // A subscriber that was cut off comes back with the one number that it kept.
-func ExampleAfter() {
+func ExampleFromCursor() {
 	ctx := context.Background()
 	pub, hub, done := open(ctx)
 	defer done()
@@ -144,12 +146,12 @@ func ExamplePublisher_PublishBatch() {
 		IfLast: &seen,
 	})
 	if last, ok := errors.AsType[*feed.LastError](err); ok {
-		fmt.Println("somebody was faster:", last)
+		fmt.Println("another publisher was faster:", last)
 	}
 	// Output:
 	// event 1 replayed: false
 	// event 1 replayed: true
-	// somebody was faster: the feed's last event is 1
+	// another publisher was faster: the feed's last event is 1
 }
 
 // A retention runs beside the publisher. Several nodes may have one each: they

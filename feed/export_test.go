@@ -22,9 +22,15 @@ func (h *Hub) Logs() (names string, bytes int) {
 	return strings.Join(all, " "), bytes
 }
 
+// Lock takes the outage's lock until unlock is called.
+func (o *Outage) Lock() (unlock func()) {
+	o.mu.Lock()
+	return o.mu.Unlock
+}
+
 // Faults returns how many faults of single feeds the hub keeps.
 func (h *Hub) Faults() int {
 	h.faults.mu.Lock()
 	defer h.faults.mu.Unlock()
-	return len(h.faults.of)
+	return len(h.faults.entries)
 }

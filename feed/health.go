@@ -2,18 +2,18 @@ package feed
 
 import "context"
 
-// Health says what works: nil for what does.
+// Health tells what does not work. A nil error means that the part works.
 type Health struct {
 	Store error
 	Bus   error
 }
 
-// pinger is a store or a bus that can look whether it works.
+// pinger is a store or a bus that can check itself.
 type pinger interface{ Ping(context.Context) error }
 
-// Health asks the store and the bus whether they work. A store has to answer, and
-// to find no fault with itself if it is a pinger. A bus that is none cannot fail, and
-// always works. Of a closed hub, both are ErrStopped.
+// Health asks the store and the bus whether they work. A store works if it answers and,
+// as a pinger, finds no fault with itself. A bus that is no pinger always works. Once
+// the hub is closed, both errors are ErrStopped.
 func (h *Hub) Health(ctx context.Context) Health {
 	ctx, leave, err := h.enter(ctx)
 	if err != nil {

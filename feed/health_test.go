@@ -9,8 +9,8 @@ import (
 	"github.com/rejoin/rejoin/feed/feedtest"
 )
 
-// TestHealthOfAClosedHub: a hub is closed before its store, which may be gone when
-// somebody asks after it.
+// TestHealthOfAClosedHub: a hub is closed before its store, which may be gone when a
+// probe asks for its health.
 func TestHealthOfAClosedHub(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -24,7 +24,7 @@ func TestHealthOfAClosedHub(t *testing.T) {
 		r.pub.Close()
 		r.hub.Close() // it does not wait for the store
 		if h := <-asked; h.Store == nil {
-			t.Error("the store works that was not waited for")
+			t.Error("a store works whose answer was not waited for")
 		}
 		before := r.count(feedtest.BoundsAsked)
 		if h := r.hub.Health(t.Context()); !errors.Is(h.Store, feed.ErrStopped) || !errors.Is(h.Bus, feed.ErrStopped) {

@@ -21,7 +21,7 @@ func TestGrewDoesNotLoadALog(t *testing.T) {
 		pass := r.holdAt(feedtest.BoundsAsked)
 		go r.subscribe("a", feed.FromStart())
 		synctest.Wait()
-		r.bus.says().Grew("a", 1000)
+		r.bus.waitReceiver().Grew("a", 1000)
 		go func() {
 			synctest.Wait()
 			pass()
@@ -35,7 +35,7 @@ func TestGrewDoesNotLoadALog(t *testing.T) {
 	})
 }
 
-// "Now" and "ahead" are for the store to say, whatever the bus has said.
+// Only the store decides what "now" and "ahead" are, whatever the bus says.
 func TestLieDecidesNothing(t *testing.T) {
 	for _, lie := range []uint64{4, 1000, math.MaxInt64, 1 << 63, math.MaxUint64} {
 		synctest.Test(t, func(t *testing.T) {
@@ -44,7 +44,7 @@ func TestLieDecidesNothing(t *testing.T) {
 			r.subscribe("a", feed.FromStart())
 			pass := r.holdAt(feedtest.ReadAsked)
 			defer pass()
-			r.bus.says().Grew("a", lie)
+			r.bus.waitReceiver().Grew("a", lie)
 			if s := r.subscribe("a", feed.From{}); s.Cursor() != 3 || s.Bounds().Last != 3 {
 				t.Errorf("told of %d: now is %d, bounds %v, want 3", lie, s.Cursor(), s.Bounds())
 			}
@@ -57,7 +57,7 @@ func TestLieDecidesNothing(t *testing.T) {
 }
 
 // A read of the bounds outlives the subscriber that asked for it, and the log
-// that it was for. Those who join it have a log of their own to load.
+// that it was for. Subscribers that share it have a log of their own to load.
 func TestBoundsReadOutlivesItsLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -101,8 +101,8 @@ func TestNothingBehindTheLogIsNoReasonToSpin(t *testing.T) {
 	})
 }
 
-// After a rollback, a page that was read before it must not be handed out for
-// ever: events, gap, the same events, the same gap.
+// After a rollback, a page that was read before it must not be delivered again
+// and again: events, gap, the same events, the same gap.
 func TestKeptPageDoesNotOutliveARollback(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -131,14 +131,14 @@ func TestKeptPageDoesNotOutliveARollback(t *testing.T) {
 	})
 }
 
-// Once the hub knows of a rollback, nobody gets what was read before it.
+// Once the hub knows of a rollback, no subscriber gets a page that was read before it.
 func TestKeptPageIsNotSharedAfterARollback(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.append("a", 5)
 		reach(t, r.subscribe("a", feed.FromStart()), 5, time.Second)
 		r.store.Rollback("a", 2)
-		r.bus.says().Missed()
+		r.bus.waitReceiver().Missed()
 		synctest.Wait()
 		late := r.subscribe("a", feed.FromCursor(0))
 		if d := next(t, late, time.Second); len(d.Events()) != 2 {
@@ -161,8 +161,8 @@ func (h holed) Read(ctx context.Context, name string, after feed.Cursor, limit f
 	return p, err
 }
 
-// A store that says that there is more and does not hand it out is not asked
-// without a pause.
+// If the bounds of a store show events that it does not return, the hub asks it with
+// pauses.
 func TestFillPausesWhenTheStoreBreaksItsPromise(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		calls := 0
@@ -259,13 +259,13 @@ func TestCloseWaitsForSubscribe(t *testing.T) {
 }
 
 // Bounds that were read before the log grew are older than it, and that is no
-// rollback: nobody has to ask the store again because of them.
+// rollback: no subscriber has to ask the store again because of them.
 func TestOldBoundsAreNoRollback(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		s := r.subscribe("a", feed.From{})
 		pass := r.holdAt(feedtest.BoundsAnswered)
-		r.bus.says().Missed()
+		r.bus.waitReceiver().Missed()
 		synctest.Wait()
 		r.publish("a", "x")
 		reach(t, s, 1, time.Millisecond)
@@ -280,7 +280,7 @@ func TestOldBoundsAreNoRollback(t *testing.T) {
 	})
 }
 
-// Once Close has returned, the store may be closed: nobody may read it.
+// Once Close has returned, the store may be closed: the hub does not read it.
 func TestClosedHubLeavesTheStoreAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -316,7 +316,7 @@ func TestTailThatEndsIsBegunAgain(t *testing.T) {
 }
 
 // The bounds that a subscriber shares may be older than its seek; that must
-// not hand it events from before its time.
+// not give it events from before its time.
 func TestFromTimeIsNotBeforeItsTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -325,7 +325,7 @@ func TestFromTimeIsNotBeforeItsTime(t *testing.T) {
 		pass := r.holdAt(feedtest.BoundsAnswered)
 		go r.subscribe("a", feed.FromStart())
 		synctest.Wait()
-		r.append("a", 2) // what the answer on its way does not know
+		r.append("a", 2) // which the answer on its way does not include
 		time.Sleep(time.Second)
 		go func() {
 			synctest.Wait()

@@ -12,7 +12,7 @@ import (
 	"github.com/rejoin/rejoin/feed/feedtest"
 )
 
-// quietBus says nothing by itself; a test speaks through its receiver.
+// quietBus carries nothing by itself; a test calls its receiver.
 type quietBus struct {
 	mu       sync.Mutex
 	receiver feed.Receiver
@@ -42,7 +42,7 @@ func (b *quietBus) Tail(ctx context.Context, r feed.Receiver) error {
 
 func (b *quietBus) Close() error { return nil }
 
-func (b *quietBus) says() feed.Receiver {
+func (b *quietBus) waitReceiver() feed.Receiver {
 	synctest.Wait()
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -78,7 +78,7 @@ func newRig(t *testing.T) *rig {
 	return r
 }
 
-// notice counts a call of the store and has the gate, if there is one, hold it.
+// notice counts a call of the store, and lets the gate hold it, if there is one.
 func (r *rig) notice(ctx context.Context, c feedtest.Call) error {
 	r.mu.Lock()
 	r.calls[c.At]++

@@ -14,8 +14,7 @@ import (
 	"github.com/rejoin/rejoin/feed/feedtest"
 )
 
-// Thousands that come at once to a feed that nobody followed share one
-// question to the store.
+// Thousands that come at once to a feed without a log share one call of the store.
 func TestSubscribeStorm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -107,8 +106,8 @@ func TestCloseEndsAll(t *testing.T) {
 	})
 }
 
-// A log stays for a while after its last subscriber, and is then dropped; a
-// quiet one in use gives up its memory before that.
+// A log stays for a while after its last subscriber, and is then dropped. A
+// quiet one in use frees its memory before that.
 func TestLogsLinger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -146,8 +145,8 @@ func TestLogsLinger(t *testing.T) {
 	})
 }
 
-// A store that is away is nothing that a subscriber sees, other than as time;
-// and it is not asked without a pause.
+// A subscriber sees a store that is away only as a delay. The hub asks it with
+// pauses.
 func TestStoreAwayDuringNext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -174,7 +173,7 @@ func TestStoreAwayDuringFill(t *testing.T) {
 		r.append("a", 10)
 		r.fail(feed.ErrUnavailable, feedtest.ReadAsked, feedtest.BoundsAsked)
 		for range 10 {
-			r.bus.says().Grew("a", 10)
+			r.bus.waitReceiver().Grew("a", 10)
 		}
 		time.Sleep(time.Minute)
 		if n := r.count(feedtest.ReadAsked); n < 30 || n > 70 {
@@ -188,20 +187,20 @@ func TestStoreAwayDuringFill(t *testing.T) {
 	})
 }
 
-// A hole that nobody waits for is no longer filled when its log is dropped.
+// Once a log is dropped, its hole is no longer filled.
 func TestFillEndsWithItsLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		s := r.subscribe("a", feed.From{})
 		r.append("a", 10)
 		r.fail(feed.ErrUnavailable, feedtest.ReadAsked)
-		r.bus.says().Grew("a", 10)
+		r.bus.waitReceiver().Grew("a", 10)
 		s.Close()
 		time.Sleep(15 * time.Second)
 		before := r.count(feedtest.ReadAsked)
 		time.Sleep(time.Minute)
 		if n := r.count(feedtest.ReadAsked) - before; n > 0 {
-			t.Errorf("%d reads for a log that nobody has", n)
+			t.Errorf("%d reads for a log that was dropped", n)
 		}
 	})
 }
@@ -224,7 +223,7 @@ func TestStoreAwayAtSubscribe(t *testing.T) {
 	})
 }
 
-// A store that hangs holds up those who need it, and nobody else.
+// A store that hangs holds up only the subscribers that need it.
 func TestStoreHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -235,7 +234,7 @@ func TestStoreHangs(t *testing.T) {
 			return ctx.Err()
 		})
 		time.Sleep(time.Minute)
-		r.bus.says().Receive(events)
+		r.bus.waitReceiver().Receive(events)
 		reach(t, s, 3, time.Millisecond)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
@@ -248,8 +247,8 @@ func TestStoreHangs(t *testing.T) {
 	})
 }
 
-// That a cursor is ahead is for an answer to say that was asked for after it
-// came: a shared one may be older than the event that it stands for.
+// Only an answer to a later question shows that a cursor is ahead: a shared one may be
+// older than the event that the cursor stands for.
 func TestAheadNeedsAFreshAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -277,14 +276,14 @@ func TestNowIsNotTheEndOfALogWithAHole(t *testing.T) {
 		r.append("a", 3)
 		pass := r.holdAt(feedtest.ReadAsked)
 		defer pass()
-		r.bus.says().Grew("a", 3)
+		r.bus.waitReceiver().Grew("a", 3)
 		if s := r.subscribe("a", feed.From{}); s.Cursor() != 3 {
 			t.Errorf("now is %d, want 3", s.Cursor())
 		}
 	})
 }
 
-// What the bus loses, with nothing published after it, the store still has.
+// An event that the bus loses, with none after it, comes from the store.
 func TestVerifyFindsWhatTheBusLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -292,12 +291,12 @@ func TestVerifyFindsWhatTheBusLost(t *testing.T) {
 		r.append("a", 3)
 		reach(t, s, 3, 1100*time.Millisecond)
 		r.append("a", 3)
-		r.bus.says().Missed()
+		r.bus.waitReceiver().Missed()
 		reach(t, s, 6, 60*time.Millisecond)
 	})
 }
 
-// Many calls of Missed are one comparison, or two.
+// Many calls of Missed lead to one comparison, or two.
 func TestMissedIsCoalesced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -305,7 +304,7 @@ func TestMissedIsCoalesced(t *testing.T) {
 		pass := r.holdAt(feedtest.BoundsAsked)
 		before := r.count(feedtest.BoundsAsked)
 		for range 1000 {
-			r.bus.says().Missed()
+			r.bus.waitReceiver().Missed()
 		}
 		pass()
 		time.Sleep(100 * time.Millisecond) // the second one waits a little

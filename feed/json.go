@@ -1,11 +1,10 @@
 package feed
 
-// jsonDepth is how deep encoding/json lets arrays and objects be nested.
+// jsonDepth is how deep encoding/json allows arrays and objects to be nested.
 const jsonDepth = 10_000
 
-// ValidJSON says whether s is one JSON value, as encoding/json has it. It is
-// what [Draft] means, and takes a fraction of the time of [json.Valid], which
-// calls a function for each byte.
+// ValidJSON reports whether s is one JSON value, like [encoding/json.Valid], in a
+// fraction of the time: that calls a function for each byte.
 func ValidJSON[S string | []byte](s S) bool {
 	i := skipSpace(s, 0)
 	i = skipValue(s, i, 0)
@@ -19,8 +18,8 @@ func skipSpace[S string | []byte](s S, i int) int {
 	return i
 }
 
-// skipValue returns the end of the JSON value that begins at i, or -1 if none
-// does. So do the functions below for parts of values.
+// skipValue returns the end of the JSON value that begins at i, or -1 if there is
+// none. The functions below do the same for parts of values.
 func skipValue[S string | []byte](s S, i, depth int) int {
 	if i >= len(s) {
 		return -1
@@ -149,7 +148,7 @@ func skipNumber[S string | []byte](s S, i int) int {
 	return i
 }
 
-// skipDigits skips digits, of which there has to be one.
+// skipDigits skips digits, at least one.
 func skipDigits[S string | []byte](s S, i int) int {
 	from := i
 	for i < len(s) && '0' <= s[i] && s[i] <= '9' {

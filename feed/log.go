@@ -12,48 +12,48 @@ import (
 const segmentBytes = 32 << 10
 
 // log holds the newest events of one feed in memory, for its subscribers here.
-// It takes an event only if it is the next one; when it hears of one beyond
-// that, the hub fills the hole from the store.
+// It takes an event only if it is the next one. When it learns of a later one,
+// the hub fills the hole from the store.
 type log struct {
 	feed  string
 	cache *cache // of all logs' segments
 
-	// users and idle belong to the hub's lock.
+	// Under the hub's mu.
 	users int       // subscriptions, and calls of Subscribe
 	idle  time.Time // since when there are no users
 
-	mu       sync.Mutex
-	loaded   bool   // first, base and tail are set
-	first    uint64 // the oldest id that the store keeps, as far as known
-	known    uint64 // the newest id that exists, as far as known; at least tail
-	base     Cursor // the segments hold the events after base …
-	tail     Cursor // … up to tail
-	segments []*segment
-	closed   bool      // the feed is, for good …
-	end      uint64    // … and ends with this id
-	generation int       // how often it started again
-	filling  bool      // a goroutine is bringing tail up to known
-	grown    time.Time // when tail last moved
-	history            // that the events are from
+	mu         sync.Mutex
+	loaded     bool   // first, base and tail are set
+	first      uint64 // the oldest id that the store keeps, as far as known
+	known      uint64 // the newest id that exists, as far as known; at least tail
+	base       Cursor // the segments hold the events after base …
+	tail       Cursor // … up to tail
+	segments   []*segment
+	closed     bool      // the feed is closed …
+	end        uint64    // … and ends with this id
+	generation int       // how often the log started again
+	filling    bool      // a goroutine is bringing tail up to known
+	grown      time.Time // when tail last moved
+	history              // that the events are from
 
 	ephemera ephemera
 
-	// Apart from mu, so that waking many subscribers does not hold up those
+	// A lock apart from mu, so that waking many subscribers does not hold up those
 	// that already read.
 	subsMu    sync.Mutex
 	audiences []*audience
 }
 
-// logChange says what a log did with what it was told.
+// logChange is what a call has changed in a log.
 type logChange struct {
 	grew bool // subscribers have to look: there is more to read, or less than was known
-	hole bool // tail is behind known, and nobody is filling yet
+	hole bool // tail is behind known, and no goroutine fills the log yet
 
 	taken int // events that the log took
 }
 
-// accept takes events of this feed, in any order, of which some may be old and
-// some too new.
+// accept takes the next events of this feed out of events, which may be in any order,
+// and old or too new.
 func (l *log) accept(events []Event, now time.Time) logChange {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -67,16 +67,16 @@ func (l *log) accept(events []Event, now time.Time) logChange {
 	}
 	if l.tail != before {
 		l.grown = now
-		l.shed()
+		l.trimToSize()
 	}
-	return logChange{grew: l.tail != before, hole: l.hole(), taken: int(l.tail - before)}
+	return logChange{grew: l.tail != before, hole: l.claimFill(), taken: int(l.tail - before)}
 }
 
 func (l *log) add(e Event) {
 	e.Feed = l.feed // one copy of the name for all
 	newest := len(l.segments) - 1
 	if newest < 0 || l.segments[newest].bytes >= segmentBytes {
-		l.segments = append(l.segments, l.begin(l.tail, nil))
+		l.segments = append(l.segments, l.beginSegment(l.tail, nil))
 		newest++
 	}
 	l.segments[newest].add(e)
@@ -85,17 +85,17 @@ func (l *log) add(e Event) {
 	l.newest = stampOf(&e)
 }
 
-// begin returns a segment of the log.
-func (l *log) begin(after Cursor, events []Event) *segment {
+// beginSegment returns a new segment of the log.
+func (l *log) beginSegment(after Cursor, events []Event) *segment {
 	s := newSegment(after, events)
 	s.log = l
 	l.cache.add(s)
 	return s
 }
 
-// shed drops the oldest segments until the log holds no more than a single one may,
-// or has one segment. Subscribers that were still reading there go to the store.
-func (l *log) shed() {
+// trimToSize drops the oldest segments until the log holds no more than a single one
+// may, or has one segment. Subscribers that were still reading there go to the store.
+func (l *log) trimToSize() {
 	held := 0
 	for _, s := range l.segments {
 		held += s.memory()
@@ -108,7 +108,7 @@ func (l *log) shed() {
 	l.discard(n)
 }
 
-// discard lets go of the oldest n segments.
+// discard drops the oldest n segments.
 func (l *log) discard(n int) {
 	for _, s := range l.segments[:n] {
 		l.base = s.end()
@@ -117,8 +117,8 @@ func (l *log) discard(n int) {
 	l.segments = slices.Delete(l.segments, 0, n)
 }
 
-// drop discards the log's oldest segment of its kind, to make room for others. It
-// reports false if it has spared the segment, because that takes less than small
+// drop drops s, which is the log's oldest segment of its kind, to make room for others.
+// It reports false if it has spared the segment, because that takes less than small
 // bytes and is all that the log has.
 func (l *log) drop(s *segment, small int) bool {
 	l.mu.Lock()
@@ -135,7 +135,7 @@ func (l *log) drop(s *segment, small int) bool {
 	return true
 }
 
-// empty lets go of everything that the log holds: nobody needs it any more.
+// empty drops everything that the log holds: the hub no longer has the log.
 func (l *log) empty() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -144,17 +144,17 @@ func (l *log) empty() {
 	l.cache.memory.Give(HoldLogs, logCost+len(l.feed))
 }
 
-// noteLast takes a hint that the feed has reached the id last. It loads nothing:
-// where a log begins is for the store to say.
+// noteLast takes a hint that the feed has reached the id last. It does not load the log:
+// only the store decides where a log begins.
 func (l *log) noteLast(last uint64) logChange {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.known = max(l.known, last)
-	return logChange{hole: l.hole()}
+	return logChange{hole: l.claimFill()}
 }
 
-// confirmed is what a store has said of a feed so far. What follows can only be
-// more: a store that says less is an older one in the place of the first.
+// confirmed is what the store has confirmed of a feed so far. Later answers can only add
+// to it: a store that confirms less is an older one in the place of the first.
 type confirmed struct {
 	tail   Cursor // an event with this id exists
 	first  uint64
@@ -162,15 +162,15 @@ type confirmed struct {
 	end    uint64 // if closed
 }
 
-// rolledBack says whether b is of an older store than p.
-func (p confirmed) rolledBack(b Bounds) bool {
-	return b.Last < uint64(p.tail) || b.First < p.first || p.closed && (!b.Closed || b.Last != p.end)
+// rolledBack reports whether b is of an older store than c.
+func (c confirmed) rolledBack(b Bounds) bool {
+	return b.Last < uint64(c.tail) || b.First < c.first || c.closed && (!b.Closed || b.Last != c.end)
 }
 
-// learn takes the feed's bounds, read from the store after so much had been
-// proven. The first bounds load the log. If the store has been replaced by an
-// older one, the log starts again from what is true now.
-func (l *log) learn(b Bounds, before confirmed) logChange {
+// setBounds takes the feed's bounds, which were read from the store after it had
+// confirmed before. The first bounds load the log. If an older store has taken the
+// place of the first, the log starts again with the new bounds.
+func (l *log) setBounds(b Bounds, before confirmed) logChange {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.loaded && before.rolledBack(b) {
@@ -188,11 +188,11 @@ func (l *log) learn(b Bounds, before confirmed) logChange {
 	closing := l.close(b)
 	l.first = max(l.first, b.First)
 	l.known = max(l.known, b.Last)
-	l.forget(Cursor(l.first - 1))
-	return logChange{grew: closing, hole: l.hole()}
+	l.dropTrimmed(Cursor(l.first - 1))
+	return logChange{grew: closing, hole: l.claimFill()}
 }
 
-// close notes that the feed is closed, if b says so, and reports if that is new.
+// close notes that the feed is closed, if b is, and reports whether that is new.
 func (l *log) close(b Bounds) bool {
 	if !b.Closed || l.closed {
 		return false
@@ -207,11 +207,11 @@ func (l *log) restart(b Bounds) {
 	l.known = max(l.known, b.Last)
 	l.discard(len(l.segments))
 	l.base, l.tail = Cursor(b.Last), Cursor(b.Last)
-	l.newest, l.mark, l.seam = stamp{}, stamp{}, stamp{}
+	l.newest, l.verified, l.lastDropped = stamp{}, stamp{}, stamp{}
 }
 
-// forget gives up the segments that end before the oldest kept event.
-func (l *log) forget(oldest Cursor) {
+// dropTrimmed drops the segments that end before the oldest event that the store keeps.
+func (l *log) dropTrimmed(oldest Cursor) {
 	n := 0
 	for n < len(l.segments) && l.segments[n].end() <= oldest {
 		n++
@@ -219,9 +219,9 @@ func (l *log) forget(oldest Cursor) {
 	l.discard(n)
 }
 
-// rest empties a log that nothing was added to since then. What is quiet
+// dropIfQuiet drops the events of a log to which none was added since then: a quiet feed
 // costs no memory.
-func (l *log) rest(then time.Time) {
+func (l *log) dropIfQuiet(then time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.ephemera.at.Before(then) {
@@ -229,100 +229,33 @@ func (l *log) rest(then time.Time) {
 	}
 	if len(l.segments) > 0 && l.grown.Before(then) {
 		l.discard(len(l.segments))
-		l.seam = l.newest
+		l.lastDropped = l.newest
 	}
-}
-
-// fillRequest is what a filling log has to read: the events after tail, up to the id
-// known.
-type fillRequest struct {
-	tail     Cursor
-	known    uint64
-	restarts int
-	newest   stamp
-}
-
-func (l *log) toFill() fillRequest {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return fillRequest{l.tail, l.known, l.generation, l.newest}
-}
-
-// fill takes the page that was read for w. It reports whether subscribers have
-// to look, and whether the log has now reached all that is known to exist; then
-// it is no longer filling.
-func (l *log) fill(w fillRequest, p Page, now time.Time) (grew, done bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.wrong {
-		l.filling = false // the review sees to the hole
-		return false, true
-	}
-	if w.restarts != l.generation {
-		// The page is of the store that was replaced.
-		l.filling = l.known > uint64(l.tail)
-		return false, !l.filling
-	}
-	before := l.tail
-	l.first = max(l.first, p.First)
-	if uint64(l.tail)+1 < p.First {
-		// Trimmed past the end of the log: nothing here is kept any more.
-		l.discard(len(l.segments))
-		l.base, l.tail = Cursor(p.First-1), Cursor(p.First-1)
-	}
-	for i := range p.Events {
-		if p.Events[i].ID == uint64(l.tail)+1 {
-			l.add(p.Events[i])
-		}
-	}
-	if l.tail == w.tail && l.known == w.known {
-		// There is nothing behind the end: who said so was wrong.
-		l.known = uint64(l.tail)
-	}
-	l.known = max(l.known, uint64(l.tail), p.Last)
-	// Who waits beyond the end, for what was said to exist, is now ahead.
-	lowered := l.known < w.known
-	if l.tail != before {
-		l.grown = now
-		l.shed()
-	}
-	l.filling = l.known > uint64(l.tail)
-	return l.tail != before || lowered, !l.filling
-}
-
-// hole says whether the log has to be filled, and makes the caller the one who
-// sees to it.
-func (l *log) hole() bool {
-	if !l.loaded || l.filling || l.wrong || l.known <= uint64(l.tail) {
-		return false
-	}
-	l.filling = true
-	return true
 }
 
 // view is where a cursor stands in relation to the log.
 type view int
 
 const (
-	viewEvents  view = iota // there are events after it in the log
+	viewEvents  view = iota // the log has events after it
 	viewEnd                 // it is at the end: wait
-	viewBehind              // what follows it is in the store only
-	viewAhead               // it is past everything that is known to exist
-	viewClosed              // it is at the end, and nothing will follow
-	viewTrimmed             // what follows it is gone
+	viewBehind              // only the store has the events after it
+	viewAhead               // it is past every event that is known to exist
+	viewClosed              // it is at the end of a closed feed
+	viewTrimmed             // the events after it are gone
 )
 
-// read returns the events that follow c, if the log has them, or the gap that
-// does. What was given up the log does not have, even if it is in a segment.
+// read returns the events that follow c, if the log has them, or the gap. It does not
+// return trimmed events, even if a segment still has them.
 func (l *log) read(c Cursor) (Delivery, view) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
-	case l.wrong:
-		return Delivery{}, viewEnd // until the review wakes everybody
+	case l.frozen:
+		return Delivery{}, viewEnd // until the review wakes all subscribers
 	case l.closed && uint64(c) == l.end && uint64(l.tail) <= l.end:
-		// With an event behind its end, it is not closed: the store was replaced
-		// by an older one, which the log is about to find out.
+		// If there is an event behind the end, the feed is not closed: an older store
+		// has taken the place of the first. A comparison is about to show that.
 		return Delivery{}, viewClosed
 	case uint64(c) > l.known:
 		return Delivery{}, viewAhead
@@ -344,20 +277,19 @@ func (l *log) read(c Cursor) (Delivery, view) {
 	return d, viewEvents
 }
 
-// bounds returns what the log can prove of the feed, not what it only heard of;
-// complete says whether there is nothing that it only heard of. ok is false
-// until the log is loaded.
+// bounds returns what the store has confirmed of the feed. complete reports whether the
+// log has no hint of more. ok is false until the log is loaded.
 func (l *log) bounds() (b Bounds, complete, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	b = Bounds{First: l.first, Last: max(uint64(l.tail), l.first-1)}
-	complete = l.known <= b.Last && !l.wrong
+	complete = l.known <= b.Last && !l.frozen
 	b.Closed = l.closed && b.Last == l.end
 	return b, complete, l.loaded
 }
 
-// proven returns what the store has said; ok is false until the log is loaded.
-func (l *log) proven() (p confirmed, ok bool) {
+// confirmed returns what the store has confirmed. ok is false until the log is loaded.
+func (l *log) confirmed() (c confirmed, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return confirmed{l.tail, l.first, l.closed, l.end}, l.loaded

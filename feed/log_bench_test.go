@@ -38,16 +38,16 @@ func BenchmarkLogRead(b *testing.B) {
 
 // BenchmarkWake wakes 1,000 subscribers.
 func BenchmarkWake(b *testing.B) {
-	l, lane := loaded(1, 0), &Dispatcher{more: make(chan struct{}, 1)}
+	l, dispatcher := loaded(1, 0), &Dispatcher{more: make(chan struct{}, 1)}
 	called := 0
 	for range 1000 {
-		l.attach(waiting(lane, func() { called++ }))
+		l.attach(waiting(dispatcher, func() { called++ }))
 	}
 	b.ReportAllocs()
 	for b.Loop() {
 		called = 0
 		l.wake()
-		for lane.Step() {
+		for dispatcher.Step() {
 		}
 		if called != 1000 {
 			b.Fatal(called)

@@ -12,44 +12,44 @@ func TestLogClosed(t *testing.T) {
 		tell func(*log)
 		want map[Cursor]view
 	}{
-		{"closed from the start", func(l *log) { l.learn(closed, confirmed{}) },
+		{"closed from the start", func(l *log) { l.setBounds(closed, confirmed{}) },
 			map[Cursor]view{0: viewBehind, 9: viewBehind, 10: viewClosed, 11: viewAhead}},
 		{"before the log has reached the end", func(l *log) {
-			l.learn(Bounds{First: 1, Last: 5}, confirmed{})
-			l.learn(closed, confirmed{tail: 5})
+			l.setBounds(Bounds{First: 1, Last: 5}, confirmed{})
+			l.setBounds(closed, confirmed{tail: 5})
 		}, map[Cursor]view{4: viewBehind, 5: viewEnd, 9: viewEnd, 10: viewClosed, 11: viewAhead}},
 		{"told of more that is not there", func(l *log) {
-			l.learn(closed, confirmed{})
+			l.setBounds(closed, confirmed{})
 			l.noteLast(25)
 		}, map[Cursor]view{10: viewClosed, 11: viewEnd, 25: viewEnd, 26: viewAhead}},
 		{"told by an older answer that it is open", func(l *log) {
-			l.learn(closed, confirmed{})
-			l.learn(Bounds{First: 1, Last: 9}, confirmed{})
+			l.setBounds(closed, confirmed{})
+			l.setBounds(Bounds{First: 1, Last: 9}, confirmed{})
 		}, map[Cursor]view{9: viewBehind, 10: viewClosed}},
 		{"never written to", func(l *log) {
-			l.learn(Bounds{First: 1, Closed: true}, confirmed{})
+			l.setBounds(Bounds{First: 1, Closed: true}, confirmed{})
 		}, map[Cursor]view{0: viewClosed, 1: viewAhead}},
 		{"trimmed whole", func(l *log) {
-			l.learn(Bounds{First: 11, Last: 10, Closed: true}, confirmed{})
+			l.setBounds(Bounds{First: 11, Last: 10, Closed: true}, confirmed{})
 		}, map[Cursor]view{0: viewTrimmed, 9: viewTrimmed, 10: viewClosed, 11: viewAhead}},
 		{"rolled back to before the close", func(l *log) {
-			l.learn(closed, confirmed{})
-			p, _ := l.proven()
-			l.learn(Bounds{First: 1, Last: 10}, p)
+			l.setBounds(closed, confirmed{})
+			p, _ := l.confirmed()
+			l.setBounds(Bounds{First: 1, Last: 10}, p)
 		}, map[Cursor]view{9: viewBehind, 10: viewEnd, 11: viewAhead}},
 		{"rolled back to before the end, behind which the log still is", func(l *log) {
-			l.learn(Bounds{First: 1, Last: 5}, confirmed{})
-			l.learn(closed, confirmed{tail: 5})
-			p, _ := l.proven()
-			l.learn(Bounds{First: 1, Last: 7}, p)
+			l.setBounds(Bounds{First: 1, Last: 5}, confirmed{})
+			l.setBounds(closed, confirmed{tail: 5})
+			p, _ := l.confirmed()
+			l.setBounds(Bounds{First: 1, Last: 7}, p)
 		}, map[Cursor]view{6: viewBehind, 7: viewEnd, 8: viewAhead, 10: viewAhead}},
 		{"rolled back, and closed elsewhere", func(l *log) {
-			l.learn(closed, confirmed{})
-			p, _ := l.proven()
-			l.learn(Bounds{First: 1, Last: 12, Closed: true}, p)
+			l.setBounds(closed, confirmed{})
+			p, _ := l.confirmed()
+			l.setBounds(Bounds{First: 1, Last: 12, Closed: true}, p)
 		}, map[Cursor]view{10: viewBehind, 12: viewClosed, 13: viewAhead}},
 		{"rolled back and published to, which the log gets first", func(l *log) {
-			l.learn(closed, confirmed{})
+			l.setBounds(closed, confirmed{})
 			l.take(stretch("a", 11, 11)...)
 		}, map[Cursor]view{9: viewBehind, 10: viewEvents, 11: viewEnd, 12: viewAhead}},
 	} {
@@ -66,37 +66,37 @@ func TestLogClosed(t *testing.T) {
 	}
 }
 
-// Who waits at the end of a feed has to be told once that it was closed.
+// The close of a feed wakes the subscribers that wait at its end, once.
 func TestLogClosingWakes(t *testing.T) {
 	l := loaded(1, 10)
 	closed := Bounds{First: 1, Last: 10, Closed: true}
-	if !l.learn(closed, confirmed{tail: 10}).grew {
+	if !l.setBounds(closed, confirmed{tail: 10}).grew {
 		t.Error("closing does not wake")
 	}
-	if l.learn(closed, confirmed{tail: 10}).grew {
+	if l.setBounds(closed, confirmed{tail: 10}).grew {
 		t.Error("a feed that is closed wakes again")
 	}
 }
 
 func TestLogBoundsClosed(t *testing.T) {
 	l := loaded(1, 5)
-	l.learn(Bounds{First: 1, Last: 7, Closed: true}, confirmed{tail: 5})
+	l.setBounds(Bounds{First: 1, Last: 7, Closed: true}, confirmed{tail: 5})
 	if b, complete, _ := l.bounds(); b.Closed || complete || b.Last != 5 {
 		t.Errorf("before the end: got %v, complete %t", b, complete)
 	}
 	l.take(stretch("a", 6, 7)...)
 	l.noteLast(99)
 	if b, complete, _ := l.bounds(); !b.Closed || complete || b.Last != 7 {
-		t.Errorf("at the end, told of more: got %v, complete %t", b, complete)
+		t.Errorf("at the end, with a hint of more: got %v, complete %t", b, complete)
 	}
 }
 
-// What was trimmed is not handed out, even if it shares a segment with what was
-// not, or came afterwards from somebody who did not know.
+// A log does not return trimmed events, even if they share a segment with others, or
+// came after the trim from a page that was read before it.
 func TestLogTrim(t *testing.T) {
 	l := loaded(1, 0)
 	l.take(stretch("a", 1, 20)...)
-	l.learn(Bounds{First: 11, Last: 20}, confirmed{tail: 20})
+	l.setBounds(Bounds{First: 11, Last: 20}, confirmed{tail: 20})
 	sound(t, l)
 	for c, want := range map[Cursor]view{0: viewTrimmed, 9: viewTrimmed, 10: viewEvents, 20: viewEnd} {
 		d, v := l.read(c)
@@ -111,7 +111,7 @@ func TestLogTrim(t *testing.T) {
 		}
 	}
 	// Trimmed past the end, and filled by a page that was read before.
-	l.learn(Bounds{First: 31, Last: 40}, confirmed{tail: 20})
+	l.setBounds(Bounds{First: 31, Last: 40}, confirmed{tail: 20})
 	l.fill(l.toFill(), Page{Bounds: Bounds{First: 1, Last: 40}, Events: stretch("a", 21, 40)}, time.Now())
 	sound(t, l)
 	if d, v := l.read(20); v != viewTrimmed || d.Gap.Resumes != 31 {
@@ -122,17 +122,16 @@ func TestLogTrim(t *testing.T) {
 	}
 }
 
-// An event that a store gives up stays given up: one that has it again is an
-// older store.
+// A trimmed event does not come back: a store that has it again is an older one.
 func TestLogLearnsOfATrimUndone(t *testing.T) {
 	l := loaded(8, 10)
-	p, _ := l.proven()
-	if !l.learn(Bounds{First: 3, Last: 12}, p).grew || l.first != 3 || l.generation != 1 {
+	p, _ := l.confirmed()
+	if !l.setBounds(Bounds{First: 3, Last: 12}, p).grew || l.first != 3 || l.generation != 1 {
 		t.Errorf("first %d after %d restarts", l.first, l.generation)
 	}
 	// But an answer from before the trim is only late.
 	l = loaded(8, 10)
-	if l.learn(Bounds{First: 3, Last: 10}, confirmed{tail: 10, first: 3}).grew || l.first != 8 || l.generation != 0 {
+	if l.setBounds(Bounds{First: 3, Last: 10}, confirmed{tail: 10, first: 3}).grew || l.first != 8 || l.generation != 0 {
 		t.Errorf("first %d after %d restarts", l.first, l.generation)
 	}
 }

@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// Subscribers between the end of the log and what was known wait for the log.
-// When there turns out to be nothing, they have to look again: they may be
-// ahead of a store that was rolled back.
+// Subscribers between the end of the log and the known end wait for the log. If no
+// event exists there, they have to look again: they may be ahead of a store that was
+// rolled back.
 func TestFillWakesWhenThereIsNothing(t *testing.T) {
 	l := newTestLog()
-	l.learn(Bounds{First: 1, Last: 5}, confirmed{})
-	l.learn(Bounds{First: 1, Last: 8}, confirmed{})
+	l.setBounds(Bounds{First: 1, Last: 5}, confirmed{})
+	l.setBounds(Bounds{First: 1, Last: 8}, confirmed{})
 	if _, v := l.read(7); v != viewEnd {
 		t.Fatalf("a cursor that is known to exist has the view %d", v)
 	}
@@ -28,14 +28,14 @@ func TestFillWakesWhenThereIsNothing(t *testing.T) {
 // A page that was read before the log started again is of another store.
 func TestFillRefusesAPageFromBeforeARestart(t *testing.T) {
 	l := newTestLog()
-	l.learn(Bounds{First: 1, Last: 50}, confirmed{})
-	l.learn(Bounds{First: 1, Last: 60}, confirmed{})
+	l.setBounds(Bounds{First: 1, Last: 50}, confirmed{})
+	l.setBounds(Bounds{First: 1, Last: 60}, confirmed{})
 	w := l.toFill()
 	old := Page{Bounds: Bounds{First: 1, Last: 60}, Events: stretch("a", 51, 60)}
-	l.learn(Bounds{First: 1, Last: 45}, confirmed{tail: 50})
+	l.setBounds(Bounds{First: 1, Last: 45}, confirmed{tail: 50})
 	l.accept(stretch("a", 46, 50), time.Now())
 	l.fill(w, old, time.Now())
-	if p, _ := l.proven(); p.tail != 50 {
+	if p, _ := l.confirmed(); p.tail != 50 {
 		t.Errorf("the log ends with %d, want 50", p.tail)
 	}
 }

@@ -12,7 +12,7 @@ func newTestLog() *log { return &log{feed: "a", cache: newCache(newMemory(Defaul
 // loaded returns a log of a feed with these bounds.
 func loaded(first, last uint64) *log {
 	l := newTestLog()
-	l.learn(Bounds{First: first, Last: last}, confirmed{})
+	l.setBounds(Bounds{First: first, Last: last}, confirmed{})
 	return l
 }
 
@@ -25,7 +25,7 @@ func ids(d Delivery) (ids []uint64) {
 	return ids
 }
 
-// sound holds a log to what must be true of it at all times.
+// sound checks what must be true of a log at all times.
 func sound(t *testing.T, l *log) {
 	t.Helper()
 	at := l.base
@@ -85,16 +85,16 @@ func TestLogAccept(t *testing.T) {
 	}
 }
 
-// What arrives before the log is loaded is remembered as a hole.
+// Events that arrive before the log is loaded leave a hole.
 func TestLogAcceptBeforeItIsLoaded(t *testing.T) {
 	l := newTestLog()
 	if got := l.take(stretch("a", 4, 5)...); got != (logChange{}) {
 		t.Errorf("got %+v from a log that is not loaded", got)
 	}
-	if _, ok := l.proven(); ok {
+	if _, ok := l.confirmed(); ok {
 		t.Error("an event loaded the log")
 	}
-	if got := l.learn(Bounds{First: 1, Last: 3}, confirmed{}); got != (logChange{hole: true}) {
+	if got := l.setBounds(Bounds{First: 1, Last: 3}, confirmed{}); got != (logChange{hole: true}) {
 		t.Errorf("got %+v, want a hole up to 5", got)
 	}
 	w := l.toFill()
@@ -128,8 +128,8 @@ func TestLogAfter(t *testing.T) {
 	}
 }
 
-// Whatever the log gives up, what it still has is without a hole, and whoever
-// read what is gone goes to the store.
+// Whatever the log drops, the rest of it has no hole, and subscribers of dropped events
+// go to the store.
 func TestLogShed(t *testing.T) {
 	l := loaded(1, 0)
 	const memory = 128 << 10
@@ -142,7 +142,7 @@ func TestLogShed(t *testing.T) {
 		}
 	}
 	if _, v := l.read(l.base - 1); v != viewBehind {
-		t.Errorf("what was given up has the view %d", v)
+		t.Errorf("a dropped event has the view %d", v)
 	}
 	var got []uint64
 	for c := l.base; c < l.tail; {
@@ -154,9 +154,9 @@ func TestLogShed(t *testing.T) {
 		c += Cursor(len(d.Events()))
 	}
 	if want := ids(newSegment(l.base, stretch("a", uint64(l.base)+1, 200)).since(l.base)); !slices.Equal(got, want) {
-		t.Errorf("the log hands out %v", got)
+		t.Errorf("the log returns %v", got)
 	}
-	// One event larger than all memory is kept: somebody may want it.
+	// One event larger than all memory is kept for its subscribers.
 	l.accept([]Event{{Feed: "a", ID: 201, Data: strings.Repeat("x", 2*memory)}}, time.Now())
 	l.accept([]Event{{Feed: "a", ID: 202}}, time.Now())
 	sound(t, l)
@@ -165,7 +165,7 @@ func TestLogShed(t *testing.T) {
 	}
 }
 
-// held is what a log holds, counted anew.
+// held counts the bytes that a log holds.
 func held(l *log) (n int) {
 	for _, s := range l.segments {
 		n += costs(s.events)
@@ -176,7 +176,7 @@ func held(l *log) (n int) {
 	return n
 }
 
-// What clients read is kept in every form that they ask for, and counts.
+// A log keeps events in every encoding that clients ask for, and counts the bytes.
 func TestLogShedsWhatIsEncoded(t *testing.T) {
 	l := loaded(1, 0)
 	const memory = 512 << 10
@@ -190,7 +190,7 @@ func TestLogShedsWhatIsEncoded(t *testing.T) {
 			d.Encoded(repeater(form))
 		}
 	}
-	// The newest segment is kept, and what is encoded after an event is added.
+	// The log may also hold its newest segment, and what was encoded after the last event.
 	if limit := memory + (encodings+1)*4*segmentBytes; most > limit {
 		t.Errorf("the log holds up to %d bytes, the limit is %d", most, limit)
 	}
@@ -212,7 +212,7 @@ func TestLogForget(t *testing.T) {
 	for oldest, base := range map[Cursor]Cursor{0: 0, end - 1: 0, end: end, end + 1: end, 3*end + 9: 3 * end, 1200: 1200, 5000: 1200} {
 		l := loaded(1, 0)
 		l.take(stretch("a", 1, 1200)...)
-		l.forget(oldest)
+		l.dropTrimmed(oldest)
 		sound(t, l)
 		if l.base != base {
 			t.Errorf("without the events up to %d the log begins after %d, want %d", oldest, l.base, base)
@@ -224,17 +224,17 @@ func TestLogRest(t *testing.T) {
 	l := loaded(1, 0)
 	then := time.Now()
 	l.accept(stretch("a", 1, 5), then)
-	l.rest(then)
+	l.dropIfQuiet(then)
 	if l.base != 0 {
-		t.Error("a log rests that has just grown")
+		t.Error("a log was emptied that has just grown")
 	}
-	l.rest(then.Add(1))
+	l.dropIfQuiet(then.Add(1))
 	sound(t, l)
 	if _, v := l.read(4); l.base != 5 || held(l) != 0 || v != viewBehind {
 		t.Errorf("base %d, %d bytes, view %d", l.base, held(l), v)
 	}
 	if got := l.take(stretch("a", 6, 6)...); !got.grew {
-		t.Error("a rested log does not grow")
+		t.Error("an emptied log does not grow")
 	}
 	sound(t, l)
 }
@@ -251,7 +251,7 @@ func TestLogFill(t *testing.T) {
 		{"all", 13, Page{Bounds: Bounds{First: 1, Last: 13}, Events: stretch("a", 11, 13)}, 13, 13, true, true},
 		{"more than was known", 12, Page{Bounds: Bounds{First: 1, Last: 14}, Events: stretch("a", 11, 14)}, 14, 14, true, true},
 		{"a part", 20, Page{Bounds: Bounds{First: 1, Last: 20}, Events: stretch("a", 11, 15)}, 15, 20, true, false},
-		{"less than was said", 20, Page{Bounds: Bounds{First: 1, Last: 12}, Events: stretch("a", 11, 12)}, 12, 20, true, false},
+		{"less than the hint", 20, Page{Bounds: Bounds{First: 1, Last: 12}, Events: stretch("a", 11, 12)}, 12, 20, true, false},
 		{"nothing", 20, Page{Bounds: Bounds{First: 1, Last: 10}, Events: nil}, 10, 10, true, true},
 		{"the end of a store behind the log", 20, Page{Bounds: Bounds{First: 1, Last: 7}, Events: nil}, 10, 10, true, true},
 		{"trimmed past the end", 20, Page{Bounds: Bounds{First: 15, Last: 20}, Events: stretch("a", 15, 20)}, 20, 20, true, true},
@@ -272,7 +272,7 @@ func TestLogFill(t *testing.T) {
 	}
 }
 
-// What arrives while a page is read must not make the page lower what is known.
+// If events arrive while a page is read, the page must not lower the known end.
 func TestLogFillWhileItGrows(t *testing.T) {
 	l := loaded(1, 10)
 	l.noteLast(12)
@@ -294,16 +294,16 @@ func TestLogLearn(t *testing.T) {
 	l := loaded(1, 10)
 	l.take(stretch("a", 11, 15)...)
 	// Bounds that were read before the log grew are no rollback.
-	if got := l.learn(Bounds{First: 1, Last: 12}, confirmed{tail: 12}); got != (logChange{}) || l.tail != 15 {
+	if got := l.setBounds(Bounds{First: 1, Last: 12}, confirmed{tail: 12}); got != (logChange{}) || l.tail != 15 {
 		t.Errorf("older bounds: got %+v, tail %d", got, l.tail)
 	}
-	if got := l.learn(Bounds{First: 3, Last: 15}, confirmed{tail: 15}); got != (logChange{}) || l.first != 3 {
+	if got := l.setBounds(Bounds{First: 3, Last: 15}, confirmed{tail: 15}); got != (logChange{}) || l.first != 3 {
 		t.Errorf("got %+v, first %d", got, l.first)
 	}
-	if got := l.learn(Bounds{First: 1, Last: 17}, confirmed{tail: 15}); got != (logChange{hole: true}) || l.known != 17 || l.first != 3 {
+	if got := l.setBounds(Bounds{First: 1, Last: 17}, confirmed{tail: 15}); got != (logChange{hole: true}) || l.known != 17 || l.first != 3 {
 		t.Errorf("got %+v, known %d, first %d", got, l.known, l.first)
 	}
-	if got := l.learn(Bounds{First: 1, Last: 14}, confirmed{tail: 15}); got != (logChange{grew: true}) || l.tail != 14 || l.known != 14 || l.first != 1 {
+	if got := l.setBounds(Bounds{First: 1, Last: 14}, confirmed{tail: 15}); got != (logChange{grew: true}) || l.tail != 14 || l.known != 14 || l.first != 1 {
 		t.Errorf("rolled back: got %+v, tail %d, known %d, first %d", got, l.tail, l.known, l.first)
 	}
 	sound(t, l)
@@ -314,21 +314,21 @@ func TestLogLearn(t *testing.T) {
 	}
 }
 
-// What the log was only told is not in the bounds that it hands out.
+// The bounds that a log returns do not include hints.
 func TestLogBounds(t *testing.T) {
 	l := newTestLog()
 	if _, _, ok := l.bounds(); ok {
 		t.Error("a log that is not loaded has bounds")
 	}
-	l.learn(Bounds{First: 4, Last: 10}, confirmed{})
+	l.setBounds(Bounds{First: 4, Last: 10}, confirmed{})
 	if b, complete, ok := l.bounds(); b != (Bounds{First: 4, Last: 10}) || !complete || !ok {
 		t.Errorf("got %v, complete %t, ok %t", b, complete, ok)
 	}
 	l.noteLast(99)
 	if b, complete, _ := l.bounds(); b != (Bounds{First: 4, Last: 10}) || complete {
-		t.Errorf("told of 99: got %v, complete %t", b, complete)
+		t.Errorf("with a hint of 99: got %v, complete %t", b, complete)
 	}
-	l.learn(Bounds{First: 31, Last: 40}, confirmed{tail: 10}) // trimmed past the end of the log
+	l.setBounds(Bounds{First: 31, Last: 40}, confirmed{tail: 10}) // trimmed past the end of the log
 	if b, complete, _ := l.bounds(); b != (Bounds{First: 31, Last: 30}) || complete {
 		t.Errorf("trimmed: got %v, complete %t", b, complete)
 	}

@@ -29,13 +29,13 @@ func Holders() []Holder {
 	return []Holder{HoldPublishes, HoldLogs, HoldPages, HoldReplays, HoldStreams, HoldBus}
 }
 
-// shares are the parts of the budget, in 32nds. What is left is for what is not
-// counted: the spare room of buffers, and what is under way from one to the next.
+// shares are the parts of the budget, in 32nds. The rest is for bytes that are not
+// counted: the spare room of buffers, and data on its way from one part to the next.
 var shares = [holders]int64{8, 10, 3, 2, 2, 1}
 
 // Memory is the budget of a node for the bytes that it holds on behalf of clients.
-// Whatever grows with what clients do asks it. It counts what the Go heap holds,
-// roughly, and is safe for concurrent use.
+// Every part that grows with what clients do takes its bytes from it. It counts what the
+// Go heap holds, roughly, and is safe for concurrent use.
 type Memory struct {
 	limits [holders]int64
 	used   [holders]atomic.Int64
@@ -50,7 +50,7 @@ func newMemory(limit int) *Memory {
 }
 
 // Take reports whether the holder may hold n more bytes, and counts them if so.
-// Whoever took them gives them back.
+// The caller returns them with Give.
 func (m *Memory) Take(h Holder, n int) bool {
 	if m.used[h].Add(int64(n)) > m.limits[h] {
 		m.used[h].Add(-int64(n))
@@ -59,7 +59,7 @@ func (m *Memory) Take(h Holder, n int) bool {
 	return true
 }
 
-// Has reports whether the holder could hold n more bytes now, and counts nothing.
+// Has reports whether the holder may hold n more bytes now, without counting them.
 func (m *Memory) Has(h Holder, n int) bool { return m.used[h].Load()+int64(n) <= m.limits[h] }
 
 // Give gives n bytes back.

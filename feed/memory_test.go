@@ -14,7 +14,7 @@ import (
 	"github.com/rejoin/rejoin/storage/memory"
 )
 
-// inflated is an encoding that makes six bytes of each.
+// inflated is an encoding with six bytes for each byte of data.
 type inflated struct{ n byte }
 
 func (i inflated) Encode(dst []byte, e *feed.Event) []byte {
@@ -145,7 +145,7 @@ func TestFloodSparesSmallLogs(t *testing.T) {
 	}
 }
 
-// discarding is a store that keeps no events, so that the heap shows what others hold.
+// discarding is a store that keeps no events, so that the heap shows the bytes that logs hold.
 type discarding struct {
 	feed.Store
 	last map[string]uint64
@@ -162,7 +162,7 @@ func (d *discarding) Append(_ context.Context, batches []feed.Batch) ([]feed.Res
 	return results, nil
 }
 
-// TestLogsGiveMemoryBack: when nobody follows a feed any more, it takes none.
+// TestLogsGiveMemoryBack: a feed without subscribers takes no memory.
 func TestLogsGiveMemoryBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)

@@ -11,13 +11,13 @@ const (
 	// of the time that has passed for clocks that are being brought into step.
 	clockMargin = time.Second
 
-	// commitMost is the longest that the commit of an append is taken to last: a
-	// store that stands still may hold it up for about as long as it does.
+	// commitMost is the longest that the commit of an append is taken to last. A
+	// store that stands still may hold it up for about as long.
 	commitMost = 10 * time.Minute
 )
 
-// storeClock is what the clock of the store showed, and when this process had the
-// answer.
+// storeClock is the time that the clock of the store showed, and the time at which this
+// process had the answer.
 type storeClock struct{ shown, at time.Time }
 
 // before returns what the clock of the store showed at a moment of this process,
@@ -29,29 +29,23 @@ func (c storeClock) before(moment time.Time) time.Time {
 	return c.shown.Add(-passed - clockMargin - max(passed, 0)/100).Truncate(time.Millisecond)
 }
 
-// readClock asks the store for the time, once for all who want it.
+// readClock asks the store for the time. Callers at the same time share one call.
 func (h *Hub) readClock(ctx context.Context, k RetentionStore) (storeClock, error) {
-	call := h.clocks.do(struct{}{}, h.goWork, func() (storeClock, error) {
+	return h.clocks.do(struct{}{}, h.goWork, func() (storeClock, error) {
 		if h.ctx.Err() != nil {
 			return storeClock{}, ErrStopped
 		}
 		l, err := k.List(h.ctx, "", "", 0)
 		return storeClock{l.Now, time.Now()}, err
-	})
-	select {
-	case <-call.done:
-		return call.value, call.err
-	case <-ctx.Done():
-		return storeClock{}, ctx.Err()
-	}
+	}).wait(ctx)
 }
 
-// seekMoment returns a cursor after which is everything that was committed to the
-// feed from a moment of this process on.
+// seekMoment returns a cursor that is before every event committed to the feed from a
+// moment of this process on.
 func (h *Hub) seekMoment(ctx context.Context, feed string, moment time.Time) (Cursor, error) {
 	k, ok := h.store.(RetentionStore)
 	if !ok {
-		return 0, nil // without a clock, only the whole feed is sure to have it
+		return 0, nil // without a clock, only the whole feed is sure to have them
 	}
 	clock, err := h.readClock(ctx, k)
 	if err != nil {
@@ -62,10 +56,9 @@ func (h *Hub) seekMoment(ctx context.Context, feed string, moment time.Time) (Cu
 	if err != nil || c == 0 {
 		return c, err
 	}
-	// An append is timed before it commits, and a store that stands still can be
-	// long about that. It holds the feed meanwhile: what may have become visible
-	// after the moment, with a time before it, is the last append before it, all of
-	// which has one time.
+	// The store times an append before it commits it, and may stand still in between.
+	// It holds the feed meanwhile. So only the last append before the moment may have
+	// become visible after it, and all events of an append have one time.
 	p, err := k.Read(ctx, feed, c-1, Limit{Events: 1, Bytes: 1})
 	if err != nil || len(p.Events) == 0 || p.Events[0].Time.Before(at.Add(-commitMost)) {
 		return c, err

@@ -11,7 +11,7 @@ import (
 	"github.com/rejoin/rejoin/feed/feedtest"
 )
 
-// opened subscribes until the store answers, as one does who has said "now" while
+// opened subscribes until the store answers, like a client that asked for "now" while
 // it was away.
 func (r *rig) opened(name string, from feed.From) *feed.Subscription {
 	r.t.Helper()
@@ -28,8 +28,8 @@ func (r *rig) opened(name string, from feed.From) *feed.Subscription {
 	}
 }
 
-// TestFromMoment: whatever clock the store has, what was published from the moment
-// on is new, and what was published long before is not.
+// TestFromMoment: whatever clock the store has, events that were published from
+// the moment on are new, and those from long before are not.
 func TestFromMoment(t *testing.T) {
 	for name, skew := range map[string]time.Duration{
 		"right": 0, "behind": -5 * time.Second, "far behind": -24 * time.Hour, "ahead": 5 * time.Second, "far ahead": 24 * time.Hour,
@@ -62,7 +62,7 @@ func TestFromMomentDrift(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		began := time.Now()
-		// This one is fast, as one that catches up is.
+		// This clock is fast, as if it caught up.
 		r.store.SetClock(func() time.Time { return time.Now().Add(time.Since(began) / 200) })
 		r.append("a", 3)
 		time.Sleep(time.Hour)
@@ -104,7 +104,7 @@ func TestFromMomentCommits(t *testing.T) {
 	})
 }
 
-// TestFromMomentTrimmed: what is no longer kept is not missed, and is no gap.
+// TestFromMomentTrimmed: trimmed events are not missed, and are no gap.
 func TestFromMomentTrimmed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -123,7 +123,7 @@ func TestFromMomentTrimmed(t *testing.T) {
 	})
 }
 
-// clockless is a store that is no Keeper.
+// clockless is a store that is no RetentionStore.
 type clockless struct{ feed.Store }
 
 func TestFromMomentWithoutAClock(t *testing.T) {

@@ -3,18 +3,13 @@ package feed
 import (
 	"context"
 	"crypto/rand"
-	"maps"
-	"slices"
-	"sync"
 	"time"
 )
-
-// What a hub and those of the other nodes tell each other.
 
 // listen takes the other nodes' signals for as long as the hub lives.
 func (h *Hub) listen() {
 	for {
-		err := h.signals.bus.Signals(h.ctx, h.takeSignal)
+		err := h.signals.bus.Signals(h.ctx, h.handleSignal)
 		if h.ctx.Err() != nil {
 			return
 		}
@@ -23,24 +18,24 @@ func (h *Hub) listen() {
 	}
 }
 
-// takeSignal heeds one signal.
-func (h *Hub) takeSignal(payload []byte) {
+// handleSignal handles one signal of another node.
+func (h *Hub) handleSignal(payload []byte) {
 	node, notes := h.signals.read(payload)
 	if node == "" {
 		return
 	}
-	if h.signals.heard(node, time.Now()) {
-		h.signals.send(note{Kind: signalHere}) // who has just come knows nobody yet
+	if h.signals.noteAlive(node, time.Now()) {
+		h.signals.send(note{Kind: signalHere}) // a new node does not know this one yet
 	}
 	for _, n := range notes {
-		h.takeNote(node, n)
+		h.handleNote(node, n)
 	}
 }
 
-func (h *Hub) takeNote(node string, n note) {
+func (h *Hub) handleNote(node string, n note) {
 	switch n.Kind {
 	case signalGone:
-		h.signals.left(node, time.Now())
+		h.signals.noteGone(node, time.Now())
 	case signalChanged:
 		h.recheck(n.Feed)
 	case signalEphemeral:
@@ -50,64 +45,19 @@ func (h *Hub) takeNote(node string, n note) {
 	case signalCount:
 		h.signals.send(note{Kind: signalCounted, Ask: n.Ask, Count: h.subscribersHere(n.Feed)})
 	case signalCounted:
-		h.signals.counted(node, n)
+		h.signals.noteCount(node, n)
 	}
 }
 
-// changed has every node look at a feed that was closed or trimmed.
+// changed makes every node compare a feed that was closed or trimmed with the store.
 func (h *Hub) changed(feed string) {
 	h.recheck(feed)
 	h.signals.send(note{Kind: signalChanged, Feed: feed})
 }
 
-// doubts is the logs that have to be compared with the store soon. However often
-// a feed changes, it is asked about once at a time.
-type doubts struct {
-	mu   sync.Mutex
-	logs map[*log]struct{}
-	more chan struct{}
-}
-
-// recheck has a log compared with the store, if the feed is followed here.
-func (h *Hub) recheck(feed string) {
-	h.forget(feed)
-	l := h.lookup(feed)
-	if l == nil {
-		return
-	}
-	h.doubts.mu.Lock()
-	if h.doubts.logs == nil {
-		h.doubts.logs = make(map[*log]struct{})
-	}
-	h.doubts.logs[l] = struct{}{}
-	h.doubts.mu.Unlock()
-	poke(h.doubts.more)
-}
-
-// doubtLoop compares logs that are in doubt with the store.
-func (h *Hub) doubtLoop() {
-	for {
-		select {
-		case <-h.doubts.more:
-		case <-h.ctx.Done():
-			return
-		}
-		h.doubts.mu.Lock()
-		logs := slices.Collect(maps.Keys(h.doubts.logs))
-		h.doubts.logs = nil
-		h.doubts.mu.Unlock()
-		for batch := range slices.Chunk(logs, verifyBatch) {
-			if err := h.compare(h.ctx, batch); err != nil {
-				poke(h.missed)
-				break
-			}
-		}
-	}
-}
-
-// Subscribers returns how many subscribers the feed has, on all nodes. A node
-// that does not answer within half a second is left out, and so is one that
-// this node has yet to hear of: that takes two seconds at most.
+// Subscribers returns how many subscribers the feed has, on all nodes. It leaves out a
+// node that does not answer within half a second, and one that has just started: within
+// two seconds, this node knows of it.
 func (h *Hub) Subscribers(ctx context.Context, feed string) int {
 	id := rand.Text()
 	q := h.signals.ask(id, time.Now())

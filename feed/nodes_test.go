@@ -124,7 +124,7 @@ func TestEphemeralFlood(t *testing.T) {
 	})
 }
 
-// A node that ends while others wait for its answer is not waited for any more.
+// A count does not wait for a node that stops.
 func TestCountOfNodeThatEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := startNodes(t, 3)
@@ -138,8 +138,7 @@ func TestCountOfNodeThatEnds(t *testing.T) {
 	})
 }
 
-// What a node said before it ended may arrive after its farewell: it is not
-// taken for a sign of life.
+// A signal of a node that has stopped may arrive late. It is no sign of life.
 func TestLateSignOfLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := startNodes(t, 2)
@@ -157,7 +156,7 @@ func TestLateSignOfLife(t *testing.T) {
 	})
 }
 
-// An answer counts, even if this is the first that is heard of the node.
+// An answer counts, even if it is the first signal of its node.
 func TestCountOfUnknownNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := startNodes(t, 2)
@@ -217,7 +216,7 @@ func TestUnsentSignals(t *testing.T) {
 	})
 }
 
-// Ephemeral events count as what a hub may hold in memory.
+// Ephemeral events count as memory of the logs.
 func TestEphemeralMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := startNodes(t, 1)[0]
@@ -233,7 +232,7 @@ func TestEphemeralMemory(t *testing.T) {
 	})
 }
 
-// However often nodes say that a feed has changed, the store is asked once at a
+// However many signals report a change of a feed, the hub asks the store once at a
 // time.
 func TestChangedOften(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -257,8 +256,8 @@ func TestChangedOften(t *testing.T) {
 	})
 }
 
-// A hub that is closed leaves the store alone, and one whose store does not
-// answer keeps nobody waiting.
+// A closed hub leaves the store alone. A hub whose store does not answer keeps no
+// publisher waiting.
 func TestEphemeralWithoutStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := startNodes(t, 1)[0]
@@ -281,8 +280,8 @@ func TestEphemeralWithoutStore(t *testing.T) {
 	})
 }
 
-// What comes over the bus is held to what an event can be: a carriage return
-// would end a line of Server-Sent Events, a type of the server's pass for one.
+// A hub checks events that come over the bus: a carriage return would end a line of
+// Server-Sent Events, and a forged type would pass for one of the server.
 func TestForgedEphemeralEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := startNodes(t, 2)
@@ -313,14 +312,14 @@ func TestForgedEphemeralEvents(t *testing.T) {
 				t.Fatal(err)
 			}
 			if d := next(t, s, 10*time.Millisecond); len(d.Events()) > 0 {
-				t.Errorf("%+v was handed out", d.Events())
+				t.Errorf("%+v was delivered", d.Events())
 			}
 		}
 		if err := nodes[0].wire.Bus.Signal(t.Context(), []byte(payload)); err != nil {
 			t.Fatal(err)
 		}
 		if d := next(t, s, 10*time.Millisecond); len(d.Events()) != 1 {
-			t.Error("the event that was not forged was not handed out")
+			t.Error("the event that was not forged was not delivered")
 		}
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -16,10 +17,11 @@ import (
 // are logged once for each cause, however often it is tried. The zero value is
 // ready for use, and safe for concurrent use.
 type Outage struct {
-	mu     sync.Mutex
-	logged bool   // that it began
-	cause  string // of the last failure; empty while it works
-	lines  []outageLine
+	logged atomic.Bool // a failure is in the log, and its end is not
+
+	mu    sync.Mutex
+	cause string // of the last failure
+	lines []outageLine
 }
 
 // outageLine is a line that was logged within the last outageWindow.
@@ -28,58 +30,56 @@ type outageLine struct {
 	at    time.Time
 }
 
-// Causes that take turns are logged once in outageWindow, and no more lines than
-// outageLines say that something fails.
+// Causes that take turns are logged once in outageWindow. Within that time, no more than
+// outageLines lines report a failure.
 const (
 	outageWindow = time.Minute
 	outageLines  = 16
 )
 
-// OutageChange says what there is to log after a call of [Outage] Note.
+// OutageChange tells what there is to log after a call of [Outage] Note.
 type OutageChange int
 
 const (
 	OutageSame    OutageChange = iota // nothing
-	OutageBegan                       // it does not work any more
-	OutageChanged                     // it still does not, for another reason
+	OutageBegan                       // it fails
+	OutageChanged                     // it still fails, for another reason
 	OutageEnded                       // it works again
 )
 
 // Note takes the result of one try. Errors that differ only in numbers, such as
 // local ports, process ids and durations, have the same cause.
 func (o *Outage) Note(err error) OutageChange {
+	if err == nil {
+		// Most tries succeed, and take no lock.
+		if o.logged.Load() && o.logged.Swap(false) {
+			return OutageEnded
+		}
+		return OutageSame
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if err == nil {
-		o.cause = ""
-		if !o.logged {
-			return OutageSame
-		}
-		o.logged = false
-		return OutageEnded
-	}
-	cause := causeOf(err)
-	if o.logged && cause == o.cause {
+	cause, logged := causeOf(err), o.logged.Load()
+	if logged && cause == o.cause {
 		return OutageSame
 	}
 	o.cause = cause
 	now := time.Now()
 	o.lines = slices.DeleteFunc(o.lines, func(l outageLine) bool { return now.Sub(l.at) >= outageWindow })
-	said := o.logged && slices.ContainsFunc(o.lines, func(l outageLine) bool { return l.cause == cause })
-	if said || len(o.lines) >= outageLines {
+	repeated := logged && slices.ContainsFunc(o.lines, func(l outageLine) bool { return l.cause == cause })
+	if repeated || len(o.lines) >= outageLines {
 		return OutageSame
 	}
 	o.lines = append(o.lines, outageLine{cause, now})
-	if o.logged {
+	if o.logged.Swap(true) {
 		return OutageChanged
 	}
-	o.logged = true
 	return OutageBegan
 }
 
 // varying matches what differs between failures of one cause: the local end of a
 // connection, and numbers with their units. Addresses of servers and SQLSTATE
-// codes match too, first, because they are to be kept.
+// codes come first in the pattern, so that causeOf can keep them.
 var varying = regexp.MustCompile(`\S+->` + `|SQLSTATE \w+` + `|\d+\.\d+\.\d+\.\d+(:\d+)?` +
 	`|([0-9]+(\.[0-9]+)?(ns|µs|ms|s|m|h)?)+`)
 
@@ -92,7 +92,7 @@ func causeOf(err error) string {
 	})
 }
 
-// log notes a try of what, and logs what there is to log of it.
+// log notes a try of what, and logs a change.
 func (o *Outage) log(logger *slog.Logger, err error, what string, args ...any) {
 	switch o.Note(err) {
 	case OutageBegan:
@@ -104,8 +104,7 @@ func (o *Outage) log(logger *slog.Logger, err error, what string, args ...any) {
 	}
 }
 
-// located adds to the logger where a store or a bus is, if it has a method
-// String that says so.
+// located adds to the logger where a store or a bus is, if it has a method String.
 func located(logger *slog.Logger, key string, place any) *slog.Logger {
 	if s, ok := place.(fmt.Stringer); ok {
 		return logger.With(key, s.String())
@@ -113,13 +112,12 @@ func located(logger *slog.Logger, key string, place any) *slog.Logger {
 	return logger
 }
 
-// faults keeps track of what fails for single feeds, of a few of them at a time:
-// however many feeds are damaged, the log names some and mentions that there are
-// more.
+// faults keeps track of the calls that fail for single feeds, a few feeds at a time.
+// However many feeds are damaged, the log names some, and reports that there are more.
 type faults struct {
-	mu   sync.Mutex
-	of   map[fault]*feedOutage
-	more time.Time // when it was last logged that there are more
+	mu      sync.Mutex
+	entries map[fault]*feedOutage
+	more    time.Time // of the last line that there are more
 }
 
 // fault is a kind of call that fails for a feed.
@@ -127,13 +125,13 @@ type fault struct{ what, feed string }
 
 type feedOutage struct {
 	Outage
-	failed time.Time // the last time
-	after  Cursor    // where it failed then
+	failed time.Time // when it failed last
+	after  Cursor    // the cursor for which it failed last
 }
 
 const faultsMost = 8
 
-// log notes a call of the store about what follows a cursor of a feed. A fault
+// log notes a call of the store for the events after a cursor of a feed. A fault
 // ends when a call works for the cursor that failed last: other parts of the
 // feed may be sound all the time.
 func (f *faults) log(logger *slog.Logger, err error, what, feed string, after Cursor) {
@@ -144,12 +142,12 @@ func (f *faults) log(logger *slog.Logger, err error, what, feed string, after Cu
 	}
 }
 
-// find returns where the call is to be noted, if anywhere. If there is no room
-// for its fault, full says so, once in outageWindow.
+// find returns the outage that the call belongs to, or nil. If there is no room for a
+// new one, full is true, once in outageWindow.
 func (f *faults) find(err error, key fault, after Cursor, now time.Time) (o *feedOutage, full bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	o = f.of[key]
+	o = f.entries[key]
 	if err == nil {
 		if o != nil && o.after != after {
 			return nil, false
@@ -172,26 +170,26 @@ func (f *faults) find(err error, key fault, after Cursor, now time.Time) (o *fee
 // begin makes a new entry, at the cost of stale ones. It returns nil if there is
 // no room.
 func (f *faults) begin(key fault, now time.Time) *feedOutage {
-	maps.DeleteFunc(f.of, func(_ fault, o *feedOutage) bool { return o.stale(now) })
-	if len(f.of) >= faultsMost {
+	maps.DeleteFunc(f.entries, func(_ fault, o *feedOutage) bool { return o.stale(now) })
+	if len(f.entries) >= faultsMost {
 		return nil
 	}
-	if f.of == nil {
-		f.of = make(map[fault]*feedOutage)
+	if f.entries == nil {
+		f.entries = make(map[fault]*feedOutage)
 	}
 	o := &feedOutage{}
-	f.of[fault{key.what, strings.Clone(key.feed)}] = o
+	f.entries[fault{key.what, strings.Clone(key.feed)}] = o
 	return o
 }
 
-// stale reports whether it has not failed for a while: possibly because the call
+// stale reports whether it has not failed for a while, possibly because the call
 // is no longer made.
 func (o *feedOutage) stale(now time.Time) bool { return now.Sub(o.failed) >= outageWindow }
 
-// What is noted of the hub's store. Kinds of calls are apart, because one may
-// fail while others work.
+// The methods below note how calls of the hub's store went. Kinds of calls are apart,
+// because one kind may fail while others work.
 
-// noteStoring notes how storing the events of any feeds went.
+// noteStoring notes an append for any feeds.
 func (h *Hub) noteStoring(err error) {
 	if err != nil {
 		h.failures.Add(1)
@@ -199,7 +197,7 @@ func (h *Hub) noteStoring(err error) {
 	h.storing.log(h.storeLog, err, "storing events")
 }
 
-// noteComparing notes how a call of Bounds went that was made with ctx.
+// noteComparing notes a call of Bounds that was made with ctx.
 func (h *Hub) noteComparing(ctx context.Context, err error) {
 	if ctx.Err() == nil && h.ctx.Err() == nil {
 		if err != nil {
@@ -209,19 +207,19 @@ func (h *Hub) noteComparing(ctx context.Context, err error) {
 	}
 }
 
-// noteChecking notes what the store has found at a look at itself.
+// noteChecking notes the result of the store's check of itself.
 func (h *Hub) noteChecking(ctx context.Context, err error) {
 	if ctx.Err() == nil && h.ctx.Err() == nil {
 		h.checking.log(h.storeLog, err, "the store's check of itself")
 	}
 }
 
-// noteFeed notes how a call for one feed went that was made with ctx.
+// noteFeed notes a call for one feed that was made with ctx.
 func (h *Hub) noteFeed(ctx context.Context, err error, what, feed string) {
 	h.noteFeedAt(ctx, err, what, feed, 0)
 }
 
-// noteRead notes how a read of the feed after the cursor went.
+// noteRead notes a read of the feed after the cursor.
 func (h *Hub) noteRead(ctx context.Context, err error, feed string, after Cursor) {
 	h.noteFeedAt(ctx, err, "reading a feed", feed, after)
 }

@@ -26,7 +26,7 @@ type placedBus struct{ *quietBus }
 
 func (placedBus) String() string { return "bus://host:6379" }
 
-// logged is a log.
+// logged keeps log lines.
 type logged struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -118,7 +118,7 @@ func TestReadFaultIsLogged(t *testing.T) {
 		time.Sleep(time.Millisecond)
 		log.demand(t, "at the first try", []string{"level=ERROR", "reading a feed fails", "feed=a", "page 7 is damaged", "store=db://host:5432/rejoin"})
 
-		// Others read what is sound, and publish.
+		// Others read the sound part, and publish.
 		for range 600 {
 			reach(t, r.subscribe("a", feed.FromCursor(1024)), 2000, time.Second)
 			r.publish("b", "x")
@@ -136,7 +136,7 @@ func TestReadFaultIsLogged(t *testing.T) {
 	})
 }
 
-// A fault that has not shown for a while is logged anew.
+// A fault that returns after a while is logged again.
 func TestFaultReturns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, log := newLoggedRig(t)
@@ -178,7 +178,7 @@ func TestManyFaults(t *testing.T) {
 }
 
 // The cause is logged at once and when it changes, with the address of the
-// store; what differs in numbers alone is the same.
+// store. Causes that differ only in numbers are the same.
 func TestStoreOutageIsLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, log := newLoggedRig(t)
@@ -264,7 +264,23 @@ func TestOutage(t *testing.T) {
 	}
 }
 
-// What comes and goes all the time is logged, and does not fill the log.
+// A try that succeeds takes no lock: each commit notes one.
+func TestOutageNotesSuccessWithoutALock(t *testing.T) {
+	var o feed.Outage
+	defer o.Lock()()
+	noted := make(chan feed.OutageChange)
+	go func() { noted <- o.Note(nil) }()
+	select {
+	case got := <-noted:
+		if got != feed.OutageSame {
+			t.Errorf("no error: %v", got)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("Note waits for a lock")
+	}
+}
+
+// An outage that comes and goes all the time is logged, and does not fill the log.
 func TestOutageOverAndOver(t *testing.T) {
 	for name, causes := range map[string][]error{
 		"one":    {errors.New("a"), nil},

@@ -29,8 +29,8 @@ func (r *rig) batch(b feed.Batch) feed.Result {
 	return result
 }
 
-// What is answered again was published once: it is counted once, told once and
-// handed out once.
+// A batch that is repeated with its key is published once: its events are counted once,
+// told once and delivered once.
 func TestReplayedIsPublishedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -61,8 +61,8 @@ func TestReplayedIsPublishedOnce(t *testing.T) {
 	})
 }
 
-// Whoever repeats here what another node has stored starts behind it, as who
-// published it here would.
+// A client that repeats on this node a batch that another node has stored starts behind
+// its events, as if it had published them here.
 func TestReplayedThenSubscribe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -139,7 +139,7 @@ func TestPublishRefusals(t *testing.T) {
 		refused(feed.Batch{Feed: "a", Drafts: []feed.Draft{{Feed: "a"}}, Close: true}, feed.ErrClosed)
 		refused(feed.Batch{Drafts: []feed.Draft{{Feed: "b"}, {Feed: "a"}}}, feed.ErrClosed)
 		refused(feed.Batch{Feed: "a", Drafts: []feed.Draft{{Feed: "a"}}, IfLast: new(uint64(9))}, feed.ErrClosed)
-		// A key that is known decides alone, and to close once more is no error.
+		// A known key decides alone, and a second close is no error.
 		if got := r.batch(keyed("k", "1")); !got.Replayed {
 			t.Errorf("got %+v", got)
 		}
@@ -153,7 +153,7 @@ func TestPublishRefusals(t *testing.T) {
 	})
 }
 
-// Refusals fail alone, in a commit that others are in as well.
+// A refused batch fails alone in its commit.
 func TestRefusedBatchesFailAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)

@@ -13,7 +13,7 @@ import (
 	"github.com/rejoin/rejoin/feed/feedtest"
 )
 
-// crowd publishes from many goroutines, and counts what becomes of it.
+// crowd publishes from many goroutines, and counts the outcomes.
 type crowd struct {
 	pub  *feed.Publisher
 	work sync.WaitGroup
@@ -49,8 +49,8 @@ func (c *crowd) publish(size int, patience time.Duration) {
 	})
 }
 
-// While the store stands still, what waits for it is bounded, and everybody has an
-// answer within 12 seconds.
+// While the store stands still, a bounded number of bytes waits for it, and every
+// publish has an answer within 12 seconds.
 func TestStandingStoreBounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -82,7 +82,7 @@ func TestStandingStoreBounds(t *testing.T) {
 	})
 }
 
-// However small they are, no more than so many publishes wait.
+// The number of publishes that wait is bounded, however small they are.
 func TestManyPublishesBounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -101,7 +101,7 @@ func TestManyPublishesBounds(t *testing.T) {
 }
 
 // A client that leaves while the store stands still withdraws its publish: when the
-// store goes on, what is stored is no more than what was in a commit already.
+// store goes on, it stores only the publishes that a commit had taken.
 func TestStandingStoreStoresNothingOfThoseWhoLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -123,6 +123,6 @@ func TestStandingStoreStoresNothingOfThoseWhoLeft(t *testing.T) {
 		if last := r.store.History("a").Last; last > 30 {
 			t.Errorf("%d events were stored of clients that had left", last)
 		}
-		r.publish("a", "") // which goes well
+		r.publish("a", "") // which succeeds
 	})
 }

@@ -16,8 +16,7 @@ import (
 	"github.com/rejoin/rejoin/feed/feedtest"
 )
 
-// heldStore is a store in which somebody else holds one feed, as a long
-// transaction in a database would.
+// heldStore is a store in which another transaction holds one feed.
 type heldStore struct {
 	*feedtest.Store
 	name     string
@@ -37,7 +36,7 @@ func (s *heldStore) Append(ctx context.Context, batches []feed.Batch) ([]feed.Re
 				<-s.released
 				return s.Store.Append(ctx, batches)
 			}
-			results[i].Err = fmt.Errorf("%w: somebody holds %s", feed.ErrBusy, s.name)
+			results[i].Err = fmt.Errorf("%w: another transaction holds %s", feed.ErrBusy, s.name)
 			continue
 		}
 		stored, err := s.Store.Append(ctx, []feed.Batch{b})
@@ -61,8 +60,8 @@ func holdFeed(t *testing.T) (*heldStore, *feed.Publisher) {
 	return store, pub
 }
 
-// A feed that somebody else holds delays what is published to it, and nothing
-// else; and nothing of it is lost or stored twice.
+// A feed that another transaction holds delays only the publishes to it, and none of
+// them is lost or stored twice.
 func TestHeldFeed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store, pub := holdFeed(t)
@@ -119,8 +118,8 @@ func TestHeldFeed(t *testing.T) {
 	})
 }
 
-// Who goes away while its publish waits for a held feed leaves nothing behind,
-// unless a commit has already taken it.
+// A client that goes away while its publish waits for a held feed leaves nothing
+// behind, unless a commit has already taken it.
 func TestHeldFeedWithdraw(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store, pub := holdFeed(t)
@@ -145,8 +144,8 @@ func TestHeldFeedWithdraw(t *testing.T) {
 	})
 }
 
-// However long one commit to a held feed takes, what is published to that feed
-// later has its own try at the store.
+// However long one commit to a held feed takes, later publishes to that feed have
+// their own try at the store.
 func TestHeldFeedDoesNotQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &heldStore{Store: feedtest.NewStore(), name: "held", released: make(chan struct{})}
@@ -175,7 +174,7 @@ func TestHeldFeedDoesNotQueue(t *testing.T) {
 	})
 }
 
-// countingStore tells of every append that waits.
+// countingStore reports every append that waits.
 type countingStore struct {
 	*heldStore
 	tries chan struct{}
@@ -188,8 +187,8 @@ func (s *countingStore) Append(ctx context.Context, batches []feed.Batch) ([]fee
 	return s.heldStore.Append(ctx, batches)
 }
 
-// A feed that stays held is no fault of the store, and its publisher learns which
-// of the two it is.
+// A feed that stays held is no fault of the store, and its publisher can tell the two
+// apart.
 func TestHeldForLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log strings.Builder
@@ -214,9 +213,9 @@ type heldForLong struct{ *feedtest.Store }
 func (heldForLong) Append(_ context.Context, batches []feed.Batch) ([]feed.Result, error) {
 	results := make([]feed.Result, len(batches))
 	for i, b := range batches {
-		results[i].Err = fmt.Errorf("%w: somebody holds it", feed.ErrBusy)
+		results[i].Err = fmt.Errorf("%w: another transaction holds it", feed.ErrBusy)
 		if !b.NoWait {
-			return nil, fmt.Errorf("%w: %w: somebody still holds it", feed.ErrUnavailable, feed.ErrBusy)
+			return nil, fmt.Errorf("%w: %w: another transaction still holds it", feed.ErrUnavailable, feed.ErrBusy)
 		}
 	}
 	return results, nil

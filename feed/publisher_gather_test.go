@@ -11,7 +11,7 @@ import (
 	"github.com/rejoin/rejoin/feed/feedtest"
 )
 
-// slowly has every append take as long.
+// slowly makes every append take as long.
 func (r *rig) slowly(took time.Duration) {
 	r.hold(func(_ context.Context, c feedtest.Call) error {
 		if c.At == feedtest.AppendAsked {
@@ -21,8 +21,8 @@ func (r *rig) slowly(took time.Duration) {
 	})
 }
 
-// burst has nine publish at once: one is alone in its commit, and the others
-// share the next.
+// burst publishes nine times at once: one publish is alone in its commit, and the
+// others share the next.
 func (r *rig) burst() {
 	var done sync.WaitGroup
 	for range 9 {
@@ -61,8 +61,8 @@ func TestCommitGathersPublishers(t *testing.T) {
 	}
 }
 
-// Whoever publishes after a commit of several, whose publishers do not come
-// back, waits for them as long as that commit took, and never long.
+// A publish after a commit of several, whose publishers do not come back, waits for
+// them as long as that commit took, and never long.
 func TestCommitDoesNotWaitLong(t *testing.T) {
 	for _, test := range []struct{ took, wait time.Duration }{
 		{500 * time.Microsecond, 500 * time.Microsecond},

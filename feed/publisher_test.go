@@ -42,7 +42,7 @@ func TestGroupCommit(t *testing.T) {
 	})
 }
 
-// A commit is bounded: what is beyond it waits for the next, in order.
+// A commit is bounded: further publishes wait for the next, in order.
 func TestGroupCommitIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -142,8 +142,8 @@ func TestPublisherClose(t *testing.T) {
 	})
 }
 
-// A commit that takes long, as one does whose outcome the store has to find out,
-// does not keep those who publish later from being told that the store is away.
+// A commit takes long when the store has to find out its outcome. Later publishers
+// still learn that the store is away.
 func TestPublishBehindALongCommit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -233,7 +233,7 @@ func TestPublishStoreError(t *testing.T) {
 	})
 }
 
-// Whether an append of unknown outcome happened, the hub finds out at once.
+// The hub finds out at once whether an append of unknown outcome happened.
 func TestPublishUncertain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -246,8 +246,8 @@ func TestPublishUncertain(t *testing.T) {
 	})
 }
 
-// uncertainResults is a store that commits every batch and knows of none whether
-// it did.
+// uncertainResults is a store that commits every batch, and reports for each that the
+// outcome is unknown.
 type uncertainResults struct{ *feedtest.Store }
 
 func (s uncertainResults) Append(ctx context.Context, batches []feed.Batch) ([]feed.Result, error) {
@@ -326,8 +326,8 @@ func TestPublishWithAFrozenBus(t *testing.T) {
 	})
 }
 
-// What comes right after a tell waits for what else comes; after a pause, and at
-// the end, nothing waits.
+// Events right after a tell wait for further ones. After a pause, and at the end, none
+// wait.
 func TestTellEvery(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -354,8 +354,8 @@ func TestTellEvery(t *testing.T) {
 	})
 }
 
-// The bus is told everything, in order of commit, and what it was told while
-// it was away is bounded.
+// The bus is told of every event, in order of commit. While it is away, the queue is
+// bounded.
 func TestTell(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -371,7 +371,7 @@ func TestTell(t *testing.T) {
 		for range 30_000 {
 			r.publish("a", "")
 		}
-		synctest.Wait() // the last one is handed over only after it was answered
+		synctest.Wait() // the last event is told only after its publish was answered
 		close(frozen)
 		time.Sleep(time.Second)
 		synctest.Wait()
@@ -386,7 +386,7 @@ func TestTell(t *testing.T) {
 	})
 }
 
-// Whoever has the answer of a publish and subscribes on the same node starts
+// A client that subscribes on the same node after its publish was answered starts
 // behind its own event.
 func TestPublishThenSubscribe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -12,8 +12,8 @@ import (
 )
 
 // Subscribers replay a feed, each at its own pace and some again and again,
-// while it is trimmed and written to. Each gets every event, or is told exactly
-// which are gone; and none of those that a trim which had returned has given up.
+// while it is trimmed and written to. Each gets every event, or a gap that names those
+// that are gone, and none that was trimmed before it came.
 func TestReplayWhileTrimming(t *testing.T) {
 	const last, readers = 4000, 20
 	store, bus := feedtest.NewStore(), &quietBus{}
@@ -94,7 +94,7 @@ func (r *replay) trim(before uint64) {
 }
 
 // read follows the feed from its beginning to the id last. If tick is closed, it
-// does not wait, and finds what it has asked for whenever that has come.
+// does not wait, and takes pages whenever they have come.
 func (r *replay) read(f *feedtest.Follower, last feed.Cursor, tick <-chan time.Time) {
 	f.Resume(0)
 	s, err := r.hub.Subscribe(r.t.Context(), "a", feed.FromCursor(0))

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Rule says how much of the feeds that match a pattern is kept. Zero is no
+// Rule limits how much of the feeds that match a pattern is kept. Zero means no
 // limit.
 type Rule struct {
 	Feeds  string // a name, or the beginning of names and *
@@ -18,7 +18,7 @@ type Rule struct {
 	Events uint64 // the newest that stay
 }
 
-// MatchPattern says whether the pattern is for the feed.
+// MatchPattern reports whether the feed matches the pattern.
 func MatchPattern(pattern, feed string) bool {
 	if prefix, ok := strings.CutSuffix(pattern, "*"); ok {
 		return strings.HasPrefix(feed, prefix)
@@ -26,8 +26,8 @@ func MatchPattern(pattern, feed string) bool {
 	return pattern == feed
 }
 
-// CheckPattern says whether pattern can be one: a feed name, or the beginning
-// of one and *, which stands for any rest. The error wraps ErrInvalid.
+// CheckPattern returns an error unless pattern is a feed name, or the beginning of one
+// and *, which stands for any rest. The error wraps ErrInvalid.
 func CheckPattern(pattern string) error {
 	name, any := strings.CutSuffix(pattern, "*")
 	if any && name == "" {
@@ -54,19 +54,19 @@ type RetentionOptions struct {
 const (
 	retentionPage = 500 // feeds in one List
 
-	// What one step of sweeping removes, and the time between two: appends go
-	// on in between.
+	// How many rows one step of sweeping removes, and the time between two steps, in
+	// which appends go on.
 	sweepRows  = 500
 	sweepPause = 20 * time.Millisecond
 )
 
-// Retention trims feeds by age and by number of events, and frees what was
-// trimmed: on one node at a time, in small steps. Ages are measured by the
-// clock that times the events; an event whose time is ahead of that clock is
-// kept until the clock has caught up with it.
+// Retention trims feeds by age and by number of events, and frees the space of trimmed
+// events, on one node at a time and in small steps. The clock that times events also
+// measures their ages. An event whose time is ahead of that clock is kept until the
+// clock has caught up with it.
 type Retention struct {
 	hub    *Hub
-	keeper RetentionStore
+	store  RetentionStore
 	o      RetentionOptions
 	outage Outage
 	cancel context.CancelFunc
@@ -75,9 +75,9 @@ type Retention struct {
 
 // NewRetention returns a retention for the store of hub, and starts it. Close it
 // before the hub. Its error wraps [errors.ErrUnsupported] if the store is no
-// Keeper, and ErrInvalid for a rule that cannot be.
+// RetentionStore, and ErrInvalid for a bad rule.
 func NewRetention(hub *Hub, o RetentionOptions) (*Retention, error) {
-	keeper, err := hub.keeper()
+	store, err := hub.retentionStore()
 	if err != nil {
 		return nil, err
 	}
@@ -91,9 +91,9 @@ func NewRetention(hub *Hub, o RetentionOptions) (*Retention, error) {
 	}
 	o.KeyWindow = cmp.Or(o.KeyWindow, 24*time.Hour)
 	o.Every = cmp.Or(o.Every, 10*time.Second)
-	o.Logger = located(cmp.Or(o.Logger, slog.Default()), "store", keeper)
+	o.Logger = located(cmp.Or(o.Logger, slog.Default()), "store", store)
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &Retention{hub: hub, keeper: keeper, o: o, cancel: cancel, done: make(chan struct{})}
+	r := &Retention{hub: hub, store: store, o: o, cancel: cancel, done: make(chan struct{})}
 	go r.loop(ctx)
 	return r, nil
 }
@@ -114,23 +114,23 @@ func (r *Retention) loop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		_, err := r.keeper.RunExclusive(ctx, r.round)
+		_, err := r.store.RunExclusive(ctx, r.round)
 		if ctx.Err() == nil {
 			r.outage.log(r.o.Logger, err, "retention")
 		}
 	}
 }
 
-// round trims what the rules say, and sweeps.
+// round trims by the rules, and sweeps.
 func (r *Retention) round(ctx context.Context) error {
 	return errors.Join(r.trimAll(ctx), r.sweep(ctx))
 }
 
-// sweep frees what was given up. Where that is much, it leaves the rest to later
-// rounds: there is trimming to be done in between.
+// sweep frees the space of trimmed events. If there is much, it leaves the rest to later
+// rounds, which trim in between.
 func (r *Retention) sweep(ctx context.Context) error {
 	for began := time.Now(); time.Since(began) < r.o.Every; {
-		more, err := r.keeper.Sweep(ctx, sweepRows, r.o.KeyWindow)
+		more, err := r.store.Sweep(ctx, sweepRows, r.o.KeyWindow)
 		if err != nil || !more {
 			return err
 		}
@@ -143,14 +143,14 @@ func (r *Retention) sweep(ctx context.Context) error {
 	return nil
 }
 
-// trimAll trims every feed. One that cannot be trimmed does not keep it from
-// the others; a store that is away does.
+// trimAll trims every feed. If one cannot be trimmed, it goes on with the others. If the
+// store is away, it stops.
 func (r *Retention) trimAll(ctx context.Context) (first error) {
 	if len(r.o.Rules) == 0 {
 		return nil
 	}
 	for after := ""; ; {
-		l, err := r.keeper.List(ctx, "", after, retentionPage)
+		l, err := r.store.List(ctx, "", after, retentionPage)
 		if err != nil {
 			return fmt.Errorf("list feeds: %w", err)
 		}
@@ -171,7 +171,7 @@ func (r *Retention) trimAll(ctx context.Context) (first error) {
 	}
 }
 
-// trim trims one feed, if a rule says so.
+// trim trims one feed by the first rule that matches it.
 func (r *Retention) trim(ctx context.Context, info Info, now time.Time) error {
 	for _, rule := range r.o.Rules {
 		if !MatchPattern(rule.Feeds, info.Feed) {
@@ -186,7 +186,7 @@ func (r *Retention) trim(ctx context.Context, info Info, now time.Time) error {
 	return nil
 }
 
-// before returns the id below which the rule gives events up.
+// before returns the id below which the rule trims the feed.
 func (r *Retention) before(ctx context.Context, info Info, rule Rule, now time.Time) (uint64, error) {
 	if info.First > info.Last {
 		return 0, nil
@@ -202,7 +202,7 @@ func (r *Retention) before(ctx context.Context, info Info, rule Rule, now time.T
 	if info.Updated.Before(oldest) {
 		return info.Last + 1, nil
 	}
-	c, err := r.keeper.Seek(ctx, info.Feed, oldest)
+	c, err := r.store.Seek(ctx, info.Feed, oldest)
 	if err != nil {
 		return 0, err
 	}

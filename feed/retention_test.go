@@ -80,7 +80,7 @@ func TestRetentionByAge(t *testing.T) {
 		k.first("a", 6)
 		time.Sleep(30 * time.Second)
 		synctest.Wait()
-		k.first("a", 11) // nobody publishes, and all goes in the end
+		k.first("a", 11) // without a publish, every event goes in the end
 		if e := k.publish("a", "x"); e.ID != 11 {
 			t.Errorf("the next event is %d", e.ID)
 		}
@@ -153,8 +153,8 @@ func TestRetentionWhenTheClockJumps(t *testing.T) {
 	})
 }
 
-// A feed that cannot be trimmed keeps nobody else from it, nor the disk from
-// being swept; and what goes wrong once is tried again.
+// If one feed cannot be trimmed, the others are, and the disk is swept. The next round
+// tries again.
 func TestRetentionGoesOn(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -215,30 +215,30 @@ func TestRetentionCloseInARound(t *testing.T) {
 	}
 }
 
-// keeper is a store whose rounds and sweeps a test decides on.
-type keeper struct {
+// sweepStore is a RetentionStore whose rounds and sweeps a test controls.
+type sweepStore struct {
 	*feedtest.Store
-	away   atomic.Bool // another node is at it
+	away   atomic.Bool // another node runs its round
 	more   atomic.Bool // to be swept, without end
 	swept  atomic.Int64
 	window atomic.Int64
 }
 
-func (k *keeper) RunExclusive(ctx context.Context, fn func(context.Context) error) (bool, error) {
+func (k *sweepStore) RunExclusive(ctx context.Context, fn func(context.Context) error) (bool, error) {
 	if k.away.Load() {
 		return false, nil
 	}
 	return true, fn(ctx)
 }
 
-func (k *keeper) Sweep(_ context.Context, limit int, window time.Duration) (bool, error) {
+func (k *sweepStore) Sweep(_ context.Context, limit int, window time.Duration) (bool, error) {
 	k.swept.Add(1)
 	k.window.Store(int64(window))
 	return k.more.Load(), nil
 }
 
-func newKeeper(t *testing.T, o feed.RetentionOptions) *keeper {
-	k := &keeper{Store: feedtest.NewStore()}
+func newSweepStore(t *testing.T, o feed.RetentionOptions) *sweepStore {
+	k := &sweepStore{Store: feedtest.NewStore()}
 	hub := feed.NewHub(k, &quietBus{}, feed.HubOptions{Logger: quiet})
 	t.Cleanup(hub.Close)
 	o.Logger = quiet
@@ -251,7 +251,7 @@ func newKeeper(t *testing.T, o feed.RetentionOptions) *keeper {
 	return k
 }
 
-func (k *keeper) append(t *testing.T, n int) {
+func (k *sweepStore) append(t *testing.T, n int) {
 	t.Helper()
 	b := feed.Batch{Drafts: slices.Repeat([]feed.Draft{{Feed: "a"}}, n)}
 	if _, err := k.Append(t.Context(), []feed.Batch{b}); err != nil {
@@ -261,11 +261,11 @@ func (k *keeper) append(t *testing.T, n int) {
 
 func TestRetentionOnOneNodeAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		k := newKeeper(t, feed.RetentionOptions{Rules: []feed.Rule{{Feeds: "*", Events: 1}}})
+		k := newSweepStore(t, feed.RetentionOptions{Rules: []feed.Rule{{Feeds: "*", Events: 1}}})
 		k.away.Store(true)
 		time.Sleep(time.Minute)
 		if p := k.History("a"); p.First != 1 || k.swept.Load() > 0 {
-			t.Errorf("%+v, swept %d times while another node is at it", p.Bounds, k.swept.Load())
+			t.Errorf("%+v, swept %d times while another node runs its round", p.Bounds, k.swept.Load())
 		}
 		k.away.Store(false)
 		time.Sleep(11 * time.Second)
@@ -278,7 +278,7 @@ func TestRetentionOnOneNodeAtATime(t *testing.T) {
 // Much to free does not put off trimming.
 func TestRetentionSweepsAndTrims(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		k := newKeeper(t, feed.RetentionOptions{Rules: []feed.Rule{{Feeds: "*", Events: 1}}, KeyWindow: time.Hour})
+		k := newSweepStore(t, feed.RetentionOptions{Rules: []feed.Rule{{Feeds: "*", Events: 1}}, KeyWindow: time.Hour})
 		k.more.Store(true)
 		time.Sleep(time.Minute)
 		k.append(t, 3)
@@ -292,7 +292,7 @@ func TestRetentionSweepsAndTrims(t *testing.T) {
 	})
 }
 
-// Without rules nothing is given up, but keys are.
+// Without rules no event is trimmed, but old keys are removed.
 func TestRetentionWithoutRules(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKept(t)
@@ -321,7 +321,7 @@ func TestNewRetentionRefuses(t *testing.T) {
 		hub := feed.NewHub(struct{ feed.Store }{r.store}, r.bus, feed.HubOptions{Logger: quiet})
 		defer hub.Close()
 		if _, err := feed.NewRetention(hub, feed.RetentionOptions{}); !errors.Is(err, errors.ErrUnsupported) {
-			t.Errorf("without a keeper: %v", err)
+			t.Errorf("without a RetentionStore: %v", err)
 		}
 	})
 }

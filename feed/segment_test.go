@@ -35,7 +35,7 @@ func TestSegmentEncodesOnce(t *testing.T) {
 		t.Error("two deliveries of the same events do not share their bytes")
 	}
 	if cap(part) != len(part) {
-		t.Error("an append to the bytes would write into those of others")
+		t.Error("an append to the bytes would overwrite those of others")
 	}
 	s.since(10).Encoded(other{enc})
 	s.since(10).Encoded(other{enc})
@@ -78,7 +78,7 @@ func TestSegmentGrows(t *testing.T) {
 	}
 }
 
-// Encoding what was handed out does not look at what is being added: for the
+// Encoding a delivery does not read events that are being added. This test is for the
 // race detector.
 func TestSegmentEncodesWhileItGrows(t *testing.T) {
 	s := newSegment(0, stretch("a", 1, 1))
@@ -116,10 +116,10 @@ func (f filter) Encode(dst []byte, e *Event) []byte {
 	return fmt.Appendf(dst, "%d/%d;", f.n, e.ID)
 }
 
-// However many encodings clients ask for, a segment keeps a few, and what
-// nearly everybody asks for is among them, whenever it came.
+// However many encodings clients ask for, a segment keeps a few. The one that nearly
+// all clients ask for is among them, whenever it came.
 func TestSegmentKeepsFewEncodings(t *testing.T) {
-	s := newTestLog().begin(0, stretch("a", 1, 100))
+	s := newTestLog().beginSegment(0, stretch("a", 1, 100))
 	calls := 0
 	popular := counter{&calls}
 	for n := range 10_000 {
@@ -141,7 +141,7 @@ func TestSegmentKeepsFewEncodings(t *testing.T) {
 
 // An encoding that is not kept encodes no more than what is delivered.
 func TestSegmentEncodesOnlyWhatIsDelivered(t *testing.T) {
-	s := newTestLog().begin(0, stretch("a", 1, 100))
+	s := newTestLog().beginSegment(0, stretch("a", 1, 100))
 	for n := range encodings {
 		for range 1000 {
 			s.since(0).Encoded(filter{n})
@@ -159,7 +159,7 @@ func TestSegmentEncodesOnlyWhatIsDelivered(t *testing.T) {
 	}
 }
 
-// Whatever is kept of it or not, an encoding gives every delivery its own bytes.
+// Whether a segment keeps an encoding or not, every delivery gets its own bytes.
 func TestSegmentEncodesEachAlike(t *testing.T) {
 	s := newSegment(0, stretch("a", 1, 30))
 	for i := range 3000 {
@@ -180,8 +180,8 @@ func TestSegmentEncodesEachAlike(t *testing.T) {
 	}
 }
 
-// What a filter shows is a view on what all see: where the events stand together, it
-// shares their bytes; and it is the same bytes wherever they do not.
+// A filter shows some of the events: where those stand together, it shares their bytes,
+// and elsewhere it copies them.
 func TestSelect(t *testing.T) {
 	s := newSegment(0, stretch("a", 1, 40))
 	calls := 0
@@ -219,7 +219,7 @@ func TestSelect(t *testing.T) {
 			t.Errorf("%s: it has bytes of its own", c.name)
 		}
 		if _ = append(got, "!"...); !bytes.Equal(all, before) {
-			t.Errorf("%s: an append to the bytes writes into those of others", c.name)
+			t.Errorf("%s: an append to the bytes overwrites those of others", c.name)
 		}
 	}
 	if calls != 40 {

@@ -10,32 +10,31 @@ import (
 )
 
 // Signaler is a [Bus] that carries signals as well: short notes to the nodes
-// that are connected at this moment. It may lose them; nothing that is lost
-// with one is an event of a feed.
+// that are connected at this moment. It may lose them: they carry no stored event.
 type Signaler interface {
-	// Signal sends the payload to the other nodes. The caller gives it a
-	// deadline. It may reach the node that sent it.
+	// Signal sends the payload to the other nodes. The caller sets a deadline.
+	// The payload may also reach the node that sent it.
 	Signal(ctx context.Context, payload []byte) error
 
-	// Signals hands what other nodes send to receive until ctx ends; then it
+	// Signals calls receive with each payload of other nodes until ctx ends; then it
 	// returns nil. It outlives failures of the bus. It calls receive, which does
 	// not block and may keep the payload, from one goroutine at a time.
 	Signals(ctx context.Context, receive func(payload []byte)) error
 }
 
-// signalKind says what a signal is about.
+// signalKind tells what a note is about.
 type signalKind string
 
 const (
-	signalHere      signalKind = "here"      // the node lives
-	signalGone      signalKind = "gone"      // the node ends
+	signalHere      signalKind = "here"      // the node runs
+	signalGone      signalKind = "gone"      // the node stops
 	signalChanged   signalKind = "changed"   // a feed was closed or trimmed
 	signalEphemeral signalKind = "ephemeral" // an event that is not stored
-	signalCount     signalKind = "count"     // how many subscribers has a feed?
-	signalCounted   signalKind = "counted"   // so many
+	signalCount     signalKind = "count"     // a question: how many subscribers has a feed?
+	signalCounted   signalKind = "counted"   // the answer
 )
 
-// note is one thing that a node has to say. A signal is the name of the node, a
+// note is one piece of news from a node. A signal is the name of the node, a
 // line feed, and its notes as JSON.
 type note struct {
 	Kind  signalKind `json:"kind"`
@@ -46,7 +45,7 @@ type note struct {
 	// Number counts the ephemeral events that the node sends, from 1 on.
 	Number uint64 `json:"number,omitempty"`
 
-	at time.Time // since when it waits to be sent
+	at time.Time // when it was queued
 }
 
 func (n *note) size() int {
@@ -58,27 +57,27 @@ func (n *note) size() int {
 
 const (
 	hereEvery    = 2 * time.Second        // between two signs of life
-	hereMemory   = 3 * hereEvery          // after which a silent node is taken for gone
+	hereMemory   = 3 * hereEvery          // after which a silent node is forgotten
 	countWait    = 500 * time.Millisecond // for the answers of the other nodes
 	signalBudget = time.Second            // for one Signal, and for its wait before that
 
-	// How many notes wait to be sent; those that come beyond that, or for which
-	// there is no memory, are dropped.
+	// How many notes may wait to be sent. Further ones, and those for which there is
+	// no memory, are dropped.
 	signalQueue = 1024
-	// What one signal takes, if it is waiting: an answer must not wait for as
+	// How many waiting notes one signal takes, so that an answer does not wait for as
 	// many round trips as there are ephemeral events before it.
 	signalNotes = 128
 	signalBytes = 256 << 10
 )
 
-// signals is a hub's side of its bus's signals. Without a Signaler, there is
-// no other node to talk to.
+// signals sends a hub's signals and keeps track of the other nodes. If the bus is no
+// Signaler, there are none.
 type signals struct {
-	bus    Signaler // or nil
-	node   string
-	out    chan note
-	memory *Memory
-	said   uint64 // ephemeral events, by sendLoop
+	bus        Signaler // or nil
+	node       string
+	out        chan note
+	memory     *Memory
+	lastNumber uint64 // ephemeral events, by sendLoop
 
 	mu    sync.Mutex
 	peers map[string]*peer
@@ -87,12 +86,12 @@ type signals struct {
 
 // peer is another node.
 type peer struct {
-	heard time.Time // when it was last heard of
-	gone  bool      // by its own word, which signals that are late do not undo
-	said  uint64    // the number of its newest ephemeral event
+	lastSeen   time.Time // when its newest signal came
+	gone       bool      // it has stopped, whatever signals come late
+	lastNumber uint64    // the number of its newest ephemeral event
 }
 
-// question is a count under way.
+// question is a count of subscribers under way.
 type question struct {
 	waits   map[string]bool // nodes that have yet to answer
 	answers map[string]int
@@ -100,7 +99,8 @@ type question struct {
 	done    chan struct{} // closed once ended
 }
 
-func (q *question) heed(node string) {
+// answered no longer waits for an answer of the node.
+func (q *question) answered(node string) {
 	delete(q.waits, node)
 	if len(q.waits) == 0 && !q.ended {
 		q.ended = true
@@ -131,7 +131,7 @@ func (s *signals) send(n note) {
 	}
 }
 
-// sendLoop sends what is queued, and signs of life in between, until ctx ends.
+// sendLoop sends queued notes, and signs of life in between, until ctx ends.
 func (s *signals) sendLoop(ctx context.Context) {
 	here := time.NewTicker(hereEvery)
 	defer here.Stop()
@@ -151,8 +151,8 @@ func (s *signals) sendLoop(ctx context.Context) {
 	}
 }
 
-// gather returns n and what else is queued, as far as one signal takes it. What
-// has become old, while the bus stood still, would mislead who gets it.
+// gather returns n and the other queued notes, as many as one signal takes. It drops
+// notes that became old while the bus stood still: they would mislead their receivers.
 func (s *signals) gather(n note) []note {
 	notes := []note{n}
 	size := n.size()
@@ -169,14 +169,14 @@ func (s *signals) gather(n note) []note {
 	notes = slices.DeleteFunc(notes, func(n note) bool { return time.Since(n.at) > signalBudget })
 	for i := range notes {
 		if notes[i].Kind == signalEphemeral {
-			s.said++
-			notes[i].Number = s.said
+			s.lastNumber++
+			notes[i].Number = s.lastNumber
 		}
 	}
 	return notes
 }
 
-// transmit sends one signal. One that fails is lost, which is what signals may be.
+// transmit sends one signal. If that fails, the signal is lost, as signals may be.
 func (s *signals) transmit(ctx context.Context, notes ...note) {
 	payload, err := json.Marshal(notes)
 	if err != nil {
@@ -187,8 +187,8 @@ func (s *signals) transmit(ctx context.Context, notes ...note) {
 	_ = s.bus.Signal(ctx, append([]byte(s.node+"\n"), payload...))
 }
 
-// read returns the notes of another node. There are none in what this node sent
-// itself, and in what cannot be read, which is of another version.
+// read returns the notes in a signal of another node. It returns none from a signal that
+// this node sent itself, and from one that it cannot read, which is of another version.
 func (s *signals) read(payload []byte) (node string, notes []note) {
 	from, body, ok := bytes.Cut(payload, []byte("\n"))
 	if !ok || len(from) == 0 || string(from) == s.node || json.Unmarshal(body, &notes) != nil {
@@ -197,25 +197,25 @@ func (s *signals) read(payload []byte) (node string, notes []note) {
 	return string(from), notes
 }
 
-// heard notes that a node lives and reports whether it is new.
-func (s *signals) heard(node string, now time.Time) (fresh bool) {
+// noteAlive notes that a node runs and reports whether it is new.
+func (s *signals) noteAlive(node string, now time.Time) (fresh bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.bury(now)
+	s.dropSilent(now)
 	p := s.peers[node]
 	if p == nil {
-		s.peers[node] = &peer{heard: now}
+		s.peers[node] = &peer{lastSeen: now}
 		return true
 	}
 	if !p.gone {
-		p.heard = now
+		p.lastSeen = now
 	}
 	return false
 }
 
 // inOrder reports whether a node's ephemeral event is newer than all that came
 // from it before. A bus may carry signals late, and more than once. Nodes of
-// older versions send no number.
+// older versions do not number their events.
 func (s *signals) inOrder(node string, number uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -223,29 +223,29 @@ func (s *signals) inOrder(node string, number uint64) bool {
 	if p == nil || number == 0 {
 		return true
 	}
-	newer := number > p.said
-	p.said = max(p.said, number)
+	newer := number > p.lastNumber
+	p.lastNumber = max(p.lastNumber, number)
 	return newer
 }
 
-// left notes that a node has gone. Nobody waits for its answer any more.
-func (s *signals) left(node string, now time.Time) {
+// noteGone notes that a node has stopped. No count waits for its answer any more.
+func (s *signals) noteGone(node string, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	last := &peer{heard: now, gone: true}
+	last := &peer{lastSeen: now, gone: true}
 	if p := s.peers[node]; p != nil {
-		last.said = p.said
+		last.lastNumber = p.lastNumber
 	}
 	s.peers[node] = last
 	for _, q := range s.asked {
-		q.heed(node)
+		q.answered(node)
 	}
 }
 
-// bury forgets the nodes that have been silent for too long.
-func (s *signals) bury(now time.Time) {
+// dropSilent forgets the nodes that have been silent for too long. The caller holds mu.
+func (s *signals) dropSilent(now time.Time) {
 	for node, p := range s.peers {
-		if now.Sub(p.heard) > hereMemory {
+		if now.Sub(p.lastSeen) > hereMemory {
 			delete(s.peers, node)
 		}
 	}
@@ -256,28 +256,28 @@ func (s *signals) ask(id string, now time.Time) *question {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	q := &question{waits: make(map[string]bool), answers: make(map[string]int), done: make(chan struct{})}
-	s.bury(now)
+	s.dropSilent(now)
 	for node, p := range s.peers {
 		if !p.gone {
 			q.waits[node] = true
 		}
 	}
 	s.asked[id] = q
-	q.heed("")
+	q.answered("")
 	return q
 }
 
-// counted takes a node's answer.
-func (s *signals) counted(node string, n note) {
+// noteCount takes a node's answer.
+func (s *signals) noteCount(node string, n note) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if q := s.asked[n.Ask]; q != nil {
 		q.answers[node] = n.Count
-		q.heed(node)
+		q.answered(node)
 	}
 }
 
-// sum ends a count and returns what was answered.
+// sum ends a count and returns the sum of the answers.
 func (s *signals) sum(id string) (sum int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

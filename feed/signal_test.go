@@ -11,7 +11,7 @@ import (
 	"github.com/rejoin/rejoin/feed/feedtest"
 )
 
-// air carries signals between nodes at once. Events it does not carry.
+// air carries signals between nodes at once, and no events.
 type air struct {
 	mu    sync.Mutex
 	nodes []*signaler
@@ -106,7 +106,7 @@ func (p *peer) say(data string) {
 	}
 }
 
-// What is ephemeral reaches the subscribers of every node, once.
+// An ephemeral event reaches the subscribers of every node, once.
 func TestSignalsCarryEphemeralEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, store := &air{}, feedtest.NewStore()
@@ -125,7 +125,7 @@ func TestSignalsCarryEphemeralEvents(t *testing.T) {
 	})
 }
 
-// Other nodes hear of a close and of a trim at once, though no event says so.
+// Other nodes learn of a close and of a trim at once, though no event shows it.
 func TestSignalsSayWhatChanged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, store := &air{}, feedtest.NewStore()
@@ -159,7 +159,7 @@ func TestSignalsSayWhatChanged(t *testing.T) {
 	})
 }
 
-// After the bus was frozen, what waited for it is too old to be worth sending.
+// After the bus was frozen, the notes that waited for it are too old to be sent.
 func TestSignalsDoNotCarryWhatIsOld(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, store := &air{}, feedtest.NewStore()
@@ -213,7 +213,7 @@ func TestSubscribersOfAllNodes(t *testing.T) {
 		count(nodes[0], 7, 0)
 		last.Close()
 		count(nodes[0], 6, 0)
-		// One that is silent is waited for, until it is taken for gone.
+		// A count waits for a silent node, until the node is forgotten.
 		nodes[1].bus.mu.Lock()
 		nodes[1].bus.deaf = true
 		nodes[1].bus.mu.Unlock()

@@ -12,7 +12,7 @@ import (
 )
 
 // The wrappers here break what a Store, a Bus or the engine promises. The
-// simulation has to notice each of them: one that notices nothing proves nothing.
+// simulation has to notice each of them: a simulation that notices nothing proves nothing.
 
 // staleStore answers every third question about bounds as the last but one.
 type staleStore struct {
@@ -106,7 +106,7 @@ func (s amnesiac) Append(ctx context.Context, batches []feed.Batch) ([]feed.Resu
 	return s.RetentionStore.Append(ctx, keyless)
 }
 
-// unconditional is a store that takes every batch, whatever its condition.
+// unconditional is a store that ignores the conditions of batches.
 type unconditional struct{ feed.RetentionStore }
 
 func (s unconditional) Append(ctx context.Context, batches []feed.Batch) ([]feed.Result, error) {
@@ -117,7 +117,7 @@ func (s unconditional) Append(ctx context.Context, batches []feed.Batch) ([]feed
 	return s.RetentionStore.Append(ctx, free)
 }
 
-// leaky is a store that says that a feed is closed, and takes events all the same.
+// leaky is a store that takes events into closed feeds.
 type leaky struct {
 	feed.RetentionStore
 	store *feedtest.Store
@@ -133,7 +133,7 @@ func (s leaky) Append(ctx context.Context, batches []feed.Batch) ([]feed.Result,
 	return results, err
 }
 
-// boundsStore spoils bounds, wherever they are said.
+// boundsStore spoils bounds, whichever call returns them.
 type boundsStore struct {
 	feed.RetentionStore
 	spoil func(*feed.Bounds)
@@ -174,7 +174,7 @@ func (s swapped) Bounds(ctx context.Context, feeds []string) ([]feed.Bounds, err
 	return all, err
 }
 
-// stubborn is a store that never says that it ends earlier than before.
+// stubborn is a store whose answers never go back.
 type stubborn struct {
 	feed.RetentionStore
 	mu   *sync.Mutex
@@ -204,8 +204,8 @@ func (b deafBus) Signals(ctx context.Context, receive func([]byte)) error {
 	return b.signalTail.Signals(ctx, func(payload []byte) { b.spoil(receive, payload) })
 }
 
-// handed spoils what clients are handed: it is given what was handed out before
-// as well, which is nil at first.
+// handed spoils the deliveries of clients. It gets the delivery before as well, which is
+// nil at first.
 func handed(spoil func(before, now *handout) (again bool)) func(*plan) {
 	return func(p *plan) {
 		p.next = func(next nextFunc) nextFunc {
@@ -234,7 +234,7 @@ type handout struct {
 	err  error
 }
 
-// every says true each nth time that it is asked.
+// every returns true at each nth call.
 func every(n int64) func() bool {
 	var asked atomic.Int64
 	return func() bool { return asked.Add(1)%n == 0 }

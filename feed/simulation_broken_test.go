@@ -28,7 +28,7 @@ func signalling(spoil func(receive func([]byte), payload []byte)) func(*plan) {
 	}
 }
 
-// grouped has readers follow groups of feeds.
+// grouped makes readers follow groups of feeds.
 func grouped(alter func(*plan)) func(*plan) {
 	return func(p *plan) {
 		p.feeds, p.groups, p.rollbacks = 2, 100, false
@@ -45,7 +45,9 @@ func TestSimulationNoticesBrokenPromises(t *testing.T) {
 		want  string // in what is noticed; "" if anything will do
 	}{
 		{"bounds from a stale replica", func(p *plan) {
-			through(func(s feed.RetentionStore) feed.RetentionStore { return &staleStore{RetentionStore: s, old: make(map[string]feed.Bounds)} })(p)
+			through(func(s feed.RetentionStore) feed.RetentionStore {
+				return &staleStore{RetentionStore: s, old: make(map[string]feed.Bounds)}
+			})(p)
 		}, ""},
 		{"a page with a hole", pages(func(p *feed.Page) {
 			if len(p.Events) > 2 {

@@ -20,7 +20,7 @@ type tail struct {
 
 	mu       sync.Mutex
 	receiver feed.Receiver
-	queue    [][]feed.Event // told and not yet received
+	queue    [][]feed.Event // told, and not yet received
 	hear     func([]byte)
 	signals  [][]byte // sent and not yet received
 }
@@ -77,11 +77,11 @@ func (t *tail) clear() {
 	t.queue, t.signals = nil, nil
 }
 
-// carrier is a way in which a bus may work when all is well: each of them has
-// to bring events to all nodes at once, except for the dead one.
+// carrier is a way in which a bus may work when all is well. Each of them brings events
+// to all nodes at once, except for the dead one.
 type carrier struct {
 	name   string
-	within time.Duration // the others have it; the store is not asked more often
+	within time.Duration // the other nodes have an event, without asking the store more often
 	hand   func(feed.Receiver, []feed.Event)
 }
 
@@ -156,7 +156,7 @@ func (w *world) deliver() bool {
 	return true
 }
 
-// receive hands events over, of one feed after the other: a log that is told
+// receive passes events on, one feed after the other: a log that gets events of one feed
 // twice in one step may show subscribers the time in between, or not.
 func (w *world) receive(r feed.Receiver, events []feed.Event) {
 	slices.SortStableFunc(events, func(a, b feed.Event) int { return strings.Compare(a.Feed, b.Feed) })
@@ -186,7 +186,7 @@ func (w *world) pull(n *node, r feed.Receiver) bool {
 	return true
 }
 
-// lie lets the bus say something that is not so.
+// lie makes the bus report something that is wrong.
 func (w *world) lie() bool {
 	n := w.anyNode()
 	if n == nil || w.plan.honest {
@@ -205,7 +205,7 @@ func (w *world) lie() bool {
 	case 1:
 		last = math.MaxUint64
 	case 2:
-		w.log("bus hands %s events of a feed that nobody has", n.name)
+		w.log("bus hands %s events of a feed that does not exist", n.name)
 		r.Receive([]feed.Event{{Feed: "nobody", ID: 1}, {Feed: "nobody", ID: math.MaxUint64}})
 		return true
 	case 3:
@@ -230,8 +230,7 @@ func (w *world) missed() bool {
 	return true
 }
 
-// loseAll restarts the bus, of which nothing is left then, or breaks a node's
-// tail.
+// loseAll restarts the bus, which then has lost every event, or breaks a node's tail.
 func (w *world) loseAll() bool {
 	if n := w.anyNode(); n != nil && w.chance(50) {
 		if r, _ := n.tail.state(); r != nil {

@@ -14,22 +14,22 @@ import (
 	"github.com/rejoin/rejoin/feed/feedtest"
 )
 
-// reader is a subscriber that is cut off and comes back, to one feed or to a
+// reader is a client that is cut off and comes back, to one feed or to a
 // group of them.
 type reader struct {
-	name   string
-	group  bool
-	lane   bool // a group is read by way of a lane
-	parts  []*part
-	opened atomic.Bool // a first time, so that it has cursors
-	conn   *conn
+	name       string
+	group      bool
+	dispatched bool // a group is read by way of a dispatcher
+	parts      []*part
+	opened     atomic.Bool // a first time, so that it has cursors
+	conn       *conn
 }
 
 // part is one of the feeds that a reader follows.
 type part struct {
 	feed     string
 	follower *feedtest.Follower
-	ahead    atomic.Pointer[feed.Gap] // the last that said so
+	ahead    atomic.Pointer[feed.Gap] // the last gap with that reason
 }
 
 // addReader adds a reader to the world, which has yet to come.
@@ -37,7 +37,7 @@ func (w *world) addReader(name string) {
 	r := &reader{name: name, group: len(w.feeds) > 1 && w.chance(w.plan.groups)}
 	feeds := []string{w.anyFeed()}
 	if r.group {
-		feeds, r.lane = w.feeds, w.chance(60)
+		feeds, r.dispatched = w.feeds, w.chance(60)
 	}
 	for _, name := range feeds {
 		r.parts = append(r.parts, &part{feed: name, follower: w.checker.Follow(r.name, name)})
@@ -63,7 +63,7 @@ func (r *reader) feeds() (feeds []string) {
 	return feeds
 }
 
-// done says whether the reader was told of each of its feeds that it is closed.
+// done reports whether the reader has reached the end of each of its feeds.
 func (r *reader) done() bool {
 	for _, p := range r.parts {
 		if !p.follower.Closed() {
@@ -88,7 +88,7 @@ type conn struct {
 	ended   bool
 	err     error
 	stalled bool
-	heard   map[string]int // the newest ephemeral event of each node
+	seen    map[string]int // the newest ephemeral event of each node
 }
 
 // start is where a part of a connection starts, and the first and the last cursor
@@ -113,7 +113,7 @@ func (w *world) connect(r *reader, n *node, starts []start) {
 	r.conn = c
 	for _, p := range r.parts {
 		if !r.opened.Load() {
-			p.follower.Resume(0) // as one who has never come before
+			p.follower.Resume(0) // like a reader that has never come before
 		}
 		p.follower.Gone(n.trimmed(p.feed))
 	}
@@ -126,7 +126,7 @@ func (w *world) connect(r *reader, n *node, starts []start) {
 	}()
 }
 
-// nextFunc is [feed.WaitingGroup] Next, or that of a Subscription, which is the one
+// nextFunc is [feed.BlockingSubscriber] Next, or that of a Subscription, which is the one
 // with the index 0.
 type nextFunc func(ctx context.Context, tick <-chan time.Time) (int, feed.Delivery, error)
 
@@ -157,9 +157,9 @@ func (c *conn) subscribe(ctx context.Context, starts []start) (*subscription, er
 	for i, s := range starts {
 		all[i] = feed.SubscribeRequest{Feed: c.reader.parts[i].feed, From: s.from}
 	}
-	if c.reader.lane {
-		r := &onLane{lane: c.node.hub.NewLane()}
-		g, err := r.lane.SubscribeAll(ctx, all, r)
+	if c.reader.dispatched {
+		r := &dispatched{dispatcher: c.node.hub.NewDispatcher()}
+		g, err := r.dispatcher.SubscribeAll(ctx, all, r)
 		if err != nil {
 			return nil, err
 		}
@@ -218,7 +218,7 @@ func (c *conn) follow(ctx context.Context, starts []start) error {
 	}
 }
 
-// end notes why the connection ends.
+// end notes why the connection ended.
 func (c *conn) end(err error) error {
 	if !errors.Is(err, feed.ErrClosed) {
 		return err
@@ -234,8 +234,8 @@ func (c *conn) end(err error) error {
 
 // next reads once. A stalled connection waits for a permit first. If it then
 // has to wait for an event, it is no longer stalled, and reads all there is
-// when that comes: what it would find by reading just once, in the middle of a
-// step, is for the Go scheduler to say.
+// when that comes: the Go scheduler decides what a single read would find in the
+// middle of a step.
 func (c *conn) next(ctx context.Context, next nextFunc) (int, feed.Delivery, error) {
 	c.mu.Lock()
 	stalled, permit := c.stalled, c.permit
@@ -261,7 +261,7 @@ func (c *conn) next(ctx context.Context, next nextFunc) (int, feed.Delivery, err
 	return i, d, err
 }
 
-// see hands a delivery to the checker.
+// see shows a delivery to the checker.
 func (c *conn) see(p *part, sub standing, d feed.Delivery) {
 	w := c.world
 	switch {
@@ -325,8 +325,8 @@ func (c *conn) halt(on bool) {
 	}
 }
 
-// expected says whether a connection or a publish may end with err. When a feed
-// is closed is for the checker to say.
+// expected reports whether a connection or a publish may end with err. The checker
+// decides whether a feed may be closed.
 func expected(err error) bool {
 	for _, e := range []error{feed.ErrUnavailable, feed.ErrStopped, feed.ErrClosed, errCrashed, context.Canceled} {
 		if errors.Is(err, e) {
@@ -374,7 +374,7 @@ func (w *world) from(name string) start {
 	case 4:
 		return start{from: feed.FromCursor(feed.Cursor(w.rng.IntN(int(b.Last) + 1)))}
 	case 5:
-		// Of what is to come, none may be behind it.
+		// No later event may be behind it.
 		last := feed.Cursor(b.Last)
 		return start{from: feed.FromMoment(time.Now()), upper: func() feed.Cursor { return max(last, oldest()) }}
 	default:

@@ -7,30 +7,29 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// onLane reads a group by way of a lane, as a server does that writes to many
-// subscribers from one goroutine. This one has a lane of its own and steps through
-// it itself.
-type onLane struct {
-	lane   *feed.Dispatcher
-	called bool
+// dispatched reads a subscriber of a dispatcher, as a server does that writes to many
+// subscribers from one goroutine. Here each has a dispatcher of its own.
+type dispatched struct {
+	dispatcher *feed.Dispatcher
+	notified   bool
 }
 
 // Notify implements [feed.Notifier].
-func (r *onLane) Notify() { r.called = true }
+func (r *dispatched) Notify() { r.notified = true }
 
-// next is [feed.WaitingGroup] Next.
-func (r *onLane) next(g *feed.Subscriber) nextFunc {
+// next is [feed.BlockingSubscriber] Next.
+func (r *dispatched) next(s *feed.Subscriber) nextFunc {
 	return func(ctx context.Context, tick <-chan time.Time) (int, feed.Delivery, error) {
 		for {
-			if i, d, err := g.Poll(); i >= 0 || err != nil {
+			if i, d, err := s.Poll(); i >= 0 || err != nil {
 				return i, d, err
 			}
-			for r.called = false; !r.called; {
-				if r.lane.Step() || r.called {
+			for r.notified = false; !r.notified; {
+				if r.dispatcher.Step() || r.notified {
 					continue
 				}
 				select {
-				case <-r.lane.C():
+				case <-r.dispatcher.C():
 				case <-tick:
 					return -1, feed.Delivery{}, nil
 				case <-ctx.Done():

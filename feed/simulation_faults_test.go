@@ -30,7 +30,7 @@ func (w *world) busOutage() bool {
 	return true
 }
 
-// lock has somebody else's transaction hold a feed, and append to it.
+// lock makes a foreign transaction hold a feed, and append to it.
 func (w *world) lock() bool {
 	name := w.anyFeed()
 	if !w.plan.locks || w.locks.holder(name) != nil {
@@ -46,8 +46,8 @@ func (w *world) lock() bool {
 	return true
 }
 
-// unlock ends somebody else's transaction, or that of a node which has crashed.
-// It commits or not; some node may be told.
+// unlock ends a foreign transaction, or that of a node which has crashed. It commits or
+// not, and may notify some node.
 func (w *world) unlock() bool {
 	name := w.anyFeed()
 	tx := w.locks.holder(name)
@@ -92,8 +92,8 @@ func (w *world) interrupt() {
 }
 
 // rollback puts an older state of one feed in place, of a moment between two
-// batches. Whoever is connected to the present one loses that connection, and
-// nothing of it is left on the bus.
+// batches. Clients of the newer state lose their connections, and the bus loses its
+// events.
 func (w *world) rollback() bool {
 	if !w.plan.rollbacks {
 		return false
@@ -115,8 +115,8 @@ func (w *world) rollback() bool {
 	return true
 }
 
-// regrow has somebody else append to a feed that was rolled back, in one commit,
-// until it is at least as long as it was. The bus may say so.
+// regrow lets a foreign transaction append to a feed that was rolled back, in one commit,
+// until it is at least as long as it was. The bus may report that.
 func (w *world) regrow(name string, before uint64) {
 	wr := &writer{name: fmt.Sprint("again", len(w.trace))}
 	last := w.bounds(name).Last
@@ -142,7 +142,7 @@ func (w *world) rollTo(name string, last uint64) {
 	w.log("%s is rolled back to %d of %d", name, last, w.bounds(name).Last)
 	w.checker.RolledBack(name, last)
 	w.store.Rollback(name, last)
-	// What has more of the feed is of another past now.
+	// Nodes and readers that have more of the feed are of another past now.
 	for i, c := range w.copies {
 		if b := c.Bounds(name); b.Last > last || b.Closed {
 			w.copies = w.copies[:i]
@@ -197,7 +197,7 @@ func (w *world) replaceStore() bool {
 }
 
 // batchEnd returns where the newest batch ends that is not newer than last, or
-// oldest if that is later. What came behind it is forgotten.
+// oldest if that is later. It forgets the batches behind that.
 func (w *world) batchEnd(name string, oldest, last uint64) uint64 {
 	w.batchesMu.Lock()
 	defer w.batchesMu.Unlock()

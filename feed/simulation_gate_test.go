@@ -17,8 +17,8 @@ var errCrashed = errors.New("the node has crashed")
 // point is a place in a call of the store or the bus where it is held up.
 type point int
 
-// What an answer says is true at one instant, between asked and answered. A call
-// held up at answered brings an answer that may no longer be true.
+// An answer is true at one instant, between asked and answered. A call that is held up
+// at answered brings an answer that may no longer be true.
 const (
 	appendAsked     point = iota // nothing is stored yet
 	appendNumbered               // the same, but the feeds are locked
@@ -30,8 +30,8 @@ const (
 	seekAsked
 	seekAnswered
 	listAsked
-	trimAsked // nothing is given up yet
-	trimDone  // given up, but not answered
+	trimAsked // no event is trimmed yet
+	trimDone  // trimmed, but not answered
 	sweepAsked
 	tellAsked
 	signalAsked
@@ -44,16 +44,16 @@ var pointNames = [...]string{
 
 func (p point) String() string { return pointNames[p] }
 
-// ofStore says whether it is a call of the store, and not of the bus.
+// ofStore reports whether it is a call of the store, and not of the bus.
 func (p point) ofStore() bool { return p < tellAsked }
 
-// unanswered says whether the store has nothing done yet that anybody can see.
+// unanswered reports whether the store has done nothing yet that a client can see.
 func (p point) unanswered() bool {
 	return p.ofStore() && p != appendCommitted && p != readAnswered && p != boundsAnswered && p != seekAnswered && p != trimDone
 }
 
-// call is a call that is held up. Equal ones are let go together, as their order
-// is not ours to know.
+// call is a call that is held up. Equal ones go on together, as their order is not
+// known.
 type call struct {
 	node  *node
 	at    point
@@ -158,7 +158,7 @@ func (g *gate) remove(which func(*parked) bool) (removed []*parked) {
 	return removed
 }
 
-// calls returns what is held up, in order, each once, as far as it may go on.
+// calls returns the calls that are held up and may go on, in order, each once.
 func (g *gate) calls(free func(*parked) bool) []call {
 	g.mu.Lock()
 	defer g.mu.Unlock()

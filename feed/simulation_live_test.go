@@ -29,7 +29,7 @@ func (w *world) counted() {
 	if !w.plan.signals {
 		return
 	}
-	time.Sleep(2100 * time.Millisecond) // every node has heard of the others
+	time.Sleep(2100 * time.Millisecond) // every node knows of the others
 	w.settle()
 	name, n, want := w.anyFeed(), w.anyNode(), 0
 	w.connected(name, func(*reader, *part) { want++ })
@@ -39,7 +39,7 @@ func (w *world) counted() {
 }
 
 // rollLive demands that a store which is replaced by an older one is noticed, and
-// that everyone who is ahead of it is told so.
+// that every reader ahead of it gets a gap.
 func (w *world) rollLive() {
 	name := w.anyFeed()
 	b := w.bounds(name)
@@ -48,7 +48,7 @@ func (w *world) rollLive() {
 	}
 	last := w.batchEnd(name, b.First-1, b.First-1+w.rng.Uint64N(b.Last+1-b.First))
 	for _, n := range w.running() {
-		w.readAll(n, name, b.Last) // of which the node may keep something
+		w.readAll(n, name, b.Last) // the node may keep some of it
 	}
 	w.interrupt()
 	w.rollTo(name, last)
@@ -80,8 +80,8 @@ func (w *world) rollLive() {
 	}
 }
 
-// readAll demands that who starts with the oldest event on a node gets all, and
-// those after the id as they are stored now: not from before a rollback.
+// readAll demands that a subscriber that starts with the oldest event on a node gets
+// every event, and those after the id as they are stored now: not from before a rollback.
 func (w *world) readAll(n *node, name string, after uint64) {
 	stored := w.store.History(name)
 	s, err := n.hub.Subscribe(context.Background(), name, feed.FromStart())
@@ -109,8 +109,8 @@ func (w *world) readAll(n *node, name string, after uint64) {
 	}
 }
 
-// trimLive demands that a trim on one node is true for whoever comes there, at
-// once, and two seconds later everywhere.
+// trimLive demands that a trim on one node takes effect there at once, and everywhere two
+// seconds later.
 func (w *world) trimLive() {
 	name, n := w.anyFeed(), w.anyNode()
 	b := w.bounds(name)
@@ -123,7 +123,7 @@ func (w *world) trimLive() {
 	w.trimOn(n, name, before)
 	w.gapBefore(n, name, before)
 	w.settle()
-	if !w.plan.signals { // the others have not heard of it
+	if !w.plan.signals { // the others do not know of it yet
 		time.Sleep(2 * time.Second)
 	}
 	for _, other := range w.running() {
@@ -131,7 +131,7 @@ func (w *world) trimLive() {
 	}
 }
 
-// gapBefore demands that who comes to a node with cursor 0 meets this gap.
+// gapBefore demands that a subscriber that comes to a node with cursor 0 meets this gap.
 func (w *world) gapBefore(n *node, name string, before uint64) {
 	s, err := n.hub.Subscribe(context.Background(), name, feed.FromCursor(0))
 	if err != nil {
@@ -145,8 +145,8 @@ func (w *world) gapBefore(n *node, name string, before uint64) {
 	}
 }
 
-// closeLive demands that a close reaches those on its node at once, and the
-// others when the store is next asked.
+// closeLive demands that a close reaches subscribers of its node at once, and the others
+// when their hubs next ask the store.
 func (w *world) closeLive() {
 	name, n := w.anyFeed(), w.anyNode()
 	if !w.plan.closes || w.bounds(name).Closed {

@@ -19,7 +19,7 @@ type node struct {
 	pub       *feed.Publisher
 	retention *feed.Retention // or nil
 	tail      *tail
-	dead      atomic.Bool // crashed: nothing that it still does is seen by anybody
+	dead      atomic.Bool // crashed: no client sees what it still does
 	closed    atomic.Bool // hub and publisher have been closed
 	ending    bool        // a regular end has begun
 
@@ -41,7 +41,7 @@ func (n *node) trimmed(name string) uint64 {
 	return n.gone[name]
 }
 
-// untrim forgets what was trimmed: an older store may have it again.
+// untrim forgets the trims: an older store may have those events again.
 func (n *node) untrim() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -80,7 +80,7 @@ func (w *world) startNode(slot int) {
 		w.moment()
 		r, err := feed.NewRetention(n.hub, feed.RetentionOptions{Rules: []feed.Rule{w.plan.retain}, Every: retainEvery, Logger: quiet})
 		if err != nil {
-			panic(err) // the store is a Keeper, and the rule is sound
+			panic(err) // the store is a RetentionStore, and the rule is sound
 		}
 		n.retention = r
 	}
@@ -92,7 +92,7 @@ func (w *world) startNode(slot int) {
 // running returns the nodes that run, in the order of their starts.
 func (w *world) running() []*node { return *w.alive.Load() }
 
-// leave takes a node out of those that run.
+// leave removes a node from those that run.
 func (w *world) leave(slot int) {
 	n := w.nodes[slot]
 	w.nodes[slot] = nil
@@ -134,7 +134,7 @@ func (w *world) crash() bool {
 	w.leave(slot)
 	w.log("%s crashes", n.name)
 	for _, name := range w.feeds {
-		// The store may take its time to notice that who holds a feed is gone.
+		// The store may take its time to notice that the holder of a feed is gone.
 		if w.chance(50) {
 			w.locks.haunt(name, n)
 		}
@@ -189,8 +189,8 @@ func (w *world) trim() bool {
 	return true
 }
 
-// trimOn trims a feed on a node, whose subscribers get nothing of it any more
-// from then on.
+// trimOn trims a feed on a node. From then on, its subscribers do not get the trimmed
+// events.
 func (w *world) trimOn(n *node, name string, before uint64) {
 	replaced := w.replaced.Load()
 	err := w.plan.trim(w, n, name, before)

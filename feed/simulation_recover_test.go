@@ -28,8 +28,8 @@ func (w *world) recover() {
 	time.Sleep(1100 * time.Millisecond)
 	w.settle()
 	if w.plan.rollbacks {
-		// Until then, a node may say that a feed is closed which is not any more,
-		// or is at another end.
+		// Until then, a feed may look closed on a node that is open again, or is closed
+		// at another end.
 		w.cutMistaken()
 		w.reopenAll()
 	}
@@ -58,8 +58,8 @@ func (w *world) reopenAll() {
 	}
 }
 
-// cutMistaken cuts off who was told that a feed is closed which is not, or ends
-// elsewhere.
+// cutMistaken cuts off readers that saw the end of a feed which is not closed, or is
+// closed elsewhere.
 func (w *world) cutMistaken() {
 	for _, r := range w.readers {
 		for _, p := range r.parts {

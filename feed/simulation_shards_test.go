@@ -53,7 +53,7 @@ func (s *shards) add(seeds, steps int) {
 }
 
 // simulateAll runs the first seeds, in as many processes as there are
-// processors, and says how it gets on.
+// processors, and logs the progress.
 func simulateAll(t *testing.T, seeds int, progress time.Duration) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -100,12 +100,12 @@ func simulateAll(t *testing.T, seeds int, progress time.Duration) {
 	}
 }
 
-// runShard runs a process with its share of the seeds. It returns what that
-// has written, but for how many it has done, of which it tells add.
+// runShard runs a process with its share of the seeds. It passes each count of seeds and
+// steps that the process writes to add, and returns the rest of its output.
 func runShard(ctx context.Context, first, every, seeds int, add func(seeds, steps int)) (story string, err error) {
 	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestSimulation$", "-test.timeout=0",
 		fmt.Sprint("-simulation-first=", first), fmt.Sprint("-simulation-every=", every), fmt.Sprint("-simulation-seeds=", seeds))
-	// Little of what is allocated lives on, so that collecting it often is for nothing.
+	// Most allocations are short-lived, so that frequent collections are of no use.
 	cmd.Env = append(cmd.Environ(), "GOMAXPROCS=1", "GOGC=400")
 	out, err := cmd.StdoutPipe()
 	if err != nil {

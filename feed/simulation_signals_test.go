@@ -20,7 +20,7 @@ func (t signalTail) Signal(ctx context.Context, payload []byte) error {
 	w := t.world
 	well := w.through.Load() != nil
 	if !well && (bytes.Contains(payload, []byte(`"here"`)) || bytes.Contains(payload, []byte(`"gone"`))) {
-		return nil // lost: they say who is to be asked for numbers of subscribers, which is done when all is well
+		return nil // lost: only counts of subscribers need them, and those come when all is well
 	}
 	if err := w.gate.pass(ctx, call{node: t.node, at: signalAsked}); err != nil {
 		return err
@@ -76,13 +76,13 @@ func (w *world) signal() bool {
 	return true
 }
 
-// spoken is what ephemeral events there have been, by their data.
+// spoken holds the ephemeral events that were sent, by their data.
 type spoken struct {
 	mu     sync.Mutex
 	drafts map[string]feed.Draft
 }
 
-// speak has a node send an ephemeral event. A node sends one after another, so
+// speak makes a node send an ephemeral event. A node sends one after another, so
 // that their order is known.
 func (w *world) speak() bool {
 	n := w.anyNode()
@@ -122,13 +122,13 @@ func (w *world) speakOn(n *node, name string) bool {
 	return true
 }
 
-// hear judges an ephemeral event: it was sent, to this feed, and those of one
-// node come in their order, none twice.
+// hear judges an ephemeral event: it was sent, to this feed, and the events of one
+// node come in order, none twice.
 func (c *conn) hear(p *part, d feed.Delivery) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.heard == nil {
-		c.heard = make(map[string]int)
+	if c.seen == nil {
+		c.seen = make(map[string]int)
 	}
 	for _, e := range d.Events() {
 		c.world.spoken.mu.Lock()
@@ -141,10 +141,10 @@ func (c *conn) hear(p *part, d feed.Delivery) {
 		from, number, _ := strings.Cut(e.Data, "~")
 		n, _ := strconv.Atoi(number)
 		key := from + " " + p.feed
-		if n <= c.heard[key] {
-			c.world.gate.fault(fmt.Errorf("%s: got the ephemeral event %d of %s after %d", c.reader.name, n, from, c.heard[key]))
+		if n <= c.seen[key] {
+			c.world.gate.fault(fmt.Errorf("%s: got the ephemeral event %d of %s after %d", c.reader.name, n, from, c.seen[key]))
 		}
-		c.heard[key] = n
+		c.seen[key] = n
 	}
 }
 
@@ -153,5 +153,5 @@ func (c *conn) hear(p *part, d feed.Delivery) {
 func (c *conn) newest(n *node, name string) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.heard[n.name+" "+name]
+	return c.seen[n.name+" "+name]
 }

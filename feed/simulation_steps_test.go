@@ -8,7 +8,7 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// steps are what can happen, and how likely each is. A step that can't happen
+// steps are the possible steps, and how likely each is. A step that can't happen
 // now returns false.
 var steps = []struct {
 	weight int
@@ -86,7 +86,7 @@ func (w *world) release() bool {
 	return true
 }
 
-// outcome decides what becomes of a call that is held up there.
+// outcome decides how a call that is held up there goes on.
 func (w *world) outcome(at point) error {
 	switch {
 	case !at.ofStore() && w.busState == down, at.unanswered() && w.storeState == down:
@@ -132,8 +132,8 @@ func (b described) String() string {
 	return s
 }
 
-// repeat has a writer publish once more what it has published with a key,
-// whatever became of that.
+// repeat makes a writer publish once more the batch that it has published with a key,
+// whatever its outcome was.
 func (w *world) repeat() bool {
 	n := w.anyNode()
 	wr := w.writers[w.rng.IntN(len(w.writers))]
@@ -181,7 +181,7 @@ func (w *world) open() bool {
 	starts := make([]start, len(r.parts))
 	for i, p := range r.parts {
 		c := p.follower.Cursor()
-		if w.chance(15) { // what it was sent last has not reached it
+		if w.chance(15) { // the last delivery has not reached it
 			c -= min(c, feed.Cursor(w.rng.IntN(4)))
 		}
 		p.follower.Resume(c)
@@ -192,9 +192,9 @@ func (w *world) open() bool {
 	return true
 }
 
-// answering returns a node that the store has told the bounds of the feed, but
-// that has yet to hear them; instead if there is none. Who comes there brings
-// what that answer may not know.
+// answering returns a node to which an answer with the bounds of the feed is on its way;
+// instead if there is none. A reader that comes there may bring a cursor that is newer
+// than that answer.
 func (w *world) answering(name string, instead *node) *node {
 	for _, c := range w.gate.calls(nil) {
 		if c.at == boundsAnswered && c.feeds == name && slices.Contains(w.running(), c.node) {
@@ -228,7 +228,7 @@ func (w *world) stall() bool {
 }
 
 // read lets a stalled reader read once, and one of a group all that there is:
-// of which feed it would read just once depends on which was first in a step.
+// which feed a single read would return depends on which was first in a step.
 func (w *world) read() bool {
 	r := w.anyReader(true)
 	if r == nil {
@@ -250,7 +250,7 @@ func (w *world) read() bool {
 	case r.conn.permit <- struct{}{}:
 		w.log("%s reads", r.name)
 		return true
-	default: // it has yet to get what it reads
+	default: // it has yet to get its delivery
 		return false
 	}
 }

@@ -19,8 +19,8 @@ type access struct {
 }
 
 var (
-	_ feed.RetentionStore   = access{}
-	_ feed.Comparer = access{}
+	_ feed.RetentionStore = access{}
+	_ feed.Comparer       = access{}
 )
 
 func (a access) pass(ctx context.Context, at point, name string, after feed.Cursor) error {
@@ -31,8 +31,8 @@ func (a access) ID() string { return a.world.store.ID() }
 
 func (a access) Close() error { return nil }
 
-// Append locks the feeds between giving out numbers and committing. What others
-// have locked is waited for, or refused as busy.
+// Append locks the feeds between giving out numbers and committing. It waits for feeds
+// that others have locked, or refuses them as busy.
 func (a access) Append(ctx context.Context, batches []feed.Batch) ([]feed.Result, error) {
 	w := a.world
 	feeds, waits := feedsOf(batches)
@@ -73,8 +73,8 @@ func (a access) Append(ctx context.Context, batches []feed.Batch) ([]feed.Result
 	return results, nil
 }
 
-// feedsOf returns the feeds that batches are for, and of which of them they wait
-// for who holds them.
+// feedsOf returns the feeds that batches are for, and those among them whose holders the
+// batches wait for.
 func feedsOf(batches []feed.Batch) (feeds, waits []string) {
 	for _, b := range batches {
 		feeds = append(feeds, b.Feed)
@@ -182,20 +182,20 @@ func (w *world) judgeTrim(name string, before uint64) {
 	}
 }
 
-// lock is a transaction that holds feeds: a node's append, or somebody else's.
+// lock is a transaction that holds feeds: a node's append, or a foreign one.
 type lock struct {
-	node   *node        // nil for somebody else's
+	node   *node        // nil for a foreign one
 	drafts []feed.Draft // that it appends, then
 }
 
-// locks says who holds which feed.
+// locks tells which transaction holds which feed.
 type locks struct {
 	mu   sync.Mutex
-	open bool // nobody holds anything any more
+	open bool // no feed is held any more
 	held map[string]*lock
 }
 
-// take locks the batch's feed, and says whether it could.
+// take locks the batch's feed, and reports whether it could.
 func (l *locks) take(b feed.Batch, by *lock) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -209,7 +209,7 @@ func (l *locks) take(b feed.Batch, by *lock) bool {
 	return true
 }
 
-// leave unlocks what by holds.
+// leave unlocks the feeds that by holds.
 func (l *locks) leave(by *lock) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -220,14 +220,14 @@ func (l *locks) leave(by *lock) {
 	}
 }
 
-// free says whether nobody holds any of the feeds.
+// free reports whether none of the feeds is held.
 func (l *locks) free(feeds []string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return !slices.ContainsFunc(feeds, func(name string) bool { return l.held[name] != nil })
 }
 
-// holder returns who holds the feed, or nil.
+// holder returns the transaction that holds the feed, or nil.
 func (l *locks) holder(name string) *lock {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -243,7 +243,7 @@ func (l *locks) haunt(name string, n *node) {
 	}
 }
 
-// release ends all locks, for good.
+// release ends all locks, and takes no more.
 func (l *locks) release() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -54,7 +54,7 @@ func TestSimulation(t *testing.T) {
 	}
 }
 
-// oneProcessor has the goroutines of a bubble take turns, so that a seed goes
+// oneProcessor makes the goroutines of a bubble take turns, so that a seed goes
 // the same way every time. It is also much faster: they have nothing to do at
 // the same time.
 func oneProcessor(t *testing.T) {

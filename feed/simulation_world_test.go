@@ -29,10 +29,10 @@ type plan struct {
 	honest                                bool // the bus does not lie
 	faults                                int  // percent of calls that fail
 	slow                                  bool // calls are held up for long
-	digest                                bool // keep what every step has led to
+	digest                                bool // keep the state after every step
 	keys                                  bool // writers repeat themselves, and make conditions
 	closes                                bool
-	locks                                 bool // others hold feeds, and append to them
+	locks                                 bool // foreign transactions hold feeds, and append to them
 	signals                               bool // the bus carries signals, and nodes ephemeral events
 	retention                             bool
 	retain                                feed.Rule
@@ -102,7 +102,7 @@ type world struct {
 	alive   atomic.Pointer[[]*node] // those that run
 
 	storeState, busState state
-	through              atomic.Pointer[carrier] // hands over at once what is told, when all is well
+	through              atomic.Pointer[carrier] // delivers at once, when all is well
 	copies               []feedtest.Copy         // of the store, which may be put in its place
 	replaced             atomic.Int64            // how often that was done
 
@@ -122,7 +122,7 @@ type world struct {
 	digests []string
 }
 
-// state is what the store or the bus is in.
+// state is the state of the store or the bus.
 type state int
 
 const (
@@ -180,7 +180,7 @@ func (w *world) committed(events []feed.Event) {
 	w.batches[last.Feed] = append(w.batches[last.Feed], last.ID)
 }
 
-// line is one of the trace. It is put into words if somebody wants to read it.
+// line is a line of the trace, which story puts into words.
 type line struct {
 	at     time.Duration
 	format string
@@ -204,7 +204,7 @@ func (w *world) story() string {
 	return s.String()
 }
 
-// digest notes what the step has led to.
+// digest notes the state after the step.
 func (w *world) digest() {
 	if !w.plan.digest {
 		return
@@ -252,7 +252,7 @@ func (w *world) settle() {
 	w.lookRound()
 }
 
-// lookRound sees to the connections that have ended.
+// lookRound removes the connections that have ended.
 func (w *world) lookRound() {
 	for _, r := range w.readers {
 		if r.conn == nil {

@@ -29,7 +29,7 @@ func (wr *writer) isBusy() bool {
 	return wr.busy
 }
 
-// publish has a writer publish a batch on a node.
+// publish makes a writer publish a batch on a node.
 func (w *world) publish(wr *writer, n *node, b feed.Batch) {
 	if b.Key != nil {
 		wr.keyed = &b
@@ -117,8 +117,8 @@ func (w *world) refuse(b feed.Batch, err error) {
 	}
 }
 
-// late notes that a commit of the drafts is still under way: whatever becomes of
-// another try, they may be stored yet.
+// late notes that a commit of the drafts is still under way: they may be stored yet,
+// even if another try fails.
 func (w *world) late(b feed.Batch) {
 	w.refusedMu.Lock()
 	defer w.refusedMu.Unlock()
@@ -160,7 +160,7 @@ func (w *world) draft(wr *writer, name string) feed.Draft {
 	return d
 }
 
-// batch makes up what a writer publishes: many events, or none if it closes the
+// batch makes up a batch for a writer to publish: many events, or none if it closes the
 // feed.
 func (w *world) batch(wr *writer, name string, many int) feed.Batch {
 	b := feed.Batch{Feed: name}

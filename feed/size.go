@@ -7,18 +7,18 @@ import (
 )
 
 // mostGrowth is the most bytes that a byte of data becomes on the wire: a line
-// break is LF, and "data: " before the next line.
+// break becomes LF, with "data: " before the next line.
 const mostGrowth = 7
 
 // checkSize returns an error if the data, with LF for its line breaks, is larger
-// than limit in the longest form in which a subscriber may ask for it. Readers of
-// streams give up on lines of 64 KiB, come back, and meet the same line again.
+// than limit in the longest form in which a subscriber may ask for it. Many clients
+// fail at lines of 64 KiB, come back, and meet the same line again.
 func (d Draft) checkSize(limit int) error {
 	if len(d.Data) <= limit/mostGrowth {
 		return nil
 	}
 	framed, quoted := framedSize(d.Data), 0
-	if !d.JSON { // which an envelope has as it is
+	if !d.JSON { // an envelope has JSON as it is
 		quoted = quotedSize(d.Data)
 	}
 	switch {
@@ -35,8 +35,8 @@ func (d Draft) checkSize(limit int) error {
 // framedSize is how long data is in the lines of an event stream.
 func framedSize(data string) int { return len(data) + (mostGrowth-1)*strings.Count(data, "\n") }
 
-// quotedSize is how long data is as a JSON string that escapes no more than it has
-// to and U+2028 and U+2029, without the quotes around it.
+// quotedSize is how long data is as a JSON string, without the quotes around it. The
+// string escapes U+2028 and U+2029, and otherwise no more than it has to.
 func quotedSize(data string) int {
 	breaks, tabs := strings.Count(data, "\n"), strings.Count(data, "\t")
 	short := breaks + tabs + strings.Count(data, `"`) + strings.Count(data, `\`)
@@ -46,8 +46,8 @@ func quotedSize(data string) int {
 }
 
 // countRare returns how many bytes of data are below space, and how many
-// characters are U+2028 or U+2029. It takes eight bytes at a time, and a close
-// look at those with the first byte of these characters among them.
+// characters are U+2028 or U+2029. It takes eight bytes at a time, and looks closely at
+// those that have the first byte of these characters among them.
 func countRare(data string) (controls, separators int) {
 	const ones, low, highest = 0x0101010101010101, 0x7f7f7f7f7f7f7f7f, 0x8080808080808080
 	for ; len(data) >= 8; data = data[8:] {
@@ -68,7 +68,7 @@ func countRare(data string) (controls, separators int) {
 	return controls, separators + countSeparators(data, len(data))
 }
 
-// countSeparators counts those that begin within the first n bytes.
+// countSeparators counts the separators that begin within the first n bytes.
 func countSeparators(data string, n int) (count int) {
 	for i := range n {
 		if data[i] == 0xE2 && (strings.HasPrefix(data[i:], "\u2028") || strings.HasPrefix(data[i:], "\u2029")) {

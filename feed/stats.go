@@ -7,12 +7,12 @@ type Stats struct {
 	Subscribers int // subscriptions that are not closed
 	Feeds       int // logs: feeds with subscribers here, now or some seconds ago
 
-	FromLog   uint64 // events handed to subscribers out of memory
-	FromStore uint64 // events handed to subscribers that were read for them
+	FromLog   uint64 // events delivered from memory
+	FromStore uint64 // events delivered from pages that were read for subscribers
 	FromBus   uint64 // events that logs took from the bus
-	Repairs   uint64 // times a log took from the store what the bus did not bring
-	Trimmed   uint64 // gaps handed to subscribers, by reason
-	Ahead     uint64
+	Repairs   uint64 // how often a log took events from the store that the bus did not bring
+	Trimmed   uint64 // delivered gaps with the reason Trimmed
+	Ahead     uint64 // delivered gaps with the reason Ahead
 }
 
 // counts is the part of Stats that is counted as it happens.

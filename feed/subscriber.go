@@ -6,92 +6,94 @@ import (
 	"sync/atomic"
 )
 
-// SubscribeRequest is a feed, and where a subscription to it starts.
+// SubscribeRequest names a feed, and where a subscription to it starts.
 type SubscribeRequest struct {
 	Feed string
 	From From
 }
 
-// Subscriber is the subscriptions of one subscriber to one feed or several, read as
-// one with Poll. Each of them has a cursor and gaps of its own; there is no order
+// Subscriber holds one client's subscriptions to one feed or several, and reads them as
+// one with Poll. Each subscription has a cursor and gaps of its own. There is no order
 // between feeds.
 //
 // Its methods are for one goroutine, except for Wake and Close.
 type Subscriber struct {
-	lane   *Dispatcher
-	reader Notifier
-	queued atomic.Bool // to be called by the lane
-	left   int32       // subscriptions that have not ended
-	turn   int32       // whose turn it is, so that one busy feed cannot hold up the others
-	subs   []Subscription
+	dispatcher *Dispatcher
+	notifier   Notifier
+	queued     atomic.Bool // the dispatcher has it in ready or queue
+	remaining  int32       // subscriptions that have not ended
+	turn       int32       // the next one to poll, so that no busy feed holds up the others
+	subs       []Subscription
 }
 
-// single is a group of one, in one piece of memory.
+// single is a subscriber with one subscription, in one piece of memory.
 type single struct {
 	Subscriber
 	sub [1]Subscription
 }
 
-// SubscribeAll returns subscriptions to several feeds, or none of them: then
-// the error is as of Subscribe. The feeds are not empty and all different.
-func (h *Hub) SubscribeAll(ctx context.Context, starts []SubscribeRequest) (*WaitingGroup, error) {
+// SubscribeAll subscribes to several feeds, all or none of them. Its errors are those
+// of Subscribe. There is at least one request, and no two name the same feed.
+func (h *Hub) SubscribeAll(ctx context.Context, requests []SubscribeRequest) (*BlockingSubscriber, error) {
 	woken := make(tokens, 1)
-	g, err := h.lane.SubscribeAll(ctx, starts, woken)
+	s, err := h.dispatcher.SubscribeAll(ctx, requests, woken)
 	if err != nil {
 		return nil, err
 	}
-	return &WaitingGroup{g, woken}, nil
+	return &BlockingSubscriber{s, woken}, nil
 }
 
-// SubscribeAll is the hub's, of a group whose reader is called by the lane.
-// Nothing else wakes it, so there is no waiting for it.
-func (l *Dispatcher) SubscribeAll(ctx context.Context, starts []SubscribeRequest, reader Notifier) (*Subscriber, error) {
-	g := newGroup(len(starts))
-	g.lane, g.reader, g.left = l, reader, int32(len(starts))
-	if err := l.hub.introduce(ctx, starts); err != nil {
-		if l.hub.ctx.Err() != nil && ctx.Err() == nil {
+// SubscribeAll is SubscribeAll of the hub, for a subscriber that does not wait: the
+// dispatcher calls the notifier when Poll may return something.
+func (d *Dispatcher) SubscribeAll(ctx context.Context, requests []SubscribeRequest, notifier Notifier) (*Subscriber, error) {
+	for _, r := range requests {
+		if err := CheckName(r.Feed); err != nil {
+			return nil, err
+		}
+	}
+	if err := d.hub.loadLogs(ctx, requests); err != nil {
+		if d.hub.ctx.Err() != nil && ctx.Err() == nil {
 			err = ErrStopped
 		}
 		return nil, fmt.Errorf("subscribe: %w", err)
 	}
-	for i, start := range starts {
-		g.subs[i].group = g
-		if err := l.hub.subscribe(ctx, &g.subs[i], start); err != nil {
-			g.subs = g.subs[:i]
-			g.Close()
+	s := newSubscriber(len(requests))
+	s.dispatcher, s.notifier = d, notifier
+	for i, r := range requests {
+		s.subs[i].subscriber = s
+		if err := d.hub.subscribe(ctx, &s.subs[i], r); err != nil {
+			s.subs = s.subs[:i]
+			s.Close()
 			return nil, err
 		}
 	}
-	return g, nil
+	return s, nil
 }
 
-func newGroup(size int) *Subscriber {
+func newSubscriber(size int) *Subscriber {
 	if size == 1 {
 		s := &single{}
-		s.subs = s.sub[:]
+		s.subs, s.remaining = s.sub[:], 1
 		return &s.Subscriber
 	}
-	return &Subscriber{subs: make([]Subscription, size)}
+	return &Subscriber{subs: make([]Subscription, size), remaining: int32(size)}
 }
 
-// introduce has one call of the store say where the feeds are that nobody
-// follows here yet, instead of one call for each.
-func (h *Hub) introduce(ctx context.Context, starts []SubscribeRequest) error {
-	if len(starts) == 1 {
-		return nil // Subscribe shares its call with others
+// loadLogs loads the logs of several feeds that have none here yet, with one call of
+// the store instead of one for each.
+func (h *Hub) loadLogs(ctx context.Context, requests []SubscribeRequest) error {
+	if len(requests) == 1 {
+		return nil // subscribe shares its call with others
 	}
 	var unknown []*log
-	for _, start := range starts {
-		if err := CheckName(start.Feed); err != nil {
-			return err
-		}
-		l, err := h.acquire(start.Feed)
+	for _, r := range requests {
+		l, err := h.acquire(r.Feed)
 		if err != nil {
 			return err
 		}
 		defer h.work.Done()
 		defer h.release(l)
-		if _, loaded := l.proven(); !loaded {
+		if _, loaded := l.confirmed(); !loaded {
 			unknown = append(unknown, l)
 		}
 	}
@@ -101,14 +103,13 @@ func (h *Hub) introduce(ctx context.Context, starts []SubscribeRequest) error {
 }
 
 // Size returns how many subscriptions there are.
-func (g *Subscriber) Size() int { return len(g.subs) }
+func (s *Subscriber) Size() int { return len(s.subs) }
 
-// At returns where one of the subscriptions stands. They are in the order of
-// their starts.
-func (g *Subscriber) At(index int) Position { return Position{&g.subs[index]} }
+// At returns the position of one of the subscriptions, in the order of the requests.
+func (s *Subscriber) At(index int) Position { return Position{&s.subs[index]} }
 
-// Position is where a subscription of a group stands. It moves with the group,
-// which alone reads and closes its subscriptions.
+// Position shows how far one subscription of a subscriber has come. It moves as the
+// subscriber reads.
 type Position struct{ s *Subscription }
 
 // Feed returns the name of the feed.
@@ -120,103 +121,103 @@ func (p Position) Cursor() Cursor { return p.s.Cursor() }
 // Bounds returns which events existed when the subscription was made.
 func (p Position) Bounds() Bounds { return p.s.Bounds() }
 
-// Gap returns the gap that the subscription starts with and that has not been
-// handed out yet, or nil.
+// Gap returns the gap that the subscription starts with, and nil if there is none or
+// Poll has returned it.
 func (p Position) Gap() *Gap { return p.s.Gap() }
 
 // Close ends all subscriptions.
-func (g *Subscriber) Close() {
-	for i := range g.subs {
-		g.subs[i].Close()
+func (s *Subscriber) Close() {
+	for i := range s.subs {
+		s.subs[i].Close()
 	}
 }
 
-// Wake has the reader called, and Poll asked once more. It does not wait.
-func (g *Subscriber) Wake() {
-	if woken, waits := g.reader.(tokens); waits {
+// Wake notifies the subscriber, so that it polls once more. It does not wait.
+func (s *Subscriber) Wake() {
+	if woken, waits := s.notifier.(tokens); waits {
 		woken.Notify()
 		return
 	}
-	g.lane.call(g)
+	s.dispatcher.addReady(s)
 }
 
-// Poll returns what follows the cursor of one of the subscriptions at this
-// moment: that at the index. If there is nothing, the index is -1, and the reader
-// is called when there may be something. Of a feed that is closed and was handed
-// out whole it returns one Delivery that says Closed; when all are, ErrClosed.
-func (g *Subscriber) Poll() (index int, d Delivery, err error) {
-	if g.lane.hub.ctx.Err() != nil {
+// Poll returns what follows the cursor of one of the subscriptions at this moment, and
+// the index of that subscription. If there is nothing, the index is -1, and the
+// Notifier is called when there may be something. At the end of a closed feed, Poll
+// returns one Delivery that is Closed; at the end of all feeds, ErrClosed.
+func (s *Subscriber) Poll() (index int, d Delivery, err error) {
+	if s.dispatcher.hub.ctx.Err() != nil {
 		return -1, Delivery{}, ErrStopped
 	}
-	for range g.subs {
-		i := int(g.turn)
-		if g.turn++; int(g.turn) == len(g.subs) {
-			g.turn = 0
+	for range s.subs {
+		i := int(s.turn)
+		if s.turn++; int(s.turn) == len(s.subs) {
+			s.turn = 0
 		}
-		s := &g.subs[i]
-		if s.ended || !s.stirred() {
+		sub := &s.subs[i]
+		if sub.ended || !sub.pending() {
 			continue
 		}
-		if s.isClosed() {
+		if sub.isClosed() {
 			return -1, Delivery{}, ErrStopped
 		}
-		d, ok, err := s.poll()
+		d, ok, err := sub.poll()
 		switch {
-		case err != nil: // ErrClosed, which is all that poll returns
-			s.ended = true
-			g.left--
+		case err != nil: // ErrClosed: poll returns no other
+			sub.ended = true
+			s.remaining--
 			return i, Delivery{Closed: true}, nil
 		case ok:
-			if !d.newest || s.hasEphemeral() {
-				s.stir()
+			if !d.newest || sub.hasEphemeral() {
+				sub.setPending()
 			}
 			return i, d, nil
 		}
 	}
-	if g.left == 0 {
+	if s.remaining == 0 {
 		return -1, Delivery{}, ErrClosed
 	}
 	return -1, Delivery{}, nil
 }
 
-// PollAt is Poll of the one subscription, for events that are stored and nothing
-// else: it is for a reader that has begun to write an event, took the rest back with
-// Unread and has to go on with it.
-func (g *Subscriber) PollAt(index int) (d Delivery, ok bool, err error) {
-	if g.lane.hub.ctx.Err() != nil {
+// PollAt is Poll of one subscription, for stored events and nothing else. It is for a
+// subscriber that has begun to write an event, took the rest of its delivery back with
+// Unread, and has to go on with that event.
+func (s *Subscriber) PollAt(index int) (d Delivery, ok bool, err error) {
+	if s.dispatcher.hub.ctx.Err() != nil {
 		return Delivery{}, false, ErrStopped
 	}
-	s := &g.subs[index]
-	s.marks.And(^markStirred)
-	if d, ok, err = s.stored(); ok {
-		s.stir() // for whatever else there is
+	sub := &s.subs[index]
+	sub.marks.And(^pendingMark)
+	if d, ok, err = sub.nextStored(); ok {
+		sub.setPending() // there may be more, of any kind
 	}
 	return d, ok, err
 }
 
-// Unread takes back what one of the subscriptions has handed out behind the cursor
-// c: it is handed out again. It is for a reader that cannot get rid of it now.
-func (g *Subscriber) Unread(index int, c Cursor) {
-	s := &g.subs[index]
-	s.unread += uint32(s.cursor - c)
-	s.cursor = c
-	s.stir()
+// Unread moves a subscription back to the cursor c: the events behind it are delivered
+// again. It is for a subscriber that cannot write them now.
+func (s *Subscriber) Unread(index int, c Cursor) {
+	sub := &s.subs[index]
+	sub.unread += uint32(sub.cursor - c)
+	sub.cursor = c
+	sub.setPending()
 }
 
-// Abandon lets go of what the subscriptions hold beside their cursors: pages of the
-// store that were asked for, and are asked for again by the next Poll.
-func (g *Subscriber) Abandon() {
-	for i := range g.subs {
-		g.subs[i].abandon()
+// Abandon frees the pages of the store that the subscriptions have asked for and not
+// read yet. The next Poll asks for them again.
+func (s *Subscriber) Abandon() {
+	for i := range s.subs {
+		s.subs[i].abandon()
 	}
 }
 
-// Stirred says whether Poll may have something.
-func (g *Subscriber) Stirred() bool {
-	for i := range g.subs {
-		if g.subs[i].stirred() {
+// Pending reports whether Poll may return something.
+func (s *Subscriber) Pending() bool {
+	for i := range s.subs {
+		if s.subs[i].pending() {
 			return true
 		}
 	}
-	return g.left == 0 // then it says so
+	return s.remaining == 0 // Poll returns ErrClosed
 }

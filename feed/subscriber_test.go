@@ -17,7 +17,7 @@ import (
 )
 
 // follow subscribes to several feeds until the test ends.
-func (r *rig) follow(starts ...feed.SubscribeRequest) *feed.WaitingGroup {
+func (r *rig) follow(starts ...feed.SubscribeRequest) *feed.BlockingSubscriber {
 	r.t.Helper()
 	g, err := r.hub.SubscribeAll(r.t.Context(), starts)
 	if err != nil {
@@ -27,8 +27,8 @@ func (r *rig) follow(starts ...feed.SubscribeRequest) *feed.WaitingGroup {
 	return g
 }
 
-// drain returns what the group has at this moment, in words.
-func (r *rig) drain(g *feed.WaitingGroup) (all []string) {
+// drain returns what the subscriber has at this moment, in words.
+func (r *rig) drain(g *feed.BlockingSubscriber) (all []string) {
 	r.t.Helper()
 	synctest.Wait()
 	tick := make(chan time.Time, 1)
@@ -60,7 +60,7 @@ func (r *rig) drain(g *feed.WaitingGroup) (all []string) {
 	}
 }
 
-func (r *rig) wantDrained(g *feed.WaitingGroup, want ...string) {
+func (r *rig) wantDrained(g *feed.BlockingSubscriber, want ...string) {
 	r.t.Helper()
 	// Which of several ready feeds comes first is not promised: the tests have
 	// one at a time.
@@ -73,7 +73,7 @@ func (r *rig) wantDrained(g *feed.WaitingGroup, want ...string) {
 	}
 }
 
-func TestGroup(t *testing.T) {
+func TestSubscriber(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.append("a", 2)
@@ -99,9 +99,9 @@ func TestGroup(t *testing.T) {
 	})
 }
 
-// TestGroupAsksOnce: feeds that nobody follows yet cost one call of the store,
+// TestSubscriberAsksOnce: several feeds without logs cost one call of the store,
 // not one each.
-func TestGroupAsksOnce(t *testing.T) {
+func TestSubscriberAsksOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		var starts []feed.SubscribeRequest
@@ -123,9 +123,9 @@ func TestGroupAsksOnce(t *testing.T) {
 	})
 }
 
-// TestGroupCannotWait: a group on a lane is woken by its reader being called, and
-// by nothing else, so whoever waited for it would do so for ever.
-func TestGroupCannotWait(t *testing.T) {
+// TestSubscriberCannotWait: only its Notifier wakes a subscriber of a dispatcher, so that
+// waiting for it would take for ever.
+func TestSubscriberCannotWait(t *testing.T) {
 	type next interface {
 		Next(context.Context, <-chan time.Time) (int, feed.Delivery, error)
 	}
@@ -137,24 +137,24 @@ func TestGroupCannotWait(t *testing.T) {
 	}
 	var g any = &feed.Subscriber{}
 	if _, ok := g.(next); ok {
-		t.Error("a group has a Next")
+		t.Error("a Subscriber has a Next")
 	}
 	if _, ok := g.(wait); ok {
-		t.Error("a group has a Wait")
+		t.Error("a Subscriber has a Wait")
 	}
 	var p any = feed.Position{}
 	if _, ok := p.(nextOfOne); ok {
-		t.Error("a subscription of a group has a Next")
+		t.Error("a subscription of a Subscriber has a Next")
 	}
 	var _ interface {
 		next
 		wait
-	} = &feed.WaitingGroup{}
+	} = &feed.BlockingSubscriber{}
 	var _ nextOfOne = &feed.Subscription{}
 }
 
-// TestGroupNone: where one of them cannot be followed, none is.
-func TestGroupNone(t *testing.T) {
+// TestSubscriberNone: if one subscription fails, none is left.
+func TestSubscriberNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		if _, err := r.hub.SubscribeAll(t.Context(), []feed.SubscribeRequest{{Feed: "a"}, {Feed: "-"}}); !errors.Is(err, feed.ErrInvalid) {
@@ -170,9 +170,9 @@ func TestGroupNone(t *testing.T) {
 	})
 }
 
-// TestGroupStopped: a hub that is closed while the store is asked where several
-// feeds are says so.
-func TestGroupStopped(t *testing.T) {
+// TestSubscriberStopped: a hub that is closed while the store loads several logs
+// returns ErrStopped.
+func TestSubscriberStopped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.holdAt(feedtest.BoundsAsked)
@@ -190,18 +190,18 @@ func TestGroupStopped(t *testing.T) {
 	})
 }
 
-func TestGroupEnds(t *testing.T) {
+func TestSubscriberEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		ctx, cancel := context.WithCancel(t.Context())
 		for _, end := range []struct {
 			name string
-			do   func(*feed.WaitingGroup)
+			do   func(*feed.BlockingSubscriber)
 			want error
 		}{
-			{"the context", func(*feed.WaitingGroup) { cancel() }, context.Canceled},
-			{"the group", (*feed.WaitingGroup).Close, feed.ErrStopped},
-			{"the hub", func(*feed.WaitingGroup) { r.pub.Close(); r.hub.Close() }, feed.ErrStopped},
+			{"the context", func(*feed.BlockingSubscriber) { cancel() }, context.Canceled},
+			{"the group", (*feed.BlockingSubscriber).Close, feed.ErrStopped},
+			{"the hub", func(*feed.BlockingSubscriber) { r.pub.Close(); r.hub.Close() }, feed.ErrStopped},
 		} {
 			g := r.follow(feed.SubscribeRequest{Feed: "a"}, feed.SubscribeRequest{Feed: "b"})
 			in := t.Context()
@@ -222,8 +222,8 @@ func TestGroupEnds(t *testing.T) {
 	})
 }
 
-// TestGroupTakesTurns: a feed that always has more does not hold up the others.
-func TestGroupTakesTurns(t *testing.T) {
+// TestSubscriberTakesTurns: a feed that always has more does not hold up the others.
+func TestSubscriberTakesTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.append("busy", 5000)
@@ -244,9 +244,9 @@ func TestGroupTakesTurns(t *testing.T) {
 	})
 }
 
-// TestGroupUnderLoad follows 20 feeds with several groups that are cut and come
+// TestSubscriberUnderLoad follows 20 feeds with several subscribers that are cut and come
 // back, on real goroutines: each feed is exactly 1..N for each of them.
-func TestGroupUnderLoad(t *testing.T) {
+func TestSubscriberUnderLoad(t *testing.T) {
 	const feeds, perFeed, followers = 20, 150, 8
 	store, bus := feedtest.NewStore(), &quietBus{}
 	hub := feed.NewHub(store, bus, feed.HubOptions{Logger: quiet})

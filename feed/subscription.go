@@ -2,54 +2,56 @@ package feed
 
 import (
 	"context"
+	"errors"
+	"iter"
 	"sync/atomic"
 	"time"
 )
 
 // Subscription is one subscriber's way through a feed: a cursor that moves from
-// n to n+1 and in no other way, unless a Gap says so. It pulls: it holds no
+// n to n+1, or across a Gap, and in no other way. It pulls: it holds no
 // queue, and however far it is behind, it costs no memory.
 //
 // Its methods are for one goroutine, except for Close.
 type Subscription struct {
-	group  *Subscriber
-	log    *log
-	bounds Bounds
-	marks  atomic.Uint32 // of stirred and closed
-	unread uint32        // events that were taken back, and counted as handed out
-	place  int32         // in its audience, under the log's subsMu
-	ended  bool          // the feed is closed, and was handed out whole
-	gaveEphemeral bool          // what was handed out last was an ephemeral event
-	rollbacksSeen  uint16        // of the log, that the cursor has been brought in line with
+	subscriber    *Subscriber
+	log           *log
+	bounds        Bounds
+	marks         atomic.Uint32 // pendingMark and closedMark
+	unread        uint32        // events that Unread took back, and that counts has counted
+	index         int32         // in its audience, under the log's subsMu
+	ended         bool          // Poll has returned the end of the closed feed
+	gaveEphemeral bool          // the last delivery was an ephemeral event
+	rollbacksSeen uint16        // the rollbacks of the log that cursor takes into account
 
-	cursor  Cursor
-	ephemeralSeen   uint64        // ephemeral events of the log that are behind it
-	gap     *Gap          // found at the start, yet to be handed out
-	reading *call[sharedPage] // what the store was asked for
-	retry *retryState      // that the store had with it, until it has not
+	cursor        Cursor
+	ephemeralSeen uint64            // how many ephemeral events of the log it has passed
+	gap           *Gap              // that it starts with, until it is delivered
+	reading       *call[sharedPage] // a call of the store whose result it has yet to take
+	retry         *retryState       // while the store fails to answer it
 }
 
 const (
-	markStirred uint32 = 1 << iota // it may have something new
-	markClosed
+	pendingMark uint32 = 1 << iota // it may have something new
+	closedMark
 )
 
-func (s *Subscription) stir() { s.marks.Or(markStirred) }
+func (s *Subscription) setPending() { s.marks.Or(pendingMark) }
 
-func (s *Subscription) stirred() bool { return s.marks.Load()&markStirred != 0 }
+func (s *Subscription) pending() bool { return s.marks.Load()&pendingMark != 0 }
 
-func (s *Subscription) isClosed() bool { return s.marks.Load()&markClosed != 0 }
+func (s *Subscription) isClosed() bool { return s.marks.Load()&closedMark != 0 }
 
-// retryState is a store that fails to answer.
+// retryState spaces the calls of a store that fails to answer.
 type retryState struct {
 	wait  backoff
-	until time.Time // when it may be asked again
+	until time.Time // no call before
 }
 
 // Feed returns the name of the feed.
 func (s *Subscription) Feed() string { return s.log.feed }
 
-// Cursor returns the id of the last event that Next handed out; before that,
+// Cursor returns the id of the last event that Next returned; before that,
 // the cursor that the subscription starts from.
 func (s *Subscription) Cursor() Cursor { return s.cursor }
 
@@ -57,13 +59,13 @@ func (s *Subscription) Cursor() Cursor { return s.cursor }
 func (s *Subscription) Bounds() Bounds { return s.bounds }
 
 // Gap returns the gap that the subscription starts with, and nil if there is
-// none or Next has handed it out.
+// none or Next has returned it.
 func (s *Subscription) Gap() *Gap { return s.gap }
 
-// Close ends the subscription, and a Next that waits. It may be called from any
-// goroutine, and more than once.
+// Close ends the subscription, and a Next that waits. Any goroutine may call it,
+// and more than once.
 func (s *Subscription) Close() {
-	if s.marks.Or(markClosed)&markClosed == 0 {
+	if s.marks.Or(closedMark)&closedMark == 0 {
 		s.log.detach(s)
 		s.hub().release(s.log)
 		s.hub().counts.subscribers.Add(-1)
@@ -71,24 +73,23 @@ func (s *Subscription) Close() {
 	}
 }
 
-func (s *Subscription) hub() *Hub { return s.group.lane.hub }
+func (s *Subscription) hub() *Hub { return s.subscriber.dispatcher.hub }
 
-// wake has the reader poll.
+// wake makes the subscriber poll.
 func (s *Subscription) wake() {
-	s.stir()
-	s.group.Wake()
+	s.setPending()
+	s.subscriber.Wake()
 }
 
 // Next returns what follows the cursor and moves the cursor behind it. At the
 // end of the feed it waits: for an event, or until a value comes from tick
 // (which may be nil), when it returns an empty Delivery.
 //
-// It returns the context's error when ctx ends, ErrClosed when the feed is
-// closed and was handed out whole, and ErrStopped when the hub or the
-// subscription is closed. A store that cannot be read is not an error here:
-// it is asked again until it answers.
+// It returns the context's error when ctx ends, ErrClosed at the end of a closed
+// feed, and ErrStopped when the hub or the subscription is closed. A store that
+// cannot be read is not an error here: Next asks it again until it answers.
 func (s *Subscription) Next(ctx context.Context, tick <-chan time.Time) (Delivery, error) {
-	woken := s.group.reader.(tokens) // only Hub.Subscribe hands subscriptions out
+	woken := s.subscriber.notifier.(tokens) // Hub.Subscribe made it: no other returns a Subscription
 	for !s.isClosed() && s.hub().ctx.Err() == nil {
 		if d, ok, err := s.poll(); ok || err != nil {
 			return d, err
@@ -100,37 +101,50 @@ func (s *Subscription) Next(ctx context.Context, tick <-chan time.Time) (Deliver
 	return Delivery{}, ErrStopped
 }
 
-// poll returns what there is for the subscription at this moment. If there is
-// nothing, or no more, it is woken when that may have changed.
-func (s *Subscription) poll() (d Delivery, ok bool, err error) {
-	s.marks.And(^markStirred)
-	if s.gap != nil {
-		return s.pass(s.gap), true, nil
+// All returns an iterator over the deliveries of Next. It ends at the end of a closed
+// feed. Any other error of Next comes as the last pair.
+func (s *Subscription) All(ctx context.Context) iter.Seq2[Delivery, error] {
+	return func(yield func(Delivery, error) bool) {
+		for {
+			d, err := s.Next(ctx, nil)
+			if errors.Is(err, ErrClosed) || !yield(d, err) || err != nil {
+				return
+			}
+		}
 	}
-	// What is stored and what is not take turns, so that neither can keep the
-	// other from a slow reader.
+}
+
+// poll returns what there is for the subscription at this moment. If there is
+// nothing, wake is called when that may have changed.
+func (s *Subscription) poll() (d Delivery, ok bool, err error) {
+	s.marks.And(^pendingMark)
+	if s.gap != nil {
+		return s.passGap(s.gap), true, nil
+	}
+	// Stored and ephemeral events take turns, so that neither can keep the
+	// other from a slow subscriber.
 	turn := s.gaveEphemeral
 	if s.gaveEphemeral = false; !turn {
 		if d, s.gaveEphemeral = s.log.nextEphemeral(s); s.gaveEphemeral {
 			return d, true, nil
 		}
 	}
-	if d, ok, err = s.stored(); ok || !turn {
+	if d, ok, err = s.nextStored(); ok || !turn {
 		return d, ok, err
 	}
-	if hint, ok := s.log.nextEphemeral(s); ok {
+	if ephemeral, ok := s.log.nextEphemeral(s); ok {
 		s.gaveEphemeral = true
-		return hint, true, nil
+		return ephemeral, true, nil
 	}
 	return d, false, err
 }
 
-// stored returns what there is after the cursor.
-func (s *Subscription) stored() (d Delivery, ok bool, err error) {
+// nextStored returns the stored events after the cursor, or the gap.
+func (s *Subscription) nextStored() (d Delivery, ok bool, err error) {
 	if s.reading != nil {
 		select {
 		case <-s.reading.done:
-			if d, ok := s.take(); ok {
+			if d, ok := s.takeAnswer(); ok {
 				return d, true, nil
 			}
 		default:
@@ -140,16 +154,16 @@ func (s *Subscription) stored() (d Delivery, ok bool, err error) {
 	if s.retry != nil && time.Now().Before(s.retry.until) {
 		return Delivery{}, false, nil
 	}
-	return s.look()
+	return s.readLog()
 }
 
-// look returns what the log has after the cursor. Where only the store can
-// tell what follows, it asks the store.
-func (s *Subscription) look() (Delivery, bool, error) {
+// readLog returns what the log has after the cursor. Where only the store knows
+// what follows, it asks the store.
+func (s *Subscription) readLog() (Delivery, bool, error) {
 	d, view := s.log.read(s.cursor)
 	for gap, changed := s.rollbackGap(); changed; gap, changed = s.rollbackGap() {
 		if gap != nil {
-			return s.pass(gap), true, nil
+			return s.passGap(gap), true, nil
 		}
 		d, view = s.log.read(s.cursor)
 	}
@@ -158,7 +172,7 @@ func (s *Subscription) look() (Delivery, bool, error) {
 		s.advance(d, &s.hub().counts.fromLog)
 		return d, true, nil
 	case viewTrimmed:
-		return s.pass(d.Gap), true, nil
+		return s.passGap(d.Gap), true, nil
 	case viewClosed:
 		return Delivery{}, false, ErrClosed
 	case viewBehind:
@@ -169,7 +183,7 @@ func (s *Subscription) look() (Delivery, bool, error) {
 	return Delivery{}, false, nil
 }
 
-// ask has the subscription wait for an answer of the store.
+// ask notes a call of the store, and wakes the subscriber when it ends.
 func (s *Subscription) ask(call *call[sharedPage]) {
 	s.reading = call
 	call.then(s.wake)
@@ -184,11 +198,12 @@ func (s *Subscription) advance(d Delivery, count *atomic.Uint64) {
 	count.Add(uint64(n - again))
 }
 
-// abandon no longer waits for an answer of the store, which takes memory.
+// abandon leaves the call of the store whose result the subscription has yet to
+// take: the result takes memory.
 func (s *Subscription) abandon() {
 	if s.reading != nil {
 		s.leave()
-		s.stir()
+		s.setPending()
 	}
 }
 
@@ -197,8 +212,9 @@ func (s *Subscription) leave() {
 	s.reading = nil
 }
 
-// take returns what the store's answer brings the subscription.
-func (s *Subscription) take() (Delivery, bool) {
+// takeAnswer takes the result of the call of the store, and returns the delivery that
+// follows from it, if any.
+func (s *Subscription) takeAnswer() (Delivery, bool) {
 	answer, err, ok := s.hub().pages.result(s.reading)
 	s.leave()
 	if !ok {
@@ -217,12 +233,12 @@ func (s *Subscription) take() (Delivery, bool) {
 	if s.outdated() {
 		return Delivery{}, false
 	}
-	// The page may be from before a trim that the log has heard of.
+	// The page may be older than a trim that the log knows of.
 	if d, view := s.log.read(s.cursor); view == viewTrimmed {
-		return s.pass(d.Gap), true
+		return s.passGap(d.Gap), true
 	}
 	if gap := gapAfter(s.cursor, answer.Bounds); gap != nil {
-		return s.pass(gap), true
+		return s.passGap(gap), true
 	}
 	if answer.segment == nil {
 		return Delivery{}, false
@@ -232,7 +248,8 @@ func (s *Subscription) take() (Delivery, bool) {
 	return d, true
 }
 
-func (s *Subscription) pass(gap *Gap) Delivery {
+// passGap moves the cursor across a gap, and returns the delivery that announces it.
+func (s *Subscription) passGap(gap *Gap) Delivery {
 	s.gap = nil
 	s.hub().counts.gap(gap.Reason)
 	s.cursor = gap.Cursor()

@@ -18,19 +18,19 @@ const (
 	tellEvery = 5 * time.Millisecond
 )
 
-// teller tells the bus of events, off the path of the answers.
+// teller tells the bus of events, so that no publisher waits for the bus.
 type teller struct {
 	bus    Bus
 	memory *Memory
 	logger *slog.Logger
 	outage Outage
 	done   chan struct{}
-	stop   func() // has the loop end when it has told what it knows; closes done
+	stop   func() // closes done: the loop ends when it has told what is queued
 
 	id func() string // the store's
 
 	mu     sync.Mutex
-	from   string // the id of the store that events are of
+	from   string // the id of the store that has the events
 	events []Event
 	more   chan struct{}
 }
@@ -41,8 +41,8 @@ func newTeller(bus Bus, memory *Memory, id func() string, logger *slog.Logger) *
 	return &teller{bus: bus, memory: memory, id: id, logger: located(logger, "bus", bus), done: done, stop: stop, more: make(chan struct{}, 1)}
 }
 
-// tell queues events that were committed to the store with the id. Under another
-// they may be others: only the nodes that look at the store know.
+// tell queues events that were committed to the store with the id. If the store has
+// another id now, it may have other events: the other nodes read them from the store.
 func (t *teller) tell(id string, events []Event) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -50,7 +50,7 @@ func (t *teller) tell(id string, events []Event) {
 		return
 	}
 	t.discard(id)
-	// A bus that is slow or away is not waited for. What it is not told, the
+	// Publishers do not wait for a slow bus. Events that it is not told of, the
 	// other nodes find in the store.
 	if len(t.events) < tellQueue && t.memory.Take(HoldBus, costs(events)) {
 		t.events = append(t.events, events...)
@@ -80,7 +80,7 @@ func (t *teller) loop() {
 	}
 }
 
-// discard drops what is queued of a store with another id.
+// discard drops queued events of a store with another id. The caller holds mu.
 func (t *teller) discard(id string) {
 	if t.from != id {
 		t.memory.Give(HoldBus, costs(t.events))

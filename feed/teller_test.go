@@ -20,8 +20,8 @@ type renamed struct {
 
 func (s *renamed) ID() string { return *s.id.Load() }
 
-// What waits to be told is not told as of a store that has become another: there
-// the same ids may be of other events.
+// Queued events are dropped when the store becomes another one, in which the same ids
+// may be of other events.
 func TestTellOfOneStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &renamed{Store: feedtest.NewStore()}
@@ -44,12 +44,12 @@ func TestTellOfOneStore(t *testing.T) {
 			}
 			synctest.Wait()
 		}
-		publish() // is being told
-		publish() // waits
+		publish() // the bus is being told of it
+		publish() // it is queued
 		store.id.Store(new("second"))
 		close(release)
 		time.Sleep(time.Second)
-		publish() // of the new one
+		publish() // an event of the new store
 		store.id.Store(new("third"))
 		time.Sleep(time.Second)
 		publish()

@@ -11,8 +11,8 @@ import (
 	"github.com/rejoin/rejoin/feed/feedtest"
 )
 
-// Once Trim has returned, no subscriber of this hub gets what was trimmed, from
-// wherever it would have come.
+// Once Trim has returned, no subscriber of this hub gets a trimmed event, whichever
+// source it would have come from.
 func TestTrimmedIsNotServed(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -61,8 +61,8 @@ func TestTrimmedIsNotServed(t *testing.T) {
 	}
 }
 
-// A trim on another node, of which nobody speaks, takes effect within two
-// seconds: the next comparison finds it, and no page outlives that.
+// A trim on another node without a signal takes effect within two seconds: the next
+// comparison finds it, and no page outlives that.
 func TestTrimElsewhereIsFoundInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -113,8 +113,8 @@ func TestTrimDuringSubscribe(t *testing.T) {
 	}
 }
 
-// An answer of the store can outlive the log that it was for. Who comes later is
-// not to get it, if there was a trim in between.
+// An answer of the store can outlive the log that it was for. After a trim, later
+// subscribers do not get it.
 func TestTrimIsNotUndoneByAnOlderAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -129,7 +129,7 @@ func TestTrimIsNotUndoneByAnOlderAnswer(t *testing.T) {
 		if logs, _ := r.hub.Logs(); logs != "" {
 			t.Fatalf("there are logs of %s", logs)
 		}
-		r.pass() // for whoever asks from now on
+		r.pass() // for later callers
 		if err := r.hub.Trim(t.Context(), "a", 4); err != nil {
 			t.Fatal(err)
 		}
@@ -176,8 +176,8 @@ func TestTrimAnswers(t *testing.T) {
 	})
 }
 
-// Once a hub is closed, its store may be, and calls of the hub leave it alone;
-// those that are in progress are waited for.
+// Once a hub is closed, its store may be, too: calls of the hub leave it alone, and Close
+// waits for those in progress.
 func TestClosedHubLeavesTheKeeperAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)

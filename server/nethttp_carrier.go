@@ -27,7 +27,7 @@ func newNetHTTPCarrier(w http.ResponseWriter, r *http.Request, st *stream) netHT
 
 // carry writes the stream, whose subscriber can be waited for. It returns the reason
 // for which the stream ended.
-func (c netHTTPCarrier) carry(ctx context.Context, subscriber *feed.WaitingGroup) error {
+func (c netHTTPCarrier) carry(ctx context.Context, subscriber *feed.BlockingSubscriber) error {
 	st := c.stream
 	if err := c.write(st.openEvent(st.server.options.Retry)); err != nil {
 		return err
@@ -70,7 +70,7 @@ const storeRetry = 250 * time.Millisecond
 
 // awaitStore subscribes as soon as the store can be asked, and keeps the stream alive
 // until then.
-func (c netHTTPCarrier) awaitStore(ctx context.Context, request subscribeRequest) (*feed.WaitingGroup, error) {
+func (c netHTTPCarrier) awaitStore(ctx context.Context, request subscribeRequest) (*feed.BlockingSubscriber, error) {
 	for i, subscription := range request.subscriptions {
 		if subscription.From == (feed.From{}) {
 			// "Now" is the moment before the head goes out: the stream must have
@@ -109,7 +109,7 @@ func (c netHTTPCarrier) awaitStore(ctx context.Context, request subscribeRequest
 }
 
 type subscribeResult struct {
-	subscriber *feed.WaitingGroup
+	subscriber *feed.BlockingSubscriber
 	err        error
 }
 

@@ -44,7 +44,7 @@ func (s *Server) newSocketCarrier(r *http.Request) (c socketCarrier, ok bool) {
 }
 
 func (s *Server) startEngine() {
-	newDispatcher := func() engine.Dispatcher { return s.hub.NewLane() }
+	newDispatcher := func() engine.Dispatcher { return s.hub.NewDispatcher() }
 	e, err := engine.New(newDispatcher, engine.Options{
 		WriteTimeout: s.options.WriteTimeout, Now: s.now, Reusable: endsCleanly, Returned: s.returned,
 	})

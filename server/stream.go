@@ -220,7 +220,7 @@ func endsCleanly(why error) bool {
 
 // More implements [engine.Stream].
 func (st *stream) More() bool {
-	return st.pending != nil || st.subscriber.Stirred() || st.becomesLive()
+	return st.pending != nil || st.subscriber.Pending() || st.becomesLive()
 }
 
 // Yield implements [engine.Stream].

@@ -1,54 +1,37 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
+	"github.com/rejoin/rejoin/cmd/internal/bench"
 	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/feed/client"
 )
 
-// benchOptions is what the command line says.
-type benchOptions struct {
-	client *client.Client
-	token  string
-	peer   benchPeer
-	prefix string // of the names of the feeds
-	size   int    // bytes of data an event
-	drain  time.Duration
-	pids   []int
-	json   bool
-
-	subscribers, feedCount, publishers int
-	batch                              int     // events a publish
-	rate                               float64 // publishes a second; 0 is as fast as they go
-	duration, warmup, hold             time.Duration
-	backlog                            int
-}
-
-// benchMode is one thing to measure.
+// benchMode is a command of rejoin bench.
 type benchMode struct {
-	name, short, long string
-	flags             func(*cobra.Command, *benchOptions)
-	run               func(*benchRun, context.Context) error
+	mode        bench.Mode
+	short, long string
+	flags       func(*cobra.Command, *bench.Options)
 }
 
 var benchModes = []benchMode{
 	{
-		name:  "fanout",
-		short: "Measure deliveries: publish at a rate, or as fast as it goes, to many subscribers",
+		mode:  bench.Fanout,
+		short: "Measure deliveries: publish at a rate, or at full speed, to many subscribers",
 		long: `Fanout opens the subscribers, spread evenly over the feeds, publishes at --rate
-for --duration after a warm-up, and waits until all of it has arrived. The
-publishes go to the feeds in turn. While a server keeps up, the figure to look
-at is what a delivery costs it, with --pid; one that does not keep up sends
-several events in one write, and what it costs says less.`,
-		run: (*benchRun).fanout,
-		flags: func(cmd *cobra.Command, o *benchOptions) {
+for --duration after a warm-up, and waits until everything has arrived. The
+publishes go to the feeds in turn. While a server keeps up, look at its cost of a
+delivery, with --pid. A server that does not keep up sends several events in one
+write, and that cost means less.`,
+		flags: func(cmd *cobra.Command, o *bench.Options) {
 			subscribersFlag(cmd, o, 1000)
 			publishersFlag(cmd, o, 1)
 			batchFlag(cmd, o)
@@ -56,85 +39,82 @@ several events in one write, and what it costs says less.`,
 		},
 	},
 	{
-		name:  "publish",
+		mode:  bench.Publish,
 		short: "Measure publishing, without subscribers",
-		long: `Publish has each publisher send its next request when the last one is answered,
-or at --rate in all. With --batch, a request carries several events, which are
-stored together or not at all.`,
-		run: (*benchRun).publish,
-		flags: func(cmd *cobra.Command, o *benchOptions) {
+		long: `Each publisher sends its next request when the last one is answered, or all of
+them together at --rate. With --batch, a request has several events, which the
+server stores together or not at all.`,
+		flags: func(cmd *cobra.Command, o *bench.Options) {
 			publishersFlag(cmd, o, 64)
 			batchFlag(cmd, o)
 			paceFlags(cmd, o, 0)
 		},
 	},
 	{
-		name:  "resume",
+		mode:  bench.Resume,
 		short: "Measure the return of many subscribers at once, each with an old cursor",
-		long: `Resume publishes --backlog events to each feed, and a few before them, then opens
-all subscribers with the cursor that has the backlog behind it, and waits until
-each has caught up.`,
-		run: (*benchRun).resume,
-		flags: func(cmd *cobra.Command, o *benchOptions) {
+		long: `Resume publishes a few events to each feed, and then --backlog more. It opens all
+subscribers at once with the cursor before the backlog, and waits until each has
+caught up.`,
+		flags: func(cmd *cobra.Command, o *bench.Options) {
 			subscribersFlag(cmd, o, 1000)
 			publishersFlag(cmd, o, 16)
 			batchFlag(cmd, o)
-			cmd.Flags().IntVar(&o.backlog, "backlog", 100, "how many events each subscriber has missed")
+			cmd.Flags().IntVar(&o.Backlog, "backlog", 100, "how many events each subscriber has missed")
 		},
 	},
 	{
-		name:  "idle",
-		short: "Measure what an idle subscriber costs: the CPU to open it, and memory",
-		long: `Idle opens the subscribers, lets nothing happen for --hold, reads how much the
-server's memory has grown, and publishes one event to each feed to see that every
-subscriber is alive. Without --pid it shows no more than that.`,
-		run: (*benchRun).idle,
-		flags: func(cmd *cobra.Command, o *benchOptions) {
+		mode:  bench.Idle,
+		short: "Measure the cost of an idle subscriber: the CPU to open it, and its memory",
+		long: `Idle opens the subscribers, waits for --hold, reads the growth of the server's
+memory, and publishes one event to each feed to check that every subscriber is
+alive. Without --pid it shows only that.`,
+		flags: func(cmd *cobra.Command, o *bench.Options) {
 			subscribersFlag(cmd, o, 1000)
 			publishersFlag(cmd, o, 16)
-			cmd.Flags().DurationVar(&o.hold, "hold", 3*time.Second, "how long nothing happens")
+			cmd.Flags().DurationVar(&o.Hold, "hold", 3*time.Second, "how long to hold the idle subscribers")
 		},
 	},
 }
 
-func subscribersFlag(cmd *cobra.Command, o *benchOptions, n int) {
-	cmd.Flags().IntVar(&o.subscribers, "subscribers", n, "how many subscribers, each with a connection of its own")
+func subscribersFlag(cmd *cobra.Command, o *bench.Options, n int) {
+	cmd.Flags().IntVar(&o.Subscribers, "subscribers", n, "how many subscribers, each with its own connection")
 }
 
-func publishersFlag(cmd *cobra.Command, o *benchOptions, n int) {
-	cmd.Flags().IntVar(&o.publishers, "publishers", n, "how many publishers, each with a connection of its own on which it waits for every answer")
+func publishersFlag(cmd *cobra.Command, o *bench.Options, n int) {
+	cmd.Flags().IntVar(&o.Publishers, "publishers", n, "how many publishers, each with its own connection; each waits for every answer")
 }
 
-func batchFlag(cmd *cobra.Command, o *benchOptions) {
-	cmd.Flags().IntVar(&o.batch, "batch", 1, "events a publish")
+func batchFlag(cmd *cobra.Command, o *bench.Options) {
+	cmd.Flags().IntVar(&o.Batch, "batch", 1, "events a publish")
 }
 
-func paceFlags(cmd *cobra.Command, o *benchOptions, rate float64) {
-	cmd.Flags().Float64Var(&o.rate, "rate", rate, "publishes a second, by all publishers together; 0 is as fast as they go")
-	cmd.Flags().DurationVar(&o.duration, "duration", 10*time.Second, "how long to publish")
-	cmd.Flags().DurationVar(&o.warmup, "warmup", time.Second, "how long to publish before, without counting")
+func paceFlags(cmd *cobra.Command, o *bench.Options, rate float64) {
+	cmd.Flags().Float64Var(&o.Rate, "rate", rate, "publishes a second, by all publishers together; 0 means at full speed")
+	cmd.Flags().DurationVar(&o.Duration, "duration", 10*time.Second, "how long to publish")
+	cmd.Flags().DurationVar(&o.Warmup, "warmup", time.Second, "how long to publish before the measurement, without counting")
 }
 
 func newBenchCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bench MODE",
-		Short: "Measure a server, and check every delivery meanwhile",
-		Long: `Bench measures a server with many subscribers and publishers, and checks while it
-does so that every event reaches every subscriber: once, in order. Lost is what
-the server accepted and a subscriber did not get before nothing had come for
---drain. Anything lost, repeated or out of order, and any publish or stream that
-failed, makes the exit code 1.
+		Short: "Measure a server, and check every delivery",
+		Long: `Bench loads a server with many subscribers and publishers, and checks that every
+event reaches every subscriber once and in order. It counts an event as lost if
+the server accepted it and a subscriber has not received it when nothing has come
+for --drain. The exit code is 1 if any event was lost, repeated or out of order,
+or if a publish or a stream failed.
 
-The latency of a delivery is from the moment at which its publish was due, not
-from when it could be sent, until it was read: a server that falls behind cannot
-hide it. With --pid, for a server on this machine, bench reads what CPU time and
-memory the process uses, with its children; on a busy machine deliveries and
-publishes per second of the server's CPU are steadier than any other figure.
-Keep the two on cores of their own: bench says when it was itself the limit.
+The latency of a delivery begins when its publish was due, not when it could be
+sent, and ends when it was read: a server that falls behind cannot hide it. With
+--pid, for a server on this machine, bench reads the CPU time and memory of the
+process and its children. On a busy machine, deliveries and publishes per second
+of the server's CPU are steadier than any other figure. Keep server and bench on
+cores of their own: bench reports when it was itself the limit.
 
 The feeds are new ones, called PREFIX:RUN:NUMBER, and they stay: measure a server
-whose store can be thrown away. A server that asks for a token gets the one in
-REJOIN_TOKEN, which has to allow both publishing to and reading PREFIX:*.
+whose store you can throw away. Bench sends the token in REJOIN_TOKEN, if there is
+one; it must allow publishing to and reading PREFIX:*.
 
 To compare, --server nchan measures an nginx with nchan, whose locations are /sub/
 and /pub/.`,
@@ -152,76 +132,88 @@ and /pub/.`,
 }
 
 func newBenchMode(mode benchMode) *cobra.Command {
-	o := &benchOptions{batch: 1}
+	o := &bench.Options{Batch: 1}
 	var server, peer string
+	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   mode.name,
+		Use:   string(mode.mode),
 		Short: mode.short,
 		Long:  mode.long,
 		Args:  usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			if o.client, err = newClient(server, client.Options{}); err != nil {
+			if o.Client, err = newClient(server, client.Options{}); err != nil {
 				return err
 			}
-			if o.peer, err = benchPeerCalled(peer); err != nil {
-				return err
+			var known bool
+			if o.Peer, known = bench.PeerCalled(peer); !known {
+				return usageError{fmt.Errorf("--server: %q is neither rejoin nor nchan", peer)}
 			}
-			if err := o.check(cmd); err != nil {
+			if err := checkBench(cmd.Flags(), o); err != nil {
 				return usageError{err}
 			}
-			o.token = os.Getenv(tokenVariable)
-			return bench(cmd.Context(), mode, *o, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			o.Token = os.Getenv(tokenVariable)
+			var progress io.Writer // for whoever watches, at a terminal
+			if t, ok := cmd.ErrOrStderr().(terminal); ok {
+				progress = t
+			}
+			result, err := bench.Run(cmd.Context(), mode.mode, *o, progress)
+			if result != nil {
+				if err := result.Print(cmd.OutOrStdout(), asJSON); err != nil {
+					return fmt.Errorf("write standard output: %w", err)
+				}
+			}
+			return err
 		},
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&server, "url", defaultURL, "the server")
 	flags.StringVar(&peer, "server", "rejoin", "what kind of server it is: rejoin or nchan")
-	flags.IntVar(&o.feedCount, "feeds", 1, "how many feeds")
-	flags.StringVar(&o.prefix, "prefix", "bench", "what the names of the feeds begin with")
-	flags.IntVar(&o.size, "size", 120, "bytes of data an event")
-	flags.DurationVar(&o.drain, "drain", 5*time.Second, "how long nothing may arrive until what is missing counts as lost")
-	flags.IntSliceVar(&o.pids, "pid", nil, "the server's process, on this machine, to measure with its children; several with commas between them")
-	flags.BoolVar(&o.json, "json", false, "print the figures as JSON")
+	flags.IntVar(&o.Feeds, "feeds", 1, "how many feeds")
+	flags.StringVar(&o.Prefix, "prefix", "bench", "the beginning of the names of the feeds")
+	flags.IntVar(&o.Size, "size", 120, "bytes of data an event")
+	flags.DurationVar(&o.Drain, "drain", 5*time.Second, "after this long without an arrival, missing events count as lost")
+	flags.IntSliceVar(&o.PIDs, "pid", nil, "the server's process on this machine, to measure with its children; separate several with commas")
+	flags.BoolVar(&asJSON, "json", false, "print the figures as JSON")
 	mode.flags(cmd, o)
 	return cmd
 }
 
-// check returns what is wrong with the command line.
-func (o *benchOptions) check(cmd *cobra.Command) error {
+// checkBench returns the first fault of the flags, of which each mode has some.
+func checkBench(flags *pflag.FlagSet, o *bench.Options) error {
 	for _, count := range []struct {
 		flag string
 		n    int
 		most int
 	}{
-		{"subscribers", o.subscribers, 1_000_000},
-		{"feeds", o.feedCount, 1_000_000},
-		{"publishers", o.publishers, 10_000},
-		{"batch", o.batch, 1000},
-		{"backlog", o.backlog, 10_000_000},
+		{"subscribers", o.Subscribers, 1_000_000},
+		{"feeds", o.Feeds, 1_000_000},
+		{"publishers", o.Publishers, 10_000},
+		{"batch", o.Batch, 1000},
+		{"backlog", o.Backlog, 10_000_000},
 	} {
-		if cmd.Flags().Lookup(count.flag) != nil && (count.n < 1 || count.n > count.most) {
+		if flags.Lookup(count.flag) != nil && (count.n < 1 || count.n > count.most) {
 			return fmt.Errorf("--%s: %d is not from 1 to %d", count.flag, count.n, count.most)
 		}
 	}
-	for flag, d := range map[string]time.Duration{"duration": o.duration, "drain": o.drain, "warmup": o.warmup + 1, "hold": o.hold + 1} {
-		if cmd.Flags().Lookup(flag) != nil && d <= 0 {
+	for flag, d := range map[string]time.Duration{"duration": o.Duration, "drain": o.Drain, "warmup": o.Warmup + 1, "hold": o.Hold + 1} {
+		if flags.Lookup(flag) != nil && d <= 0 {
 			return fmt.Errorf("--%s: it has to be longer", flag)
 		}
 	}
 	switch {
-	case o.size < benchSmallest || o.size > feed.DefaultEventBytes:
-		return fmt.Errorf("--size: %d is not from %d, which the marks in the data take, to %d", o.size, benchSmallest, feed.DefaultEventBytes)
-	case o.rate < 0 || o.rate > 1e6:
+	case o.Size < bench.SmallestEvent || o.Size > feed.DefaultEventBytes:
+		return fmt.Errorf("--size: %d is not from %d, which the marks in the data take, to %d", o.Size, bench.SmallestEvent, feed.DefaultEventBytes)
+	case o.Rate < 0 || o.Rate > 1e6:
 		return errors.New("--rate: it is from 0 to 1000000")
-	case o.batch > 1 && !o.peer.batches:
-		return fmt.Errorf("--batch: %s has no batches", o.peer.name)
-	case o.subscribers > 0 && o.subscribers < o.feedCount:
-		return fmt.Errorf("--feeds: %d feeds for %d subscribers leave some without any", o.feedCount, o.subscribers)
-	case o.subscribers > 0 && !o.peer.dense && o.publishers > o.feedCount && cmd.Flags().Lookup("rate") != nil:
-		return fmt.Errorf("--publishers: with %s at most as many as --feeds, or else the order cannot be checked", o.peer.name)
+	case o.Batch > 1 && !o.Peer.Batches:
+		return fmt.Errorf("--batch: %s has no batches", o.Peer.Name)
+	case o.Subscribers > 0 && o.Subscribers < o.Feeds:
+		return fmt.Errorf("--feeds: %d feeds for %d subscribers leave some without any", o.Feeds, o.Subscribers)
+	case o.Subscribers > 0 && !o.Peer.Dense && o.Publishers > o.Feeds && flags.Lookup("rate") != nil:
+		return fmt.Errorf("--publishers: with %s at most as many as --feeds, or else the order cannot be checked", o.Peer.Name)
 	}
-	if err := feed.CheckName(o.prefix + ":run:1"); err != nil {
+	if err := feed.CheckName(o.Prefix + ":run:1"); err != nil {
 		return fmt.Errorf("--prefix: %w", err)
 	}
-	return checkProcesses(o.pids)
+	return bench.CheckProcesses(o.PIDs)
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rejoin/rejoin/cmd/internal/reach"
 	"github.com/rejoin/rejoin/feed/client"
 )
 
@@ -16,14 +17,14 @@ func newHealthCommand() *cobra.Command {
 	var ready bool
 	cmd := &cobra.Command{
 		Use:   "health",
-		Short: "Ask a server whether it is alive; fail if it is not",
+		Short: "Check that a server is alive; fail if it is not",
 		Args:  usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return health(cmd.Context(), server, ready)
 		},
 	}
 	cmd.Flags().StringVar(&server, "url", defaultURL, "the server")
-	cmd.Flags().BoolVar(&ready, "ready", false, "ask whether it is ready for traffic: its store answers and it is not stopping")
+	cmd.Flags().BoolVar(&ready, "ready", false, "check that it is ready for traffic: its store answers and it is not stopping")
 	return cmd
 }
 
@@ -44,7 +45,7 @@ func health(ctx context.Context, server string, ready bool) error {
 	}
 	resp, err := c.HTTP().Do(req)
 	if err != nil {
-		return fmt.Errorf("ask for health: %s", reason(err))
+		return fmt.Errorf("ask for health: %s", reach.Reason(err))
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {

@@ -6,7 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
@@ -21,14 +26,12 @@ import (
 
 // node is everything behind the addresses of a rejoin serve.
 type node struct {
-	store     feed.Store
-	bus       feed.Bus
-	hub       *feed.Hub
-	publisher *feed.Publisher
-	retention *feed.Retention
-	refused   func() uint64
-	appends   *server.Appends
-	server    *server.Server
+	store   feed.Store
+	bus     feed.Bus
+	feeds   *feed.Node
+	refused func() uint64
+	appends *server.Appends
+	server  *server.Server
 }
 
 // openNode opens what the configuration names on top of store, which it owns
@@ -38,19 +41,19 @@ func openNode(store feed.Store, c Config, verifier *auth.Verifier, logger *slog.
 	if err := n.openBus(c.Bus, logger); err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
-	n.hub = feed.NewHub(store, n.bus, feed.HubOptions{Verify: c.Bus.Verify, Memory: c.Limits.Memory, Logger: logger})
-	n.publisher = feed.NewPublisher(store, n.hub, n.bus, feed.PublisherOptions{
-		EventBytes: c.Limits.EventBytes,
-		KeyWindow:  c.Idempotency.Window,
-		Observe:    n.appends.Observe,
-		Logger:     logger,
-	})
 	var err error
-	// Without rules as well: what clients trim, and keys, have to be swept.
-	if n.retention, err = feed.NewRetention(n.hub, feed.RetentionOptions{Rules: c.Retention, KeyWindow: c.Idempotency.Window, Logger: logger}); err != nil {
-		return nil, errors.Join(fmt.Errorf("start retention: %w", err), n.close())
+	if n.feeds, err = feed.Open(store, n.bus, feed.Options{
+		EventBytes:    c.Limits.EventBytes,
+		Memory:        c.Limits.Memory,
+		KeyWindow:     c.Idempotency.Window,
+		Verify:        c.Bus.Verify,
+		Rules:         c.Retention,
+		ObserveAppend: n.appends.Observe,
+		Logger:        logger,
+	}); err != nil {
+		return nil, errors.Join(fmt.Errorf("start feeds: %w", err), n.bus.Close(), store.Close())
 	}
-	n.server = server.New(n.hub, n.publisher, server.Options{
+	n.server = server.New(n.feeds.Hub, n.feeds.Publisher, server.Options{
 		Heartbeat:             c.Subscribe.Heartbeat,
 		Retry:                 c.Subscribe.Retry,
 		WriteTimeout:          c.Subscribe.WriteTimeout,
@@ -95,19 +98,13 @@ func (n *node) openBus(c BusConfig, logger *slog.Logger) error {
 }
 
 func (n *node) sources() server.Sources {
-	return server.Sources{Hub: n.hub, Publisher: n.publisher, Server: n.server, Refused: n.refused, Appends: n.appends}
+	return server.Sources{Hub: n.feeds.Hub, Publisher: n.feeds.Publisher, Server: n.server, Refused: n.refused, Appends: n.appends}
 }
 
 // close closes everything, what takes from others before what gives.
 func (n *node) close() error {
-	if n.retention != nil {
-		n.retention.Close()
-	}
-	n.publisher.Close()
-	n.hub.Close()
-	if n.server != nil {
-		n.server.Close()
-	}
+	n.feeds.Close()
+	n.server.Close()
 	var errs []error
 	if err := n.bus.Close(); err != nil {
 		errs = append(errs, fmt.Errorf("close bus: %w", err))
@@ -177,7 +174,9 @@ func awaitStore(ctx context.Context, url string, err error, logger *slog.Logger)
 		case feed.OutageChanged:
 			logger.Warn("the store still cannot be reached, for another reason", "error", err)
 		}
-		if sleep(ctx, openPause) != nil {
+		select {
+		case <-time.After(openPause):
+		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
 		var store feed.Store
@@ -185,4 +184,66 @@ func awaitStore(ctx context.Context, url string, err error, logger *slog.Logger)
 			return store, err
 		}
 	}
+}
+
+// headroom is how much garbage a node may have, at least, before it is collected.
+const headroom = 8 << 20
+
+// overhead is what a node takes beyond its budget and its subscribers, with garbage,
+// and subscriberBytes what it takes for each subscriber.
+const (
+	overhead        = 28 << 20
+	subscriberBytes = 2 << 10
+)
+
+// paceCollector makes the collector's pace follow what is in use: at Go's pace, a node
+// with little in use collects all the time, and one that holds thousands of idle
+// streams keeps as much memory again for nothing. Garbage does not take the process
+// beyond its budget. GOGC and GOMEMLIMIT in the environment are left alone.
+func paceCollector(budget int, subscribers func() int) {
+	p := &pace{sample: []metrics.Sample{{Name: "/gc/heap/live:bytes"}}, percent: 100, budget: budget, subscribers: subscribers}
+	current.Store(p)
+	p.follow(&cycle{})
+}
+
+// current is the pace of the node that was started last, if there were several.
+var current atomic.Pointer[pace]
+
+// pace is touched by the goroutine of finalizers alone.
+type pace struct {
+	sample      []metrics.Sample
+	percent     int
+	budget      int
+	subscribers func() int
+}
+
+// cycle is garbage from the start: that it is found means that a collection has
+// ended.
+type cycle struct{ _ *cycle }
+
+func (p *pace) follow(c *cycle) {
+	runtime.SetFinalizer(c, func(c *cycle) {
+		if current.Load() == p {
+			p.adjust()
+			p.follow(c)
+		}
+	})
+}
+
+func (p *pace) adjust() {
+	metrics.Read(p.sample)
+	// Each change stops all goroutines for a moment.
+	if percent := collectAt(p.sample[0].Value.Uint64()); os.Getenv("GOGC") == "" && (percent*10 < p.percent*9 || percent*9 > p.percent*10) {
+		p.percent = percent
+		debug.SetGCPercent(percent)
+	}
+	if limit := int64(p.budget + overhead + p.subscribers()*subscriberBytes); os.Getenv("GOMEMLIMIT") == "" && limit != debug.SetMemoryLimit(-1) {
+		debug.SetMemoryLimit(limit)
+	}
+}
+
+// collectAt returns the percentage of live bytes by which the heap may grow.
+func collectAt(live uint64) int {
+	const most = 400 // of a node with nothing to do
+	return int(min(max(headroom*100/max(live, 1), 50), most))
 }

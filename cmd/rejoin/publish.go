@@ -1,11 +1,16 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"iter"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -21,15 +26,16 @@ func newPublishCommand() *cobra.Command {
 		Short: "Publish DATA as one event, or each line of standard input as an event",
 		Long: `With DATA, publish stores one event and prints its id.
 
-Without, each line of standard input becomes an event, as soon as it is there
-and in order; at the end, standard error says how many. A line ends with LF or
-CR LF; an empty line is an event with empty data.
+Without DATA, it publishes each line of standard input as an event, in order and
+as soon as the line is complete. At the end it prints their number to standard
+error. A line ends with LF or CR LF; an empty line is an event with empty data.
 
-Each event is sent until the server says that it is stored: for 30 seconds with
-DATA, for as long as it takes with standard input. It is stored once, however
-often it has to be sent, by means of an idempotency key of its own.
+Publish repeats each event until the server confirms that it is stored: for 30
+seconds with DATA, without a limit with standard input. Each event has an
+idempotency key of its own, so the server stores it once, however often it is
+sent.
 
-A server that asks for a token gets the one in REJOIN_TOKEN.`,
+Publish sends the token in REJOIN_TOKEN, if there is one.`,
 		Args: usageArgs(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if err := p.aim(cmd.Flags().Changed("key"), len(args)); err != nil {
@@ -53,10 +59,10 @@ A server that asks for a token gets the one in REJOIN_TOKEN.`,
 	flags.StringVar(&p.feed, "feed", "", "the feed")
 	flags.StringVar(&server, "url", defaultURL, "the server")
 	flags.StringVar(&p.eventType, "type", "", "the type of the events")
-	flags.StringVar(&p.key, "key", "", "the idempotency key of DATA: the same again stores nothing and prints the same id")
+	flags.StringVar(&p.key, "key", "", "the idempotency key of DATA: repeating it stores nothing and prints the same id")
 	flags.BoolVar(&p.json, "json", false, "the data is JSON")
-	flags.BoolVar(&p.close, "close", false, "close the feed behind the last event, for good")
-	flags.BoolVar(&p.mend, "mend", false, "publish what is not UTF-8 or holds NUL with U+FFFD in the place of such bytes, instead of failing")
+	flags.BoolVar(&p.close, "close", false, "close the feed after the last event; a closed feed stays closed")
+	flags.BoolVar(&p.mend, "mend", false, "replace NUL and bytes that are not UTF-8 with U+FFFD, instead of failing")
 	return cmd
 }
 
@@ -212,4 +218,109 @@ func (t *tally) ids() string {
 		return fmt.Sprintf("id %d", t.first)
 	}
 	return fmt.Sprintf("ids %d to %d", t.first, t.last)
+}
+
+// line is a line of standard input without its end, or why there is none.
+type line struct {
+	number int // from 1
+	data   string
+	err    error
+}
+
+// lineReader reads events from lines of text.
+type lineReader struct {
+	in     io.Reader
+	mend   bool // replace what no event can hold
+	mended int  // how many lines had something replaced; for after all
+}
+
+// all yields each line as soon as it has been read, until the input ends or ctx
+// does. An error is the last thing it yields.
+func (r *lineReader) all(ctx context.Context) iter.Seq[line] {
+	return func(yield func(line) bool) {
+		lines := make(chan line)
+		done := make(chan struct{})
+		defer close(done)
+		// A read from a terminal or a pipe cannot be called off: when ctx
+		// ends in one, the reader is left to end with the process.
+		go func() {
+			defer close(lines)
+			r.read(func(l line) bool {
+				select {
+				case lines <- l:
+					return true
+				case <-done:
+					return false
+				}
+			})
+		}()
+		for ctx.Err() == nil {
+			select {
+			case <-ctx.Done():
+			case l, ok := <-lines:
+				if !ok {
+					return
+				}
+				r.check(&l)
+				if ctx.Err() != nil {
+					return // with the line: nothing would be sent of it
+				}
+				if !yield(l) || l.err != nil {
+					return
+				}
+			}
+		}
+	}
+}
+
+// read hands lines to give until the input ends or give is not interested.
+func (r *lineReader) read(give func(line) bool) {
+	// Room for the largest line, its CR LF, and one byte to tell that it is
+	// too long.
+	buffered := bufio.NewReaderSize(r.in, feed.DefaultEventBytes+3)
+	for number := 1; ; number++ {
+		text, err := buffered.ReadSlice('\n')
+		if err == io.EOF && len(text) == 0 {
+			return
+		}
+		text = bytes.TrimSuffix(text, []byte("\n"))
+		if err == nil {
+			text = bytes.TrimSuffix(text, []byte("\r"))
+		}
+		switch {
+		case len(text) > feed.DefaultEventBytes:
+			err = fmt.Errorf("it has more than the %d bytes that an event can have", feed.DefaultEventBytes)
+		case err == io.EOF:
+			err = nil // the last line may lack its end; the next read says so again
+		case err != nil:
+			err = fmt.Errorf("read standard input: %w", err)
+		}
+		if !give(line{number, string(text), err}) || err != nil {
+			return
+		}
+	}
+}
+
+func (r *lineReader) check(l *line) {
+	if l.err != nil {
+		return
+	}
+	data, err := checkData(l.data, r.mend)
+	if err == nil && data != l.data {
+		r.mended++
+	}
+	l.data, l.err = data, err
+}
+
+// checkData returns data if an event can hold it. With mend, it puts U+FFFD
+// where it cannot.
+func checkData(data string, mend bool) (string, error) {
+	if utf8.ValidString(data) && strings.IndexByte(data, 0) < 0 {
+		return data, nil
+	}
+	if !mend {
+		// An event is for good, so it is not changed unasked.
+		return "", errors.New("it is not UTF-8 text, or holds NUL; --mend publishes it with U+FFFD for such bytes")
+	}
+	return strings.ReplaceAll(strings.ToValidUTF8(data, "\uFFFD"), "\x00", "\uFFFD"), nil
 }

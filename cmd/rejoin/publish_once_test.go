@@ -1,15 +1,24 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/feed/client"
+	"github.com/rejoin/rejoin/server"
+	"github.com/rejoin/rejoin/storage/memory"
 )
 
 // TestPublishOnce: what may or may not be stored is sent until that is known,
@@ -77,5 +86,47 @@ func TestPublishKeyAndClose(t *testing.T) {
 	}
 	if code, _, stderr, _ := publishArgs(t, k, strings.NewReader(""), "--feed", "log", "--close"); code != exitOK || !k.closed || stderr != "rejoin: published 0 events to log; the feed is closed\n" {
 		t.Errorf("exit %d, closed: %t, %s", code, k.closed, stderr)
+	}
+}
+
+// brokenStore fails every append in one way.
+type brokenStore struct {
+	feed.Store
+	err error
+}
+
+func (s brokenStore) ID() string { return "broken" }
+
+func (s brokenStore) Append(context.Context, []feed.Batch) ([]feed.Result, error) { return nil, s.err }
+func (s brokenStore) Bounds(_ context.Context, feeds []string) ([]feed.Bounds, error) {
+	return make([]feed.Bounds, len(feeds)), nil
+}
+
+// TestPublishKnowsTheServer: whether an event may be stored depends on a word of
+// the server, which must not change unnoticed.
+func TestPublishKnowsTheServer(t *testing.T) {
+	quiet := slog.New(slog.DiscardHandler)
+	for _, broken := range []error{feed.ErrUnavailable, feed.ErrUncertain} {
+		store, bus := brokenStore{err: broken}, memory.NewBus()
+		hub := feed.NewHub(store, bus, feed.HubOptions{Logger: quiet})
+		publisher := feed.NewPublisher(store, hub, bus, feed.PublisherOptions{Logger: quiet})
+		srv := httptest.NewServer(server.New(hub, publisher, server.Options{Logger: quiet}))
+		c, err := newClient(srv.URL, client.Options{Patience: time.Nanosecond})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := &linePublisher{feed: "log", client: c, notes: io.Discard}
+		if _, err := p.publish(t.Context(), p.event("x")); err == nil || errors.Is(err, feed.ErrUncertain) != (broken == feed.ErrUncertain) {
+			t.Errorf("%v became %v", broken, err)
+		}
+		result, err := c.Send(t.Context(), p.event("x"))
+		problem, ok := errors.AsType[*client.Problem](err)
+		if !ok || !problem.Temporary() || (result.Outcome == client.Unknown) != (broken == feed.ErrUncertain) || problem.RetryAfter == 0 {
+			t.Errorf("%v became %v, %#v", broken, result.Outcome, err)
+		}
+		srv.Close()
+		publisher.Close()
+		hub.Close()
+		bus.Close()
 	}
 }

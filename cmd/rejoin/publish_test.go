@@ -317,7 +317,10 @@ func TestPublishInterrupted(t *testing.T) {
 	}{
 		{"between lines", nil, "first\n", nil, summary, time.Second},
 		{"before the answer", func(w http.ResponseWriter, r *http.Request) {
-			_ = sleep(r.Context(), 3*time.Second)
+			select {
+			case <-time.After(3 * time.Second):
+			case <-r.Context().Done():
+			}
 			w.WriteHeader(http.StatusCreated)
 			fmt.Fprint(w, `{"id":2}`)
 		}, "first\nsecond\n", nil, "rejoin: published 2 events to log, ids 1 to 2\n", 3 * time.Second},

@@ -101,7 +101,7 @@ func TestRetentionRuns(t *testing.T) {
 	}()
 	for _, name := range []string{"chat:42", "news"} {
 		for range 10 {
-			if _, err := n.publisher.Publish(t.Context(), feed.Draft{Feed: name, Data: "x"}); err != nil {
+			if _, err := n.feeds.Publisher.Publish(t.Context(), feed.Draft{Feed: name, Data: "x"}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -119,16 +119,17 @@ func TestRetentionRuns(t *testing.T) {
 			}
 			return
 		}
-		if sleep(ctx, 50*time.Millisecond) != nil {
+		if ctx.Err() != nil {
 			t.Fatalf("not looked after within 30s: %+v", bounds)
 		}
+		time.Sleep(50 * time.Millisecond) // until the next round
 	}
 }
 
 func TestStoreWithoutRetention(t *testing.T) {
 	store := struct{ feed.Store }{feedtest.NewStore()}
 	_, err := openNode(store, DefaultConfig(), nil, slog.New(slog.DiscardHandler))
-	if !errors.Is(err, errors.ErrUnsupported) || !strings.HasPrefix(err.Error(), "start retention: ") {
+	if !errors.Is(err, errors.ErrUnsupported) || !strings.HasPrefix(err.Error(), "start feeds: ") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -25,11 +25,11 @@ func newServeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve feeds",
-		Long: `Serve serves feeds until it is interrupted.
+		Long: `Serve serves feeds until it gets an interrupt or SIGTERM.
 
-Everything can be set in a file (config.yaml has every key and what it means),
-and in the environment: REJOIN_ and the key in capitals with _ for the dot, such
-as REJOIN_STORE_URL. Flags win, then the environment, then the file.`,
+A file can set everything: config.yaml has every key, its default and its meaning.
+So can the environment: REJOIN_ and the key in capitals with _ for the dot, such
+as REJOIN_STORE_URL. The environment overrides the file, and flags override both.`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := Load(cmd.Flags())
@@ -43,9 +43,9 @@ as REJOIN_STORE_URL. Flags win, then the environment, then the file.`,
 	flags := cmd.Flags()
 	flags.String("config", "", "the configuration file (or REJOIN_CONFIG)")
 	flags.String("listen", defaults.Listen, "the address to listen on; port 0 picks a free one")
-	flags.String("store", defaults.Store.URL, "where events are kept (store.url)")
-	flags.String("bus", defaults.Bus.URL, "how nodes tell each other of events (bus.url)")
-	flags.String("auth", defaults.Auth.Mode, "who may read and publish (auth.mode)")
+	flags.String("store", defaults.Store.URL, "where events are kept: sqlite:PATH or a postgres URL (store.url)")
+	flags.String("bus", defaults.Bus.URL, "how nodes notify each other of events: memory or a redis URL (bus.url)")
+	flags.String("auth", defaults.Auth.Mode, "whether requests need a token: none or jwt (auth.mode)")
 	return cmd
 }
 
@@ -57,8 +57,18 @@ func newLogger(c LogConfig, w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, options))
 }
 
-// runNode runs one node until ctx ends, and stops it in order: what takes
-// requests before what answers them, the store last.
+// serving is one run of rejoin serve. It listens, opens a node once the store can
+// be reached, and in the end drains and closes.
+type serving struct {
+	config   Config
+	logger   *slog.Logger
+	security security
+
+	public, admin *endpoint // admin is nil if it is off
+	node          *node     // nil until the store has been reached
+}
+
+// runNode serves until ctx ends and the requests in progress are answered.
 func runNode(ctx context.Context, c Config, logger *slog.Logger) error {
 	// A thread that waits for the disk in fdatasync, as SQLite's does, holds its
 	// processor until the runtime takes it away. With one, every stream waits for
@@ -66,121 +76,171 @@ func runNode(ctx context.Context, c Config, logger *slog.Logger) error {
 	if runtime.GOMAXPROCS(0) < 2 && strings.HasPrefix(c.Store.URL, "sqlite:") {
 		runtime.GOMAXPROCS(2)
 	}
-	guards, err := openGuards(ctx, c, logger)
+	secured, err := openSecurity(ctx, c, logger)
 	if err != nil {
 		return err
 	}
-	defer guards.close()
+	defer secured.close()
 	store, absent := openStore(ctx, c.Store.URL)
 	if absent != nil && !isNotYet(absent) {
 		return absent
 	}
-	listeners, err := listenAll(ctx, c)
-	if err != nil {
+	s := &serving{config: c, logger: logger, security: secured}
+	if err := s.listen(ctx); err != nil {
 		if store != nil {
 			err = errors.Join(err, store.Close())
 		}
 		return err
 	}
-	return listeners.serve(ctx, store, absent, c, guards, logger)
-}
-
-// listeners is what a node listens with.
-type listeners struct {
-	public, admin net.Listener // admin may be nil
-}
-
-func listenAll(ctx context.Context, c Config) (l listeners, err error) {
-	if l.public, err = listen(ctx, c.Listen, c.Subscribe.WriteTimeout); err != nil {
-		return l, err
-	}
-	if c.Admin.Listen != "off" {
-		if l.admin, err = listen(ctx, c.Admin.Listen, c.Subscribe.WriteTimeout); err != nil {
-			return l, errors.Join(fmt.Errorf("admin: %w", err), l.public.Close())
+	if store != nil {
+		if err := s.open(store); err != nil {
+			return errors.Join(err, s.close())
 		}
 	}
-	return l, nil
+	return s.run(ctx, absent)
 }
 
-func (l listeners) close() error {
-	err := l.public.Close()
-	if l.admin != nil {
-		err = errors.Join(err, l.admin.Close())
+// listen opens the addresses. Until there is a node, requests are told to wait.
+func (s *serving) listen(ctx context.Context) error {
+	c := s.config
+	listener, err := listen(ctx, c.Listen, c.Subscribe.WriteTimeout)
+	if err != nil {
+		return err
 	}
-	return err
-}
-
-// lateHandler is a handler that is known later than its address.
-type lateHandler struct{ atomic.Pointer[http.Handler] }
-
-func (h *lateHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	(*h.Load()).ServeHTTP(w, r)
-}
-
-func (h *lateHandler) set(handler http.Handler) { h.Store(&handler) }
-
-// serve answers requests until ctx ends and those in progress are answered. If
-// store is nil, it waits for it; absent is why it is.
-func (l listeners) serve(ctx context.Context, store feed.Store, absent error, c Config, guards guards, logger *slog.Logger) error {
-	var public, admin lateHandler
-	public.set(server.Waiting(c.CORS.Origins))
-	admin.set(adminHandler(nil))
-	httpServer := newHTTPServer(c.publicHosts(l.public.Addr(), &public), logger)
-	guards.secure(httpServer, c.Subscribe.WriteTimeout)
-	adminServer := newHTTPServer(&admin, logger)
-	if l.admin != nil {
-		adminServer.Handler = c.adminHosts(l.admin.Addr(), &admin)
-	}
-	var n *node
-	open := func(store feed.Store) (err error) {
-		if n, err = openNode(store, c, guards.verifier, logger); err != nil {
-			return err
-		}
-		paceCollector(c.Limits.Memory, func() int { return n.hub.Stats().Subscribers })
-		admin.set(adminHandler(server.Metrics(n.sources())))
-		public.set(n.server)
+	s.public = newEndpoint(listener, s.logger)
+	s.public.set(server.Waiting(c.CORS.Origins))
+	s.public.server.Handler = c.publicHosts(listener.Addr(), s.public)
+	s.security.secure(s.public.server, c.Subscribe.WriteTimeout)
+	if c.Admin.Listen == "off" {
 		return nil
 	}
-	if store != nil {
-		if err := open(store); err != nil {
-			return errors.Join(err, l.close())
-		}
+	if listener, err = listen(ctx, c.Admin.Listen, c.Subscribe.WriteTimeout); err != nil {
+		return errors.Join(fmt.Errorf("admin: %w", err), s.public.close())
 	}
-	logger.Info("listening", "address", l.public.Addr().String(), "url", c.TLS.scheme()+urlOf(l.public.Addr()), "version", currentVersion())
-	if host, _, _ := net.SplitHostPort(c.Listen); !loopback(host) && c.Auth.Mode == "none" {
-		logger.Warn("anyone who reaches this address may read and publish everything: auth.mode is none")
-	}
+	s.admin = newEndpoint(listener, s.logger)
+	s.admin.set(adminHandler(nil))
+	s.admin.server.Handler = c.adminHosts(listener.Addr(), s.admin)
+	return nil
+}
 
-	secure := guards.certificate != nil
+// open opens a node on store, which it owns from here on, and has it answer.
+func (s *serving) open(store feed.Store) error {
+	n, err := openNode(store, s.config, s.security.verifier, s.logger)
+	if err != nil {
+		return err
+	}
+	s.node = n
+	paceCollector(s.config.Limits.Memory, func() int { return n.feeds.Hub.Stats().Subscribers })
+	if s.admin != nil {
+		s.admin.set(adminHandler(server.Metrics(n.sources())))
+	}
+	s.public.set(n.server)
+	return nil
+}
+
+// run answers requests until ctx ends and those in progress are answered. Without
+// a node, it waits for the store; absent is why there is none.
+func (s *serving) run(ctx context.Context, absent error) error {
+	s.logAddresses()
+	secure := s.security.certificate != nil
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return serveHTTP(httpServer, l.public, secure) })
-	if l.admin != nil {
-		logger.Info("listening for operators", "address", l.admin.Addr().String(), "metrics", "http:"+urlOf(l.admin.Addr())+"/metrics")
-		group.Go(func() error { return serveHTTP(adminServer, l.admin, false) })
+	group.Go(func() error { return serveHTTP(s.public.server, s.public.listener, secure) })
+	if s.admin != nil {
+		group.Go(func() error { return serveHTTP(s.admin.server, s.admin.listener, false) })
 	}
 	group.Go(func() (err error) {
-		defer func() { err = errors.Join(err, adminServer.Close(), httpServer.Close()) }()
-		if n == nil {
-			store, err := awaitStore(ctx, c.Store.URL, absent, logger)
+		defer func() { err = errors.Join(err, s.close()) }()
+		if s.node == nil {
+			store, err := awaitStore(ctx, s.config.Store.URL, absent, s.logger)
 			if err != nil {
 				return ignoreEnd(ctx, err)
 			}
-			if err := open(store); err != nil {
+			if err := s.open(store); err != nil {
 				return err
 			}
-			logger.Info("the store is there")
+			s.logger.Info("the store is there")
 		}
-		defer func() { err = errors.Join(err, n.close()) }()
 		if !secure { // or no connection is taken from it
-			returned := n.server.Returned(httpServer.IdleTimeout)
-			group.Go(func() error { return serveHTTP(httpServer, returned, false) })
+			returned := s.node.server.Returned(s.public.server.IdleTimeout)
+			group.Go(func() error { return serveHTTP(s.public.server, returned, false) })
 		}
 		<-ctx.Done()
-		logger.Info("stopping", "delay", c.Drain.Delay, "window", c.Drain.Window)
-		defer logger.Info("stopped")
-		return stop(httpServer, n.server, c.Drain)
+		return s.drain()
 	})
 	return group.Wait()
+}
+
+func (s *serving) logAddresses() {
+	c, address := s.config, s.public.listener.Addr()
+	s.logger.Info("listening", "address", address.String(), "url", c.TLS.scheme()+urlOf(address), "version", currentVersion())
+	if host, _, _ := net.SplitHostPort(c.Listen); !loopback(host) && c.Auth.Mode == "none" {
+		s.logger.Warn("anyone who reaches this address may read and publish everything: auth.mode is none")
+	}
+	if s.admin != nil {
+		address := s.admin.listener.Addr()
+		s.logger.Info("listening for operators", "address", address.String(), "metrics", "http:"+urlOf(address)+"/metrics")
+	}
+}
+
+// drainGrace is how long requests may still take when all streams have been ended:
+// longer than a slow body may.
+const drainGrace = 35 * time.Second
+
+// drain breaks the streams off over the window, after the delay, and returns when
+// every request has been answered. Connections are taken until the streams have
+// ended: /readyz answers on them, and a client of a closed port learns nothing.
+func (s *serving) drain() error {
+	drain := s.config.Drain
+	s.logger.Info("stopping", "delay", drain.Delay, "window", drain.Window)
+	defer s.logger.Info("stopped")
+	s.node.server.AnnounceDrain()
+	time.Sleep(drain.Delay)
+	ctx, cancel := context.WithTimeout(context.Background(), drain.Window+drainGrace)
+	defer cancel()
+	s.node.server.Drain(ctx, drain.Window)
+	if err := s.public.server.Shutdown(ctx); err != nil {
+		return errors.Join(fmt.Errorf("stop http: %w", err), s.public.server.Close())
+	}
+	return nil
+}
+
+// close closes the node with its store, and then the addresses.
+func (s *serving) close() (err error) {
+	if s.node != nil {
+		err = s.node.close()
+	}
+	if s.admin != nil {
+		err = errors.Join(err, s.admin.close())
+	}
+	return errors.Join(err, s.public.close())
+}
+
+// endpoint is an address and its server, whose handler may change.
+type endpoint struct {
+	listener net.Listener
+	server   *http.Server
+	handler  atomic.Pointer[http.Handler]
+}
+
+func newEndpoint(listener net.Listener, logger *slog.Logger) *endpoint {
+	e := &endpoint{listener: listener}
+	e.server = newHTTPServer(e, logger)
+	return e
+}
+
+func (e *endpoint) set(handler http.Handler) { e.handler.Store(&handler) }
+
+func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	(*e.handler.Load()).ServeHTTP(w, r)
+}
+
+// close also closes a listener that the server has not served yet.
+func (e *endpoint) close() error {
+	err := e.server.Close()
+	if lerr := e.listener.Close(); !errors.Is(lerr, net.ErrClosed) {
+		err = errors.Join(err, lerr)
+	}
+	return err
 }
 
 // ignoreEnd returns nil for an error that comes of ctx having ended.
@@ -233,25 +293,6 @@ func adminHandler(metrics http.Handler) http.Handler {
 	return mux
 }
 
-// stopGrace is how long requests may still take when all streams were told to
-// end: longer than a slow body may.
-const stopGrace = 35 * time.Second
-
-// stop breaks the streams off over the window, after the delay, and returns when
-// every request has been answered. Connections are taken until the streams have
-// ended: /readyz answers on them, and who comes to a closed port learns nothing.
-func stop(httpServer *http.Server, handler *server.Server, drain DrainConfig) error {
-	handler.AnnounceDrain()
-	time.Sleep(drain.Delay)
-	ctx, cancel := context.WithTimeout(context.Background(), drain.Window+stopGrace)
-	defer cancel()
-	handler.Drain(ctx, drain.Window)
-	if err := httpServer.Shutdown(ctx); err != nil {
-		return errors.Join(fmt.Errorf("stop http: %w", err), httpServer.Close())
-	}
-	return nil
-}
-
 // urlOf returns an address to open in a browser on this machine, without its
 // scheme.
 func urlOf(addr net.Addr) string {
@@ -263,4 +304,18 @@ func urlOf(addr net.Addr) string {
 		host = "localhost"
 	}
 	return "//" + net.JoinHostPort(host, port)
+}
+
+// listen listens on address. A peer that stops acknowledging what it is sent,
+// because it is gone without a word, is given up after timeout; the kernel
+// alone would take a quarter of an hour.
+func listen(ctx context.Context, address string, timeout time.Duration) (net.Listener, error) {
+	config := net.ListenConfig{Control: giveUpAfter(timeout), KeepAlive: acceptedKeepAlive}
+	// Multipath TCP, Go's default, does not have the option.
+	config.SetMultipathTCP(false)
+	listener, err := config.Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	return listener, nil
 }

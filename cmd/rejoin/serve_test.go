@@ -5,21 +5,15 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
-	"log/slog"
 	"net"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/rejoin/rejoin/feed"
-	"github.com/rejoin/rejoin/feed/client"
-	"github.com/rejoin/rejoin/server"
-	"github.com/rejoin/rejoin/storage/memory"
 )
 
 // running is a rejoin serve in this process.
@@ -153,44 +147,40 @@ func TestServeRefuses(t *testing.T) {
 	}
 }
 
-// brokenStore fails every append in one way.
-type brokenStore struct {
-	feed.Store
-	err error
+func TestCollectAt(t *testing.T) {
+	for _, test := range []struct {
+		live uint64
+		want int
+	}{{0, 400}, {1 << 20, 400}, {4 << 20, 200}, {8 << 20, 100}, {16 << 20, 50}, {1 << 30, 50}} {
+		if got := collectAt(test.live); got != test.want {
+			t.Errorf("with %d bytes live: got %d, want %d", test.live, got, test.want)
+		}
+	}
 }
 
-func (s brokenStore) ID() string { return "broken" }
-
-func (s brokenStore) Append(context.Context, []feed.Batch) ([]feed.Result, error) { return nil, s.err }
-func (s brokenStore) Bounds(_ context.Context, feeds []string) ([]feed.Bounds, error) {
-	return make([]feed.Bounds, len(feeds)), nil
-}
-
-// TestPublishKnowsTheServer: whether an event may be stored depends on a word of
-// the server, which must not change unnoticed.
-func TestPublishKnowsTheServer(t *testing.T) {
-	quiet := slog.New(slog.DiscardHandler)
-	for _, broken := range []error{feed.ErrUnavailable, feed.ErrUncertain} {
-		store, bus := brokenStore{err: broken}, memory.NewBus()
-		hub := feed.NewHub(store, bus, feed.HubOptions{Logger: quiet})
-		publisher := feed.NewPublisher(store, hub, bus, feed.PublisherOptions{Logger: quiet})
-		srv := httptest.NewServer(server.New(hub, publisher, server.Options{Logger: quiet}))
-		c, err := newClient(srv.URL, client.Options{Patience: time.Nanosecond})
-		if err != nil {
-			t.Fatal(err)
+// TestPaceCollector: a heap that grows is collected at another pace.
+func TestPaceCollector(t *testing.T) {
+	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
+		t.Fatal("run this test without GOGC and GOMEMLIMIT in the environment")
+	}
+	defer debug.SetGCPercent(100)
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(-1))
+	paceCollector(1<<30, func() int { return 1000 })
+	held := make([]byte, 200<<20)
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		runtime.GC()
+		percent := debug.SetGCPercent(100)
+		debug.SetGCPercent(percent)
+		if percent == 50 {
+			break
 		}
-		p := &linePublisher{feed: "log", client: c, notes: io.Discard}
-		if _, err := p.publish(t.Context(), p.event("x")); err == nil || errors.Is(err, feed.ErrUncertain) != (broken == feed.ErrUncertain) {
-			t.Errorf("%v became %v", broken, err)
+		if time.Now().After(deadline) {
+			t.Fatalf("with %d bytes held, the percentage is still %d", len(held), percent)
 		}
-		result, err := c.Send(t.Context(), p.event("x"))
-		problem, ok := errors.AsType[*client.Problem](err)
-		if !ok || !problem.Temporary() || (result.Outcome == client.Unknown) != (broken == feed.ErrUncertain) || problem.RetryAfter == 0 {
-			t.Errorf("%v became %v, %#v", broken, result.Outcome, err)
-		}
-		srv.Close()
-		publisher.Close()
-		hub.Close()
-		bus.Close()
+	}
+	runtime.KeepAlive(held)
+	if limit := debug.SetMemoryLimit(-1); limit != 1<<30+overhead+1000*subscriberBytes {
+		t.Errorf("the limit is %d", limit)
 	}
 }

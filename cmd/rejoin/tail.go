@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rejoin/rejoin/cmd/internal/reach"
 	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/feed/client"
 )
@@ -21,29 +22,29 @@ func newTailCommand() *cobra.Command {
 	t := &tailer{}
 	cmd := &cobra.Command{
 		Use:   "tail --feed NAME[,NAME]...",
-		Short: "Print the events of one feed or several as they come, across every broken connection",
-		Long: `Tail prints the data of each event and a line feed. It comes back by itself
-when the connection breaks and goes on where it was: no event is printed twice,
-none is left out, or tail fails and says so.
+		Short: "Follow one feed or several, and print their events, across every broken connection",
+		Long: `Tail prints the data of each event and a line feed. When the connection breaks,
+it reconnects by itself and resumes: it prints no event twice and leaves none out.
+If an event is missing, tail fails and names it.
 
-Several feeds, as --feed chat,news or --feed chat --feed news, come over one
-connection, each in its own order. Every line then begins with the name of its
-feed and a tab, also where the data has several lines: what grep '^chat' finds is
-of chat, and cut -f2- leaves the data.
+Several feeds, as --feed chat,news or --feed chat --feed news, use one connection,
+each in its own order. Every line then begins with the name of its feed and a tab,
+even if the data has several lines: grep '^chat' finds the lines of chat, and
+cut -f2- leaves the data.
 
 With --json, each event is one line whatever its data:
 {"feed","id","type","time","data"}. Its data is the JSON that was published, or
 else a string. An event that is not stored has no id.
 
-On a terminal, control characters other than tabs and line feeds, those that turn
-the direction of text around, and bytes that are not UTF-8 are shown, as in \x1b
-or \u202e: whoever may publish could otherwise have the terminal do things. In a
-pipe or a file, every byte is as it was published.
+On a terminal, tail shows control characters other than tabs and line feeds,
+characters that change the direction of text, and bytes that are not UTF-8 as in
+\x1b or \u202e: a publisher could otherwise control the terminal. In a pipe or a
+file, every byte is as it was published.
 
-It ends when all its feeds are closed, when it is interrupted, when the token's
-time is up, and when the server refuses it for good.
+Tail ends when all its feeds are closed, on an interrupt, when the token expires,
+or when the server refuses the request permanently.
 
-A server that asks for a token gets the one in REJOIN_TOKEN.`,
+Tail sends the token in REJOIN_TOKEN, if there is one.`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if t.subscription.Types, err = typesIn(types); err != nil {
@@ -63,13 +64,13 @@ A server that asks for a token gets the one in REJOIN_TOKEN.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringArrayVar(&feeds, "feed", nil, "the feed; several with commas between them, or one a flag")
+	flags.StringArrayVar(&feeds, "feed", nil, "the feed; separate several with commas, or repeat the flag")
 	flags.StringVar(&server, "url", defaultURL, "the server")
 	flags.StringVar(&from, "from", "now", "where to start: now, start, -N (the newest N events of each feed) or a time such as 2026-01-31T09:30:00Z")
-	flags.StringVar(&cursor, "last-event-id", "", "start after this event, as a client does that comes back; of several feeds as in chat=42,news=7, where one that is left out starts at --from")
-	flags.StringArrayVar(&types, "types", nil, "print only events of these types, with commas between them; message is the type of those that have none")
+	flags.StringVar(&cursor, "last-event-id", "", "resume after this event; for several feeds as in chat=42,news=7, where a feed that is not named starts at --from")
+	flags.StringArrayVar(&types, "types", nil, "print only events of these types, separated by commas; message stands for events without a type")
 	flags.BoolVar(&t.json, "json", false, `print each event as a line {"feed","id","type","time","data"}`)
-	flags.DurationVar(&t.subscription.Silence, "silence", 45*time.Second, "take a connection for dead that carries nothing, not even a keep-alive, for so long")
+	flags.DurationVar(&t.subscription.Silence, "silence", 45*time.Second, "reconnect if nothing, not even a keep-alive, arrives for this long")
 	return cmd
 }
 
@@ -234,9 +235,9 @@ func (t *tailer) noteLoss(err error, _ time.Duration) {
 	}
 	t.lost = true
 	if t.connected {
-		t.note("lost the connection after %s (%s), reconnecting", t.at(), reason(err))
+		t.note("lost the connection after %s (%s), reconnecting", t.at(), reach.Reason(err))
 	} else {
-		t.note("cannot follow %s yet (%s), trying again", strings.Join(t.subscription.Feeds, ","), reason(err))
+		t.note("cannot follow %s yet (%s), trying again", strings.Join(t.subscription.Feeds, ","), reach.Reason(err))
 	}
 }
 

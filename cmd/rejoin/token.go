@@ -16,12 +16,12 @@ func newTokenCommand() *cobra.Command {
 	var privateKey string
 	cmd := &cobra.Command{
 		Use:   "token [--subscribe FEEDS] [--publish FEEDS] [--admin]",
-		Short: "Make a token, and print it",
-		Long: `Token makes a token that a server with the same auth.jwt takes, and prints it.
+		Short: "Make a token and print it",
+		Long: `Token makes a token that a server with the same auth.jwt accepts, and prints it.
 
-It is signed with the secret in auth.jwt.key or auth.jwt.key_file, or, for a
-server that has the public key, with a private one. FEEDS are names of feeds, or
-beginnings of names followed by *, separated by commas.`,
+It signs the token with the secret in auth.jwt.key or auth.jwt.key_file. If the
+server has a public key, give the private one with --private-key. FEEDS are names
+of feeds, or beginnings of names followed by *, separated by commas.`,
 		Example: `  rejoin token --subscribe 'chat:*' --publish chat:42 --for 1h
   REJOIN_TOKEN=$(rejoin token --subscribe '*') rejoin tail --feed log`,
 		Args: usageArgs(cobra.NoArgs),
@@ -43,10 +43,10 @@ beginnings of names followed by *, separated by commas.`,
 	}
 	flags := cmd.Flags()
 	flags.String("config", "", "the configuration file (or REJOIN_CONFIG)")
-	flags.StringSliceVar(&rights.Subscribe, "subscribe", nil, "the feeds that may be read")
-	flags.StringSliceVar(&rights.Publish, "publish", nil, "the feeds that may be published to and closed")
-	flags.BoolVar(&rights.Admin, "admin", false, "deleting, trimming and listing is allowed")
-	flags.DurationVar(&lifetime, "for", time.Hour, "how long it is good")
+	flags.StringSliceVar(&rights.Subscribe, "subscribe", nil, "the feeds that the bearer may read")
+	flags.StringSliceVar(&rights.Publish, "publish", nil, "the feeds that the bearer may publish to and close")
+	flags.BoolVar(&rights.Admin, "admin", false, "allow deleting, trimming and listing")
+	flags.DurationVar(&lifetime, "for", time.Hour, "how long the token is valid")
 	flags.StringVar(&privateKey, "private-key", "", "a file with the private key to sign with, as PEM")
 	return cmd
 }

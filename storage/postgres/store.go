@@ -93,8 +93,8 @@ type Store struct {
 }
 
 var (
-	_ feed.RetentionStore   = (*Store)(nil)
-	_ feed.Comparer = (*Store)(nil)
+	_ feed.RetentionStore = (*Store)(nil)
+	_ feed.Comparer       = (*Store)(nil)
 )
 
 // Open opens the store in the database at url, a URL or a string of keywords and

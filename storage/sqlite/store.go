@@ -58,8 +58,8 @@ type Store struct {
 }
 
 var (
-	_ feed.RetentionStore   = (*Store)(nil)
-	_ feed.Comparer = (*Store)(nil)
+	_ feed.RetentionStore = (*Store)(nil)
+	_ feed.Comparer       = (*Store)(nil)
 )
 
 // Open opens the store in the file at path, and creates it if there is none;

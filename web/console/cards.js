@@ -1,4 +1,4 @@
-// Of several feeds, where each of them stands.
+// The cursor of each feed, if there are several.
 
 export class FeedCards {
   #list;

@@ -1,4 +1,4 @@
-// The same things from a terminal.
+// Shows the commands that do the same from a terminal.
 
 import { eventsURL, followURL } from "./place.js";
 import { optionsOf } from "./deliver.js";
@@ -39,7 +39,7 @@ export function enableCopying() {
   }
 }
 
-// Browsers offer the clipboard only to secure origins; elsewhere the text is selected, one key from copied.
+// Browsers offer the clipboard only to secure origins. Elsewhere, select the text, so that one key copies it.
 async function copy(place) {
   try {
     await navigator.clipboard.writeText(place.textContent);

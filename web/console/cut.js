@@ -1,4 +1,4 @@
-// The demonstration: a connection cut on purpose, for a while that one can watch.
+// The demonstration: a deliberately cut connection, with a countdown.
 
 const SECONDS = 10;
 

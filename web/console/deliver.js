@@ -1,4 +1,4 @@
-// Sends one event until it is known what became of it.
+// Sends one event until its outcome is known.
 
 import { eventsURL } from "./place.js";
 import { problemOf } from "./problem.js";
@@ -7,20 +7,20 @@ const PAUSES = [1000, 2000, 4000, 8000];
 const PAUSE_MOST = 30000;
 const ANSWER = 15000;
 
-// A key makes an event one that can be sent again. crypto.randomUUID is for secure origins alone.
+// With a key, an event can be sent again. crypto.randomUUID works on secure origins only.
 export function newKey() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 export class PublishError extends Error {
-  // unknown: nobody can tell whether the event is stored.
+  // unknown: the event may or may not be stored.
   constructor(message, unknown) {
     super(message);
     this.unknown = unknown;
   }
 }
 
-// Answers {feed, id, time, replayed}, {feed} for an ephemeral event, or throws a PublishError.
+// Returns {feed, id, time, replayed}, {feed} for an ephemeral event, or throws a PublishError.
 // onWait(problem) is called before each pause.
 export async function deliver(feed, draft, key, onWait) {
   let unknown = false;
@@ -40,7 +40,7 @@ async function send(feed, { data, type, json, close, ephemeral }, key) {
   const headers = { "Content-Type": json ? "application/json" : "text/plain; charset=utf-8" };
   if (type) headers["Event-Type"] = type;
   if (!ephemeral) headers["Idempotency-Key"] = key;
-  // A header that cannot be sent fails in the browser, as if it were the network.
+  // The browser reports a header that it cannot send as a network error.
   if (/[^\x20-\x7e]/.test(type)) return { problem: "A type is made of letters, digits and . _ : / -" };
   try {
     const response = await fetch(eventsURL(feed, optionsOf({ close, ephemeral })), { method: "POST", headers, body: data, signal: AbortSignal.timeout(ANSWER) });
@@ -63,7 +63,7 @@ async function refused(response) {
   try {
     ({ stored } = await response.clone().json());
   } catch {
-    // Not a problem of ours: a proxy may have answered instead.
+    // Not a problem from Rejoin: a proxy may have answered instead.
   }
   return {
     problem: await problemOf(response),

@@ -1,4 +1,4 @@
-// Puts the pieces together: the address names feeds, the stream reads them, the view shows them.
+// Connects the parts: the page's address names feeds, the stream reads them, the view shows them.
 
 import { readPlace, placeOf, parseFeeds, parseTypes, isListenable } from "./place.js";
 import { Stream } from "./stream.js";
@@ -52,16 +52,16 @@ function onState(state, detail = "") {
       return status.say("trouble", detail || (readings.cursor ? `Asking for everything ${where}.` : `Connecting to ${named(place.feeds)}.`));
     case "cut":
       leave("cut", `Connection cut ${where}`);
-      return status.say("cut", `Cut off ${where}. Whatever is published now waits in the ${many ? "feeds" : "feed"}.`);
+      return status.say("cut", `Cut off ${where}. The ${many ? "feeds keep" : "feed keeps"} the events that are published meanwhile.`);
     case "closed":
       show(readings.close());
-      return status.say("calm", many ? "All feeds are closed, and all has been delivered." : "The feed is closed, and all of it has been delivered.");
+      return status.say("calm", many ? "All feeds are closed, and all their events have been delivered." : "The feed is closed, and all its events have been delivered.");
     case "failed":
       return status.say("error", detail);
   }
 }
 
-// One line an absence, however many attempts it takes to come back.
+// Shows one line for each absence, however many attempts it takes to come back.
 function leave(kind, text) {
   if (away !== null || readings.cursor === "") return;
   away = kind;
@@ -70,7 +70,7 @@ function leave(kind, text) {
 
 function onBlock(type, data, cursor) {
   show(readings.take(type, data, cursor));
-  if (type === "feed.expired") leave("lost", `The token's time was up ${whereOf(readings)}`);
+  if (type === "feed.expired") leave("lost", `The token expired ${whereOf(readings)}`);
   if (type === "feed.closed") box.close(data.feed);
   if (type === "feed.closed" && readings.closed) stream.end();
 }
@@ -96,7 +96,7 @@ function commands() {
   });
 }
 
-// The address that is asked changes with the second name.
+// Several feeds have another address than one.
 function showPath() {
   const many = parseFeeds(at("feed").value).length > 1;
   at("path").dataset.many = many;
@@ -108,7 +108,7 @@ function onPublished({ id, time }) {
   if (!readings.many) view.know(id, time);
 }
 
-// An EventSource hears a type only by its name, so the page's own types are listened to before they are sent.
+// An EventSource receives a type only if it listens to its name, so the page listens to a type before it publishes it.
 function listenTo(type) {
   if (!isListenable(type) || place.types.includes(type)) return;
   stream.listen(type);

@@ -1,9 +1,9 @@
-// What the page's address says: which feeds, which types; and the addresses of the API.
+// Reads feeds and types from the page's address, and makes the addresses of the API.
 
 const API = new URL("v1/", document.baseURI);
 const DEFAULT_FEED = "demo";
 
-// The fragment, not the query: a feed's name then stays out of access logs.
+// Uses the fragment, not the query, so that access logs have no names of feeds.
 export function readPlace() {
   const params = new URLSearchParams(location.hash.slice(1));
   const feeds = parseFeeds(params.getAll("feed").join(","));
@@ -19,7 +19,7 @@ export function placeOf(feeds, types) {
   return `#feed=${plain(feeds)}` + (types.length ? `&types=${plain(types)}` : "");
 }
 
-// A name has neither commas nor spaces, so either may stand between two.
+// A name has neither commas nor spaces, so either can separate two names.
 export function parseFeeds(text) {
   return [...new Set(text.split(/[\s,]+/).filter(Boolean))];
 }

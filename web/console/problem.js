@@ -1,4 +1,4 @@
-// Reads why the server refused something, in its own words (RFC 9457).
+// Reads the reason for a refusal from the server's answer (RFC 9457).
 
 export async function problemOf(response) {
   let text = "";

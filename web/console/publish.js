@@ -5,7 +5,7 @@ import { deliver, newKey } from "./deliver.js";
 export class PublishBox {
   #busy = false;
   #feeds = [];
-  // An event whose outcome is unknown, and its key: the same again is still that event.
+  // An event whose outcome is unknown, and its key. Publishing the same again uses the same key.
   #unsettled = { event: "", key: "" };
   #onSend;
   #onPublished;
@@ -49,7 +49,7 @@ export class PublishBox {
     };
   }
 
-  // The feeds that one can publish to. What was answered belongs to those before.
+  // Sets the feeds to choose from, and clears the result, which belongs to the feeds before.
   offer(feeds) {
     const chosen = this.#feed.value;
     this.#feeds = feeds;
@@ -59,7 +59,7 @@ export class PublishBox {
     this.#say("", "");
   }
 
-  // Nothing can be published to a closed feed any more; of several, another is chosen.
+  // A closed feed takes no more events. If there are several feeds, choose another.
   close(feed) {
     const option = [...this.#feed.options].find((one) => one.value === feed);
     if (!option || option.disabled || this.#feeds.length < 2) return;
@@ -69,8 +69,7 @@ export class PublishBox {
     if (this.#feed.value === feed && next) this.#feed.value = next.value;
   }
 
-  // A few events of its own, for whoever has just cut the connection and has nothing to say:
-  // to one feed after the other.
+  // Publishes a few sample events, to one feed after the other, for a user who has just cut the connection.
   async publishSamples(count) {
     const feeds = [...this.#feed.options].filter((option) => !option.disabled).map((option) => option.value);
     for (let n = 1; n <= count; n++) {
@@ -80,8 +79,8 @@ export class PublishBox {
   }
 
   #edited() {
-    this.#data.placeholder = this.#json.checked ? '{"text":"hello"}' : "Hello, whoever is there";
-    // What is not stored cannot be the last event of a feed.
+    this.#data.placeholder = this.#json.checked ? '{"text":"hello"}' : "Hello, everyone";
+    // An event that is not stored cannot be the last event of a feed.
     this.#close.disabled = this.#ephemeral.checked;
     this.#ephemeral.disabled = this.#close.checked;
     this.#send.textContent = this.#close.checked ? "Publish and close" : "Publish";
@@ -96,7 +95,7 @@ export class PublishBox {
     const published = await this.#deliver(draft);
     this.#busy = false;
     this.#send.removeAttribute("aria-disabled");
-    // What was typed while the answer was on its way is a new draft.
+    // Text that the user typed while the answer was on its way is a new draft.
     if (published && this.#data.value === draft.data) this.#data.value = "";
     if (published && draft.close) this.#close.checked = false;
     this.#data.focus({ preventScroll: true });
@@ -111,13 +110,13 @@ export class PublishBox {
     try {
       const answer = await deliver(feed, draft, key, (problem) => this.#say("waiting", `${problem} Trying again, with the same Idempotency-Key.`));
       this.#settle(event, "");
-      if (answer.id) this.#say("ok", `Published as ${answer.id} on ${feed}${answer.replayed ? "; an attempt before had stored it already" : ""}`, answer.id);
-      else this.#say("ok", `Sent to whoever is connected to ${feed}`);
+      if (answer.id) this.#say("ok", `Published as ${answer.id} on ${feed}${answer.replayed ? "; an earlier attempt had already stored it" : ""}`, answer.id);
+      else this.#say("ok", `Sent to the subscribers that are connected to ${feed}`);
       if (answer.id && this.#feeds.includes(feed)) this.#onPublished(answer);
       return true;
     } catch (error) {
       this.#settle(event, error.unknown ? key : "");
-      const again = draft.ephemeral ? "It may have been sent." : "It may be stored or not. Publish it again as it is: with the same Idempotency-Key, it is stored once.";
+      const again = draft.ephemeral ? "It may have been sent." : "It may or may not be stored. Publish it again unchanged: with the same Idempotency-Key, the server stores it once.";
       this.#say("error", error.unknown ? `${error.message} ${again}` : error.message);
       return false;
     }

@@ -1,6 +1,6 @@
-// What a subscriber can tell of one feed from the blocks of its stream: where its cursor
-// stands, which numbers it was not shown, and when it has caught up. It knows neither network
-// nor page; each method returns the entries to show.
+// Everything that a subscriber learns about one feed from the blocks of its stream: its cursor, the ids that it
+// was not shown, and when it has caught up. It knows neither network nor page; each method returns the entries
+// to show.
 
 // A cursor is opaque to clients; today it is the number, and this page counts with it.
 export function idOf(cursor) {
@@ -18,7 +18,7 @@ export class Reading {
 
   open(info, cursor) {
     const resumed = this.#opened;
-    // The browser's own cursor also moves over events that nobody listens to.
+    // The browser's own cursor also moves over events that the page does not listen to.
     const entries = resumed ? this.#passTo(idOf(cursor)) : [];
     this.#opened = true;
     this.cursor = cursor;
@@ -29,7 +29,7 @@ export class Reading {
     return entries;
   }
 
-  // time is the event's own, where the block names it.
+  // time is the event's time, if the block has it.
   event(type, data, cursor, time) {
     const id = idOf(cursor);
     const entries = this.#passTo(id - 1);
@@ -60,14 +60,14 @@ export class Reading {
     return entries;
   }
 
-  // Who comes back to a closed feed is told again, or told by a 204.
+  // A client that comes back to a closed feed gets feed.closed again, or a 204.
   close() {
     if (this.closed) return [];
     this.closed = true;
     return [{ kind: "closed" }];
   }
 
-  // The history is through: returns what it came to, or null if nothing was awaited.
+  // Ends the replay, and returns its totals, or null if there was none.
   live() {
     const replay = this.#replay;
     this.#replay = null;

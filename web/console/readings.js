@@ -1,4 +1,4 @@
-// The feeds of one connection: which of them a block is about, and where each of them stands.
+// The feeds of one connection: which of them a block is about, and the cursor of each.
 
 import { Reading } from "./reading.js";
 
@@ -20,7 +20,7 @@ export class Readings {
     return [...this.#readings];
   }
 
-  // The cursor of the whole as the API writes it, "" while it is not known.
+  // The cursor of the whole connection as the API writes it, "" while it is unknown.
   get cursor() {
     if (!this.#opened) return "";
     return this.feeds.map(([feed, { cursor }]) => (this.many ? `${feed}=${cursor}` : cursor)).join(",");
@@ -34,7 +34,7 @@ export class Readings {
     return this.feeds.every(([, reading]) => reading.closed);
   }
 
-  // Takes a block as the stream heard it, and returns the entries to show.
+  // Takes a block as the stream received it, and returns the entries to show.
   take(type, data, cursor) {
     const at = this.#split(cursor);
     switch (type) {
@@ -78,7 +78,7 @@ export class Readings {
     return [...this.#move(at, feed), ...this.#of(feed, (reading) => reading.event(type, data, at.get(feed), time))];
   }
 
-  // The cursor of the whole also moves over what nobody listens to, in every feed.
+  // The cursor of the whole connection also moves over events that the page does not listen to, in every feed.
   #move(at, except = "") {
     return this.feeds.flatMap(([feed]) => (feed === except || !at.has(feed) ? [] : this.#of(feed, (reading) => reading.moved(at.get(feed)))));
   }
@@ -92,7 +92,7 @@ export class Readings {
     return [{ kind: resumed ? "caught-up" : "live", ...total, feeds: this.many ? came.filter((one) => one.delivered) : [] }];
   }
 
-  // What is about one of several feeds says of which.
+  // If there are several feeds, each entry names its feed.
   #of(feed, entriesOf) {
     const reading = this.#readings.get(feed);
     if (!reading) return [];
@@ -100,7 +100,7 @@ export class Readings {
     return this.many ? entries.map((entry) => ({ ...entry, feed, tone: this.toneOf(feed) })) : entries;
   }
 
-  // The colours are six; names tell feeds apart.
+  // Six colors are enough: names distinguish feeds.
   toneOf(feed) {
     return [...this.#readings.keys()].indexOf(feed) % 6;
   }
@@ -108,8 +108,8 @@ export class Readings {
 
 const ephemeral = (type, data, time) => ({ kind: "event", id: null, type, data, how: "ephemeral", time });
 
-// The data as it was published, where JSON.parse would round its numbers: it stands last in an
-// envelope, and no value before it has a quotation mark within.
+// Returns the data as it was published; JSON.parse would round its numbers. It is the last member of an
+// envelope, and no value before it contains a quotation mark.
 function dataOf(text) {
   const value = text.slice(text.indexOf('"data":') + '"data":'.length, text.lastIndexOf("}"));
   return value.startsWith('"') ? JSON.parse(value) : value;

@@ -36,7 +36,7 @@ export class Status {
     const place = this.#at("notice-text");
     if (place.textContent !== text) place.textContent = text;
     const away = this.#at("publish-away");
-    // A focused button that vanishes would drop the keyboard back to the top of the page.
+    // If a focused button disappears, the keyboard focus returns to the top of the page.
     if (kind !== "cut" && document.activeElement === away) this.#at("cut").focus();
     away.hidden = kind !== "cut";
   }
@@ -46,7 +46,7 @@ export class Status {
     this.#at("dial-hand").style.strokeDashoffset = String(100 * (1 - share));
   }
 
-  // Once a frame at most: a busy feed changes these thousands of times a second.
+  // Draws once a frame at most: a busy feed changes these thousands of times a second.
   count(readings) {
     this.#frame ||= requestAnimationFrame(() => {
       this.#frame = 0;

@@ -1,4 +1,4 @@
-// The connection: a native EventSource, and what a page has to do around one.
+// The connection: a native EventSource, and the work that it leaves to a page.
 
 import { followURL } from "./place.js";
 import { problemOf } from "./problem.js";
@@ -8,7 +8,7 @@ const HISTORY = "-50";
 const RETRY_FIRST = 2000;
 const RETRY_MOST = 30000;
 
-// Answers that will not get better by asking again.
+// Answers that stay the same when the page asks again.
 const isFinal = (status) => (status >= 400 && status < 500 && ![408, 425, 429].includes(status)) || status === 501;
 
 export class Stream {
@@ -22,9 +22,9 @@ export class Stream {
   #onState;
   #onBlock;
 
-  // cursor() is where to resume, "" for a first connection. onState(state, detail) has the states
-  // connecting, live, reconnecting, cut, closed, failed. onBlock(type, data, cursor) is
-  // called for every block heard, a control event's data parsed.
+  // cursor() returns where to resume, "" for a first connection. onState(state, detail) is called with
+  // connecting, live, reconnecting, cut, closed or failed. onBlock(type, data, cursor) is called for every
+  // block received; the data of a control event is parsed.
   constructor({ cursor, onState, onBlock }) {
     this.#cursor = cursor;
     this.#onState = onState;
@@ -71,8 +71,8 @@ export class Stream {
     for (const type of CONTROL) source.addEventListener(type, this.#control);
   }
 
-  // A native EventSource sends its cursor as a header, but only one that it has read itself:
-  // a new one is told by its URL.
+  // A native EventSource sends as a header only a cursor that it has read itself. A new one gets its cursor
+  // from the URL.
   #url() {
     const cursor = this.#cursor();
     return followURL(this.#feeds, { ...(cursor === "" ? { from: HISTORY } : { lastEventId: cursor }), control: "live" });
@@ -92,7 +92,7 @@ export class Stream {
   #control = (event) => {
     if (event.target !== this.#source) return;
     const info = JSON.parse(event.data);
-    // Only now is anything being read: a response head alone can come from a server whose store is away.
+    // Only now does the stream work: a server whose store is unreachable also sends a response head.
     if (event.type === "feed.open") {
       this.#failures = 0;
       this.#onState("live");
@@ -102,16 +102,16 @@ export class Stream {
 
   #broken() {
     if (this.#source.readyState === EventSource.CONNECTING) {
-      this.#onState("reconnecting", "The browser is trying again by itself.");
+      this.#onState("reconnecting", "The browser reconnects by itself.");
       return;
     }
-    // CLOSED: the browser has given up for good, and does not tell a script why.
+    // CLOSED: the browser does not retry any more, and hides the reason from scripts.
     this.#drop();
     this.#onState("reconnecting");
     this.#ask();
   }
 
-  // Asks for the same URL once more, to learn what the EventSource was answered.
+  // Requests the same URL once more, to learn which answer the EventSource got.
   async #ask() {
     const asking = new AbortController();
     this.#asking = asking;
@@ -144,5 +144,5 @@ async function judge(response) {
   if (!response.ok) return { state: "reconnecting", detail: await problemOf(response) };
   const type = response.headers.get("Content-Type") ?? "";
   if (type.startsWith("text/event-stream")) return { state: "reconnecting", detail: "" };
-  return { state: "failed", detail: `Not an event stream: the answer is ${type || "of no known type"}. Is something standing between this page and Rejoin?` };
+  return { state: "failed", detail: `Not an event stream: the answer is ${type || "of unknown type"}. Does a proxy between this page and Rejoin answer instead?` };
 }

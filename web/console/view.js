@@ -3,7 +3,7 @@
 import { caughtUp, ids, number, plural } from "./words.js";
 
 const ROWS_MOST = 400;
-// More than this at once, and a highlight a row says nothing.
+// With more new rows than this at once, highlighting each of them shows nothing.
 const FRESH_MOST = 25;
 const NEAR_BOTTOM = 32;
 
@@ -13,7 +13,7 @@ const HOW = {
   arrived: "When it arrived on this page",
   replayed: "When it was replayed to this page; it was published before",
   ephemeral: "When it arrived on this page; an ephemeral event is not stored and has no id",
-  published: "The event's own time",
+  published: "When it was published",
 };
 
 export class View {
@@ -52,13 +52,13 @@ export class View {
 
   add(entries) {
     for (const entry of entries) this.#waiting.push({ ...entry, at: new Date() });
-    // A hidden page gets no frames: what would never be seen is not kept for later.
+    // A hidden page gets no frames: do not keep rows that the page would never show.
     if (this.#waiting.length > 2 * ROWS_MOST) this.#leaveOut(this.#waiting.splice(0, this.#waiting.length - ROWS_MOST));
     this.#frame ||= requestAnimationFrame(() => this.#draw());
   }
 
-  // Of one feed, an event's own time is known only for what this page publishes: a native EventSource
-  // has no field for it.
+  // Sets the time of an event that this page has published. For one feed, no other event's time is known:
+  // an event stream has no field for it.
   know(id, time) {
     const at = new Date(time);
     this.#times.set(id, at);
@@ -94,7 +94,7 @@ export class View {
     else this.#offerNewest(entries.filter((entry) => entry.kind === "event").length);
   }
 
-  // The thread stands clear of the longest id, the data of the longest name.
+  // The thread stays clear of the longest id, and the data of the longest name.
   #fit(entries) {
     this.#digits = Math.max(3, this.#digits, ...entries.map((entry) => (entry.id ? String(entry.id).length : 0)));
     this.#list.style.setProperty("--digits", this.#digits);
@@ -113,7 +113,7 @@ export class View {
       line = element("li", "earlier");
       this.#list.prepend(line);
     }
-    line.textContent = `${plural(this.#leftOut, "earlier event")} left this list, which keeps the newest ${ROWS_MOST} lines`;
+    line.textContent = `${plural(this.#leftOut, "earlier event")} not shown: this list keeps the newest ${ROWS_MOST} lines`;
   }
 
   #leaveOut(entries) {
@@ -169,7 +169,7 @@ export class View {
   }
 }
 
-// The lines between events: what happened to the connection, and which ids are not shown.
+// The lines between events: changes of the connection, and ids that are not shown.
 function mark(entry) {
   const row = element("li", "mark");
   row.dataset.mark = entry.kind;
@@ -181,7 +181,7 @@ function mark(entry) {
   return row;
 }
 
-// Among several feeds, what is about one of them.
+// Gives a row that is about one of several feeds the color of that feed.
 function color(row, { feed, tone }) {
   if (!feed) return;
   row.dataset.feed = feed;
@@ -197,7 +197,7 @@ function tags({ feed, type }) {
 
 function sentence(entry) {
   switch (entry.kind) {
-    case "unheard": return `${plural(entry.count, "event")} of a type not listened to (${ids(entry.from, entry.to)})`;
+    case "unheard": return `${plural(entry.count, "event")} of a type not listed under Types (${ids(entry.from, entry.to)})`;
     case "gap": return gapSentence(entry);
     case "closed": return "Feed closed: no more events will come";
     case "live": return "Live from here";

@@ -1,0 +1,136 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+)
+
+// overlapping lists pairs of visible texts and controls that lie over each
+// other on the page, neither of them within the other, as far as their
+// scrolling boxes show them.
+const overlapping = `(() => {
+  const shown = el => {
+    const style = getComputedStyle(el);
+    if (!el.checkVisibility() || style.visibility === "hidden" || el.closest(".hidden") || el.tagName === "OPTION") return null;
+    let r = el.getBoundingClientRect();
+    let box = { left: r.left, top: r.top, right: r.right, bottom: r.bottom };
+    for (let up = el.parentElement; up; up = up.parentElement) {
+      if (getComputedStyle(up).overflowY === "visible") continue;
+      const clip = up.getBoundingClientRect();
+      box = { left: Math.max(box.left, clip.left), top: Math.max(box.top, clip.top), right: Math.min(box.right, clip.right), bottom: Math.min(box.bottom, clip.bottom) };
+    }
+    return box.right - box.left > 1 && box.bottom - box.top > 1 ? box : null;
+  };
+  const all = [];
+  for (const el of document.body.querySelectorAll("*")) {
+    const texts = [...el.childNodes].some(n => n.nodeType === Node.TEXT_NODE && n.textContent.trim());
+    if (!texts && !["INPUT", "TEXTAREA", "SELECT", "BUTTON"].includes(el.tagName)) continue;
+    if (getComputedStyle(el).opacity === "0" || el.id === "newest") continue; // which floats
+    const box = shown(el);
+    if (box) all.push([el, box]);
+  }
+  const name = el => el.tagName.toLowerCase() + (el.id ? "#" + el.id : "." + el.className) + " " + el.textContent.trim().slice(0, 30);
+  const found = [];
+  for (const [i, [a, x]] of all.entries()) for (const [b, y] of all.slice(i + 1)) {
+    if (a.contains(b) || b.contains(a)) continue;
+    if (Math.min(x.right, y.right) - Math.max(x.left, y.left) > 1 && Math.min(x.bottom, y.bottom) - Math.max(x.top, y.top) > 1) found.push(name(a) + " over " + name(b));
+  }
+  const publish = document.getElementById("publish-send").getBoundingClientRect();
+  return JSON.stringify({ found, wide: document.documentElement.scrollWidth - innerWidth, publish: publish.bottom + scrollY, right: publish.right });
+})()`
+
+// layout is how a page lies on the screen.
+type layout struct {
+	Found   []string
+	Wide    float64 // how far it goes beyond the right edge
+	Publish float64 // how far down the control to publish ends
+	Right   float64 // and how far to the right
+}
+
+// TestConsoleNarrow: on a telephone, with many events, nothing lies over
+// anything else, nothing has to be scrolled sideways, and publishing is at hand.
+func TestConsoleNarrow(t *testing.T) {
+	t.Parallel()
+	p := serve(t, built(t, false), filepath.Join(t.TempDir(), "rejoin.db"))
+	ctx := browser(t)
+	const other = "a-feed-with-quite-a-long-name.of-some-kind"
+	for _, feeds := range []string{"orders", "orders," + other} {
+		if err := chromedp.Do(ctx,
+			chromedp.Navigate("about:blank"),
+			chromedp.Navigate(p.url+"/#feed="+feeds+"&types=order.placed,order.a-type-with-a-rather-long-name"),
+			chromedp.WaitVisible(chromedp.CSS(`#status[data-state="live"]`)),
+		); err != nil {
+			t.Fatal(err)
+		}
+		last := publishForLayout(t, p.url, "orders", other)
+		if err := chromedp.Do(ctx, chromedp.WaitReady(chromedp.CSS(fmt.Sprintf(`#events [data-id="%d"]`, last)))); err != nil {
+			t.Fatal(err)
+		}
+		for _, screen := range []struct{ width, height int64 }{{360, 640}, {390, 844}, {768, 1024}, {992, 744}, {993, 744}, {1440, 900}} {
+			if err := chromedp.Do(ctx, chromedp.EmulateViewport(screen.width, screen.height)); err != nil {
+				t.Fatal(err)
+			}
+			checkLayout(t, ctx, feeds, float64(screen.width), float64(screen.height))
+		}
+	}
+}
+
+func checkLayout(t *testing.T, ctx context.Context, feeds string, width, height float64) {
+	t.Helper()
+	text, err := chromedp.Run(ctx, chromedp.Evaluate[string](overlapping))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var page layout
+	if err := json.Unmarshal([]byte(text), &page); err != nil {
+		t.Fatal(err)
+	}
+	if len(page.Found) > 0 || page.Wide > 0 || page.Right > width || page.Publish > 2*height {
+		t.Errorf("%s at %.0f px: %.0f px too wide, Publish ends at %.0f, %.0f; overlapping are %q", feeds, width, page.Wide, page.Right, page.Publish, page.Found)
+	}
+	// What the page looks like is for people to judge.
+	if dir := os.Getenv("REJOIN_TEST_SCREENSHOTS"); dir != "" {
+		picture, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := fmt.Sprintf("%.0f-%d.png", width, strings.Count(feeds, ",")+1)
+		if err := os.WriteFile(filepath.Join(dir, name), picture, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// publishForLayout publishes events of all shapes to the feeds, and returns the
+// id of the last.
+func publishForLayout(t *testing.T, server string, feeds ...string) (last uint64) {
+	t.Helper()
+	for i := range 30 {
+		data := fmt.Sprintf(`{"order":%d,"state":"paid","note":"to be wrapped, and delivered in the morning"}`, i)
+		if i%5 == 0 {
+			data = strings.Repeat("unbroken", 20)
+		}
+		kind := []string{"", "?type=order.placed", "?type=order.a-type-with-a-rather-long-name"}[i%3]
+		for _, name := range feeds {
+			resp, err := http.Post(server+"/v1/feeds/"+name+"/events"+kind, "text/plain", strings.NewReader(data))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var answer struct{ ID uint64 }
+			if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			last = answer.ID
+		}
+	}
+	return last
+}

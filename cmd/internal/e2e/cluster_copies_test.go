@@ -1,0 +1,131 @@
+package e2e
+
+import (
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rejoin/rejoin/storage/testserver"
+)
+
+// TestClusterCopy has a copy of a database run beside the original, on one Redis
+// and one prefix. Both give the same ids to different events, and each one's
+// subscribers see their own.
+func TestClusterCopy(t *testing.T) {
+	t.Parallel()
+	original := newCluster(t)
+	first := original.startNode(original.redis.URL())
+	for range 5 {
+		original.mustPublish(first, "chat", "of both")
+	}
+	first.kill()
+	original.nodes = nil
+	copied := newClusterOn(t, testserver.SharedPostgres(t).CopyDatabase(t, original.store))
+	copied.redis = original.redis
+	both := []*cluster{original, copied}
+	for _, c := range both {
+		c.start(2)
+		c.follow("chat", 2, c.nodes...)
+	}
+	var stops []func()
+	for i, c := range both {
+		stops = append(stops, c.publish(traffic{feed: "chat", publishers: 2, events: 50, size: 10 * i}, c.nodes...))
+	}
+	for _, stop := range stops {
+		stop()
+	}
+	for i, c := range both {
+		f := c.verdict("chat")
+		t.Log(f)
+		if page := c.readFeed("chat"); page.Last != 205 {
+			t.Errorf("the feed of store %d has %d events", i, page.Last)
+		}
+	}
+	if keys := original.keys("rejoin:*:feed:chat"); len(keys) != 2 {
+		t.Errorf("the streams of two stores are %q", keys)
+	}
+}
+
+// TestClusterPromotion has nodes fail over to a standby that was promoted. It is
+// another store to them, whose events have other keys, and they meet there.
+func TestClusterPromotion(t *testing.T) {
+	t.Parallel()
+	primary := testserver.StartPostgres(t)
+	store := primary.NewDatabase(t)
+	standby := primary.StartStandby(t)
+	c := newClusterOn(t, strings.Replace(store, primary.Addr(), primary.Addr()+","+standby.Addr(), 1))
+	c.redis = testserver.StartRedis(t)
+	c.start(2)
+	c.follow("chat", 2, c.nodes...)
+	c.publish(traffic{feed: "chat", publishers: 2, events: 10}, c.nodes...)()
+
+	primary.Stop(t, testserver.Fast) // once the standby has everything
+	standby.Promote(t)
+	for _, n := range c.nodes {
+		n.awaitReady()
+		for deadline := time.Now().Add(10 * time.Second); !strings.Contains(n.log.String(), "other keys from now on"); {
+			if time.Now().After(deadline) {
+				t.Fatalf("the node does not move:\n%s", n.log)
+			}
+			time.Sleep(10 * time.Millisecond) // until it compares its feeds
+		}
+		n.awaitBus("up", 5*time.Second)
+	}
+	c.publish(traffic{feed: "chat", publishers: 2, events: 10}, c.nodes...)()
+	f := c.verdict("chat")
+	t.Log(f)
+	if f.events != 80 || f.reconnects > 0 {
+		t.Errorf("want 80 events, and no stream cut")
+	}
+	if keys := c.keys("rejoin:*:feed:chat"); len(keys) != 2 {
+		t.Errorf("the streams of the feed are %q", keys)
+	}
+}
+
+// TestStoreCauseIsLogged starts a node whose store can be reached, and cannot be
+// used, and lets the reason change.
+func TestStoreCauseIsLogged(t *testing.T) {
+	t.Parallel()
+	postgres := testserver.StartPostgres(t)
+	raw := postgres.NewDatabase(t)
+	u, err := url.Parse(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := strings.TrimPrefix(u.Path, "/")
+	postgres.Exec(t, name, "CREATE ROLE app LOGIN PASSWORD 'hunter2'")
+	postgres.Exec(t, name, "GRANT CREATE ON DATABASE "+name+" TO app")
+	postgres.Exec(t, name, "ALTER ROLE app SET default_transaction_read_only = on")
+	u.User = url.UserPassword("app", "hunter2")
+	n := serveNode(t, built(t, false), u.String(), "memory")
+	logs := func(words ...string) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) { // until the next try
+			for _, line := range n.log.lines() {
+				has := true
+				for _, word := range words {
+					has = has && strings.Contains(line, word)
+				}
+				if has {
+					return
+				}
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("no line has %q:\n%s", words, n.log)
+			}
+		}
+	}
+	at := "postgres://" + postgres.Addr() + "/" + name
+	logs("waiting for it", "read-only transaction", at)
+	time.Sleep(time.Second) // two more tries, with nothing to say
+	postgres.Stop(t, testserver.Fast)
+	logs("for another reason", "connection refused", at)
+	postgres.Start(t)
+	postgres.Exec(t, name, "ALTER ROLE app RESET default_transaction_read_only")
+	n.awaitReady()
+	logs("the store is there")
+	if lines := n.log.lines(); len(lines) > 7 || strings.Contains(n.log.String(), "hunter2") {
+		t.Errorf("%d lines were logged:\n%s", len(lines), n.log)
+	}
+}

@@ -1,0 +1,21 @@
+// Package e2e tests whole deployments: nodes as processes, with Postgres, Redis,
+// browsers and other clients that are run and not imitated. Nothing imports it.
+//
+//	go test ./cmd/internal/e2e -list .          list the tests
+//	go test ./cmd/internal/e2e -run Cluster     run a family of them
+//	make test-short                             run everything else
+//
+// The families, by the beginnings of their files:
+//
+//	bench, verify, interrupt    the commands that measure and prove
+//	browser, clients, follow    Chromium, Node, curl and Python as clients
+//	cluster, many               several nodes with Postgres and Redis; many feeds a connection
+//	drain, expiry, file, kill   one node that stops, or loses something
+//	hardening, hosts, halfopen  attacks, and networks that lose packets
+//	protocols, limits, guarded  every version of HTTP, limits, tokens and TLS
+//	soak, hostile               hours of ordinary and of hostile traffic, in short
+//	torture                     faults at random against the promise (docs/torture.md)
+//
+// The command is built once a run, from ./cmd/rejoin (process_test.go). Programs
+// that the tests need come with .ci/parts.
+package e2e

@@ -1,0 +1,276 @@
+package e2e
+
+import (
+	"context"
+	"crypto/tls"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rejoin/rejoin/cmd/internal/verify"
+	"github.com/rejoin/rejoin/feed/client"
+	"github.com/rejoin/rejoin/storage/testserver"
+)
+
+// tortureWorld is what the torture breaks: nodes over Postgres and Redis, or one
+// node over SQLite.
+type tortureWorld struct {
+	t        *testing.T
+	nodes    []*tortureNode
+	postgres *testserver.Postgres // nil for SQLite
+	redis    []*testserver.Redis  // the first is the one that counts
+	disk     string               // of SQLite; empty if it cannot be filled
+	ran      int                  // schedules
+	seed     uint64               // of the first
+	now      *schedule            // that is carried out
+
+	partitions, lost atomic.Int64 // of networks, and the packets in them
+}
+
+// tortureNode is a node, which may be dead.
+type tortureNode struct {
+	world   *tortureWorld
+	net     *tortureNet // nil without namespaces
+	address string
+	url     *url.URL
+	store   string
+	bus     string
+	env     []string
+	// The ways to its servers; nil if it has none.
+	toPostgres, toRedis *testserver.Proxy
+
+	mu      sync.Mutex
+	process *process // the newest one
+}
+
+const tortureNodes = 3
+
+// tortureBinary returns the command, which the process outside has built.
+func tortureBinary(t testing.TB) string {
+	if path := os.Getenv(insideTorture); path != "" {
+		return path
+	}
+	return built(t, false)
+}
+
+// newTortureCluster starts three nodes, the last of them with TLS.
+func newTortureCluster(t *testing.T) *tortureWorld {
+	t.Helper()
+	w := &tortureWorld{t: t, postgres: testserver.StartPostgres(t)}
+	for range 2 {
+		w.redis = append(w.redis, testserver.StartRedis(t, "--repl-diskless-sync-delay", "0"))
+	}
+	store, err := url.Parse(w.postgres.NewDatabase(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := newCertificateFiles(t)
+	for i := range tortureNodes {
+		n := w.newNode()
+		at := net.JoinHostPort("127.0.0.1", "0")
+		if n.net != nil {
+			at = net.JoinHostPort(bridgeAddress, "0")
+		}
+		n.toPostgres = testserver.StartProxyAt(t, at, w.postgres.Addr())
+		n.toRedis = testserver.StartProxyAt(t, at, w.redis[0].Addr())
+		through := *store
+		through.Host = n.toPostgres.Addr()
+		n.store, n.bus = through.String(), "redis://"+n.toRedis.Addr()+"/0"
+		if i == tortureNodes-1 {
+			n.env = append(n.env, files.env()...)
+			n.url.Scheme = "https"
+		}
+	}
+	w.start()
+	return w
+}
+
+// newTortureAlone starts one node with a store of its own, on a small disk where
+// such a one can be made.
+func newTortureAlone(t *testing.T) *tortureWorld {
+	t.Helper()
+	w := &tortureWorld{t: t}
+	dir := t.TempDir()
+	if os.Getenv(insideTorture) != "" {
+		if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64m"); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := syscall.Unmount(dir, 0); err != nil {
+				t.Error(err)
+			}
+		})
+		w.disk = dir
+	}
+	n := w.newNode()
+	n.store, n.bus = "sqlite:"+filepath.Join(dir, "rejoin.db"), "memory"
+	w.start()
+	return w
+}
+
+// newNode makes a node that does not run yet.
+func (w *tortureWorld) newNode() *tortureNode {
+	w.t.Helper()
+	n := &tortureNode{world: w, env: []string{
+		"REJOIN_AUTH_MODE=none", "REJOIN_SUBSCRIBE_WRITE_TIMEOUT=3s", "REJOIN_SUBSCRIBE_HEARTBEAT=2s", "REJOIN_DRAIN_WINDOW=500ms",
+	}}
+	n.address = net.JoinHostPort("127.0.0.1", strconv.Itoa(testserver.FreePort(w.t)))
+	if os.Getenv(insideTorture) != "" {
+		n.net = newTortureNet(w.t)
+		n.address = net.JoinHostPort(n.net.address, "8080")
+	}
+	n.url = &url.URL{Scheme: "http", Host: n.address}
+	w.nodes = append(w.nodes, n)
+	return n
+}
+
+func (w *tortureWorld) start() {
+	for _, n := range w.nodes {
+		n.start()
+	}
+	for _, n := range w.nodes {
+		if !n.ready(30 * time.Second) {
+			w.t.Fatalf("a node does not become ready:\n%s", n.running().log)
+		}
+	}
+}
+
+// running returns the node's process, which may have ended.
+func (n *tortureNode) running() *process {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.process
+}
+
+// start starts a node, unless it runs.
+func (n *tortureNode) start() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.process != nil && !ended(n.process) {
+		return
+	}
+	words := []string{tortureBinary(n.world.t), "serve", "--listen", n.address, "--store", n.store, "--bus", n.bus}
+	if n.net != nil {
+		words = append(n.net.enter(), words...)
+	}
+	cmd := exec.Command(words[0], words[1:]...)
+	cmd.Env = append(os.Environ(), append(n.env, "REJOIN_LOG_FORMAT=json")...)
+	n.process = launch(n.world.t, cmd)
+}
+
+func ended(p *process) bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// stop kills a node, or has it end in order.
+func (n *tortureNode) stop(signal syscall.Signal) {
+	p := n.running()
+	n.signal(signal)
+	select {
+	case <-p.done:
+	case <-time.After(15 * time.Second):
+		n.world.t.Errorf("a node does not end after %v:\n%s", signal, p.log)
+		p.kill()
+	}
+}
+
+func (n *tortureNode) signal(s syscall.Signal) {
+	_ = syscall.Kill(-n.running().cmd.Process.Pid, s) // it may have ended, which is noticed elsewhere
+}
+
+// ready waits until a node is ready for traffic.
+func (n *tortureNode) ready(within time.Duration) bool {
+	client := tortureClient(clientHTTP1)
+	defer client.CloseIdleConnections()
+	client.Timeout = time.Second
+	for deadline := time.Now().Add(within); time.Now().Before(deadline); {
+		resp, err := client.Get(n.url.JoinPath("readyz").String())
+		if err == nil {
+			resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return true
+			}
+		}
+		time.Sleep(20 * time.Millisecond) // until it has found its servers
+	}
+	return false
+}
+
+// What a client of the torture speaks.
+const (
+	clientHTTP1 = iota
+	clientHTTP2
+	clientNarrow // HTTP/1.1, with room for little in the system's buffers
+)
+
+// tortureClient returns a client with connections of its own.
+func tortureClient(kind int) *http.Client {
+	dialer := &net.Dialer{Timeout: 2 * time.Second}
+	if kind == clientNarrow {
+		dialer.Control = narrow
+	}
+	return &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			return dialer.DialContext(ctx, network, address)
+		},
+		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, // it is known who is there
+		ForceAttemptHTTP2: kind == clientHTTP2,
+		IdleConnTimeout:   10 * time.Second,
+	}}
+}
+
+// tortureClients returns clients of the servers, which share their connections.
+func tortureClients(kind int, urls []*url.URL) []*client.Client {
+	return clientsOver(tortureClient(kind).Transport, urls)
+}
+
+// tortureSubscribers returns the same for a subscriber, which has its cursor
+// wherever a client may have it.
+func tortureSubscribers(kind int, urls []*url.URL, random *rand.Rand) []*client.Client {
+	return clientsOver(&verify.CursorAnywhere{Transport: tortureClient(kind).Transport.(*http.Transport), Random: random}, urls)
+}
+
+func clientsOver(transport http.RoundTripper, urls []*url.URL) (all []*client.Client) {
+	for _, u := range urls {
+		c, err := client.New(u.String(), client.Options{Transport: transport})
+		if err != nil {
+			panic(err) // they are the addresses of nodes
+		}
+		all = append(all, c)
+	}
+	return all
+}
+
+// hangUp closes the connections that clients share and do not use.
+func hangUp(clients []*client.Client) { clients[0].HTTP().CloseIdleConnections() }
+
+// narrow is the Control of a dialer. Left to itself, a system may hold tens of
+// megabytes of what a client does not read.
+func narrow(_, _ string, c syscall.RawConn) error {
+	var err error
+	return firstError(c.Control(func(fd uintptr) {
+		err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4096)
+	}), &err)
+}
+
+func firstError(err error, second *error) error {
+	if err != nil {
+		return err
+	}
+	return *second
+}

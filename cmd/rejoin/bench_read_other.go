@@ -1,7 +1,0 @@
-//go:build !unix
-
-package main
-
-import "net"
-
-func readStream(conn net.Conn, take func([]byte) error) error { return readWhole(conn, take) }

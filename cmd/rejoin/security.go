@@ -1,0 +1,241 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/rejoin/rejoin/server"
+	"github.com/rejoin/rejoin/server/auth"
+)
+
+// JWTConfig says which tokens are good, if auth.mode is jwt.
+type JWTConfig struct {
+	Key        string // the secret as it is
+	KeyFile    string // a file with a secret, or a public key as PEM
+	JWKSURL    string // of a JSON Web Key Set
+	Algorithms []string
+	Issuer     string
+	Audience   string
+}
+
+// TLSConfig names the files of the certificate; empty for plain HTTP.
+type TLSConfig struct {
+	Cert string
+	Key  string
+}
+
+func (c TLSConfig) scheme() string {
+	if c.Cert != "" {
+		return "https:"
+	}
+	return "http:"
+}
+
+// CORSConfig is about browsers on pages of other origins.
+type CORSConfig struct {
+	Origins []string // exact ones, or * alone
+}
+
+func (c JWTConfig) options(logger *slog.Logger) auth.Options {
+	return auth.Options{
+		Key: c.Key, KeyFile: c.KeyFile, JWKSURL: c.JWKSURL,
+		Algorithms: c.Algorithms, Issuer: c.Issuer, Audience: c.Audience,
+		Logger: logger,
+	}
+}
+
+// jwtKey begins the names of the options of tokens.
+const jwtKey = "auth.jwt."
+
+func checkJWT(c AuthConfig) error {
+	if c.Mode != "jwt" {
+		if keyed := c.JWT.Key+c.JWT.KeyFile+c.JWT.JWKSURL != ""; keyed && !c.Written {
+			return errors.New("auth.mode: auth.jwt says how to check tokens, which takes auth.mode: jwt; without it, nobody is asked for one")
+		}
+		return nil
+	}
+	var faults []error
+	for _, fault := range c.JWT.options(nil).Faults() {
+		faults = append(faults, fmt.Errorf(jwtKey+"%w", fault))
+	}
+	return errors.Join(faults...)
+}
+
+func checkTLS(c TLSConfig) error {
+	switch {
+	case c.Cert != "" && c.Key == "":
+		return errors.New("tls.key: tls.cert needs one")
+	case c.Cert == "" && c.Key != "":
+		return errors.New("tls.cert: tls.key needs one")
+	}
+	return nil
+}
+
+func checkOrigins(origins []string) error {
+	if err := server.CheckOrigins(origins); err != nil {
+		return fmt.Errorf("cors.origins: %w", err)
+	}
+	return nil
+}
+
+func checkHosts(hosts []string) error {
+	if err := server.CheckHosts(hosts); err != nil {
+		return fmt.Errorf("server.hosts: %w", err)
+	}
+	return nil
+}
+
+// publicHosts guards the handler of the public address from pages of other sites that
+// pass for pages of this server. A token does that as well. On an address that others
+// reach by names of their own, it takes a list of them.
+func (c Config) publicHosts(address net.Addr, handler http.Handler) http.Handler {
+	anyPage := slices.Contains(c.CORS.Origins, "*") // which may do the same openly
+	if c.Auth.Mode != "none" || anyPage || !onLoopback(address) && len(c.Server.Hosts) == 0 {
+		return handler
+	}
+	hosts := slices.Concat(c.Server.Hosts, server.OriginHosts(c.CORS.Origins), hostOf(c.Listen))
+	return server.OnlyHosts(hosts, handler)
+}
+
+// adminHosts does it for the address of operators, which never asks for a token. The
+// pages of cors.origins have no business there.
+func (c Config) adminHosts(address net.Addr, handler http.Handler) http.Handler {
+	if !onLoopback(address) {
+		return handler
+	}
+	return server.OnlyHosts(slices.Concat(c.Server.Hosts, hostOf(c.Admin.Listen)), handler)
+}
+
+// hostOf returns the host of an address to listen on, if it has one.
+func hostOf(listen string) []string {
+	host, _, err := net.SplitHostPort(listen)
+	if err != nil || host == "" {
+		return nil
+	}
+	return []string{host}
+}
+
+// onLoopback says whether only this machine reaches a listener. Unlike loopback,
+// it goes by the address itself, not by how that was written.
+func onLoopback(address net.Addr) bool {
+	tcp, ok := address.(*net.TCPAddr)
+	return ok && tcp.IP.IsLoopback()
+}
+
+// security stands between the network and a node.
+type security struct {
+	verifier    *auth.Verifier // nil: everybody may everything
+	certificate *certificate   // nil: plain HTTP
+}
+
+func openSecurity(ctx context.Context, c Config, logger *slog.Logger) (g security, err error) {
+	if c.TLS.Cert != "" {
+		if g.certificate, err = openCertificate(c.TLS, logger); err != nil {
+			return security{}, err
+		}
+	}
+	if c.Auth.Mode != "jwt" {
+		return g, nil
+	}
+	if u, err := url.Parse(c.Auth.JWT.JWKSURL); err == nil && u.Scheme == "http" && !loopback(u.Hostname()) {
+		logger.Warn("auth.jwt.jwks_url is not https: whoever can change what the network carries can make tokens")
+	}
+	if g.verifier, err = auth.Open(ctx, c.Auth.JWT.options(logger)); err != nil {
+		return security{}, fmt.Errorf(jwtKey+"%w", err)
+	}
+	return g, nil
+}
+
+func (g security) close() { g.verifier.Close() }
+
+// answerTimeout is how long an answer may take from the request's head on, until
+// the client has read it. Streams and pages have times of their own.
+const answerTimeout = 2 * time.Minute
+
+// secure prepares s for the public: it gives up on who does not read, a
+// connection that takes no byte for writeTimeout for one, and speaks TLS, if
+// there is a certificate.
+func (g security) secure(s *http.Server, writeTimeout time.Duration) {
+	s.WriteTimeout = answerTimeout
+	if g.certificate == nil {
+		return
+	}
+	s.TLSConfig = g.certificate.config()
+	s.Protocols = new(http.Protocols)
+	s.Protocols.SetHTTP1(true)
+	s.Protocols.SetHTTP2(true)
+	s.HTTP2 = &http.HTTP2Config{
+		// A browser has one connection for all its tabs, each with a stream or
+		// a few: at the usual 100, one more request would wait for ever. A
+		// gateway opens another connection when one is full. Each stream
+		// costs a goroutine, so there has to be an end.
+		MaxConcurrentStreams: 250,
+		// What a connection, and a request of it, can make this process hold
+		// unread. A body is read at once, so this bounds no speed that matters.
+		MaxReceiveBufferPerConnection: 1 << 20,
+		MaxReceiveBufferPerStream:     256 << 10,
+		// An idle connection keeps the buffer of the largest frame it has sent.
+		MaxReadFrameSize: 64 << 10,
+		WriteByteTimeout: writeTimeout,
+	}
+}
+
+// certificateEvery is how long a certificate is used before its files are read
+// again: renewals need neither a restart nor a signal.
+const certificateEvery = time.Minute
+
+// certificate is the one that the server shows, as its files had it last.
+type certificate struct {
+	files  TLSConfig
+	every  time.Duration
+	logger *slog.Logger
+
+	mu      sync.Mutex
+	current *tls.Certificate
+	read    time.Time
+}
+
+func openCertificate(files TLSConfig, logger *slog.Logger) (*certificate, error) {
+	c := &certificate{files: files, every: certificateEvery, logger: logger}
+	if err := c.load(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// load needs mu, once others know of c.
+func (c *certificate) load() error {
+	c.read = time.Now()
+	pair, err := tls.LoadX509KeyPair(c.files.Cert, c.files.Key)
+	if err != nil {
+		return fmt.Errorf("tls.cert, tls.key: %w", err)
+	}
+	c.current = &pair
+	return nil
+}
+
+// get returns the certificate for a handshake. Files that cannot be used, such
+// as those of a renewal half done, leave the one that there is.
+func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if time.Since(c.read) >= c.every {
+		if err := c.load(); err != nil {
+			c.logger.Warn("the certificate cannot be read again; the old one stays", "error", err)
+		}
+	}
+	return c.current, nil
+}
+
+func (c *certificate) config() *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.get}
+}

@@ -1,0 +1,150 @@
+package feed
+
+import "time"
+
+// fill reads from the store what a log lacks, until the log has all that is known
+// to exist, or the hub has dropped the log.
+func (h *Hub) fill(l *log) {
+	wait := backoff{}
+	for h.ctx.Err() == nil {
+		if h.lookup(l.feed) != l {
+			return
+		}
+		w := l.toFill()
+		epoch := h.epoch()
+		p, same, err := h.readFill(l.feed, w)
+		h.noteRead(h.ctx, err, l.feed, w.tail)
+		if err != nil {
+			h.failures.Add(1)
+		}
+		if err != nil || epoch != h.epoch() {
+			h.pause(wait.next()) // the store may have been replaced meanwhile
+			continue
+		}
+		wait = backoff{}
+		if !same {
+			l.freeze(w)
+			h.suspect(l)
+		}
+		grew, done := l.fill(w, p, time.Now())
+		h.apply(l, logChange{grew: grew})
+		if grew {
+			h.counts.repairs.Add(1)
+		}
+		if done {
+			return
+		}
+	}
+}
+
+// readFill reads what a filling log wants. same reports whether the page follows the
+// event at the log's end: where the log knows that event, readFill reads it once more.
+func (h *Hub) readFill(feed string, w fillRequest) (p Page, same bool, err error) {
+	if w.tail > 0 && w.newest.id == w.tail {
+		limit := pageLimit
+		limit.Events++
+		if p, err = h.store.Read(h.ctx, feed, w.tail-1, limit); err != nil {
+			return p, true, err
+		}
+		if err = checkPage(feed, w.tail-1, p); err != nil {
+			return p, true, err
+		}
+		if len(p.Events) > 0 && p.Events[0].ID == uint64(w.tail) && stampOf(&p.Events[0]) != w.newest {
+			return p, false, nil
+		}
+		if p.Last < uint64(w.tail) || len(p.Events) != 1 {
+			return p, p.Last >= uint64(w.tail), nil
+		}
+		// That event alone may have filled the page.
+	}
+	if p, err = h.store.Read(h.ctx, feed, w.tail, pageLimit); err == nil {
+		err = checkPage(feed, w.tail, p)
+	}
+	return p, true, err
+}
+
+// fillRequest is what a filling log has to read: the events after tail, up to the id
+// known.
+type fillRequest struct {
+	tail       Cursor
+	known      uint64
+	generation int
+	newest     stamp
+}
+
+func (l *log) toFill() fillRequest {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return fillRequest{l.tail, l.known, l.generation, l.newest}
+}
+
+// fill takes the page that was read for w. It reports whether subscribers have
+// to look, and whether the log has now reached all that is known to exist; then
+// it is no longer filling.
+func (l *log) fill(w fillRequest, p Page, now time.Time) (grew, done bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.frozen {
+		l.filling = false // the review fills the hole
+		return false, true
+	}
+	if w.generation != l.generation {
+		// The page is of the store that was replaced.
+		l.filling = l.known > uint64(l.tail)
+		return false, !l.filling
+	}
+	before := l.tail
+	l.first = max(l.first, p.First)
+	if uint64(l.tail)+1 < p.First {
+		// Trimmed past the end of the log: nothing here is kept any more.
+		l.discard(len(l.segments))
+		l.base, l.tail = Cursor(p.First-1), Cursor(p.First-1)
+	}
+	for i := range p.Events {
+		if p.Events[i].ID == uint64(l.tail)+1 {
+			l.add(p.Events[i])
+		}
+	}
+	if l.tail == w.tail && l.known == w.known {
+		// No event exists past the end; the hint was wrong.
+		l.known = uint64(l.tail)
+	}
+	l.known = max(l.known, uint64(l.tail), p.Last)
+	// A subscriber that waits past the end, for an event that does not exist, is now ahead.
+	lowered := l.known < w.known
+	if l.tail != before {
+		l.grown = now
+		l.trimToSize()
+	}
+	l.filling = l.known > uint64(l.tail)
+	return l.tail != before || lowered, !l.filling
+}
+
+// claimFill reports whether the log has to be filled and no goroutine fills it yet. The
+// caller, which holds mu, then makes sure that the hub does.
+func (l *log) claimFill() bool {
+	if !l.loaded || l.filling || l.frozen || l.known <= uint64(l.tail) {
+		return false
+	}
+	l.filling = true
+	return true
+}
+
+// freeze stops the log from taking or returning anything until it has been reviewed:
+// at the log's end, the store has another event than the log.
+func (l *log) freeze(w fillRequest) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.generation == w.generation {
+		l.suspect, l.frozen = true, true
+	}
+}
+
+// backoff is how long to wait before the next try: longer each time, up to a
+// bound that keeps recovery quick once the store is back.
+type backoff struct{ last time.Duration }
+
+func (b *backoff) next() time.Duration {
+	b.last = min(max(2*b.last, 25*time.Millisecond), time.Second)
+	return b.last
+}
