@@ -257,7 +257,7 @@ func TestFaults(t *testing.T) {
 		"server: {hosts: ['https://a.example']}":                                          `server.hosts: "https://a.example" is not a host`,
 		"server: {hosts: ['a.example:8080']}":                                             `server.hosts: "a.example:8080" is not a host such as rejoin.example, without scheme and port`,
 		"server: {hosts: '*'}":                                                            `server.hosts: "*" is not a host`,
-		"cors: {origins: ['*', 'https://a.example']}":                                     "cors.origins: * stands alone",
+		"cors: {origins: ['*', 'https://a.example']}":                                     "cors.origins: * cannot be combined",
 		"drain: {delay: -1s}":                                                             "drain.delay: -1s is not from",
 		"drain: {window: 11m}":                                                            "drain.window: 11m0s is not from",
 		"log: {level: loud}":                                                              `log.level: "loud" is not one of debug, info, warn, error`,
