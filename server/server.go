@@ -1,5 +1,14 @@
-// Package server is Rejoin's HTTP interface: it turns requests into calls on
-// package feed, and feeds into event streams.
+// Package server is Rejoin's HTTP interface: it turns requests into calls on package
+// feed, and feeds into event streams.
+//
+// All routes are in routes.go. A request for a stream takes this way:
+//
+//	subscribe          reads the request into a subscribeRequest
+//	serveStream        admits a stream and subscribes it to the hub
+//	socketCarrier      hands the connection to package engine, or
+//	netHTTPCarrier     writes with net/http where the engine cannot
+//	stream.Next        decides which bytes come next; both carriers call it
+//	streamEncoder      turns the hub's deliveries into these bytes
 package server
 
 import (

@@ -60,14 +60,14 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, request sub
 		}
 	}()
 
-	var waiting *feed.BlockingSubscriber // the subscriber, unless a socket carries the stream
+	var blocking *feed.BlockingSubscriber // the subscriber, unless a socket carries the stream
 	var subscriber *feed.Subscriber
 	var err error
 	carrier, onSocket := s.newSocketCarrier(r)
 	if onSocket {
 		subscriber, err = carrier.subscribe(r.Context(), request)
-	} else if waiting, err = s.hub.SubscribeAll(r.Context(), request.subscriptions); err == nil {
-		subscriber = waiting.Subscriber
+	} else if blocking, err = s.hub.SubscribeAll(r.Context(), request.subscriptions); err == nil {
+		subscriber = blocking.Subscriber
 	}
 	if err == nil {
 		st.attach(request, subscriber)
@@ -82,7 +82,7 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, request sub
 		return
 	case err == nil:
 		writeStreamHead(w, request.format)
-		err = newNetHTTPCarrier(w, r, st).carry(r.Context(), waiting)
+		err = newNetHTTPCarrier(w, r, st).carry(r.Context(), blocking)
 	case errors.Is(err, feed.ErrUnavailable) && accepts(r, "text/event-stream"):
 		writeStreamHead(w, request.format)
 		err = newNetHTTPCarrier(w, r, st).carryLater(r.Context(), request)

@@ -256,7 +256,7 @@ func TestGapFailsLater(t *testing.T) {
 	wantProblem(t, r, body, http.StatusGone, "ahead")
 }
 
-// forgetful is a store that forgets everything when it is told to.
+// forgetful is a store that a test can make lose all events.
 type forgetful struct {
 	feed.Store
 	forget atomic.Bool

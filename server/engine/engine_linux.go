@@ -23,7 +23,7 @@ type Engine struct {
 }
 
 // New starts an engine with one worker for each processor, and a dispatcher for each
-// worker. Close the source of the dispatchers' calls before the engine.
+// worker. The dispatchers must work until Close has returned.
 func New(newDispatcher func() Dispatcher, o Options) (*Engine, error) {
 	p, err := newPoller()
 	if err != nil {
