@@ -19,8 +19,8 @@ func planned(name string, id uint64, data string, ms int64) Event {
 	return Event{Feed: name, ID: id, Data: data, Time: time.UnixMilli(ms).UTC()}
 }
 
-// In each case, these feeds exist: open has 3 events, later has one that a clock
-// ahead of ours has timed, and shut is closed. held is locked by somebody else.
+// planFeeds returns the feeds of each case: open has 3 events, later has one that a clock
+// ahead of ours has timed, and shut is closed. The feed held has no row: it is held.
 func planFeeds() map[string]*FeedRow {
 	return map[string]*FeedRow{
 		"new":   {},
@@ -30,150 +30,163 @@ func planFeeds() map[string]*FeedRow {
 	}
 }
 
-func TestPlanAppend(t *testing.T) {
-	a, b := Draft{Feed: "open", Data: "a"}, Draft{Feed: "new", Data: "bb"}
-	toShut, toHeld := Draft{Feed: "shut"}, Draft{Feed: "held"}
-	ok := func(events ...Event) Result { return Result{Events: events} }
-	again := func(events ...Event) Result { return Result{Events: events, Replayed: true} }
-	refused := func(err error) Result { return Result{Err: err} }
-	known := func(time int64, starts ...BatchStart) []*KeyRow {
-		return []*KeyRow{{Fingerprint: [32]byte{1}, Starts: starts, Time: time}}
-	}
-	added := map[KeyName]*KeyRow{{"open", "k"}: {Fingerprint: [32]byte{1}, Starts: []BatchStart{{4, planNow}}, Time: planNow}}
-	one := func(b Batch) []Batch { return []Batch{b} }
-	keyed := Batch{Feed: "open", Drafts: []Draft{a}, Key: planKey(1)}
+// planCase is what PlanAppend makes of some batches.
+type planCase struct {
+	name     string
+	batches  []Batch
+	keys     []*KeyRow
+	heldKeys map[KeyName]bool
+	results  []Result
+	changes  map[string]FeedChange // without names and rows
+	lasts    map[string]uint64     // of the feeds that change
+	newKeys  map[KeyName]*KeyRow
+}
 
-	for _, c := range []struct {
-		name     string
-		batches  []Batch
-		keys     []*KeyRow
-		heldKeys map[KeyName]bool
-		results  []Result
-		changes  map[string]FeedChange // without names and rows
-		lasts    map[string]uint64     // of the feeds that change
-		newKeys  map[KeyName]*KeyRow
-	}{
-		{
-			name: "one event", batches: one(Batch{Drafts: []Draft{a}}),
-			results: []Result{ok(planned("open", 4, "a", planNow))},
-			changes: map[string]FeedChange{"open": {Bytes: 1}}, lasts: map[string]uint64{"open": 4},
+// The drafts and the batch of the cases.
+var (
+	toOpen, toNew  = Draft{Feed: "open", Data: "a"}, Draft{Feed: "new", Data: "bb"}
+	toShut, toHeld = Draft{Feed: "shut"}, Draft{Feed: "held"}
+	keyedBatch     = Batch{Feed: "open", Drafts: []Draft{toOpen}, Key: planKey(1)}
+	keyedRow       = map[KeyName]*KeyRow{{"open", "k"}: {Fingerprint: [32]byte{1}, Starts: []BatchStart{{4, planNow}}, Time: planNow}}
+)
+
+func oneBatch(b Batch) []Batch { return []Batch{b} }
+
+func storedAs(events ...Event) Result { return Result{Events: events} }
+
+func replayedAs(events ...Event) Result { return Result{Events: events, Replayed: true} }
+
+func refusedWith(err error) Result { return Result{Err: err} }
+
+func knownKey(time int64, starts ...BatchStart) []*KeyRow {
+	return []*KeyRow{{Fingerprint: [32]byte{1}, Starts: starts, Time: time}}
+}
+
+var planCases = []planCase{
+	{
+		name: "one event", batches: oneBatch(Batch{Drafts: []Draft{toOpen}}),
+		results: []Result{storedAs(planned("open", 4, "a", planNow))},
+		changes: map[string]FeedChange{"open": {Bytes: 1}}, lasts: map[string]uint64{"open": 4},
+	},
+	{
+		name: "several feeds", batches: oneBatch(Batch{Drafts: []Draft{toOpen, toNew, toOpen}}),
+		results: []Result{storedAs(planned("open", 4, "a", planNow), planned("new", 1, "bb", planNow), planned("open", 5, "a", planNow))},
+		changes: map[string]FeedChange{"open": {Bytes: 2}, "new": {Bytes: 2}}, lasts: map[string]uint64{"open": 5, "new": 1},
+	},
+	{
+		name: "a clock that has gone back", batches: oneBatch(Batch{Drafts: []Draft{{Feed: "later"}}}),
+		results: []Result{storedAs(planned("later", 2, "", 9000))},
+		changes: map[string]FeedChange{"later": {}}, lasts: map[string]uint64{"later": 2},
+	},
+	{
+		name: "a closed feed refuses the whole batch", batches: oneBatch(Batch{Drafts: []Draft{toOpen, toShut}}),
+		results: []Result{refusedWith(ErrClosed)},
+	},
+	{
+		name: "a held feed refuses the whole batch", batches: []Batch{{Drafts: []Draft{toOpen, toHeld}}, {Drafts: []Draft{toOpen}}},
+		results: []Result{refusedWith(ErrBusy), storedAs(planned("open", 4, "a", planNow))},
+		changes: map[string]FeedChange{"open": {Bytes: 1}}, lasts: map[string]uint64{"open": 4},
+	},
+	{
+		name: "held comes before closed", batches: oneBatch(Batch{Drafts: []Draft{toShut, toHeld}}),
+		results: []Result{refusedWith(ErrBusy)},
+	},
+	{
+		name: "a held feed is not closed", batches: oneBatch(Batch{Feed: "held", Close: true}),
+		results: []Result{refusedWith(ErrBusy)},
+	},
+	{
+		name: "the expected last event", batches: oneBatch(Batch{Feed: "open", Drafts: []Draft{toOpen}, IfLast: new(uint64(3))}),
+		results: []Result{storedAs(planned("open", 4, "a", planNow))},
+		changes: map[string]FeedChange{"open": {Bytes: 1}}, lasts: map[string]uint64{"open": 4},
+	},
+	{
+		name: "another last event", batches: oneBatch(Batch{Feed: "open", Drafts: []Draft{toOpen}, IfLast: new(uint64(2))}),
+		results: []Result{refusedWith(&LastError{Last: 3})},
+	},
+	{
+		name: "closed comes before the last event", batches: oneBatch(Batch{Feed: "shut", Drafts: []Draft{toShut}, IfLast: new(uint64(9))}),
+		results: []Result{refusedWith(ErrClosed)},
+	},
+	{
+		name: "a batch sees those before it",
+		batches: []Batch{
+			{Feed: "open", Drafts: []Draft{toOpen}, Close: true, IfLast: new(uint64(3))},
+			{Drafts: []Draft{toOpen}},
+			{Feed: "open", Close: true, IfLast: new(uint64(3))},
+			{Feed: "open", Close: true, IfLast: new(uint64(4))},
 		},
-		{
-			name: "several feeds", batches: one(Batch{Drafts: []Draft{a, b, a}}),
-			results: []Result{ok(planned("open", 4, "a", planNow), planned("new", 1, "bb", planNow), planned("open", 5, "a", planNow))},
-			changes: map[string]FeedChange{"open": {Bytes: 2}, "new": {Bytes: 2}}, lasts: map[string]uint64{"open": 5, "new": 1},
-		},
-		{
-			name: "a clock that has gone back", batches: one(Batch{Drafts: []Draft{{Feed: "later"}}}),
-			results: []Result{ok(planned("later", 2, "", 9000))},
-			changes: map[string]FeedChange{"later": {}}, lasts: map[string]uint64{"later": 2},
-		},
-		{
-			name: "a closed feed refuses the whole batch", batches: one(Batch{Drafts: []Draft{a, toShut}}),
-			results: []Result{refused(ErrClosed)},
-		},
-		{
-			name: "a held feed refuses the whole batch", batches: []Batch{{Drafts: []Draft{a, toHeld}}, {Drafts: []Draft{a}}},
-			results: []Result{refused(ErrBusy), ok(planned("open", 4, "a", planNow))},
-			changes: map[string]FeedChange{"open": {Bytes: 1}}, lasts: map[string]uint64{"open": 4},
-		},
-		{
-			name: "held comes before closed", batches: one(Batch{Drafts: []Draft{toShut, toHeld}}),
-			results: []Result{refused(ErrBusy)},
-		},
-		{
-			name: "a held feed is not closed", batches: one(Batch{Feed: "held", Close: true}),
-			results: []Result{refused(ErrBusy)},
-		},
-		{
-			name: "the expected last event", batches: one(Batch{Feed: "open", Drafts: []Draft{a}, IfLast: new(uint64(3))}),
-			results: []Result{ok(planned("open", 4, "a", planNow))},
-			changes: map[string]FeedChange{"open": {Bytes: 1}}, lasts: map[string]uint64{"open": 4},
-		},
-		{
-			name: "another last event", batches: one(Batch{Feed: "open", Drafts: []Draft{a}, IfLast: new(uint64(2))}),
-			results: []Result{refused(&LastError{Last: 3})},
-		},
-		{
-			name: "closed comes before the last event", batches: one(Batch{Feed: "shut", Drafts: []Draft{toShut}, IfLast: new(uint64(9))}),
-			results: []Result{refused(ErrClosed)},
-		},
-		{
-			name: "a batch sees those before it",
-			batches: []Batch{
-				{Feed: "open", Drafts: []Draft{a}, Close: true, IfLast: new(uint64(3))},
-				{Drafts: []Draft{a}},
-				{Feed: "open", Close: true, IfLast: new(uint64(3))},
-				{Feed: "open", Close: true, IfLast: new(uint64(4))},
-			},
-			results: []Result{ok(planned("open", 4, "a", planNow)), refused(ErrClosed), refused(&LastError{Last: 4}), ok()},
-			changes: map[string]FeedChange{"open": {Bytes: 1, Closes: true}}, lasts: map[string]uint64{"open": 4},
-		},
-		{
-			name: "a close alone", batches: []Batch{{Feed: "new", Close: true}, {Feed: "later", Close: true}},
-			results: []Result{ok(), ok()},
-			changes: map[string]FeedChange{"new": {Closes: true}, "later": {Closes: true}}, lasts: map[string]uint64{"new": 0, "later": 1},
-		},
-		{
-			name: "a close of a closed feed", batches: one(Batch{Feed: "shut", Close: true}),
-			results: []Result{ok()},
-		},
-		{
-			name: "a new key", batches: one(Batch{Drafts: []Draft{b, a, b}, Key: planKey(1)}),
-			results: []Result{ok(planned("new", 1, "bb", planNow), planned("open", 4, "a", planNow), planned("new", 2, "bb", planNow))},
-			changes: map[string]FeedChange{"open": {Bytes: 1}, "new": {Bytes: 4}}, lasts: map[string]uint64{"open": 4, "new": 2},
-			newKeys: map[KeyName]*KeyRow{{"", "k"}: {Fingerprint: [32]byte{1}, Starts: []BatchStart{{1, planNow}, {4, planNow}}, Time: planNow}},
-		},
-		{
-			name: "a key of this append", batches: []Batch{keyed, keyed},
-			results: []Result{ok(planned("open", 4, "a", planNow)), again(planned("open", 4, "a", planNow))},
-			changes: map[string]FeedChange{"open": {Bytes: 1}}, lasts: map[string]uint64{"open": 4},
-			newKeys: added,
-		},
-		{
-			name: "a key of a refused batch is not kept", batches: one(Batch{Feed: "open", Drafts: []Draft{a}, IfLast: new(uint64(9)), Key: planKey(1)}),
-			results: []Result{refused(&LastError{Last: 3})},
-		},
-		{
-			name: "a known key", batches: one(keyed), keys: known(planNow-999, BatchStart{2, 4001}),
-			results: []Result{again(planned("open", 2, "a", 4001))},
-		},
-		{
-			name: "a known key of several feeds", batches: one(Batch{Drafts: []Draft{b, a, b}, Key: planKey(1)}),
-			keys:    known(planNow, BatchStart{7, 4001}, BatchStart{2, 4002}),
-			results: []Result{again(planned("new", 7, "bb", 4001), planned("open", 2, "a", 4002), planned("new", 8, "bb", 4001))},
-		},
-		{
-			name: "a known key of a close", batches: one(Batch{Feed: "open", Close: true, Key: planKey(1)}), keys: known(planNow),
-			results: []Result{again()},
-		},
-		{
-			name: "a known key comes before all else", batches: one(Batch{Feed: "held", Drafts: []Draft{toHeld, toShut}, IfLast: new(uint64(9)), Key: planKey(1)}),
-			keys:     []*KeyRow{{Fingerprint: [32]byte{2}, Time: planNow}},
-			heldKeys: map[KeyName]bool{{"held", "k"}: true},
-			results:  []Result{refused(ErrKeyReused)},
-		},
-		{
-			name: "the same key in two feeds", batches: []Batch{keyed, {Feed: "new", Drafts: []Draft{b}, Key: planKey(2)}}, keys: []*KeyRow{known(planNow, BatchStart{2, 4001})[0], nil},
-			results: []Result{again(planned("open", 2, "a", 4001)), ok(planned("new", 1, "bb", planNow))},
-			changes: map[string]FeedChange{"new": {Bytes: 2}}, lasts: map[string]uint64{"new": 1},
-			newKeys: map[KeyName]*KeyRow{{"new", "k"}: {Fingerprint: [32]byte{2}, Starts: []BatchStart{{1, planNow}}, Time: planNow}},
-		},
-		{
-			name: "an expired key", batches: one(keyed), keys: known(planNow-1000, BatchStart{2, 4001}),
-			results: []Result{ok(planned("open", 4, "a", planNow))},
-			changes: map[string]FeedChange{"open": {Bytes: 1}}, lasts: map[string]uint64{"open": 4},
-			newKeys: added,
-		},
-		{
-			name: "a held key", batches: one(keyed), heldKeys: map[KeyName]bool{{"open", "k"}: true},
-			results: []Result{refused(ErrBusy)},
-		},
-		{
-			name: "a damaged key", batches: one(keyed), keys: known(planNow),
-			results: []Result{refused(ErrUnavailable)},
-		},
-	} {
+		results: []Result{storedAs(planned("open", 4, "a", planNow)), refusedWith(ErrClosed), refusedWith(&LastError{Last: 4}), storedAs()},
+		changes: map[string]FeedChange{"open": {Bytes: 1, Closes: true}}, lasts: map[string]uint64{"open": 4},
+	},
+	{
+		name: "a close alone", batches: []Batch{{Feed: "new", Close: true}, {Feed: "later", Close: true}},
+		results: []Result{storedAs(), storedAs()},
+		changes: map[string]FeedChange{"new": {Closes: true}, "later": {Closes: true}}, lasts: map[string]uint64{"new": 0, "later": 1},
+	},
+	{
+		name: "a close of a closed feed", batches: oneBatch(Batch{Feed: "shut", Close: true}),
+		results: []Result{storedAs()},
+	},
+	{
+		name: "a new key", batches: oneBatch(Batch{Drafts: []Draft{toNew, toOpen, toNew}, Key: planKey(1)}),
+		results: []Result{storedAs(planned("new", 1, "bb", planNow), planned("open", 4, "a", planNow), planned("new", 2, "bb", planNow))},
+		changes: map[string]FeedChange{"open": {Bytes: 1}, "new": {Bytes: 4}}, lasts: map[string]uint64{"open": 4, "new": 2},
+		newKeys: map[KeyName]*KeyRow{{"", "k"}: {Fingerprint: [32]byte{1}, Starts: []BatchStart{{1, planNow}, {4, planNow}}, Time: planNow}},
+	},
+	{
+		name: "a key of this append", batches: []Batch{keyedBatch, keyedBatch},
+		results: []Result{storedAs(planned("open", 4, "a", planNow)), replayedAs(planned("open", 4, "a", planNow))},
+		changes: map[string]FeedChange{"open": {Bytes: 1}}, lasts: map[string]uint64{"open": 4},
+		newKeys: keyedRow,
+	},
+	{
+		name: "a key of a refused batch is not kept", batches: oneBatch(Batch{Feed: "open", Drafts: []Draft{toOpen}, IfLast: new(uint64(9)), Key: planKey(1)}),
+		results: []Result{refusedWith(&LastError{Last: 3})},
+	},
+	{
+		name: "a known key", batches: oneBatch(keyedBatch), keys: knownKey(planNow-999, BatchStart{2, 4001}),
+		results: []Result{replayedAs(planned("open", 2, "a", 4001))},
+	},
+	{
+		name: "a known key of several feeds", batches: oneBatch(Batch{Drafts: []Draft{toNew, toOpen, toNew}, Key: planKey(1)}),
+		keys:    knownKey(planNow, BatchStart{7, 4001}, BatchStart{2, 4002}),
+		results: []Result{replayedAs(planned("new", 7, "bb", 4001), planned("open", 2, "a", 4002), planned("new", 8, "bb", 4001))},
+	},
+	{
+		name: "a known key of a close", batches: oneBatch(Batch{Feed: "open", Close: true, Key: planKey(1)}), keys: knownKey(planNow),
+		results: []Result{replayedAs()},
+	},
+	{
+		name: "a known key comes before all else", batches: oneBatch(Batch{Feed: "held", Drafts: []Draft{toHeld, toShut}, IfLast: new(uint64(9)), Key: planKey(1)}),
+		keys:     []*KeyRow{{Fingerprint: [32]byte{2}, Time: planNow}},
+		heldKeys: map[KeyName]bool{{"held", "k"}: true},
+		results:  []Result{refusedWith(ErrKeyReused)},
+	},
+	{
+		name: "the same key in two feeds", batches: []Batch{keyedBatch, {Feed: "new", Drafts: []Draft{toNew}, Key: planKey(2)}}, keys: []*KeyRow{knownKey(planNow, BatchStart{2, 4001})[0], nil},
+		results: []Result{replayedAs(planned("open", 2, "a", 4001)), storedAs(planned("new", 1, "bb", planNow))},
+		changes: map[string]FeedChange{"new": {Bytes: 2}}, lasts: map[string]uint64{"new": 1},
+		newKeys: map[KeyName]*KeyRow{{"new", "k"}: {Fingerprint: [32]byte{2}, Starts: []BatchStart{{1, planNow}}, Time: planNow}},
+	},
+	{
+		name: "an expired key", batches: oneBatch(keyedBatch), keys: knownKey(planNow-1000, BatchStart{2, 4001}),
+		results: []Result{storedAs(planned("open", 4, "a", planNow))},
+		changes: map[string]FeedChange{"open": {Bytes: 1}}, lasts: map[string]uint64{"open": 4},
+		newKeys: keyedRow,
+	},
+	{
+		name: "a held key", batches: oneBatch(keyedBatch), heldKeys: map[KeyName]bool{{"open", "k"}: true},
+		results: []Result{refusedWith(ErrBusy)},
+	},
+	{
+		name: "a damaged key", batches: oneBatch(keyedBatch), keys: knownKey(planNow),
+		results: []Result{refusedWith(ErrUnavailable)},
+	},
+}
+
+func TestPlanAppend(t *testing.T) {
+	for _, c := range planCases {
 		t.Run(c.name, func(t *testing.T) {
 			feeds := planFeeds()
 			p := PlanAppend(c.batches, AppendInput{Now: planNow, Feeds: feeds, Keys: c.keys, HeldKeys: c.heldKeys})

@@ -1,10 +1,8 @@
-// Package memory is the bus for nodes that live in one process: one node, or
-// several in a test.
+// Package memory is the bus for nodes in one process: one node, or several in a test.
 //
-// It keeps nothing. What is told goes to the inboxes of the Tails that run at
-// that moment; an inbox that its receiver does not empty in time drops what it
-// holds and tells the receiver that it missed something. Signals go to inboxes
-// of their own, which drop what comes when they are full.
+// It keeps nothing. Told events go to the inboxes of the Tails that run at that moment.
+// An inbox whose receiver does not empty it in time drops its events and calls Missed.
+// Signals go to inboxes of their own, which drop new signals when they are full.
 package memory
 
 import (
@@ -15,8 +13,8 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// Bounds of an inbox, in events and in bytes of their data. They only have to
-// bridge the time until the receiver's goroutine runs.
+// The bounds of an inbox, in events and in bytes of their data. An inbox has to hold only
+// the events that come before the receiver's goroutine runs.
 const (
 	inboxEvents = 10_000
 	inboxBytes  = 8 << 20
@@ -32,13 +30,13 @@ type Bus struct {
 
 var _ feed.Bus = (*Bus)(nil)
 
-// NewBus returns a bus that nobody tails yet.
+// NewBus returns a bus without Tails.
 func NewBus() *Bus {
 	return &Bus{inboxes: make(map[*inbox]struct{}), signals: make(map[*signals]struct{})}
 }
 
-// Tell puts the events into the inbox of each Tail. It never waits for a
-// receiver. Its errors are the context's and [feed.ErrStopped].
+// Tell puts the events into the inbox of each Tail. It never waits for a receiver. It
+// returns the context's error or [feed.ErrStopped].
 func (b *Bus) Tell(ctx context.Context, events []feed.Event) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("tell: %w", err)
@@ -87,7 +85,7 @@ func (b *Bus) leave(in *inbox) {
 	delete(b.inboxes, in)
 }
 
-// Close makes every Tell, Tail, Signal and Signals after it fail.
+// Close makes later calls of Tell, Tail, Signal and Signals fail.
 func (b *Bus) Close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -95,14 +93,14 @@ func (b *Bus) Close() error {
 	return nil
 }
 
-// inbox holds what a receiver has not been handed yet.
+// inbox holds the events that a receiver has yet to get.
 type inbox struct {
 	mu     sync.Mutex
 	events []feed.Event
 	bytes  int
 	missed bool
-	spare  []feed.Event  // empty, to be filled next
-	filled chan struct{} // holds a token while there is something to hand over
+	spare  []feed.Event  // empty; the next one to fill
+	filled chan struct{} // has an entry while events wait, or were dropped
 }
 
 func (in *inbox) put(events []feed.Event) {
@@ -113,7 +111,7 @@ func (in *inbox) put(events []feed.Event) {
 		size += len(events[i].Data)
 	}
 	if len(in.events)+len(events) > inboxEvents || in.bytes+size > inboxBytes {
-		// All of it goes: the receiver will have to ask the store anyway.
+		// Drop all of it: the receiver has to read the store anyway.
 		in.events, in.bytes, in.missed = nil, 0, true
 	} else {
 		in.events, in.bytes = append(in.events, events...), in.bytes+size
@@ -124,7 +122,7 @@ func (in *inbox) put(events []feed.Event) {
 	}
 }
 
-// empty hands over what the receiver wants of the inbox.
+// empty passes on the events of the inbox that the receiver wants.
 func (in *inbox) empty(r feed.Receiver) {
 	in.mu.Lock()
 	events, missed := in.events, in.missed
@@ -135,7 +133,7 @@ func (in *inbox) empty(r feed.Receiver) {
 		r.Missed()
 	}
 	if kept := wanted(events, r); len(kept) > 0 {
-		r.Receive(kept) // which may keep them
+		r.Receive(kept) // r may keep the slice
 		return
 	}
 	clear(events)
@@ -144,10 +142,10 @@ func (in *inbox) empty(r feed.Receiver) {
 	in.mu.Unlock()
 }
 
-// wanted filters events in place: those of feeds that the node follows, after
-// its cursor. What a node tells itself ends here, as its cursor has passed it.
+// wanted filters events in place. It keeps those of feeds that the node follows, after
+// its cursor; the node's own events end here, because its cursor has passed them.
 func wanted(events []feed.Event, r feed.Receiver) []feed.Event {
-	var name string // of the feed that after and open are of
+	var name string // the feed to which after and open belong
 	var after feed.Cursor
 	var open bool
 	kept := events[:0]

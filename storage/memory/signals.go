@@ -9,8 +9,8 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// Bounds of the signals that wait for one receiver. What comes beyond them is
-// dropped, which is what signals may be.
+// The bounds of the signals that wait for one receiver. Signals beyond them are dropped,
+// as signals may be.
 const (
 	signalsWaiting = 1024
 	signalBytes    = 16 << 20
@@ -18,7 +18,7 @@ const (
 
 var _ feed.Signaler = (*Bus)(nil)
 
-// signals is what one call of Signals has not handed over yet.
+// signals holds the payloads that one call of Signals has yet to pass on.
 type signals struct {
 	payloads chan []byte
 	bytes    atomic.Int64
@@ -37,8 +37,8 @@ func (s *signals) put(payload []byte) {
 	}
 }
 
-// Signal implements [feed.Signaler]: it hands the payload to each Signals that
-// runs, and waits for none. Its errors are the context's and [feed.ErrStopped].
+// Signal implements [feed.Signaler]. It passes the payload to each running Signals, and
+// waits for none. It returns the context's error or [feed.ErrStopped].
 func (b *Bus) Signal(ctx context.Context, payload []byte) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("signal: %w", err)

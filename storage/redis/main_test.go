@@ -7,7 +7,7 @@ import (
 	"go.uber.org/goleak"
 )
 
-// What was closed leaves no goroutine behind.
+// Closing leaves no goroutine behind.
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // goroutinesEnd waits until no goroutine is left that began after before was made,

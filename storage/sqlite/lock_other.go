@@ -18,3 +18,12 @@ func (l *lock) release() error { return l.Close() }
 
 // allocate does nothing: the file grows as SQLite writes it.
 func (l *lock) allocate(size int64) error { return nil }
+
+// reserve is disk space for the transactions that free space. Here there is none.
+type reserve struct{ path string }
+
+func (reserve) fill() {}
+
+func (reserve) shareWith(string) {}
+
+func (reserve) release() bool { return false }

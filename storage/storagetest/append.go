@@ -26,8 +26,8 @@ func testIDs(t *testing.T, open Opener) {
 	expect(t, s, "news", nil)
 }
 
-// Several feeds in a batch, several batches on a feed: each draft's event comes
-// back in the draft's place, and the feeds see them in that order too.
+// Several feeds in a batch, several batches for a feed: each result has its events in the
+// order of the drafts, and so has each feed.
 func testBatches(t *testing.T, open Opener) {
 	s := start(t, open)
 	batches := []feed.Batch{
@@ -76,8 +76,8 @@ func testEmpty(t *testing.T, open Opener) {
 	expect(t, s, "chat", results[1].Events)
 }
 
-// One append may hold more events, and touch more feeds, than a statement of
-// the store takes parameters.
+// One append may have more events, and more feeds, than a statement of the store can have
+// parameters.
 func testLarge(t *testing.T, open Opener) {
 	s := start(t, open)
 	const events, feeds = 10_000, 1_500
@@ -99,8 +99,8 @@ func testLarge(t *testing.T, open Opener) {
 	}
 }
 
-// What is stored is what was given, byte for byte: nothing is trimmed,
-// normalised, reformatted or taken for an escape.
+// Data is stored byte for byte: nothing is trimmed, normalised, reformatted or taken for
+// an escape.
 func testBytes(t *testing.T, open Opener) {
 	s := start(t, open)
 	ds := []feed.Draft{
@@ -144,7 +144,7 @@ func testBytes(t *testing.T, open Opener) {
 	}
 }
 
-// Names are compared byte by byte: a database may think otherwise.
+// Names are compared byte by byte, even if a database would collate them otherwise.
 func testNames(t *testing.T, open Opener) {
 	s := start(t, open)
 	longest := strings.Repeat("n", 255)

@@ -10,15 +10,14 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// Joiner returns one more node's bus on one medium. The tests close each bus
-// that they are given, once; a bus that is every node's at once has to bear it.
+// Joiner returns the bus of another node on the same medium. The tests close each bus
+// that they get, once; a bus that several nodes share must allow several closes.
 type Joiner func(t *testing.T) feed.Bus
 
-// TestBus tests a bus. It calls fresh once a subtest, each time for a medium
-// that nobody else is on.
+// TestBus tests a bus. It calls fresh once for each subtest, for an unused medium.
 //
-// A bus may drop, repeat, delay and reorder. So the tests tell things again
-// until they have arrived, and ask of what arrives only that it is true.
+// A bus may drop, repeat, delay and reorder events. So the tests tell events again until
+// they arrive, and demand of arriving events only that they are true.
 func TestBus(t *testing.T, fresh func(t *testing.T) Joiner) {
 	tests := []struct {
 		name string
@@ -42,10 +41,10 @@ func TestBus(t *testing.T, fresh func(t *testing.T) Joiner) {
 	}
 }
 
-// patience is how long a test waits for what should take milliseconds.
+// patience is the time after which a test fails that should take milliseconds.
 const patience = 20 * time.Second
 
-// connect returns a node's bus for the length of the test.
+// connect returns a node's bus until the test ends.
 func connect(t *testing.T, join Joiner) feed.Bus {
 	t.Helper()
 	b := join(t)
@@ -67,8 +66,8 @@ func tail(t *testing.T, b feed.Bus, r *receiver) (stop func()) {
 	})
 }
 
-// attend runs a Tail or a Signals until the test or stop ends it. overlap says
-// whether what it calls was called from two goroutines at the same time.
+// attend runs a Tail or a Signals until the test or stop ends it. overlap reports whether
+// two goroutines called the receiver at the same time.
 func attend(t *testing.T, what string, run func(context.Context) error, overlap func() bool) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -92,8 +91,8 @@ func attend(t *testing.T, what string, run func(context.Context) error, overlap 
 	return stop
 }
 
-// arrive tells the events until the receivers have them: the first may have
-// been told before the Tails ran, and the bus is allowed to lose any.
+// arrive tells the events until the receivers have them: the Tails may start after the
+// first Tell, and the bus may lose any event.
 func arrive(t *testing.T, b feed.Bus, events []feed.Event, receivers ...*receiver) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {

@@ -11,7 +11,7 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// Every part of an event arrives as it was told.
+// Every part of an event arrives unchanged.
 func testArrives(t *testing.T, join Joiner) {
 	a, b := connect(t, join), connect(t, join)
 	r := newReceiver("chat", "news")
@@ -39,8 +39,8 @@ func testReceivers(t *testing.T, join Joiner) {
 	arrive(t, a, committed("news", 0, 5), both)
 }
 
-// Nothing is handed over of feeds that the node does not follow, unless as a
-// harmless repetition of the truth. A feed that it opens later arrives.
+// A node gets no events of feeds that it does not follow, unless they are true. Events of
+// a feed that it opens later arrive.
 func testClosedFeeds(t *testing.T, join Joiner) {
 	a, b := connect(t, join), connect(t, join)
 	r := newReceiver("open")
@@ -62,8 +62,8 @@ func testClosedFeeds(t *testing.T, join Joiner) {
 	arrive(t, a, committed("later", 3, 2), r)
 }
 
-// Many goroutines tell at the same time, each of a feed of its own and of one
-// feed of all.
+// Many goroutines tell events at the same time, each of a feed of its own and of one
+// common feed.
 func testConcurrentTells(t *testing.T, join Joiner) {
 	a, b := connect(t, join), connect(t, join)
 	const tellers, each = 8, 50
@@ -86,7 +86,7 @@ func testConcurrentTells(t *testing.T, join Joiner) {
 		})
 	}
 	wg.Wait()
-	// Whatever is handed over is true, and what comes next arrives.
+	// All received events are true, and the next event arrives.
 	for _, name := range feeds {
 		arrive(t, a, committed(name, 1+tellers*each, 1), r)
 	}
@@ -101,8 +101,8 @@ func testConcurrentTells(t *testing.T, join Joiner) {
 	}
 }
 
-// A receiver that stands still while thousands of events are told holds up
-// nobody, and learns of all of them or that it missed some.
+// A receiver that is blocked while thousands of events are told delays no other. Later it
+// gets all of them, or Missed.
 func testFlood(t *testing.T, join Joiner) {
 	a, b := connect(t, join), connect(t, join)
 	r := newReceiver("chat")
@@ -139,7 +139,7 @@ func testTailEnds(t *testing.T, join Joiner) {
 	}
 }
 
-// A node can tail again, and is not handed what was told in between as new.
+// A node can tail again, and does not get the events told in between as new.
 func testTailAgain(t *testing.T, join Joiner) {
 	a, b := connect(t, join), connect(t, join)
 	for n := range 3 {
@@ -154,14 +154,14 @@ func testTailAgain(t *testing.T, join Joiner) {
 	}
 }
 
-// The budget of a tell is the caller's: when it is used up, Tell returns.
+// Tell returns when its context ends.
 func testTellEnds(t *testing.T, join Joiner) {
 	b := connect(t, join)
 	ctx, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
 	defer cancel()
 	began := time.Now()
 	for n := range 100 {
-		// Whether this is an error is the bus's affair.
+		// The bus may or may not return an error.
 		_ = b.Tell(ctx, committed("chat", uint64(n), 1))
 	}
 	if took := time.Since(began); took > time.Second {

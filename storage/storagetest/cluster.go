@@ -11,9 +11,9 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// TestCluster tests what nodes with one store tell each other by the signals of
-// a bus. Their hubs compare feeds with the store so seldom that what is quick
-// came by the bus. It calls fresh and newStore once a subtest.
+// TestCluster tests how nodes with one store work together through the signals of a bus.
+// Their hubs compare feeds with the store so seldom that whatever arrives quickly came
+// through the bus. It calls fresh and newStore once for each subtest.
 func TestCluster(t *testing.T, newStore func() feed.Store, fresh func(t *testing.T) Joiner) {
 	tests := []struct {
 		name string
@@ -52,8 +52,8 @@ type clusterNode struct {
 	end func()
 }
 
-// soon is what takes milliseconds and may not take a verification, which is
-// many times as long, or the wait for a node that does not answer.
+// soon is longer than the bus needs, and shorter than a verification or the wait for a
+// node that does not answer.
 const (
 	soon       = 4 * time.Second
 	seldom     = 10 * time.Second
@@ -98,7 +98,7 @@ func (n *clusterNode) follow(name string, from feed.From) *feed.Subscription {
 	return s
 }
 
-// counts waits until the node counts so many subscribers.
+// counts waits until the node counts this number of subscribers.
 func (n *clusterNode) counts(name string, want int) {
 	n.t.Helper()
 	got := 0
@@ -110,8 +110,8 @@ func (n *clusterNode) counts(name string, want int) {
 	n.t.Fatalf("%s has %d subscribers for a node, want %d", name, got, want)
 }
 
-// prompt counts once and says how long that took, and whether that was too
-// short for a node not to have answered.
+// prompt counts once. It returns how long that took, and whether it was so short that
+// every node must have answered.
 func (n *clusterNode) prompt(name string) (got int, took time.Duration, ok bool) {
 	began := time.Now()
 	got = n.hub.Subscribers(n.t.Context(), name)
@@ -119,8 +119,8 @@ func (n *clusterNode) prompt(name string) (got int, took time.Duration, ok bool)
 	return got, took, took < promptness
 }
 
-// exactly checks what the node counts when all answer. A machine that is busy
-// may be late now and then, but not always.
+// exactly checks the node's count when all nodes answer. On a busy machine some counts may
+// be late, but not all.
 func (n *clusterNode) exactly(name string, want int) {
 	n.t.Helper()
 	for deadline := time.Now().Add(patience); ; {
@@ -157,8 +157,7 @@ func (n *clusterNode) say(name, data string) {
 	}
 }
 
-// within returns the next delivery that has something in it, none if there is
-// none within d.
+// within returns the next delivery that is not empty, or none if none comes within d.
 func within(t *testing.T, s *feed.Subscription, d time.Duration) feed.Delivery {
 	t.Helper()
 	delivery, err := s.Next(t.Context(), time.After(d))
@@ -168,8 +167,8 @@ func within(t *testing.T, s *feed.Subscription, d time.Duration) feed.Delivery {
 	return delivery
 }
 
-// freezer is a bus that carries nothing while it is frozen, like the network of
-// a node that stands still.
+// freezer is a bus that carries nothing while it is frozen, like the network of a frozen
+// node.
 type freezer struct {
 	signalBus
 	mu     sync.Mutex

@@ -13,9 +13,8 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// Many writers append to few feeds while readers follow each feed page by page:
-// they must see it grow without a hole, and in the end exactly what the writers
-// were told.
+// Many writers append to few feeds while readers follow each feed page by page. The readers
+// must see the feed grow without a hole, and in the end exactly the acknowledged events.
 func testConcurrent(t *testing.T, open Opener) {
 	s := start(t, open)
 	feeds := []string{"red", "green", "blue"}
@@ -46,8 +45,8 @@ func testConcurrent(t *testing.T, open Opener) {
 	readers.Wait()
 }
 
-// write appends to all feeds, several batches at a time, and holds the store's
-// bounds to what it has been told.
+// write appends to all feeds, several batches at a time, and checks the store's bounds
+// against the acknowledged events.
 func write(ctx context.Context, s feed.Store, who string, feeds []string, told *ledger) error {
 	for n := range 40 {
 		var batches []feed.Batch
@@ -88,8 +87,8 @@ func write(ctx context.Context, s feed.Store, who string, feeds []string, told *
 	return nil
 }
 
-// follow reads the feed, in pages as small as its luck, until written has ended
-// and there is no more.
+// follow reads the feed in pages of random sizes, until written has ended and no event
+// remains.
 func follow(ctx context.Context, s feed.Store, name string, written context.Context) ([]feed.Event, error) {
 	var events []feed.Event
 	var last uint64
@@ -124,7 +123,7 @@ type ledger struct {
 
 func newLedger() *ledger { return &ledger{events: make(map[string]map[uint64]feed.Event)} }
 
-// enter notes acknowledged events. An id is given once.
+// enter records acknowledged events, and fails if an id was given twice.
 func (l *ledger) enter(events []feed.Event) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -140,8 +139,8 @@ func (l *ledger) enter(events []feed.Event) error {
 	return nil
 }
 
-// check holds what was read of a feed, from its first event on, to what was
-// acknowledged: exactly that, in order, the same bytes.
+// check fails unless the events read from a feed, from its first on, are exactly those
+// that were acknowledged, in order, with the same bytes.
 func (l *ledger) check(name string, read []feed.Event) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -170,7 +169,7 @@ func (l *ledger) checkAll(t *testing.T, s feed.Store, name string) {
 	}
 }
 
-// A context that had ended before the call: all or nothing, and as answered.
+// A context that ended before the call: all or nothing, and the answer is true.
 func testEndedContext(t *testing.T, open Opener) {
 	s := start(t, open)
 	told := newLedger()

@@ -40,8 +40,8 @@ func closing(b feed.Batch) feed.Batch {
 	return b
 }
 
-// appendAll appends the batches in one call, which has to succeed. The events
-// of those that are not refused have to be those of their drafts.
+// appendAll appends the batches in one call, which must succeed. The events of batches
+// that are not refused must match their drafts.
 func appendAll(t *testing.T, s feed.Store, batches ...feed.Batch) []feed.Result {
 	t.Helper()
 	results, err := s.Append(t.Context(), batches)
@@ -63,7 +63,7 @@ func appendAll(t *testing.T, s feed.Store, batches ...feed.Batch) []feed.Result 
 	return results
 }
 
-// store appends a batch that has to be stored, and returns its events.
+// store appends a batch that must be stored, and returns its events.
 func store(t *testing.T, s feed.Store, b feed.Batch) []feed.Event {
 	t.Helper()
 	r := appendAll(t, s, b)[0]
@@ -73,7 +73,7 @@ func store(t *testing.T, s feed.Store, b feed.Batch) []feed.Event {
 	return r.Events
 }
 
-// refuse appends a batch that has to be refused with that error.
+// refuse appends a batch that must be refused with this error.
 func refuse(t *testing.T, s feed.Store, b feed.Batch, want error) {
 	t.Helper()
 	wantRefusal(t, appendAll(t, s, b)[0], want)
@@ -93,7 +93,7 @@ func wantRefusal(t *testing.T, r feed.Result, want error) {
 	}
 }
 
-// wantBounds holds what Bounds and Read say of the feed to want.
+// wantBounds checks the bounds of the feed that Bounds and Read return.
 func wantBounds(t *testing.T, s feed.Store, name string, want feed.Bounds) {
 	t.Helper()
 	got, err := s.Bounds(t.Context(), []string{name})

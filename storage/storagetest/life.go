@@ -61,7 +61,7 @@ func testClosed(t *testing.T, open Opener) {
 	}
 }
 
-// Calls that Close finds in progress end, with an answer that holds.
+// Calls in progress during Close end with a true answer.
 func testCloseUnderLoad(t *testing.T, open Opener) {
 	s := open(t)
 	told := newLedger()

@@ -8,8 +8,8 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// TestNodes tests a store that several nodes may have open at one time. It
-// calls fresh once a subtest, as TestStore does, and then the opener twice.
+// TestNodes tests a store that several nodes may have open at the same time. It calls
+// fresh once for each subtest, as TestStore does, and the opener twice.
 func TestNodes(t *testing.T, fresh func(t *testing.T) Opener) {
 	tests := []struct {
 		name string
@@ -30,7 +30,7 @@ func TestNodes(t *testing.T, fresh func(t *testing.T) Opener) {
 	}
 }
 
-// What one node has done counts for the other at once.
+// A node sees at once what another has done.
 func testOneContent(t *testing.T, a, b feed.RetentionStore) {
 	if a.ID() != b.ID() {
 		t.Errorf("one store has the ids %q and %q", a.ID(), b.ID())
@@ -48,8 +48,8 @@ func testOneContent(t *testing.T, a, b feed.RetentionStore) {
 	wantBounds(t, a, "chat", feed.Bounds{First: 3, Last: 3, Closed: true})
 }
 
-// While one node runs its own, the other does not; after that it does, however
-// that ended.
+// While one node runs its function, the other does not run its own. Afterwards it does,
+// even if the first failed.
 func testAloneOfTwo(t *testing.T, a, b feed.RetentionStore) {
 	failed := errors.New("failed")
 	for _, want := range []error{nil, failed} {

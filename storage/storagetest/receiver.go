@@ -7,7 +7,7 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// receiver is a node that follows feeds and notes what it is handed.
+// receiver is a node that follows feeds and records what the bus passes to it.
 type receiver struct {
 	mu      sync.Mutex
 	cursors map[string]feed.Cursor // of the open feeds
@@ -35,7 +35,7 @@ func newReceiver(feeds ...string) *receiver {
 	return r
 }
 
-// call notes that the bus calls, and looks for calls at the same time.
+// call registers a call of the bus, and detects concurrent calls.
 func (r *receiver) call(f func()) {
 	r.mu.Lock()
 	r.calls++
@@ -63,7 +63,7 @@ func (r *receiver) Receive(events []feed.Event) {
 				r.events[e.Feed] = make(map[uint64]feed.Event)
 			}
 			r.events[e.Feed][e.ID] = e
-			// As a hub does: it moves to the next event and in no other way.
+			// Like a hub, it moves only to the next event.
 			if c, open := r.cursors[e.Feed]; open && e.ID == uint64(c)+1 {
 				r.cursors[e.Feed]++
 			}
@@ -96,7 +96,7 @@ func (r *receiver) wait(limit time.Duration, ok func() bool) bool {
 	}
 }
 
-// has says whether the receiver has been handed these events, as they are.
+// has reports whether the receiver has got exactly these events.
 func (r *receiver) has(events []feed.Event) bool {
 	for _, e := range events {
 		got, ok := r.events[e.Feed][e.ID]
@@ -107,8 +107,8 @@ func (r *receiver) has(events []feed.Event) bool {
 	return true
 }
 
-// hold makes the receiver stand still until it is released. It returns how
-// often the receiver had missed something until then.
+// hold blocks the receiver until it is released. It returns the number of calls of Missed
+// until then.
 func (r *receiver) hold() (missed int, release func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

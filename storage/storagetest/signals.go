@@ -12,10 +12,10 @@ import (
 )
 
 // TestSignals tests the signals of a bus that is a [feed.Signaler]. It calls
-// fresh once a subtest, each time for a medium that nobody else is on.
+// fresh once for each subtest, for an unused medium.
 //
-// Signals may be lost. So the tests send again until something has arrived, and
-// ask of what arrives only that it is what was sent.
+// Signals may be lost. So the tests send a signal again until it arrives, and demand of
+// arriving signals only that they were sent.
 func TestSignals(t *testing.T, fresh func(t *testing.T) Joiner) {
 	tests := []struct {
 		name string
@@ -40,7 +40,7 @@ func TestSignals(t *testing.T, fresh func(t *testing.T) Joiner) {
 	}
 }
 
-// listener notes which signals it is handed.
+// listener records the signals that it receives.
 type listener struct {
 	mu      sync.Mutex
 	got     map[string]int
@@ -98,7 +98,7 @@ type signalBus interface {
 	feed.Signaler
 }
 
-// signaler returns a node's bus for the length of the test.
+// signaler returns a node's bus until the test ends.
 func signaler(t *testing.T, join Joiner) signalBus {
 	t.Helper()
 	s, ok := connect(t, join).(signalBus)
@@ -148,7 +148,7 @@ func signalOnce(t *testing.T, s feed.Signaler, payload string) {
 	}
 }
 
-// Payloads are bytes, any and any number of them.
+// A payload may be any bytes, of any number.
 func testSignalPayloads(t *testing.T, join Joiner) {
 	a, b := signaler(t, join), signaler(t, join)
 	l, _ := listen(t, b)
@@ -178,7 +178,7 @@ func testSignalListeners(t *testing.T, join Joiner) {
 	send(t, a, "from a", atB)
 }
 
-// What is told and what is signalled keep out of each other's way.
+// Events and signals do not interfere.
 func testSignalsApart(t *testing.T, join Joiner) {
 	a, b := signaler(t, join), signaler(t, join)
 	r := newReceiver("chat")
@@ -223,8 +223,8 @@ func testConcurrentSignals(t *testing.T, join Joiner) {
 	}
 }
 
-// Who listens and stands still may miss signals, and gets those that are sent
-// when it has caught up.
+// A listener that is blocked may miss signals, and gets those that are sent after it has
+// caught up.
 func testSlowListener(t *testing.T, join Joiner) {
 	a, b, c := signaler(t, join), signaler(t, join), signaler(t, join)
 	slow, _ := listen(t, b)
@@ -272,14 +272,14 @@ func testListeningAgain(t *testing.T, join Joiner) {
 	}
 }
 
-// The budget of a signal is the caller's: when it is used up, Signal returns.
+// Signal returns when its context ends.
 func testSignalEnds(t *testing.T, join Joiner) {
 	a, b := signaler(t, join), signaler(t, join)
 	ctx, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
 	defer cancel()
 	began := time.Now()
 	for range 100 {
-		// Whether this is an error is the bus's affair.
+		// The bus may or may not return an error.
 		_ = a.Signal(ctx, []byte("late"))
 	}
 	if took := time.Since(began); took > time.Second {

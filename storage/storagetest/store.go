@@ -12,19 +12,19 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// Opener opens the store at one place. The tests may call it again once they
-// have closed what it returned, and expect to find everything there. They close
-// every store that they open.
+// Opener opens the store at one place. After a test has closed the store, it may open it
+// again, and expects to find everything there. The tests close every store that they
+// open.
 type Opener func(t *testing.T) feed.Store
 
-// test is a test of a store that one node has open.
+// test is a test of a store that only one node has open.
 type test struct {
 	name string
 	run  func(t *testing.T, open Opener)
 }
 
-// TestStore tests a store, which has to be a [feed.RetentionStore] as well. It calls
-// fresh once a subtest, each time for a new and empty place.
+// TestStore tests a store, which must also be a [feed.RetentionStore]. It calls fresh
+// once for each subtest, for a new and empty place.
 func TestStore(t *testing.T, fresh func(t *testing.T) Opener) {
 	tests := slices.Concat(storeTests, keyTests, conditionTests, keeperTests)
 	for _, test := range tests {
@@ -56,10 +56,10 @@ var storeTests = []test{
 	{"close under load", testCloseUnderLoad},
 }
 
-// everything is a limit that stops no test's page.
+// everything is a limit that no page of a test reaches.
 var everything = feed.Limit{Events: 1 << 20, Bytes: 1 << 30}
 
-// start opens the store for the length of the test.
+// start opens the store until the test ends.
 func start(t *testing.T, open Opener) feed.Store {
 	t.Helper()
 	s := open(t)
@@ -106,7 +106,7 @@ func publish(t *testing.T, s feed.Store, ds []feed.Draft) []feed.Event {
 	return results[0].Events
 }
 
-// read returns a page, and fails the test if that cannot be one.
+// read returns a page, and fails the test if the page is not sound.
 func read(t *testing.T, s feed.Store, name string, after feed.Cursor, limit feed.Limit) feed.Page {
 	t.Helper()
 	page, err := s.Read(t.Context(), name, after, limit)
@@ -131,13 +131,13 @@ func expect(t *testing.T, s feed.Store, name string, want []feed.Event) {
 	}
 }
 
-// sameEmpty makes an empty slice of events the same as none.
+// sameEmpty compares an empty slice of events as equal to nil.
 var sameEmpty = cmp.FilterValues(
 	func(a, b []feed.Event) bool { return len(a) == 0 && len(b) == 0 },
 	cmp.Comparer(func(a, b []feed.Event) bool { return true }),
 )
 
-// answers says whether events are what appending ds can have answered.
+// answers returns an error unless events can be the result of appending ds.
 func answers(events []feed.Event, ds []feed.Draft) error {
 	if len(events) != len(ds) {
 		return fmt.Errorf("got %d events for %d drafts", len(events), len(ds))
@@ -163,7 +163,7 @@ func soundTime(at time.Time) error {
 	return nil
 }
 
-// soundPage says whether the page can follow the cursor.
+// soundPage returns an error unless the page can follow the cursor.
 func soundPage(page feed.Page, name string, after feed.Cursor) error {
 	if page.First < 1 || page.First > page.Last+1 {
 		return fmt.Errorf("bounds are %v", page.Bounds)
@@ -190,14 +190,14 @@ func soundPage(page feed.Page, name string, after feed.Cursor) error {
 	return nil
 }
 
-// soundError says whether err is one that an append may fail with.
+// soundError returns an error unless an append may fail with err.
 func soundError(err error) error {
 	for _, known := range []error{feed.ErrUnavailable, feed.ErrStopped, context.Canceled, context.DeadlineExceeded} {
 		if errors.Is(err, known) {
 			return nil
 		}
 	}
-	return fmt.Errorf("error %w is none that a store may return", err)
+	return fmt.Errorf("a store may not return the error %w", err)
 }
 
 // sameEvent compares the times as instants.

@@ -9,7 +9,7 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// Sweeping frees what was given up, step by step, and nothing else.
+// Sweeping frees trimmed events, step by step, and nothing else.
 func testSweep(t *testing.T, open Opener) {
 	s := keep(t, open)
 	if more, err := s.Sweep(t.Context(), 100, time.Hour); more || err != nil {
@@ -66,7 +66,7 @@ func testSweep(t *testing.T, open Opener) {
 	expectNext(t, s, "b", 301)
 }
 
-// expectNext publishes an event that has to get that id.
+// expectNext publishes an event that must get this id.
 func expectNext(t *testing.T, s feed.Store, name string, id uint64) {
 	t.Helper()
 	if e := publish(t, s, drafts(name, "next"))[0]; e.ID != id {
@@ -74,8 +74,7 @@ func expectNext(t *testing.T, s feed.Store, name string, id uint64) {
 	}
 }
 
-// A store that was closed between the trim and the end of its sweep goes on with
-// it.
+// A store that was closed between a trim and the end of its sweep continues the sweep.
 func testSweepReopened(t *testing.T, open Opener) {
 	k := asKeeper(t, open(t))
 	all := publish(t, k, numbered("chat", 0, 300))
@@ -115,8 +114,8 @@ func testSweepKeys(t *testing.T, open Opener) {
 	for i, b := range old {
 		replay(t, s, b, first[i].Events)
 	}
-	// The young key may have got old, too, before the sweep is through: then
-	// the test is of no use, and is done again with more time.
+	// The young key may expire before the sweep ends. Then the test proves nothing, and
+	// runs again with more time.
 	for gap, conclusive := 50*time.Millisecond, false; !conclusive; gap *= 2 {
 		began := appendAll(t, s, old...)[len(old)-1].Events[0].Time
 		waitUntil(time.Now().Add(gap))

@@ -14,8 +14,7 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// wantKept holds all that the store says of the feed to the events that are
-// kept, in whatever way it is asked.
+// wantKept checks every method that reads the feed against the events that are kept.
 func wantKept(t *testing.T, s feed.Store, name string, first uint64, all []feed.Event) {
 	t.Helper()
 	last := uint64(len(all))
@@ -105,9 +104,8 @@ func testTrimMissing(t *testing.T, open Opener) {
 
 func testTrimUnderLoad(t *testing.T, open Opener) { loadAndTrim(t, keep(t, open)) }
 
-// loadAndTrim has appends, trims, sweeps and reads go on at the same time. What
-// is read is without a hole behind the bounds that come with it, and in the end
-// nothing is lost but what was trimmed.
+// loadAndTrim runs appends, trims, sweeps and reads at the same time. Each page must have no
+// hole within its bounds, and in the end only trimmed events may be missing.
 func loadAndTrim(t *testing.T, keepers ...feed.RetentionStore) {
 	feeds := []string{"red", "green"}
 	told := newLedger()
@@ -155,8 +153,7 @@ func loadAndTrim(t *testing.T, keepers ...feed.RetentionStore) {
 	}
 }
 
-// trimOften trims the feed to less than it has, and sweeps, until written has
-// ended.
+// trimOften trims a part of the feed, and sweeps, again and again until written has ended.
 func trimOften(ctx context.Context, k feed.RetentionStore, name string, written context.Context) error {
 	for ended := false; !ended; {
 		ended = written.Err() != nil
@@ -181,8 +178,8 @@ func trimOften(ctx context.Context, k feed.RetentionStore, name string, written 
 	return nil
 }
 
-// readTrimmed reads pages from anywhere until written has ended, and holds each
-// to the bounds that it comes with.
+// readTrimmed reads pages from random cursors until written has ended, and checks each
+// against its bounds.
 func readTrimmed(ctx context.Context, k feed.RetentionStore, name string, written context.Context) error {
 	var bounds feed.Bounds
 	for written.Err() == nil {
@@ -202,7 +199,7 @@ func readTrimmed(ctx context.Context, k feed.RetentionStore, name string, writte
 	return nil
 }
 
-// checkSome holds events that were read to what was acknowledged.
+// checkSome checks events that were read against the acknowledged ones.
 func (l *ledger) checkSome(read []feed.Event) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

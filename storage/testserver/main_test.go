@@ -6,5 +6,5 @@ import (
 	"go.uber.org/goleak"
 )
 
-// What was closed leaves no goroutine behind.
+// Closing leaves no goroutine behind.
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
