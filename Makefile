@@ -35,7 +35,7 @@ test: ## Vet, and run every test with the race detector; brings what the tests n
 	$(GO) test -race -vet=off -p 2 -parallel 4 -timeout 10m ./...
 
 test-short: ## Run the tests that start no other program, without the race detector: while you work
-	$(GO) test -p 2 -parallel 4 -timeout 5m $$($(GO) list ./... | grep -v -e /cmd/internal/e2e -e /storage/)
+	$(GO) test -vet=off -p 4 -parallel 8 -timeout 5m $$($(GO) list ./... | grep -v -e /cmd/internal/e2e -e /storage/)
 
 check: ## Judge the source: gofmt, vet, staticcheck, go mod tidy
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt -w:" $$unformatted >&2; exit 1; fi

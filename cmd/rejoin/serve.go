@@ -100,7 +100,7 @@ func runNode(ctx context.Context, c Config, logger *slog.Logger) error {
 	return s.run(ctx, absent)
 }
 
-// listen opens the addresses. Until there is a node, requests are told to wait.
+// listen opens the addresses. Until a node is open, [server.Waiting] answers.
 func (s *serving) listen(ctx context.Context) error {
 	c := s.config
 	listener, err := listen(ctx, c.Listen, c.Subscribe.WriteTimeout)
@@ -123,7 +123,7 @@ func (s *serving) listen(ctx context.Context) error {
 	return nil
 }
 
-// open opens a node on store, which it owns from here on, and has it answer.
+// open opens a node on store, which it owns from here on, and installs its handlers.
 func (s *serving) open(store feed.Store) error {
 	n, err := openNode(store, s.config, s.security.verifier, s.logger)
 	if err != nil {
