@@ -64,7 +64,7 @@ func TestClusterPromotion(t *testing.T) {
 	standby.Promote(t)
 	for _, n := range c.nodes {
 		n.awaitReady()
-		for deadline := time.Now().Add(10 * time.Second); !strings.Contains(n.log.String(), "other keys from now on"); {
+		for deadline := time.Now().Add(10 * time.Second); !strings.Contains(n.log.String(), "now have other keys"); {
 			if time.Now().After(deadline) {
 				t.Fatalf("the node does not move:\n%s", n.log)
 			}
