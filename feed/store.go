@@ -11,28 +11,28 @@ import (
 //
 // An error that wraps ErrUnavailable promises that nothing was stored.
 type Store interface {
-	// ID names this store's content, in letters, digits, dots and dashes. It is
-	// made when the store is created and kept with it: a new or replaced store
-	// has another. It may change while the store is in use, when what it holds
-	// may be another from then on: restored, promoted, or a copy. What Append
-	// commits is of the ID that holds before and after the call; if it changes
-	// meanwhile, of either. ID does not block.
+	// ID names this store's content, in letters, digits, dots and dashes. The store
+	// gets it when it is created and keeps it; a new store, or one in its place,
+	// has another. It may change while the store is in use: after the store was
+	// restored, promoted or copied, other events may have the same ids. Events
+	// belong to the ID before and after their Append; if it changes meanwhile, to
+	// either. ID does not block.
 	ID() string
 
 	// Append commits batches, each whole or not at all, and returns one result
-	// a batch, in order. Within a feed, ids go up by one from event to event,
-	// and become visible to readers in that order; the ids of what was refused
-	// are not used up. When Append returns, what it stored survives the crash
-	// of the machine.
+	// for each batch, in order. Within a feed, ids go up by one from event to
+	// event, and become visible to readers in that order. A refused batch uses no
+	// ids. When Append returns, the events that it stored survive a crash of the
+	// machine.
 	//
-	// A feed that somebody else holds, such as a long transaction, delays what
-	// is appended to it, within reason, and then the error wraps ErrBusy and
-	// ErrUnavailable; unless the batch says NoWait: then the result of that batch
-	// is ErrBusy, and the others are committed at once.
+	// If another transaction holds a feed, appends to that feed wait, within
+	// reason; then the error wraps ErrBusy and ErrUnavailable. A batch with
+	// NoWait does not wait: its result is ErrBusy, and Append commits the others
+	// at once.
 	//
-	// The drafts are clean: a Publisher has seen to that. An error means that
-	// none of the batches was stored, unless it wraps ErrUncertain. Within one
-	// call, a batch sees what those before it did.
+	// A Publisher has checked the drafts. An error means that none of the batches
+	// was stored, unless it wraps ErrUncertain. Within one call, a batch sees the
+	// effects of those before it.
 	Append(ctx context.Context, batches []Batch) ([]Result, error)
 
 	// Read returns the feed's bounds and its events after the cursor, oldest
@@ -56,8 +56,8 @@ type Store interface {
 
 // Batch is what one publish asks a store to append: all of it or nothing.
 //
-// A store looks at it in this order: a Key that it knows decides alone; then a
-// closed feed refuses drafts with ErrClosed; then IfLast.
+// A store decides in this order: a known Key decides alone; then a closed feed
+// refuses drafts with ErrClosed; then IfLast. See [PlanAppend].
 type Batch struct {
 	// Feed is the one feed that the batch is about; empty if its drafts are for
 	// several, which is possible only without IfLast and Close.
@@ -66,29 +66,29 @@ type Batch struct {
 
 	// Key, if not nil, makes the batch one that is stored once.
 	Key *Key
-	// IfLast, if not nil, has the batch refused with a [*LastError] unless this
-	// is the feed's last id.
+	// IfLast, if not nil, is the last id that the feed has to have. Otherwise the
+	// store refuses the batch with a [*LastError].
 	IfLast *uint64
-	// Close closes the feed behind the drafts, for good. A feed that was never
-	// written to exists from then on. To close one that is closed, without
-	// drafts, changes nothing and is no error.
+	// Close closes the feed after the drafts. No event can follow. A feed that
+	// was never written to exists from then on. Closing a closed feed again,
+	// without drafts, changes nothing and is no error.
 	Close bool
 
-	NoWait bool // do not wait for a feed that somebody else holds
+	NoWait bool // do not wait for a feed that another transaction holds
 }
 
-// Key makes a publish one that can be repeated: while a store remembers the
-// key, a batch that has it appends nothing. If that is the same batch, its
-// result is what it was the first time, and Replayed; if it is another, it is
-// refused with ErrKeyReused. A batch that was refused leaves no key behind.
+// Key makes a publish repeatable. While a store remembers the key, a batch with
+// the same key appends nothing. The same batch gets the result of the first one,
+// with Replayed set; a different batch is refused with ErrKeyReused. A refused
+// batch leaves no key behind.
 type Key struct {
 	// Name is 1 to 255 visible ASCII characters. Each feed has its own keys, and
 	// batches without a Feed have theirs.
 	Name string
 	// Fingerprint tells batches apart: it is the same for the same drafts and Close.
 	Fingerprint [32]byte
-	// Window is for how long the store remembers the key at least, in whole
-	// milliseconds: one that is older is a new key. [Keeper] Sweep removes it.
+	// Window is the time for which the store remembers the key, in whole
+	// milliseconds. An older key counts as new. [RetentionStore] Sweep removes it.
 	Window time.Duration
 }
 
@@ -114,31 +114,29 @@ type Page struct {
 	Events []Event
 }
 
-// RetentionStore is a Store that can say which feeds it has, and give up events.
+// RetentionStore is a Store that can list its feeds and delete old events.
 type RetentionStore interface {
 	Store
 
-	// List returns the feeds whose names begin with prefix and come after the
-	// name after, in the order of the names' bytes: limit of them, if there are
-	// so many. A feed that was never written to or closed is not among them. With
-	// a limit of 0, it is asked for the time alone.
-	// A limit of 0 asks for the time alone.
+	// List returns at most limit feeds whose names begin with prefix and come
+	// after the name after, in the order of the names' bytes. It leaves out feeds
+	// that were never written to or closed. A limit of 0 asks for the time alone.
 	List(ctx context.Context, prefix, after string, limit int) (FeedList, error)
 
-	// Trim gives up the feed's events below the id before, all of them at once
-	// and for every reader. It never moves First back, and never gives up what
-	// is yet to be stored: a before that is larger than Last+1 counts as Last+1.
-	// For a feed that does not exist it does nothing. A feed that somebody else
-	// holds for longer than is reasonable is left as it is, with ErrBusy.
+	// Trim deletes the feed's events below the id before, all of them at once
+	// and for every reader. It never moves First back, and never affects events
+	// that are not stored yet: a before above Last+1 counts as Last+1. For a feed
+	// that does not exist it does nothing. If another transaction holds the feed
+	// for too long, Trim changes nothing and returns ErrBusy.
 	Trim(ctx context.Context, feed string, before uint64) error
 
-	// Sweep frees what the events take up that were given up, and keys older
-	// than window: about limit rows in all, so that it holds up appends for a
-	// moment only. more says whether there may be more to free.
+	// Sweep frees the space of trimmed events, and of keys older than window. It
+	// removes about limit rows, so that it delays appends for a moment only. more
+	// reports whether there may be more to free.
 	Sweep(ctx context.Context, limit int, window time.Duration) (more bool, err error)
 
-	// RunExclusive runs fn unless another node is running its own, and says whether it
-	// did. Its error is fn's, or the store's.
+	// RunExclusive runs fn unless another node is running its own, and reports
+	// whether it did. Its error is fn's, or the store's.
 	RunExclusive(ctx context.Context, fn func(context.Context) error) (ran bool, err error)
 }
 
@@ -148,10 +146,10 @@ type FeedList struct {
 	Now   time.Time // by the clock that times the events
 }
 
-// Info is what a store says of a feed.
+// Info describes a feed in a list.
 type Info struct {
 	Feed string
 	Bounds
 	Updated time.Time // the time of its newest event, or of its closing if it never had one
-	Bytes   int64     // of the data of its events; those given up count until they are swept
+	Bytes   int64     // of the data of its events; trimmed ones count until they are swept
 }
