@@ -6,51 +6,72 @@ import (
 	"io"
 )
 
-// prepare makes a call of a batch that is sound.
-func (p *Publisher) prepare(b Batch) (*publishCall, error) {
-	if err := p.check(b); err != nil {
+// Publication is what a caller asks a [Publisher] to store: all of it or nothing.
+type Publication struct {
+	// Feed is the one feed that the publication is about; empty if its drafts are
+	// for several, which leaves no room for IfLast and Close.
+	Feed   string
+	Drafts []Draft // may be empty if Close is set
+
+	// Key, if not empty, is an idempotency key: the same publication with the same
+	// key is stored once, and the same key with another is refused with
+	// ErrKeyReused. It has at most 255 visible ASCII characters. Each feed has its
+	// own keys, and publications without a Feed have theirs.
+	Key string
+	// IfLast, if not nil, is the last id that the feed has to have. Otherwise the
+	// publication is refused with a [*LastError].
+	IfLast *uint64
+	// Close closes the feed after the drafts. No event can follow. Closing a closed
+	// feed again, without drafts, changes nothing and is no error.
+	Close bool
+}
+
+// prepare makes a call of a sound publication.
+func (p *Publisher) prepare(pub Publication) (*publishCall, error) {
+	if err := pub.check(); err != nil {
 		return nil, err
 	}
-	call := &publishCall{feed: b.Feed, batch: b, size: publishCost, done: make(chan struct{})}
-	call.batch.Drafts = make([]Draft, len(b.Drafts))
-	for i, d := range b.Drafts {
+	batch := Batch{Feed: pub.Feed, Drafts: make([]Draft, len(pub.Drafts)), IfLast: pub.IfLast, Close: pub.Close}
+	call := &publishCall{feed: pub.Feed, size: publishCost, done: make(chan struct{})}
+	for i, d := range pub.Drafts {
 		clean, err := d.clean(p.limit)
-		if err == nil && b.Feed != "" && d.Feed != b.Feed {
-			err = fmt.Errorf("%w: it is for the feed %s, the batch for %s", ErrInvalid, d.Feed, b.Feed)
+		if err == nil && pub.Feed != "" && d.Feed != pub.Feed {
+			err = fmt.Errorf("%w: it is for the feed %s, the batch for %s", ErrInvalid, d.Feed, pub.Feed)
 		}
-		if err != nil && len(b.Drafts) > 1 {
+		if err != nil && len(pub.Drafts) > 1 {
 			err = &DraftError{i, err}
 		}
 		if err != nil {
 			return nil, err
 		}
-		call.batch.Drafts[i] = clean
+		batch.Drafts[i] = clean
 		call.size += sizeOf(len(clean.Data)) + draftCost
 	}
-	if b.Feed == "" {
-		call.feed = commonFeed(b.Drafts)
+	if pub.Feed == "" {
+		call.feed = commonFeed(pub.Drafts)
 	}
-	if b.Key != nil {
-		call.batch.Key = &Key{Name: b.Key.Name, Fingerprint: fingerprint(call.batch), Window: p.keyWindow}
+	if pub.Key != "" {
+		batch.Key = &Key{Name: pub.Key, Fingerprint: fingerprint(batch), Window: p.keyWindow}
 	}
+	call.batch = batch
 	return call, nil
 }
 
-// check looks at what is asked for beside the drafts.
-func (p *Publisher) check(b Batch) error {
+// check checks all but the drafts.
+func (pub *Publication) check() error {
 	switch {
-	case len(b.Drafts) == 0 && !b.Close:
+	case len(pub.Drafts) == 0 && !pub.Close:
 		return fmt.Errorf("%w: nothing to publish", ErrInvalid)
-	case b.Feed == "" && (b.Close || b.IfLast != nil):
+	case pub.Feed == "" && (pub.Close || pub.IfLast != nil):
 		return fmt.Errorf("%w: only one feed can be closed, or have a last event", ErrInvalid)
 	}
-	if b.Feed != "" {
-		if err := CheckName(b.Feed); err != nil {
+	if pub.Feed != "" {
+		if err := CheckName(pub.Feed); err != nil {
 			return err
 		}
 	}
-	if b.Key != nil {
-		return CheckKey(b.Key.Name)
+	if pub.Key != "" {
+		return CheckKey(pub.Key)
 	}
 	return nil
 }

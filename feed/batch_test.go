@@ -9,7 +9,7 @@ import (
 	"weak"
 )
 
-func prepared(b Batch) (*publishCall, error) {
+func prepared(b Publication) (*publishCall, error) {
 	return (&Publisher{limit: 100, keyWindow: time.Hour}).prepare(b)
 }
 
@@ -18,46 +18,44 @@ func TestPrepare(t *testing.T) {
 	a, b := Draft{Feed: "a"}, Draft{Feed: "b"}
 	bad := Draft{Feed: "a", Type: "feed.x"}
 	large := Draft{Feed: "a", Data: strings.Repeat("x", 101)}
-	key := func(name string) *Key { return &Key{Name: name} }
 	for _, c := range []struct {
-		name  string
-		batch Batch
-		want  error
-		index int // of the bad draft
+		name        string
+		publication Publication
+		want        error
+		index       int // of the bad draft
 	}{
-		{"one draft", Batch{Drafts: []Draft{a}}, nil, none},
-		{"several feeds", Batch{Drafts: []Draft{a, b}}, nil, none},
-		{"several feeds and a key", Batch{Drafts: []Draft{a, b}, Key: key("k")}, nil, none},
-		{"one feed", Batch{Feed: "a", Drafts: []Draft{a, a}}, nil, none},
-		{"a close", Batch{Feed: "a", Close: true}, nil, none},
-		{"a close with a key", Batch{Feed: "a", Close: true, Key: key("k")}, nil, none},
-		{"a close with a last event", Batch{Feed: "a", Drafts: []Draft{a}, Close: true, IfLast: new(uint64(0))}, nil, none},
-		{"nothing", Batch{}, ErrInvalid, none},
-		{"nothing but a feed", Batch{Feed: "a"}, ErrInvalid, none},
-		{"nothing but a key", Batch{Feed: "a", Key: key("k")}, ErrInvalid, none},
-		{"nothing but a condition", Batch{Feed: "a", IfLast: new(uint64(0))}, ErrInvalid, none},
-		{"a close of no feed", Batch{Close: true}, ErrInvalid, none},
-		{"a close of several feeds", Batch{Drafts: []Draft{a, b}, Close: true}, ErrInvalid, none},
-		{"a close of one feed that is not named", Batch{Drafts: []Draft{a}, Close: true}, ErrInvalid, none},
-		{"a condition on several feeds", Batch{Drafts: []Draft{a, b}, IfLast: new(uint64(1))}, ErrInvalid, none},
-		{"a bad name", Batch{Feed: "-", Close: true}, ErrInvalid, none},
-		{"another feed", Batch{Feed: "a", Drafts: []Draft{b}}, ErrInvalid, none},
-		{"another feed among several", Batch{Feed: "a", Drafts: []Draft{a, a, b}}, ErrInvalid, 2},
-		{"a bad draft", Batch{Drafts: []Draft{bad}}, ErrInvalid, none},
-		{"a bad draft among several", Batch{Drafts: []Draft{a, bad, bad}}, ErrInvalid, 1},
-		{"a bad draft first", Batch{Drafts: []Draft{bad, a}}, ErrInvalid, 0},
-		{"a large draft among several", Batch{Drafts: []Draft{a, a, a, large}}, ErrTooLarge, 3},
-		{"an empty key", Batch{Drafts: []Draft{a}, Key: key("")}, ErrInvalid, none},
-		{"a long key", Batch{Drafts: []Draft{a}, Key: key(strings.Repeat("k", 255))}, nil, none},
-		{"a key too long", Batch{Drafts: []Draft{a}, Key: key(strings.Repeat("k", 256))}, ErrInvalid, none},
-		{"a key with every visible character", Batch{Drafts: []Draft{a}, Key: key("!\"#$%&'()*+,-./09:;<=>?@AZ[\\]^_`az{|}~")}, nil, none},
-		{"a key with a space", Batch{Drafts: []Draft{a}, Key: key("a b")}, ErrInvalid, none},
-		{"a key with a line break", Batch{Drafts: []Draft{a}, Key: key("a\nb")}, ErrInvalid, none},
-		{"a key with DEL", Batch{Drafts: []Draft{a}, Key: key("a\x7f")}, ErrInvalid, none},
-		{"a key that is not ASCII", Batch{Drafts: []Draft{a}, Key: key("schlüssel")}, ErrInvalid, none},
+		{"one draft", Publication{Drafts: []Draft{a}}, nil, none},
+		{"several feeds", Publication{Drafts: []Draft{a, b}}, nil, none},
+		{"several feeds and a key", Publication{Drafts: []Draft{a, b}, Key: "k"}, nil, none},
+		{"one feed", Publication{Feed: "a", Drafts: []Draft{a, a}}, nil, none},
+		{"a close", Publication{Feed: "a", Close: true}, nil, none},
+		{"a close with a key", Publication{Feed: "a", Close: true, Key: "k"}, nil, none},
+		{"a close with a last event", Publication{Feed: "a", Drafts: []Draft{a}, Close: true, IfLast: new(uint64(0))}, nil, none},
+		{"nothing", Publication{}, ErrInvalid, none},
+		{"nothing but a feed", Publication{Feed: "a"}, ErrInvalid, none},
+		{"nothing but a key", Publication{Feed: "a", Key: "k"}, ErrInvalid, none},
+		{"nothing but a condition", Publication{Feed: "a", IfLast: new(uint64(0))}, ErrInvalid, none},
+		{"a close of no feed", Publication{Close: true}, ErrInvalid, none},
+		{"a close of several feeds", Publication{Drafts: []Draft{a, b}, Close: true}, ErrInvalid, none},
+		{"a close of one feed that is not named", Publication{Drafts: []Draft{a}, Close: true}, ErrInvalid, none},
+		{"a condition on several feeds", Publication{Drafts: []Draft{a, b}, IfLast: new(uint64(1))}, ErrInvalid, none},
+		{"a bad name", Publication{Feed: "-", Close: true}, ErrInvalid, none},
+		{"another feed", Publication{Feed: "a", Drafts: []Draft{b}}, ErrInvalid, none},
+		{"another feed among several", Publication{Feed: "a", Drafts: []Draft{a, a, b}}, ErrInvalid, 2},
+		{"a bad draft", Publication{Drafts: []Draft{bad}}, ErrInvalid, none},
+		{"a bad draft among several", Publication{Drafts: []Draft{a, bad, bad}}, ErrInvalid, 1},
+		{"a bad draft first", Publication{Drafts: []Draft{bad, a}}, ErrInvalid, 0},
+		{"a large draft among several", Publication{Drafts: []Draft{a, a, a, large}}, ErrTooLarge, 3},
+		{"a long key", Publication{Drafts: []Draft{a}, Key: strings.Repeat("k", 255)}, nil, none},
+		{"a key too long", Publication{Drafts: []Draft{a}, Key: strings.Repeat("k", 256)}, ErrInvalid, none},
+		{"a key with every visible character", Publication{Drafts: []Draft{a}, Key: "!\"#$%&'()*+,-./09:;<=>?@AZ[\\]^_`az{|}~"}, nil, none},
+		{"a key with a space", Publication{Drafts: []Draft{a}, Key: "a b"}, ErrInvalid, none},
+		{"a key with a line break", Publication{Drafts: []Draft{a}, Key: "a\nb"}, ErrInvalid, none},
+		{"a key with DEL", Publication{Drafts: []Draft{a}, Key: "a\x7f"}, ErrInvalid, none},
+		{"a key that is not ASCII", Publication{Drafts: []Draft{a}, Key: "schlüssel"}, ErrInvalid, none},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			call, err := prepared(c.batch)
+			call, err := prepared(c.publication)
 			if !errors.Is(err, c.want) || err == nil != (c.want == nil) {
 				t.Fatalf("got %v, want %v", err, c.want)
 			}
@@ -68,7 +66,7 @@ func TestPrepare(t *testing.T) {
 			if index != c.index {
 				t.Errorf("blames draft %d, want %d: %v", index, c.index, err)
 			}
-			if err == nil && c.batch.Key != nil && (call.batch.Key.Window != time.Hour || call.batch.Key == c.batch.Key) {
+			if err == nil && c.publication.Key != "" && (call.batch.Key.Window != time.Hour || call.batch.Key.Name != c.publication.Key) {
 				t.Errorf("the key became %+v", call.batch.Key)
 			}
 		})
@@ -78,7 +76,7 @@ func TestPrepare(t *testing.T) {
 // A publisher keeps a copy of a batch: the caller may change its own.
 func TestPrepareCopiesTheDrafts(t *testing.T) {
 	drafts := []Draft{{Feed: "a", Data: "1\r\n2", Type: "message"}}
-	call, err := prepared(Batch{Drafts: drafts})
+	call, err := prepared(Publication{Drafts: drafts})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,16 +94,16 @@ func TestFingerprint(t *testing.T) {
 	draft := func(feed, kind, data string, json bool) Draft {
 		return Draft{Feed: feed, Type: kind, Data: data, JSON: json}
 	}
-	batch := func(closes bool, drafts ...Draft) Batch {
-		return Batch{Feed: drafts[0].Feed, Drafts: drafts, Close: closes}
+	batch := func(closes bool, drafts ...Draft) Publication {
+		return Publication{Feed: drafts[0].Feed, Drafts: drafts, Close: closes}
 	}
-	several := func(drafts ...Draft) Batch { return Batch{Drafts: drafts} }
+	several := func(drafts ...Draft) Publication { return Publication{Drafts: drafts} }
 	type print struct {
 		group, member int
 		print         [32]byte
 	}
 	var prints []print
-	for i, alike := range [][]Batch{
+	for i, alike := range [][]Publication{
 		{batch(false, draft("a", "", "1", false)), batch(false, draft("a", "message", "1", false)),
 			{Feed: "a", Drafts: []Draft{draft("a", "", "1", false)}, IfLast: new(uint64(7))}},
 		{batch(true, draft("a", "", "1", false))},
@@ -128,7 +126,7 @@ func TestFingerprint(t *testing.T) {
 		{{Feed: "a", Close: true}},
 	} {
 		for j, b := range alike {
-			b.Key = &Key{Name: "k"}
+			b.Key = "k"
 			call, err := prepared(b)
 			if err != nil {
 				t.Fatal(err)

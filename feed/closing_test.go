@@ -42,7 +42,7 @@ func seen(t *testing.T, s *feed.Subscription, d time.Duration) string {
 // close closes the feed with n last events.
 func (r *rig) close(name string, n int) {
 	r.t.Helper()
-	b := feed.Batch{Feed: name, Close: true}
+	b := feed.Publication{Feed: name, Close: true}
 	for range n {
 		b.Drafts = append(b.Drafts, feed.Draft{Feed: name, Data: "x"})
 	}
@@ -142,7 +142,7 @@ func TestClosingReachesWaitingSubscribers(t *testing.T) {
 		{"elsewhere", func(r *rig) { r.closeElsewhere("a") }, 1100 * time.Millisecond},
 		{"with an unknown outcome", func(r *rig) {
 			r.fail(feed.ErrUncertain, feedtest.AppendCommitted)
-			if _, err := r.pub.PublishBatch(r.t.Context(), feed.Batch{Feed: "a", Close: true}); !errors.Is(err, feed.ErrUncertain) {
+			if _, err := r.pub.PublishBatch(r.t.Context(), feed.Publication{Feed: "a", Close: true}); !errors.Is(err, feed.ErrUncertain) {
 				r.t.Errorf("got %v, want ErrUncertain", err)
 			}
 		}, 100 * time.Millisecond},

@@ -116,7 +116,7 @@
 //
 // The way of a publish:
 //
-//	Publisher.PublishBatch   checks the batch (prepare), queues it (enqueue) and waits
+//	Publisher.PublishBatch   checks the publication (prepare), queues it (enqueue) and waits
 //	Publisher.commitLoop     takes what is queued (queue.take), after a short gather
 //	Publisher.commit         calls Store.Append, which numbers and commits the events
 //	Hub.takeAppend           puts the events into their logs (log.accept, log.wake)

@@ -126,10 +126,10 @@ func ExamplePublisher_PublishBatch() {
 	pub, _, done := open(ctx)
 	defer done()
 
-	order := feed.Batch{
+	order := feed.Publication{
 		Feed:   "orders",
 		Drafts: []feed.Draft{{Feed: "orders", Data: "two of them, please"}},
-		Key:    &feed.Key{Name: "order-7"},
+		Key:    "order-7",
 	}
 	for range 2 { // the first answer was lost, say
 		r, err := pub.PublishBatch(ctx, order)
@@ -140,7 +140,7 @@ func ExamplePublisher_PublishBatch() {
 	}
 
 	seen := uint64(0)
-	_, err := pub.PublishBatch(ctx, feed.Batch{
+	_, err := pub.PublishBatch(ctx, feed.Publication{
 		Feed:   "orders",
 		Drafts: []feed.Draft{{Feed: "orders", Data: "the first order"}},
 		IfLast: &seen,

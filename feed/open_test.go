@@ -27,7 +27,7 @@ func TestAll(t *testing.T) {
 		}
 		return s
 	}
-	if _, err := node.Publisher.PublishBatch(t.Context(), feed.Batch{
+	if _, err := node.Publisher.PublishBatch(t.Context(), feed.Publication{
 		Feed: "a", Drafts: []feed.Draft{{Feed: "a", Data: "1"}, {Feed: "a", Data: "2"}}, Close: true,
 	}); err != nil {
 		t.Fatal(err)

@@ -122,26 +122,25 @@ func (p *Publisher) Waiting() int {
 }
 
 // Publish stores the drafts as events, all of them or none, and returns them.
-// It is PublishBatch of a batch that has nothing but drafts.
+// It is PublishBatch of a publication that has nothing but drafts.
 func (p *Publisher) Publish(ctx context.Context, drafts ...Draft) ([]Event, error) {
-	r, err := p.PublishBatch(ctx, Batch{Drafts: drafts})
+	r, err := p.PublishBatch(ctx, Publication{Drafts: drafts})
 	return r.Events, err
 }
 
-// PublishBatch stores a batch. When it returns without an error the events are
-// committed, and this node's subscribers and the bus are about to get them. Of
-// a Key, only the name counts: the publisher fills in the rest.
+// PublishBatch stores a publication. When it returns without an error the events
+// are committed, and this node's subscribers and the bus are about to get them.
 //
-// A bad batch is refused before anything is stored: with ErrInvalid or
+// A bad publication is refused before anything is stored: with ErrInvalid or
 // ErrTooLarge, in a [*DraftError] if it is about one of several drafts. A store
-// refuses a batch with ErrClosed, ErrKeyReused or a [*LastError], as [Batch]
+// refuses one with ErrClosed, ErrKeyReused or a [*LastError], as [Batch]
 // describes. ErrStopped and ErrUnavailable mean that nothing was stored,
 // ErrUncertain that the outcome is unknown, and ErrOverloaded that the most
-// publishes wait that may. When ctx ends before the batch is part of a commit,
-// the batch is withdrawn and ctx's error is returned; once it is, PublishBatch
+// publishes wait that may. When ctx ends before the publication is part of a
+// commit, it is withdrawn and ctx's error is returned; once it is, PublishBatch
 // waits for the outcome. It returns within 11 seconds, whatever the store does.
-func (p *Publisher) PublishBatch(ctx context.Context, b Batch) (Result, error) {
-	call, err := p.prepare(b)
+func (p *Publisher) PublishBatch(ctx context.Context, pub Publication) (Result, error) {
+	call, err := p.prepare(pub)
 	if err != nil {
 		return Result{}, err
 	}

@@ -12,15 +12,15 @@ import (
 	"github.com/rejoin/rejoin/feed/feedtest"
 )
 
-func keyed(key string, data ...string) feed.Batch {
-	b := feed.Batch{Feed: "a", Key: &feed.Key{Name: key}}
+func keyed(key string, data ...string) feed.Publication {
+	b := feed.Publication{Feed: "a", Key: key}
 	for _, d := range data {
 		b.Drafts = append(b.Drafts, feed.Draft{Feed: "a", Data: d})
 	}
 	return b
 }
 
-func (r *rig) batch(b feed.Batch) feed.Result {
+func (r *rig) batch(b feed.Publication) feed.Result {
 	r.t.Helper()
 	result, err := r.pub.PublishBatch(r.t.Context(), b)
 	if err != nil {
@@ -87,10 +87,10 @@ func TestReplayedThenSubscribe(t *testing.T) {
 func TestPublishConditions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		at := func(last uint64) feed.Batch {
-			return feed.Batch{Feed: "a", Drafts: []feed.Draft{{Feed: "a"}}, IfLast: &last}
+		at := func(last uint64) feed.Publication {
+			return feed.Publication{Feed: "a", Drafts: []feed.Draft{{Feed: "a"}}, IfLast: &last}
 		}
-		refused := func(b feed.Batch, last uint64) {
+		refused := func(b feed.Publication, last uint64) {
 			t.Helper()
 			_, err := r.pub.PublishBatch(t.Context(), b)
 			if e, ok := errors.AsType[*feed.LastError](err); !ok || e.Last != last {
@@ -105,13 +105,13 @@ func TestPublishConditions(t *testing.T) {
 		refused(at(2), 1)
 		r.batch(at(1))
 		b := at(2)
-		b.Key = &feed.Key{Name: "k"}
+		b.Key = "k"
 		first := r.batch(b)
 		if again := r.batch(b); !again.Replayed || again.Events[0] != first.Events[0] {
 			t.Errorf("a condition that was met is checked again: %+v", again)
 		}
 		b = at(2)
-		b.Key = &feed.Key{Name: "refused"}
+		b.Key = "refused"
 		refused(b, 3)
 		b.IfLast = new(uint64(3))
 		if again := r.batch(b); again.Replayed || again.Events[0].ID != 4 {
@@ -123,7 +123,7 @@ func TestPublishConditions(t *testing.T) {
 func TestPublishRefusals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		refused := func(b feed.Batch, want error) {
+		refused := func(b feed.Publication, want error) {
 			t.Helper()
 			if _, err := r.pub.PublishBatch(t.Context(), b); !errors.Is(err, want) {
 				t.Errorf("got %v, want %v", err, want)
@@ -136,9 +136,9 @@ func TestPublishRefusals(t *testing.T) {
 		closing.Close = true
 		r.batch(closing)
 		refused(keyed("k2", "3"), feed.ErrClosed)
-		refused(feed.Batch{Feed: "a", Drafts: []feed.Draft{{Feed: "a"}}, Close: true}, feed.ErrClosed)
-		refused(feed.Batch{Drafts: []feed.Draft{{Feed: "b"}, {Feed: "a"}}}, feed.ErrClosed)
-		refused(feed.Batch{Feed: "a", Drafts: []feed.Draft{{Feed: "a"}}, IfLast: new(uint64(9))}, feed.ErrClosed)
+		refused(feed.Publication{Feed: "a", Drafts: []feed.Draft{{Feed: "a"}}, Close: true}, feed.ErrClosed)
+		refused(feed.Publication{Drafts: []feed.Draft{{Feed: "b"}, {Feed: "a"}}}, feed.ErrClosed)
+		refused(feed.Publication{Feed: "a", Drafts: []feed.Draft{{Feed: "a"}}, IfLast: new(uint64(9))}, feed.ErrClosed)
 		// A known key decides alone, and a second close is no error.
 		if got := r.batch(keyed("k", "1")); !got.Replayed {
 			t.Errorf("got %+v", got)
@@ -146,7 +146,7 @@ func TestPublishRefusals(t *testing.T) {
 		if got := r.batch(closing); !got.Replayed || got.Events[0].ID != 2 {
 			t.Errorf("got %+v", got)
 		}
-		r.batch(feed.Batch{Feed: "a", Close: true})
+		r.batch(feed.Publication{Feed: "a", Close: true})
 		if p := r.store.History("a"); p.Last != 2 || !p.Closed || r.store.History("b").Last != 0 {
 			t.Errorf("the feed is %+v", p.Bounds)
 		}
@@ -160,7 +160,7 @@ func TestRefusedBatchesFailAlone(t *testing.T) {
 		pass := r.holdAt(feedtest.AppendAsked)
 		results := make([]error, 5)
 		var answers sync.WaitGroup
-		for i, b := range []feed.Batch{
+		for i, b := range []feed.Publication{
 			keyed("first", "alone in its commit"),
 			{Feed: "a", Close: true},
 			keyed("late", "1"),
@@ -189,7 +189,7 @@ func TestCommitOfClosesIsBounded(t *testing.T) {
 		pass := r.holdAt(feedtest.AppendAsked)
 		var answers sync.WaitGroup
 		for range 1 + 5000 {
-			answers.Go(func() { r.batch(feed.Batch{Feed: "a", Close: true}) })
+			answers.Go(func() { r.batch(feed.Publication{Feed: "a", Close: true}) })
 		}
 		synctest.Wait()
 		pass()

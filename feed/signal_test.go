@@ -142,7 +142,7 @@ func TestSignalsSayWhatChanged(t *testing.T) {
 		if err := first.hub.Trim(t.Context(), "a", 3); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := first.pub.PublishBatch(t.Context(), feed.Batch{Feed: "a", Close: true}); err != nil {
+		if _, err := first.pub.PublishBatch(t.Context(), feed.Publication{Feed: "a", Close: true}); err != nil {
 			t.Fatal(err)
 		}
 		began := time.Now()

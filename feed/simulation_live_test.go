@@ -153,7 +153,7 @@ func (w *world) closeLive() {
 		return
 	}
 	wr := &writer{name: "closer"}
-	b := feed.Batch{Feed: name, Close: true}
+	b := feed.Publication{Feed: name, Close: true}
 	if w.chance(50) {
 		b.Drafts = append(b.Drafts, w.draft(wr, name))
 	}

@@ -158,7 +158,7 @@ func (w *world) live() {
 		drafts = append(drafts, w.draft(wr, name))
 	}
 	w.log("%d events for %s on %s, the bus %s", len(drafts), name, n.name, c.name)
-	w.publish(wr, n, feed.Batch{Feed: name, Drafts: drafts})
+	w.publish(wr, n, feed.Publication{Feed: name, Drafts: drafts})
 	w.settle()
 	time.Sleep(c.within)
 	w.settle()

@@ -115,13 +115,13 @@ func (w *world) write() bool {
 	return true
 }
 
-// described is a batch in words.
-type described feed.Batch
+// described is a publication in words.
+type described feed.Publication
 
 func (b described) String() string {
 	s := fmt.Sprintf("%d to %s", len(b.Drafts), b.Feed)
-	if b.Key != nil {
-		s += " as " + b.Key.Name
+	if b.Key != "" {
+		s += " as " + b.Key
 	}
 	if b.IfLast != nil {
 		s += fmt.Sprint(" if ", *b.IfLast, " is the last")

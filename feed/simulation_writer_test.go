@@ -16,7 +16,7 @@ type writer struct {
 	name   string
 	sent   int
 	keys   int
-	keyed  *feed.Batch // the last that it has published with a key
+	keyed  *feed.Publication // the last that it has published with a key
 	cancel context.CancelFunc
 
 	mu   sync.Mutex
@@ -30,10 +30,10 @@ func (wr *writer) isBusy() bool {
 }
 
 // publish makes a writer publish a batch on a node.
-func (w *world) publish(wr *writer, n *node, b feed.Batch) {
-	if b.Key != nil {
+func (w *world) publish(wr *writer, n *node, b feed.Publication) {
+	if b.Key != "" {
 		wr.keyed = &b
-		w.checker.Keyed(b.Feed, b.Key.Name, b.Drafts...)
+		w.checker.Keyed(b.Feed, b.Key, b.Drafts...)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	wr.cancel, wr.busy = cancel, true
@@ -51,7 +51,7 @@ func (w *world) publish(wr *writer, n *node, b feed.Batch) {
 }
 
 // judge holds the answer of a publish to what it promises.
-func (w *world) judge(wr *writer, n *node, b feed.Batch, result feed.Result, err error) {
+func (w *world) judge(wr *writer, n *node, b feed.Publication, result feed.Result, err error) {
 	last, conditional := errors.AsType[*feed.LastError](err)
 	switch {
 	case n.dead.Load() || errors.Is(err, feed.ErrUncertain):
@@ -74,7 +74,7 @@ func (w *world) judge(wr *writer, n *node, b feed.Batch, result feed.Result, err
 	case expected(err):
 		// Of a batch with a key, an earlier call may have stored what this one
 		// has not.
-		if b.Key == nil {
+		if b.Key == "" {
 			w.refuse(b, err)
 		}
 	default:
@@ -82,11 +82,11 @@ func (w *world) judge(wr *writer, n *node, b feed.Batch, result feed.Result, err
 	}
 }
 
-func (w *world) acked(wr *writer, b feed.Batch, result feed.Result) {
+func (w *world) acked(wr *writer, b feed.Publication, result feed.Result) {
 	events := result.Events
 	switch {
-	case b.Key != nil:
-		w.checker.AckedKey(b.Feed, b.Key.Name, result)
+	case b.Key != "":
+		w.checker.AckedKey(b.Feed, b.Key, result)
 	case result.Replayed:
 		w.gate.fault(fmt.Errorf("%s: was answered as before, without a key", wr.name))
 	default:
@@ -107,7 +107,7 @@ func (w *world) acked(wr *writer, b feed.Batch, result feed.Result) {
 }
 
 // refuse notes that the drafts must not be stored, and allow that they may be.
-func (w *world) refuse(b feed.Batch, err error) {
+func (w *world) refuse(b feed.Publication, err error) {
 	w.refusedMu.Lock()
 	defer w.refusedMu.Unlock()
 	for _, d := range b.Drafts {
@@ -119,7 +119,7 @@ func (w *world) refuse(b feed.Batch, err error) {
 
 // late notes that a commit of the drafts is still under way: they may be stored yet,
 // even if another try fails.
-func (w *world) late(b feed.Batch) {
+func (w *world) late(b feed.Publication) {
 	w.refusedMu.Lock()
 	defer w.refusedMu.Unlock()
 	for _, d := range b.Drafts {
@@ -127,7 +127,7 @@ func (w *world) late(b feed.Batch) {
 	}
 }
 
-func (w *world) allow(b feed.Batch) {
+func (w *world) allow(b feed.Publication) {
 	w.refusedMu.Lock()
 	defer w.refusedMu.Unlock()
 	for _, d := range b.Drafts {
@@ -162,8 +162,8 @@ func (w *world) draft(wr *writer, name string) feed.Draft {
 
 // batch makes up a batch for a writer to publish: many events, or none if it closes the
 // feed.
-func (w *world) batch(wr *writer, name string, many int) feed.Batch {
-	b := feed.Batch{Feed: name}
+func (w *world) batch(wr *writer, name string, many int) feed.Publication {
+	b := feed.Publication{Feed: name}
 	if w.plan.closes && w.chance(4) {
 		b.Close = true
 		many = w.rng.IntN(2)
@@ -173,7 +173,7 @@ func (w *world) batch(wr *writer, name string, many int) feed.Batch {
 	}
 	if w.plan.keys && w.chance(50) {
 		wr.keys++
-		b.Key = &feed.Key{Name: wr.name + "-" + strconv.Itoa(wr.keys)}
+		b.Key = wr.name + "-" + strconv.Itoa(wr.keys)
 	}
 	if w.plan.keys && w.chance(20) {
 		last := w.bounds(name).Last + uint64(w.rng.IntN(3)/2)

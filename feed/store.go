@@ -54,7 +54,8 @@ type Store interface {
 	Close() error
 }
 
-// Batch is what one publish asks a store to append: all of it or nothing.
+// Batch is what a publisher asks a store to append for one [Publication]: all of it or
+// nothing.
 //
 // A store decides in this order: a known Key decides alone; then a closed feed
 // refuses drafts with ErrClosed; then IfLast. See [PlanAppend].

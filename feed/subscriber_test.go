@@ -88,7 +88,7 @@ func TestSubscriber(t *testing.T) {
 		r.publish("a", "x")
 		r.wantDrained(g, "a: 3")
 		for _, name := range []string{"b", "a", "c"} {
-			if _, err := r.pub.PublishBatch(t.Context(), feed.Batch{Feed: name, Close: true}); err != nil {
+			if _, err := r.pub.PublishBatch(t.Context(), feed.Publication{Feed: name, Close: true}); err != nil {
 				t.Fatal(err)
 			}
 			if name != "c" {

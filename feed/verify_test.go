@@ -26,7 +26,7 @@ func TestRoundsKeepTheirDistance(t *testing.T) {
 		}
 		r.bus.waitReceiver().Missed()
 		began := time.Now()
-		if _, err := r.pub.PublishBatch(t.Context(), feed.Batch{Feed: "a", Close: true}); err != nil {
+		if _, err := r.pub.PublishBatch(t.Context(), feed.Publication{Feed: "a", Close: true}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := s.Next(t.Context(), time.After(time.Minute)); err != feed.ErrClosed || time.Since(began) > 0 {
@@ -44,7 +44,7 @@ func TestFailedComparisonIsMadeAgain(t *testing.T) {
 		time.Sleep(1500 * time.Millisecond) // half way between two rounds
 		before := r.count(feedtest.BoundsAsked)
 		r.fail(feed.ErrUnavailable, feedtest.BoundsAsked)
-		if _, err := r.pub.PublishBatch(t.Context(), feed.Batch{Feed: "a", Close: true}); err != nil {
+		if _, err := r.pub.PublishBatch(t.Context(), feed.Publication{Feed: "a", Close: true}); err != nil {
 			t.Fatal(err)
 		}
 		if asked := r.count(feedtest.BoundsAsked) - before; asked != 1 {

@@ -86,7 +86,7 @@ func TestAwayThenResume(t *testing.T) {
 	n, store := startAway(t, server.Options{})
 	const count = 5000
 	for id := 0; id < count; {
-		var b feed.Batch
+		var b feed.Publication
 		for range 1000 {
 			id++
 			b.Drafts = append(b.Drafts, feed.Draft{Feed: "chat", Data: fmt.Sprint("event ", id)})

@@ -77,7 +77,7 @@ func followSlowly(t *testing.T, n *node, conn net.Conn, r *slowReader) *bufio.Re
 	for i := range drafts {
 		drafts[i] = feed.Draft{Feed: names[99], Data: "x"}
 	}
-	if _, err := n.publisher.PublishBatch(t.Context(), feed.Batch{Feed: names[99], Drafts: drafts}); err != nil {
+	if _, err := n.publisher.PublishBatch(t.Context(), feed.Publication{Feed: names[99], Drafts: drafts}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })

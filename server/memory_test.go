@@ -74,7 +74,7 @@ func TestSlowReadersGetTheSame(t *testing.T) {
 	address := startNarrow(t, n, 8<<10, false)
 	n.fill("chat", 100, 2000, "a\n\x01")
 	n.fill("chat", 1500, 40, "x")
-	if _, err := n.publisher.PublishBatch(t.Context(), feed.Batch{Feed: "chat", Close: true}); err != nil {
+	if _, err := n.publisher.PublishBatch(t.Context(), feed.Publication{Feed: "chat", Close: true}); err != nil {
 		t.Fatal(err)
 	}
 	const lines = "Accept: application/x-ndjson\r\n"

@@ -38,7 +38,7 @@ func FuzzPage(f *testing.F) {
 		for i := range drafts {
 			drafts[i] = feed.Draft{Feed: name, Data: "x"}
 		}
-		if _, err := publisher.PublishBatch(f.Context(), feed.Batch{Feed: name, Drafts: drafts, Close: name == "closed"}); err != nil {
+		if _, err := publisher.PublishBatch(f.Context(), feed.Publication{Feed: name, Drafts: drafts, Close: name == "closed"}); err != nil {
 			f.Fatal(err)
 		}
 		if err := store.Trim(f.Context(), name, 4); err != nil {

@@ -105,7 +105,7 @@ func (n *node) append(name string, count int) {
 
 func (n *node) closeFeed(name string) {
 	n.t.Helper()
-	if _, err := n.publisher.PublishBatch(n.t.Context(), feed.Batch{Feed: name, Close: true}); err != nil {
+	if _, err := n.publisher.PublishBatch(n.t.Context(), feed.Publication{Feed: name, Close: true}); err != nil {
 		n.t.Fatal(err)
 	}
 }

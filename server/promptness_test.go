@@ -21,7 +21,7 @@ import (
 // prompt is far less than the time to a keep-alive.
 const prompt = 3 * time.Second
 
-func (n *node) publishBatch(b feed.Batch) {
+func (n *node) publishBatch(b feed.Publication) {
 	n.t.Helper()
 	if _, err := n.publisher.PublishBatch(n.t.Context(), b); err != nil {
 		n.t.Fatal(err)
@@ -35,9 +35,9 @@ func TestEndAtOnce(t *testing.T) {
 		name := fmt.Sprint("feed", i)
 		f := n.follow(fmt.Sprintf(path, name), nil)
 		f.block()
-		n.publishBatch(feed.Batch{Feed: name, Drafts: []feed.Draft{{Feed: name, Data: "x"}}, Close: true})
+		n.publishBatch(feed.Publication{Feed: name, Drafts: []feed.Draft{{Feed: name, Data: "x"}}, Close: true})
 		if i == 1 {
-			n.publishBatch(feed.Batch{Feed: "other", Close: true})
+			n.publishBatch(feed.Publication{Feed: "other", Close: true})
 		}
 		began := time.Now()
 		rest, err := io.ReadAll(f.r)
@@ -60,7 +60,7 @@ func TestMuchAtOnce(t *testing.T) {
 		for k := range drafts {
 			drafts[k] = feed.Draft{Feed: name, Data: fmt.Sprint(k+1, strings.Repeat("\n", 100))}
 		}
-		n.publishBatch(feed.Batch{Feed: name, Drafts: drafts})
+		n.publishBatch(feed.Publication{Feed: name, Drafts: drafts})
 		began := time.Now()
 		for k := range events {
 			if got, want := f.block(), fmt.Sprintf("id: %d\n", k+1); i == 0 && !strings.HasSuffix(got, want) {

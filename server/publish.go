@@ -43,7 +43,7 @@ func (s *Server) publishOne(w http.ResponseWriter, r *http.Request, request publ
 	if err != nil {
 		return err
 	}
-	result, err := s.publisher.PublishBatch(r.Context(), request.batch(draft))
+	result, err := s.publisher.PublishBatch(r.Context(), request.publication(draft))
 	if err != nil {
 		return err
 	}
@@ -72,7 +72,7 @@ func (s *Server) publishBatch(w http.ResponseWriter, r *http.Request, request pu
 			return err
 		}
 	}
-	result, err := s.publisher.PublishBatch(r.Context(), request.batch(lines.drafts...))
+	result, err := s.publisher.PublishBatch(r.Context(), request.publication(lines.drafts...))
 	if err != nil {
 		return lines.blame(err)
 	}
@@ -146,9 +146,9 @@ func (s *Server) readDraft(w http.ResponseWriter, r *http.Request, request publi
 
 // closeFeed closes a feed: POST /v1/feeds/{feed}/close.
 func (s *Server) closeFeed(w http.ResponseWriter, r *http.Request) {
-	batch, err := readClose(r)
+	closing, err := readClose(r)
 	if err == nil {
-		_, err = s.publisher.PublishBatch(r.Context(), batch)
+		_, err = s.publisher.PublishBatch(r.Context(), closing)
 	}
 	if err != nil {
 		s.writeError(w, r, err)

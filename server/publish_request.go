@@ -20,7 +20,7 @@ type publishRequest struct {
 	feed      string // empty for several feeds
 	media     string // the body's media type; empty if it is absent or malformed
 	eventType string
-	key       *feed.Key
+	key       string // empty for none
 	ifLast    *uint64
 	close     bool
 	ephemeral bool
@@ -28,8 +28,8 @@ type publishRequest struct {
 
 func (p publishRequest) isBatch() bool { return p.media == mediaLines }
 
-func (p publishRequest) batch(drafts ...feed.Draft) feed.Batch {
-	return feed.Batch{Feed: p.feed, Drafts: drafts, Key: p.key, IfLast: p.ifLast, Close: p.close}
+func (p publishRequest) publication(drafts ...feed.Draft) feed.Publication {
+	return feed.Publication{Feed: p.feed, Drafts: drafts, Key: p.key, IfLast: p.ifLast, Close: p.close}
 }
 
 // readPublish reads a request for one feed.
@@ -44,7 +44,7 @@ func readPublish(r *http.Request) (publishRequest, error) {
 	}
 	p.feed = strings.Clone(name) // so that the log does not keep the whole request in memory
 	switch {
-	case p.ephemeral && (p.key != nil || p.ifLast != nil || p.close):
+	case p.ephemeral && (p.key != "" || p.ifLast != nil || p.close):
 		err = invalid("an ephemeral event is not stored: Idempotency-Key, If-Match and close do not apply")
 	case p.ephemeral && p.isBatch():
 		err = invalid("an ephemeral event is published alone, not in a batch")
@@ -97,13 +97,13 @@ func readPublishOptions(r *http.Request) (p publishRequest, err error) {
 
 // readClose reads a request to close a feed without an event, which clients can repeat
 // without a key.
-func readClose(r *http.Request) (feed.Batch, error) {
+func readClose(r *http.Request) (feed.Publication, error) {
 	name, err := feedName(r)
 	if err != nil {
-		return feed.Batch{}, err
+		return feed.Publication{}, err
 	}
 	ifLast, err := readIfMatch(r.Header)
-	return feed.Batch{Feed: name, IfLast: ifLast, Close: true}, err
+	return feed.Publication{Feed: name, IfLast: ifLast, Close: true}, err
 }
 
 // readMedia returns the media type of the body. It refuses a charset other than UTF-8,
@@ -144,12 +144,12 @@ func readType(h http.Header, query url.Values) (string, error) {
 	return header, feed.CheckType(header)
 }
 
-func readKey(h http.Header) (*feed.Key, error) {
-	name, given, err := readHeader(h, "Idempotency-Key")
+func readKey(h http.Header) (string, error) {
+	key, given, err := readHeader(h, "Idempotency-Key")
 	if err != nil || !given {
-		return nil, err
+		return "", err
 	}
-	return &feed.Key{Name: name}, feed.CheckKey(name)
+	return key, feed.CheckKey(key)
 }
 
 // readIfMatch returns the id that must be the feed's last, or nil.

@@ -37,7 +37,7 @@ func startReturning(t *testing.T, o server.Options) *node {
 // finish publishes the last event of a feed.
 func (n *node) finish(name, data string) {
 	n.t.Helper()
-	if _, err := n.publisher.PublishBatch(n.t.Context(), feed.Batch{Feed: name, Drafts: []feed.Draft{{Feed: name, Data: data}}, Close: true}); err != nil {
+	if _, err := n.publisher.PublishBatch(n.t.Context(), feed.Publication{Feed: name, Drafts: []feed.Draft{{Feed: name, Data: data}}, Close: true}); err != nil {
 		n.t.Error(err)
 	}
 }

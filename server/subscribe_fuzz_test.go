@@ -91,7 +91,7 @@ func fuzzedServer(f *testing.F) *server.Server {
 				drafts[i].Type = "t"
 			}
 		}
-		if _, err := publisher.PublishBatch(f.Context(), feed.Batch{Feed: name, Drafts: drafts, Close: name == "closed"}); err != nil {
+		if _, err := publisher.PublishBatch(f.Context(), feed.Publication{Feed: name, Drafts: drafts, Close: name == "closed"}); err != nil {
 			f.Fatal(err)
 		}
 		if err := store.Trim(f.Context(), name, 4); err != nil {

@@ -178,8 +178,8 @@ func testClosingReaches(t *testing.T, c *cluster) {
 		t.Fatalf("got %+v, want two events", d)
 	}
 	began := time.Now()
-	batch := feed.Batch{Feed: "chat", Drafts: []feed.Draft{{Feed: "chat", Data: "the last"}}, Close: true}
-	if _, err := nodes[0].pub.PublishBatch(t.Context(), batch); err != nil {
+	last := feed.Publication{Feed: "chat", Drafts: []feed.Draft{{Feed: "chat", Data: "the last"}}, Close: true}
+	if _, err := nodes[0].pub.PublishBatch(t.Context(), last); err != nil {
 		t.Fatalf("close: %v", err)
 	}
 	for {
