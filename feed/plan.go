@@ -9,8 +9,8 @@ import (
 // store loads the rows and keys that the batches name, calls [PlanAppend], and
 // writes what the plan lists, all in one transaction.
 
-// AppendInput is what a store has loaded for an append. Nobody else may change
-// any of it until the transaction ends.
+// AppendInput is what a store has loaded for an append. No other transaction may
+// change any of it until this one ends.
 type AppendInput struct {
 	// Now is the time of the append in Unix milliseconds.
 	Now int64

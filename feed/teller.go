@@ -14,7 +14,7 @@ const (
 
 	// From the beginning of one Tell to that of the next. Each costs this node,
 	// the bus and all other nodes more than the events that it carries. What is
-	// published after a longer pause is told at once.
+	// published after a longer pause is sent at once.
 	tellEvery = 5 * time.Millisecond
 )
 

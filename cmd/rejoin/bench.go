@@ -152,7 +152,7 @@ func newBenchMode(mode benchMode) *cobra.Command {
 				return usageError{err}
 			}
 			o.Token = os.Getenv(tokenVariable)
-			var progress io.Writer // for whoever watches, at a terminal
+			var progress io.Writer // shown at a terminal
 			if t, ok := cmd.ErrOrStderr().(terminal); ok {
 				progress = t
 			}

@@ -11,7 +11,7 @@ import (
 
 func main() {
 	// A reader that goes away shows as a failed write, which each command
-	// judges for itself: a server must not die with whoever reads its log.
+	// judges for itself: a server must not die with the reader of its log.
 	signal.Ignore(syscall.SIGPIPE)
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

@@ -95,8 +95,8 @@ func (p *linePublisher) aim(withKey bool, args int) error {
 	return nil
 }
 
-// oneEventPatience is how long a single event is tried: whoever waits for its
-// id wants to know. Lines of a pipe can wait in the pipe.
+// oneEventPatience bounds the attempts to publish a single event, for whose id a
+// caller waits. Lines of a pipe can wait in the pipe.
 const oneEventPatience = 30 * time.Second
 
 func publishOne(ctx context.Context, p *linePublisher, data string, stdout io.Writer) error {
@@ -319,7 +319,7 @@ func checkData(data string, mend bool) (string, error) {
 		return data, nil
 	}
 	if !mend {
-		// An event is for good, so it is not changed unasked.
+		// An event cannot be taken back, so it is not changed unasked.
 		return "", errors.New("it is not UTF-8 text, or holds NUL; --mend publishes it with U+FFFD for such bytes")
 	}
 	return strings.ReplaceAll(strings.ToValidUTF8(data, "\uFFFD"), "\x00", "\uFFFD"), nil

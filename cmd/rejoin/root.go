@@ -114,7 +114,7 @@ func harmless(w io.Writer) io.Writer {
 
 func isTerminal(file *os.File) bool {
 	info, err := file.Stat()
-	// The null device is no terminal, but nobody reads there.
+	// The null device is no terminal, and has no reader.
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 

@@ -59,7 +59,7 @@ const jwtKey = "auth.jwt."
 func checkJWT(c AuthConfig) error {
 	if c.Mode != "jwt" {
 		if keyed := c.JWT.Key+c.JWT.KeyFile+c.JWT.JWKSURL != ""; keyed && !c.Written {
-			return errors.New("auth.mode: auth.jwt says how to check tokens, which takes auth.mode: jwt; without it, nobody is asked for one")
+			return errors.New("auth.mode: auth.jwt is set, but only auth.mode: jwt checks tokens")
 		}
 		return nil
 	}
@@ -147,7 +147,7 @@ func openSecurity(ctx context.Context, c Config, logger *slog.Logger) (g securit
 		return g, nil
 	}
 	if u, err := url.Parse(c.Auth.JWT.JWKSURL); err == nil && u.Scheme == "http" && !loopback(u.Hostname()) {
-		logger.Warn("auth.jwt.jwks_url is not https: whoever can change what the network carries can make tokens")
+		logger.Warn("auth.jwt.jwks_url is not https: anyone who can change the traffic can make tokens")
 	}
 	if g.verifier, err = auth.Open(ctx, c.Auth.JWT.options(logger)); err != nil {
 		return security{}, fmt.Errorf(jwtKey+"%w", err)
@@ -161,9 +161,8 @@ func (g security) close() { g.verifier.Close() }
 // the client has read it. Streams and pages have times of their own.
 const answerTimeout = 2 * time.Minute
 
-// secure prepares s for the public: it gives up on who does not read, a
-// connection that takes no byte for writeTimeout for one, and speaks TLS, if
-// there is a certificate.
+// secure prepares s for the public. It closes connections whose clients do not
+// read, after writeTimeout without a byte, and speaks TLS if there is a certificate.
 func (g security) secure(s *http.Server, writeTimeout time.Duration) {
 	s.WriteTimeout = answerTimeout
 	if g.certificate == nil {

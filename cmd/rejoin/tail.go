@@ -156,7 +156,7 @@ func (t *tailer) follow(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, errNoWrite) && (errors.Is(err, syscall.EPIPE) || errors.Is(err, io.ErrClosedPipe)):
-			return nil // whoever was reading, such as head, has enough
+			return nil // the reader, such as head, has enough
 		case errors.Is(err, client.ErrExpired):
 			return fmt.Errorf("tail %s: %w after %s", names, err, t.at())
 		default:

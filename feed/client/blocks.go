@@ -17,7 +17,7 @@ const blockBytes = 1 << 20
 var errBlockTooLong = errors.New("a block of the stream has more than 1 MiB")
 
 // block is one block of an event stream that has data. Clients in general carry
-// the last id over to a block without one; whoever counts ids has to know.
+// the last id over to a block without one; a caller that counts ids must not.
 type block struct {
 	kind  string // empty for none
 	data  string

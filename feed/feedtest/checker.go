@@ -9,12 +9,13 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// Checker judges deliveries from outside. It is told what publishers were
-// answered, what happens to the store, and what each subscriber sees; it knows
-// nothing of how events travel. It demands of every subscriber: from its
-// opening cursor exactly consecutive ids, with the bytes that are stored under
-// them; gaps only where something is really gone, and exactly that large; in
-// the end, everything. And of the store: what was acknowledged is there.
+// Checker judges deliveries from outside. A test reports the answers that
+// publishers got, the changes of the store, and the events that each subscriber
+// received; the checker does not know how events travel. It requires that each
+// subscriber receives consecutive ids from its opening cursor on, with the bytes
+// that are stored under them, gaps only where events are gone, and exactly as
+// large, and everything in the end. It requires that the store has every
+// acknowledged event.
 //
 // A Checker is safe for concurrent use.
 type Checker struct {
@@ -24,10 +25,10 @@ type Checker struct {
 	faults    []error
 }
 
-// mostFaults bounds what is reported: the first ones tell the story.
+// mostFaults bounds the report: the first faults tell the story.
 const mostFaults = 20
 
-// record is what is known of a feed.
+// record holds what the checker knows of a feed.
 type record struct {
 	stored   map[uint64][]feed.Event // what was ever stored under an id, as far as known
 	acked    map[uint64]feed.Event   // what has to be stored now, unless trimmed
@@ -130,8 +131,8 @@ func (c *Checker) keep(e feed.Event) {
 	r.highest = max(r.highest, e.ID)
 }
 
-// Trimming says that from now on the store may give up the feed's events with
-// ids smaller than before. Call it before the store does.
+// Trimming notes that the store may delete the feed's events with ids below
+// before from now on. Call it before the store does.
 func (c *Checker) Trimming(name string, before uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -139,10 +140,10 @@ func (c *Checker) Trimming(name string, before uint64) {
 	r.trimmed = max(r.trimmed, before)
 }
 
-// RolledBack says that the store was replaced by an older one, in which the
-// feed ends with last. What came after is still a legitimate sight for those
-// that it was on its way to, and what was trimmed may be back. Call it when the
-// old store can't be written any more, and before anybody can see the new one.
+// RolledBack notes that an older store took the place of the store, in which the
+// feed ends with last. Later events may still arrive where they were under way,
+// and trimmed ones may be back. Call it when the old store can no longer be
+// written, and before the new one can be read.
 func (c *Checker) RolledBack(name string, last uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -158,8 +159,8 @@ func (c *Checker) RolledBack(name string, last uint64) {
 	c.untrimmed(name)
 }
 
-// Untrimmed says that the store was replaced by an older one, in which the feed
-// holds what was trimmed since, and all else that it held.
+// Untrimmed notes that an older store took the place of the store, in which the
+// feed still has the events that were trimmed since, and all others.
 func (c *Checker) Untrimmed(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -174,8 +175,8 @@ func (c *Checker) untrimmed(name string) {
 	}
 }
 
-// Closed says that the store has closed the feed for good behind the event last.
-// Call it before anybody can see that.
+// Closed notes that the store has closed the feed after the event last. Call it
+// before a subscriber can learn of it.
 func (c *Checker) Closed(name string, last uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

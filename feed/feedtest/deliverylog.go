@@ -8,8 +8,8 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// DeliveryLog is what one client saw, over all of its connections, in order. Its
-// methods are safe for concurrent use, as far as their order matters to nobody.
+// DeliveryLog holds what one client received, over all of its connections, in
+// order. Its methods are safe for concurrent use where their order does not matter.
 type DeliveryLog struct {
 	name    string
 	slow    bool
@@ -158,7 +158,7 @@ func (l *DeliveryLog) Broke(what string, at time.Time) {
 	l.tail = append(l.tail, what...)
 }
 
-// Leave says that nobody expects the client to have everything in the end.
+// Leave notes that the client need not have everything in the end.
 func (l *DeliveryLog) Leave() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

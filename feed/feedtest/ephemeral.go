@@ -16,7 +16,7 @@ type Ephemeral struct {
 	// the one before it had been accepted, through one node.
 	Series string
 	Number int       // in the series, from 1 on
-	Gone   time.Time // connections begun later must not bring it; zero if nobody can say
+	Gone   time.Time // connections begun later must not bring it; zero if that is unknown
 }
 
 // Sent adds an ephemeral event. The events of a run differ from each other, and

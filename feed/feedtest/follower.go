@@ -15,13 +15,13 @@ type Follower struct {
 	name    string
 	feed    string
 	open    bool        // it has been, at least
-	left    bool        // for good
+	left    bool        // and does not come back
 	cursor  feed.Cursor // of the last event that it saw
 	brought feed.Cursor // with which its connection was opened
 	floor   uint64      // the newest acknowledged id before that
 	highest uint64      // the highest id that was known to exist before that
 	gone    uint64      // the events before it must not come any more
-	closed  bool        // it was told that the feed is
+	closed  bool        // it has received the news that the feed is closed
 	seen    []uint64    // marks of what it saw on it, without a gap, up to the cursor
 }
 
@@ -202,7 +202,7 @@ func (f *Follower) Cursor() feed.Cursor {
 	return f.cursor
 }
 
-// Leave says that the subscriber left for good: nobody expects it at the end.
+// Leave notes that the subscriber does not come back, so it need not have everything.
 func (f *Follower) Leave() {
 	f.checker.mu.Lock()
 	defer f.checker.mu.Unlock()

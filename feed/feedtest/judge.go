@@ -31,7 +31,7 @@ const (
 	BadStream        = "bad stream"   // not what a stream may carry
 	BadAnswer        = "bad answer"   // not what a publish may be answered
 	Overreached      = "overreached"  // the client itself asked for what it had not seen
-	Unread           = "unread store" // nobody looked what the store holds
+	Unread           = "unread store" // the test did not look at what the store holds
 	NotClosed        = "not closed"   // a feed was called closed that is not, or not there yet
 	AfterClose       = "after the close"
 	TornBatch        = "torn batch" // a part of a batch is stored, or it is out of order

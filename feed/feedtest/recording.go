@@ -58,8 +58,8 @@ const (
 )
 
 // Attempt is one attempt to publish an event. The events of a run differ from
-// each other in their bytes, and each has a key of its own, with which it is
-// attempted until its outcome is known or nobody cares any more.
+// each other in their bytes. Each has a key of its own, and its publisher repeats
+// it with that key until the outcome is known, or it stops.
 type Attempt struct {
 	Feed, Key string
 	Type      string
@@ -71,13 +71,13 @@ type Attempt struct {
 	At        time.Time // of the answer
 }
 
-// Trim is an order to give up the events of a feed before an id.
+// Trim is an order to delete the events of a feed before an id.
 type Trim struct {
 	Feed   string
 	Before uint64
 	Asked  time.Time
-	// Gone is when the order has reached everybody: a connection opened later
-	// must not bring what was trimmed. Zero if nobody can say.
+	// Gone is when the order has reached every node: a connection opened later
+	// must not bring trimmed events. Zero if that is unknown.
 	Gone time.Time
 }
 
@@ -108,7 +108,7 @@ type sent struct {
 	elsewhere map[Sum]bool // published to another store
 }
 
-// intent is an event that somebody meant to publish.
+// intent is an event that a publisher means to publish.
 type intent struct {
 	key     string
 	kind    string // the event's type
@@ -238,7 +238,7 @@ func (r *Recording) Held(feed string, id uint64, sum Sum) {
 // since returns a time as the recording's logs have it.
 func (r *Recording) since(t time.Time) int64 { return t.Sub(r.began).Microseconds() }
 
-// First returns the first id that the store holds of a feed; 0 if nobody looked.
+// First returns the first id that the store holds of a feed; 0 if the test did not look.
 func (r *Recording) First(feed string) uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -16,7 +16,7 @@ import (
 	"github.com/rejoin/rejoin/feed/feedtest"
 )
 
-// Publisher publishes events that nobody else publishes, each with a key of its
+// Publisher publishes events that no other publisher has, each with a key of its
 // own, and records every answer.
 type Publisher struct {
 	Recording *feedtest.Recording
@@ -31,7 +31,7 @@ type Publisher struct {
 	Again     float64       // the share that is sent again although acknowledged
 	Twice     float64       // the share that is sent to two servers at the same time
 	GiveUp    float64       // the share that is given up when the first attempt fails
-	Closing   bool          // somebody closes the feeds, and then publishing to them is refused
+	Closing   bool          // another program closes the feeds, and the server then refuses to publish to them
 	Counts    *Counts
 }
 
@@ -91,7 +91,7 @@ func (p *Publisher) Publish(ctx context.Context, n int) error {
 		var twin sync.WaitGroup
 		if p.Random.Float64() < p.Twice {
 			c := p.AnyClient()
-			twin.Go(func() { _, _ = p.try(ctx, e, c) }) // what fails for good fails here as well
+			twin.Go(func() { _, _ = p.try(ctx, e, c) }) // a failure that stays fails here as well
 		}
 		outcome, err := p.try(ctx, e, p.AnyClient())
 		twin.Wait()
@@ -170,5 +170,5 @@ func (p *Publisher) Judge(name, key string, result client.Result, err error) (fe
 // ErrFeedClosed reports a publish to a closed feed.
 var ErrFeedClosed = errors.New("the feed is closed")
 
-// ErrRefused reports a subscription that the server refuses for good.
+// ErrRefused reports a subscription that the server will go on refusing.
 var ErrRefused = errors.New("refused for good")

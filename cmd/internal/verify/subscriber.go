@@ -51,7 +51,7 @@ type Subscriber struct {
 	opened bool // the present connection has been
 }
 
-// Run follows until ctx ends. It returns an error if the server refuses it for good.
+// Run follows until ctx ends. It returns an error if the server will go on refusing it.
 func (s *Subscriber) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		err := s.connect(ctx)
