@@ -246,7 +246,7 @@ func TestFaults(t *testing.T) {
 		"limits: {event_bytes: lots}":                   `limits.event_bytes: "lots" is not a whole number`,
 		"auth: {mode: basic}":                           `auth.mode: "basic" is not one of none, jwt`,
 		"auth: {mode: jwt}":                             "auth.jwt.key: there is no key to verify tokens with",
-		"auth: {jwt: {key: x}}":                         "auth.mode: auth.jwt says how to check tokens",
+		"auth: {jwt: {key: x}}":                         "auth.mode: auth.jwt is set, but only auth.mode: jwt checks tokens",
 		"auth: {jwt: 5}":                                "auth.jwt: has keys below it",
 		"auth: {mode: jwt, jwt: {key: hunter2}}":        "auth.jwt.key: a secret of 7 bytes is too short",
 		"auth: {mode: jwt, jwt: {key_file: a, jwks_url: 'https://hunter2@h'}}":            "auth.jwt.key_file: only one of key_file, jwks_url",
