@@ -97,7 +97,7 @@ type Key struct {
 // or the reason why it alone was refused.
 type Result struct {
 	Events []Event
-	// Replayed says that the events were stored by an earlier batch with the
+	// Replayed notes that the events were stored by an earlier batch with the
 	// same key.
 	Replayed bool
 	Err      error

@@ -10,7 +10,7 @@ import (
 const (
 	tellBudget = time.Second // for one Tell
 	tellEvents = 4096        // in one Tell
-	tellQueue  = 16384       // events that wait to be told
+	tellQueue  = 16384       // events that wait to be sent
 
 	// From the beginning of one Tell to that of the next. Each costs this node,
 	// the bus and all other nodes more than the events that it carries. What is

@@ -43,12 +43,12 @@ type ServerConfig struct {
 	Hosts []string // accepted beside localhost where no token is needed
 }
 
-// StoreConfig says where events are kept.
+// StoreConfig is the place where events are kept.
 type StoreConfig struct {
 	URL string // sqlite:PATH or postgres://…
 }
 
-// BusConfig says how nodes tell each other of events.
+// BusConfig is the way in which nodes notify each other of events.
 type BusConfig struct {
 	URL          string        // memory, or redis://… and its like
 	Prefix       string        // of all keys in Redis
@@ -60,7 +60,7 @@ type BusConfig struct {
 // SubscribeConfig is about streams.
 type SubscribeConfig struct {
 	Heartbeat    time.Duration // between keep-alives
-	Retry        time.Duration // what clients are told to wait, on average
+	Retry        time.Duration // the time that clients wait, on average
 	WriteTimeout time.Duration // how long a subscriber may not read at all
 	MaxAge       time.Duration // of a stream; 0: never too old
 }
@@ -84,7 +84,7 @@ type IdempotencyConfig struct {
 // AuthConfig says who may subscribe and publish.
 type AuthConfig struct {
 	Mode string // none, jwt
-	// Written says that the mode was chosen, not left to the default.
+	// Written notes that the mode was chosen, not left to the default.
 	Written bool
 	JWT     JWTConfig
 }
@@ -101,7 +101,7 @@ type LogConfig struct {
 	Format string // text, json
 }
 
-// DefaultConfig returns the configuration of a server that was told nothing.
+// DefaultConfig returns the configuration of a server without settings.
 func DefaultConfig() Config {
 	return Config{
 		Listen:      "127.0.0.1:8080",
@@ -134,7 +134,7 @@ func (c Config) Validate() error {
 		checkBetween("subscribe.write_timeout", c.Subscribe.WriteTimeout, 100*time.Millisecond, 10*time.Minute),
 		checkMaxAge(c.Subscribe.MaxAge),
 		// Above the default, an event in its longest form no longer fits the 64 KiB at
-		// which common client libraries give up: they would reconnect to the
+		// which common client libraries fail: they would reconnect to the
 		// same event for ever.
 		checkBetween("limits.event_bytes", c.Limits.EventBytes, 1, feed.DefaultEventBytes),
 		checkBetween("limits.batch_events", c.Limits.BatchEvents, 1, 10_000),
@@ -194,7 +194,7 @@ func checkAdmin(listen string) error {
 	return err
 }
 
-// loopback says whether host is surely this machine only. Names other than
+// loopback reports whether host is surely this machine only. Names other than
 // localhost are not looked up: what they mean can change.
 func loopback(host string) bool {
 	if host == "localhost" {

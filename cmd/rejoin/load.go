@@ -167,7 +167,7 @@ func list(to *[]string) func(any) error {
 	}
 }
 
-// flagKeys says which flag, where a command has it, sets which key.
+// flagKeys maps flags, where a command has them, to the keys that they set.
 var flagKeys = map[string]string{
 	"listen": "listen",
 	"store":  "store.url",

@@ -116,7 +116,7 @@ func publishOne(ctx context.Context, p *linePublisher, data string, stdout io.Wr
 	return nil
 }
 
-// publishLines publishes until the lines end or ctx does, and says what was
+// publishLines publishes until the lines end or ctx does, and reports what was
 // stored, however it ends. It may have to close the feed behind them.
 func publishLines(ctx context.Context, p *linePublisher, stdin io.Reader) error {
 	lines := &lineReader{in: stdin, mend: p.mend}

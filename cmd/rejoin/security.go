@@ -17,7 +17,7 @@ import (
 	"github.com/rejoin/rejoin/server/auth"
 )
 
-// JWTConfig says which tokens are good, if auth.mode is jwt.
+// JWTConfig describes the good tokens, if auth.mode is jwt.
 type JWTConfig struct {
 	Key        string // the secret as it is
 	KeyFile    string // a file with a secret, or a public key as PEM
@@ -124,7 +124,7 @@ func hostOf(listen string) []string {
 	return []string{host}
 }
 
-// onLoopback says whether only this machine reaches a listener. Unlike loopback,
+// onLoopback reports whether only this machine reaches a listener. Unlike loopback,
 // it goes by the address itself, not by how that was written.
 func onLoopback(address net.Addr) bool {
 	tcp, ok := address.(*net.TCPAddr)

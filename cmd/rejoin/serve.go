@@ -307,7 +307,7 @@ func urlOf(addr net.Addr) string {
 }
 
 // listen listens on address. A peer that stops acknowledging what it is sent,
-// because it is gone without a word, is given up after timeout; the kernel
+// because it is gone without a word, is closed after timeout; the kernel
 // alone would take a quarter of an hour.
 func listen(ctx context.Context, address string, timeout time.Duration) (net.Listener, error) {
 	config := net.ListenConfig{Control: giveUpAfter(timeout), KeepAlive: acceptedKeepAlive}

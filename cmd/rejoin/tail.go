@@ -221,7 +221,7 @@ func (t *tailer) noteGap(e client.Event) {
 	}
 }
 
-// at says where the tail stands, to people.
+// at describes the position of the tail, for people.
 func (t *tailer) at() string {
 	if t.many() {
 		return t.cursor

@@ -74,7 +74,7 @@ func (c *Checker) Err() error {
 	return errors.Join(c.faults...)
 }
 
-// Acked says that a publish was answered with these events.
+// Acked notes that a publish was answered with these events.
 func (c *Checker) Acked(events ...feed.Event) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -88,7 +88,7 @@ func (c *Checker) Acked(events ...feed.Event) {
 	}
 }
 
-// Stored says that the store holds these events. It is not needed for events
+// Stored notes that the store holds these events. It is not needed for events
 // that are acknowledged.
 func (c *Checker) Stored(events ...feed.Event) {
 	c.mu.Lock()
@@ -98,7 +98,7 @@ func (c *Checker) Stored(events ...feed.Event) {
 	}
 }
 
-// Unsure says that a publish of these drafts had an unknown outcome.
+// Unsure notes that a publish of these drafts had an unknown outcome.
 func (c *Checker) Unsure(drafts ...feed.Draft) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -187,7 +187,7 @@ func (c *Checker) Closed(name string, last uint64) {
 	r.closes, r.closed = append(r.closes, last), true
 }
 
-// RefusedClosed says that a publish was refused because the feed is closed.
+// RefusedClosed notes that a publish was refused because the feed is closed.
 func (c *Checker) RefusedClosed(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -242,7 +242,7 @@ func (c *Checker) End(name string, p feed.Page) {
 		case uint64(f.cursor) != p.Last:
 			c.fault("%s: stopped after %d, the feed ends with %d", f.name, f.cursor, p.Last)
 		case f.closed != p.Closed:
-			c.fault("%s: was told that the feed is closed: %t, which is %t", f.name, f.closed, p.Closed)
+			c.fault("%s: learned that the feed is closed: %t, which is %t", f.name, f.closed, p.Closed)
 		}
 	}
 }
@@ -269,7 +269,7 @@ func (c *Checker) held(name string, p feed.Page) map[uint64]feed.Event {
 	return held
 }
 
-// expected says whether a publish of unknown outcome accounts for e.
+// expected reports whether a publish of unknown outcome accounts for e.
 func (r *record) expected(e feed.Event) bool {
 	return slices.ContainsFunc(r.unsure, func(d feed.Draft) bool { return d.Type == e.Type && d.Data == e.Data })
 }
@@ -282,7 +282,7 @@ func (r *record) newest() (id uint64) {
 	return id
 }
 
-// same says whether two sights of an event agree. An event without a time was
+// same reports whether two sights of an event agree. An event without a time was
 // read off the wire, which carries neither time nor the JSON mark.
 func same(a, b feed.Event) bool {
 	if a.Feed != b.Feed || a.ID != b.ID || a.Type != b.Type || a.Data != b.Data {

@@ -38,7 +38,7 @@ func (r *Recording) HeldClosed(feed string, closed bool) {
 	r.feed(feed).held.closed = closed
 }
 
-// Closed says that the stream calls a feed closed, after its last event.
+// Closed notes that the stream calls a feed closed, after its last event.
 func (l *DeliveryLog) Closed(feed string, last uint64, at time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -48,7 +48,7 @@ func (l *DeliveryLog) Closed(feed string, last uint64, at time.Time) {
 	l.reached[i] = last
 }
 
-// TurnedAway says that the client was refused a stream because nothing follows
+// TurnedAway notes that the client was refused a stream because nothing follows
 // any of the cursors that it asks for.
 func (l *DeliveryLog) TurnedAway(at time.Time) {
 	l.mu.Lock()

@@ -87,7 +87,7 @@ func (l *DeliveryLog) feed(name string) int {
 	return i
 }
 
-// Connects says that the client is about to connect. With which cursors follows
+// Connects notes that the client is about to connect. With which cursors follows
 // by Asks; a feed without one starts where the server likes.
 func (l *DeliveryLog) Connects(at time.Time) {
 	l.mu.Lock()
@@ -95,7 +95,7 @@ func (l *DeliveryLog) Connects(at time.Time) {
 	l.begin(connected, at)
 }
 
-// Asks says that the client asks for a feed from a cursor.
+// Asks notes that the client asks for a feed from a cursor.
 func (l *DeliveryLog) Asks(feed string, cursor uint64, at time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -104,7 +104,7 @@ func (l *DeliveryLog) Asks(feed string, cursor uint64, at time.Time) {
 	l.number(cursor)
 }
 
-// Opened says that the stream starts a feed from a cursor.
+// Opened notes that the stream starts a feed from a cursor.
 func (l *DeliveryLog) Opened(feed string, cursor uint64, at time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -115,7 +115,7 @@ func (l *DeliveryLog) Opened(feed string, cursor uint64, at time.Time) {
 	l.opens++
 }
 
-// Delivered says that an event came.
+// Delivered notes that an event came.
 func (l *DeliveryLog) Delivered(feed string, id uint64, sum Sum, at time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -126,7 +126,7 @@ func (l *DeliveryLog) Delivered(feed string, id uint64, sum Sum, at time.Time) {
 	l.ids[i], l.reached[i] = id, id
 }
 
-// Gap says that the client was told of a gap.
+// Gap notes that the client received a gap.
 func (l *DeliveryLog) Gap(name string, g feed.Gap, at time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -142,14 +142,14 @@ func (l *DeliveryLog) Gap(name string, g feed.Gap, at time.Time) {
 	l.reached[i] = g.Resumes - 1
 }
 
-// Cut says that the connection has ended.
+// Cut notes that the connection has ended.
 func (l *DeliveryLog) Cut(at time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.begin(cut, at)
 }
 
-// Broke says that the server sent what it must not, in words.
+// Broke notes that the server sent what it must not, in words.
 func (l *DeliveryLog) Broke(what string, at time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -165,7 +165,7 @@ func (l *DeliveryLog) Leave() {
 	l.left = true
 }
 
-// Apart says that the client's delays are judged together with those of the
+// Apart notes that the client's delays are judged together with those of the
 // clients of the same name, and apart from all others: what is slow on feeds where
 // little happens must not hide behind what happens a lot. Those that no fault
 // overlaps count with all others, unless they have a bound of their own.

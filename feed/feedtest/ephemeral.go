@@ -27,7 +27,7 @@ func (r *Recording) Sent(e Ephemeral) {
 	r.feed(e.Feed).ephemeral[e.Sum] = &e
 }
 
-// Hinted says that an event without an id came.
+// Hinted notes that an event without an id came.
 func (l *DeliveryLog) Hinted(feed string, sum Sum, at time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -2,7 +2,7 @@ package feedtest
 
 import "time"
 
-// Filter says that the client asks for events of some types only; "" is the
+// Filter notes that the client asks for events of some types only; "" is the
 // type of events without one.
 func (l *DeliveryLog) Filter(types ...string) {
 	l.mu.Lock()
@@ -13,7 +13,7 @@ func (l *DeliveryLog) Filter(types ...string) {
 	}
 }
 
-// Passed says that the client's cursor moved over events that it was not shown.
+// Passed notes that the client's cursor moved over events that it was not shown.
 func (l *DeliveryLog) Passed(feed string, cursor uint64, at time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -36,7 +36,7 @@ func (c *Checker) Follow(name, feed string) *Follower {
 	return f
 }
 
-// Opened says that the subscription is open and starts at the cursor.
+// Opened notes that the subscription is open and starts at the cursor.
 func (f *Follower) Opened(cursor feed.Cursor) {
 	f.checker.mu.Lock()
 	defer f.checker.mu.Unlock()
@@ -46,7 +46,7 @@ func (f *Follower) Opened(cursor feed.Cursor) {
 	f.open, f.cursor, f.brought = true, cursor, cursor
 }
 
-// Resume says that the subscriber was cut off and is about to come back with
+// Resume notes that the subscriber was cut off and is about to come back with
 // the cursor: the one that it has, or an older one if it lost what it saw last.
 func (f *Follower) Resume(cursor feed.Cursor) {
 	f.checker.mu.Lock()
@@ -66,7 +66,7 @@ func (f *Follower) before() {
 	f.seen = nil
 }
 
-// Saw says what the subscriber was delivered, in order.
+// Saw notes the events that the subscriber received, in order.
 func (f *Follower) Saw(events ...feed.Event) {
 	f.checker.mu.Lock()
 	defer f.checker.mu.Unlock()
@@ -89,7 +89,7 @@ func (f *Follower) saw(e feed.Event) {
 		c.fault("%s: was delivered event %d, want %d", f.name, e.ID, want)
 	}
 	if f.closed {
-		c.fault("%s: was delivered event %d after it was told that the feed is closed", f.name, e.ID)
+		c.fault("%s: received event %d after the news that the feed is closed", f.name, e.ID)
 	}
 	if e.ID < f.gone {
 		c.fault("%s: was delivered event %d, long after those before %d were trimmed", f.name, e.ID, f.gone)
@@ -113,7 +113,7 @@ func (f *Follower) saw(e feed.Event) {
 	r.unproven[e.ID] = e
 }
 
-// SawGap says that the subscriber was told of a gap.
+// SawGap notes that the subscriber received a gap.
 func (f *Follower) SawGap(g feed.Gap) {
 	f.checker.mu.Lock()
 	defer f.checker.mu.Unlock()
@@ -167,7 +167,7 @@ func (f *Follower) sawAhead(g feed.Gap, r *record) {
 	}
 }
 
-// Gone says that the events before an id were trimmed, and that it is too late
+// Gone notes that the events before an id were trimmed, and that it is too late
 // now for its present connection to bring the subscriber any of them.
 func (f *Follower) Gone(before uint64) {
 	f.checker.mu.Lock()
@@ -175,19 +175,19 @@ func (f *Follower) Gone(before uint64) {
 	f.gone = max(f.gone, before)
 }
 
-// SawClosed says that the subscriber was told that the feed is closed, and that
+// SawClosed notes that the subscriber learned that the feed is closed, and that
 // it has everything.
 func (f *Follower) SawClosed() {
 	f.checker.mu.Lock()
 	defer f.checker.mu.Unlock()
 	closes := f.checker.record(f.feed).closes
 	if !slices.Contains(closes, uint64(f.cursor)) {
-		f.checker.fault("%s: was told at %d that the feed is closed, which it was at %d", f.name, f.cursor, closes)
+		f.checker.fault("%s: learned at %d that the feed is closed, which it was at %d", f.name, f.cursor, closes)
 	}
 	f.closed = true
 }
 
-// Closed says whether the subscriber was told on its last connection that the
+// Closed reports whether the subscriber learned on its last connection that the
 // feed is closed.
 func (f *Follower) Closed() bool {
 	f.checker.mu.Lock()

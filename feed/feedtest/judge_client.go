@@ -20,7 +20,7 @@ type reader struct {
 	heard   map[string]int // of each series of ephemeral events, the newest
 
 	known    bool   // it has been open, ever
-	furthest uint64 // everything up to here it has, or was told that it is gone
+	furthest uint64 // it has everything up to here, or knows that it is gone
 }
 
 // span is the events from one id to another that did not come when it was their
@@ -171,7 +171,7 @@ func (c *clientJudge) skipped(r *reader, from, to uint64) {
 	c.find(m.kind, r, from, "events %d to %d did not come, later ones did", from, to)
 }
 
-// found says whether an event was missing, and takes it off what is.
+// found reports whether an event was missing, and takes it off what is.
 func (r *reader) found(id uint64) bool {
 	for i, m := range r.missing {
 		if id < m.from || id > m.to {

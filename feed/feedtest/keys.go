@@ -12,7 +12,7 @@ type key struct {
 	stored map[body]uint64
 }
 
-// Keyed says that drafts are about to be published under a key of their feed:
+// Keyed notes that drafts are about to be published under a key of their feed:
 // the same ones each time, and nowhere else are there any like them.
 func (c *Checker) Keyed(name, keyName string, drafts ...feed.Draft) {
 	c.mu.Lock()
@@ -29,7 +29,7 @@ func (c *Checker) Keyed(name, keyName string, drafts ...feed.Draft) {
 	}
 }
 
-// AckedKey says that a publish under a key was answered with this result.
+// AckedKey notes that a publish under a key was answered with this result.
 func (c *Checker) AckedKey(name, keyName string, result feed.Result) {
 	c.mu.Lock()
 	k := c.record(name).keys[keyName]

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Looked says that the client was shown an event that is not the next for it, as
+// Looked notes that the client was shown an event that is not the next for it, as
 // by a page that goes backwards.
 func (l *DeliveryLog) Looked(feed string, id uint64, sum Sum, at time.Time) {
 	l.mu.Lock()
@@ -17,7 +17,7 @@ func (l *DeliveryLog) Looked(feed string, id uint64, sum Sum, at time.Time) {
 	l.tail = binary.LittleEndian.AppendUint64(l.tail, uint64(sum))
 }
 
-// LookedBelow says that the client was shown nothing before an id, and asked.
+// LookedBelow notes that the client was shown nothing before an id, and asked.
 func (l *DeliveryLog) LookedBelow(feed string, id uint64, at time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

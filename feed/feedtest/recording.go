@@ -17,7 +17,7 @@ import (
 //
 // A Recording is safe for concurrent use.
 type Recording struct {
-	// Retention says that the servers may trim feeds by themselves: what the
+	// Retention notes that the servers may trim feeds by themselves: what the
 	// store does not hold at the end may have been trimmed at any time.
 	Retention bool
 
@@ -90,7 +90,7 @@ type Fault struct {
 	// Bound is what may pass, for 99 of 100 deliveries, between the
 	// acknowledgement of an event and its delivery.
 	Bound time.Duration
-	// Stops says that nothing can travel during the fault: the bound counts
+	// Stops notes that nothing can travel during the fault: the bound counts
 	// from its end.
 	Stops bool
 }
@@ -192,7 +192,7 @@ func (r *Recording) Found(f Finding) {
 	r.found = append(r.found, f)
 }
 
-// Elsewhere says that what another recording has was published to another store:
+// Elsewhere notes that what another recording has was published to another store:
 // to a copy of this one, or to what this one is a copy of. What follows the one
 // must never see it, but for what they have in common.
 func (r *Recording) Elsewhere(other *Recording) {
@@ -224,7 +224,7 @@ func (r *Recording) Holds(feed string, first, last uint64) {
 	r.feed(feed).held = &holding{first: first, last: last}
 }
 
-// Held says that a feed holds an event, after Holds, in the store's order.
+// Held notes that a feed holds an event, after Holds, in the store's order.
 func (r *Recording) Held(feed string, id uint64, sum Sum) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

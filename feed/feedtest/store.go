@@ -30,8 +30,8 @@ const (
 	SeekAsked       Point = "seek asked"
 	SeekAnswered    Point = "seek answered"
 	ListAsked       Point = "list asked"
-	TrimAsked       Point = "trim asked" // nothing is given up yet
-	TrimDone        Point = "trim done"  // given up, but not answered
+	TrimAsked       Point = "trim asked" // nothing is trimmed yet
+	TrimDone        Point = "trim done"  // trimmed, but not answered
 	SweepAsked      Point = "sweep asked"
 )
 
@@ -70,7 +70,7 @@ type history struct {
 	events  []feed.Event // from first to the last
 	closed  bool
 	updated time.Time
-	unswept []feed.Event // given up
+	unswept []feed.Event // trimmed
 	bytes   int64        // of events and unswept
 }
 

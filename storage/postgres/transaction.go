@@ -124,7 +124,7 @@ func (tx *appending) queueKeys(b *pgx.Batch, keyed []int, batches []feed.Batch) 
 	})
 }
 
-// empty says whether the plan has nothing to write.
+// empty reports whether the plan has nothing to write.
 func (tx *appending) empty() bool { return len(tx.plan.Feeds) == 0 && len(tx.plan.Keys) == 0 }
 
 // commit writes the plan and commits, in one round trip. An error before COMMIT
@@ -149,7 +149,7 @@ func (tx *appending) commit(limit time.Duration) error {
 	return tx.conn.SendBatch(ctx, b).Close()
 }
 
-// open says whether the transaction is still to be ended. It is not when COMMIT
+// open reports whether the transaction is still to be ended. It is not when COMMIT
 // has been answered, or when the connection is gone.
 func (tx *appending) open() bool { return inTransaction(tx.conn) }
 

@@ -12,7 +12,7 @@ import (
 )
 
 // farAhead is how far the end of a stream may be ahead of a refused event. Nodes that
-// overtake each other are closer together, since far fewer events wait to be told:
+// overtake each other are closer together, since far fewer events wait to be sent:
 // an end that is farther ahead was written by hand.
 const farAhead = 1 << 20
 

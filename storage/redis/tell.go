@@ -283,7 +283,7 @@ func (k *breaker) note(ctx context.Context, err error) {
 	k.until, k.err = time.Now().Add(breakerTime), err
 }
 
-// damagedShards returns the part of the flush that has to be told again, after its
+// damagedShards returns the part of the flush that has to be sent again, after its
 // streams have been deleted.
 func (f *flush) damagedShards(ctx context.Context) ([]*shardFlush, error) {
 	if err := f.inspect(ctx); err != nil {

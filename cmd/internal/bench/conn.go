@@ -141,7 +141,7 @@ func (r refusedStatus) Error() string {
 	return fmt.Sprintf("the server answers %d %s", int(r), http.StatusText(int(r)))
 }
 
-// permanent says whether asking again is of no use.
+// permanent reports whether asking again is of no use.
 func (r refusedStatus) permanent() bool { return !(&client.Problem{Status: int(r)}).Temporary() }
 
 // openStream asks for an event stream on the i-th connection. What has come of

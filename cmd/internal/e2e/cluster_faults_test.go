@@ -32,7 +32,7 @@ type outage struct {
 	strike  func(*outageTest)
 }
 
-// ofItsOwn says whether the outage needs a cluster that no other has struck.
+// ofItsOwn reports whether the outage needs a cluster that no other has struck.
 func (o *outage) ofItsOwn() bool { return len(o.args) > 0 || o.absent || o.proxied }
 
 // outageTest is a cluster that an outage strikes, with feeds that no other

@@ -137,7 +137,7 @@ func (k *keyPublishers) publish(client *http.Client, r keyed) {
 	}
 }
 
-// accept accounts for an answer, and says whether there was one before.
+// accept accounts for an answer, and reports whether there was one before.
 func (k *keyPublishers) accept(r keyed, a keyedAnswer, try int) (again bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -81,7 +81,7 @@ type trimming struct {
 	trims, gaps, middle, cuts atomic.Int64
 }
 
-// tried says whether what was to be tried has happened often enough.
+// tried reports whether what was to be tried has happened often enough.
 func (tr *trimming) tried(readers int64) bool {
 	return tr.trims.Load() >= 20 && tr.gaps.Load() >= 2*readers && tr.middle.Load() > 0 && tr.cuts.Load() > 0
 }

@@ -77,7 +77,7 @@ func (s *heldStore) hold() (letGo func()) {
 	}
 }
 
-// stood says whether the store stood still at any time between two, or had just
+// stood reports whether the store stood still at any time between two, or had just
 // begun to work off what was waiting for it.
 func (s *heldStore) stood(from, until time.Time) bool {
 	const settles = time.Second

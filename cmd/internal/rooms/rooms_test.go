@@ -116,7 +116,7 @@ func (r room) allows(s source, imported string) bool {
 	return slices.ContainsFunc(r.ours, func(allowed string) bool { return within(dir, allowed) })
 }
 
-// within says whether name is dir or below it.
+// within reports whether name is dir or below it.
 func within(name, dir string) bool { return name == dir || strings.HasPrefix(name, dir+"/") }
 
 // TestImports holds every package to the plan of the house.

@@ -40,7 +40,7 @@ func (c *Collector) Collect(ctx context.Context) error {
 		if maps.Equal(last, known) {
 			return nil // who has not arrived is found out by the judge
 		}
-		// What was given up may still be on its way into the store.
+		// An abandoned publish may still be on its way into the store.
 		known = last
 		for !c.arrived(last) && sleep(patience, 50*time.Millisecond) == nil {
 		}

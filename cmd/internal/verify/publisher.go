@@ -30,7 +30,7 @@ type Publisher struct {
 	Large     float64       // the share of the events that have tens of kilobytes
 	Again     float64       // the share that is sent again although acknowledged
 	Twice     float64       // the share that is sent to two servers at the same time
-	GiveUp    float64       // the share that is given up when the first attempt fails
+	GiveUp    float64       // the share that is abandoned when the first attempt fails
 	Closing   bool          // another program closes the feeds, and the server then refuses to publish to them
 	Counts    *Counts
 }
@@ -171,4 +171,4 @@ func (p *Publisher) Judge(name, key string, result client.Result, err error) (fe
 var ErrFeedClosed = errors.New("the feed is closed")
 
 // ErrRefused reports a subscription that the server will go on refusing.
-var ErrRefused = errors.New("refused for good")
+var ErrRefused = errors.New("refused")

@@ -38,8 +38,8 @@ type Subscriber struct {
 	Clients []*client.Client // it connects by any of them
 	Random  *rand.Rand
 	Habits  Habits
-	// Strict says that there is nothing between the server and the subscriber: a
-	// stream is refused only for good, and never ends as if it were complete.
+	// Strict is set if nothing stands between the server and the subscriber: then a
+	// refusal is final, and a stream never ends as if it were complete.
 	Strict    bool
 	Closing   bool          // some of its feeds get closed: it ends when all are
 	Ephemeral bool          // some events are not stored
