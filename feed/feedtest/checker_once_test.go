@@ -45,21 +45,21 @@ func TestCheckerOfKeysAndCloses(t *testing.T) {
 			s.f.Opened(9)
 			s.f.Saw(event(10))
 			s.f.SawClosed()
-		}, "told at 9 that the feed is closed, which it was at [10]"},
+		}, "learned at 9 that the feed is closed, which it was at [10]"},
 		{"told of an open feed", func(s *story) { s.f.Saw(events(1, 10)...); s.f.SawClosed() }, "which it was at []"},
-		{"never told", func(s *story) { s.close(10); s.f.Saw(events(1, 10)...) }, "was told that the feed is closed: false"},
+		{"never told", func(s *story) { s.close(10); s.f.Saw(events(1, 10)...) }, "learned that the feed is closed: false"},
 		{"told, and the feed goes on", func(s *story) {
 			s.f.Saw(events(1, 10)...)
 			s.close(10)
 			s.f.SawClosed()
 			s.rollback(10)
-		}, "was told that the feed is closed: true"},
+		}, "learned that the feed is closed: true"},
 		{"an event after it was told", func(s *story) {
 			s.f.Saw(events(1, 10)...)
 			s.close(10)
 			s.f.SawClosed()
 			s.f.Saw(event(11))
-		}, "after it was told"},
+		}, "after the news"},
 		{"an event after the close", func(s *story) {
 			s.close(10)
 			s.Acked(event(11))
