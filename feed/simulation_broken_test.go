@@ -123,12 +123,12 @@ func TestSimulationNoticesBrokenPromises(t *testing.T) {
 			p.closes = true
 			p.store = func(w *world, s feed.RetentionStore) feed.RetentionStore { return leaky{s, w.store} }
 		}, "was stored after the close"},
-		{"a close that is known too early", closing(func(b *feed.Bounds) { b.Closed = b.Last > 20 }), "was told at"},
+		{"a close that is known too early", closing(func(b *feed.Bounds) { b.Closed = b.Last > 20 }), "learned at"},
 		{"a close that ends before its feed", closing(func(b *feed.Bounds) {
 			if b.Closed && b.Last > b.First {
 				b.Last--
 			}
-		}), "was told at"},
+		}), "learned at"},
 		{"a close that nobody hears of", closing(func(b *feed.Bounds) { b.Closed = false }), ""},
 		{"a node that serves what it has trimmed", func(p *plan) {
 			p.trims, p.rollbacks = true, false
@@ -195,7 +195,7 @@ func TestSimulationNoticesBrokenPromises(t *testing.T) {
 				now.d, now.err = feed.Delivery{}, feed.ErrClosed
 			}
 			return false
-		}), "was told at"},
+		}), "learned at"},
 		{"a group that mixes up its feeds", grouped(handed(func(_, now *handout) bool {
 			now.part ^= 1
 			return false

@@ -239,7 +239,7 @@ func TestFlapping(t *testing.T) {
 		server.Start()
 		_ = tell(teller, n.world.commit("chat", 1))
 	}
-	n.arrives(2 * time.Second)
+	n.arrives(5 * time.Second)
 	flows(t, teller, n, "chat")
 	if got := strings.Count(n.log.String(), "\n"); got > 25 {
 		t.Errorf("10 outages left %d lines in the log", got)
