@@ -354,7 +354,7 @@ func TestTellEvery(t *testing.T) {
 	})
 }
 
-// The bus is told of every event, in order of commit. While it is away, the queue is
+// The publisher sends every event to the bus, in order of commit. While it is away, the queue is
 // bounded.
 func TestTell(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -371,7 +371,7 @@ func TestTell(t *testing.T) {
 		for range 30_000 {
 			r.publish("a", "")
 		}
-		synctest.Wait() // the last event is told only after its publish was answered
+		synctest.Wait() // the publisher answers first, and then sends the last event to the bus
 		close(frozen)
 		time.Sleep(time.Second)
 		synctest.Wait()

@@ -291,7 +291,7 @@ func (r *lineReader) read(give func(line) bool) {
 		case len(text) > feed.DefaultEventBytes:
 			err = fmt.Errorf("it has more than the %d bytes that an event can have", feed.DefaultEventBytes)
 		case err == io.EOF:
-			err = nil // the last line may lack its end; the next read says so again
+			err = nil // the last line may lack its end; the next read returns the error again
 		case err != nil:
 			err = fmt.Errorf("read standard input: %w", err)
 		}

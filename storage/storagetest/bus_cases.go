@@ -101,7 +101,7 @@ func testConcurrentTells(t *testing.T, join Joiner) {
 	}
 }
 
-// A receiver that is blocked while thousands of events are told delays no other. Later it
+// A receiver that blocks while a node sends thousands of events delays no other. Later it
 // gets all of them, or Missed.
 func testFlood(t *testing.T, join Joiner) {
 	a, b := connect(t, join), connect(t, join)
