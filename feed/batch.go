@@ -20,7 +20,7 @@ type Publication struct {
 	Key string
 	// IfLast, if not nil, is the last id that the feed has to have. Otherwise the
 	// publication is refused with a [*LastError].
-	IfLast *uint64
+	IfLast *ID
 	// Close closes the feed after the drafts. No event can follow. Closing a closed
 	// feed again, without drafts, changes nothing and is no error.
 	Close bool

@@ -23,12 +23,12 @@ type Bus interface {
 type Receiver interface {
 	// Cursor returns the cursor after which this node wants events of the
 	// feed. If it wants none, open is false.
-	Cursor(feed string) (after Cursor, open bool)
+	Cursor(feed string) (after ID, open bool)
 	// Receive takes events in any order, of any feeds.
 	Receive(events []Event)
 	// Grew reports that the feed has reached the id last, when the bus knows
 	// no more than that.
-	Grew(feed string, last uint64)
+	Grew(feed string, last ID)
 	// Missed reports that anything may have happened to any feed.
 	Missed()
 }

@@ -173,7 +173,7 @@ func TestClosingReachesWaitingSubscribers(t *testing.T) {
 // A store that is put back to before the close takes events again, and subscribers
 // get them.
 func TestClosedFeedIsRolledBack(t *testing.T) {
-	for _, last := range []uint64{10, 9, 7} {
+	for _, last := range []feed.ID{10, 9, 7} {
 		t.Run(fmt.Sprint(last), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := newRig(t)
@@ -186,12 +186,12 @@ func TestClosedFeedIsRolledBack(t *testing.T) {
 				r.store.Rollback("a", last)
 				pass()
 				time.Sleep(1100 * time.Millisecond)
-				reach(t, s, feed.Cursor(last), time.Second)
+				reach(t, s, last, time.Second)
 				if got := seen(t, s, 2*time.Second); got != "" {
 					t.Errorf("saw %q", got)
 				}
 				r.publish("a", "x")
-				reach(t, s, feed.Cursor(last+1), 2*time.Second)
+				reach(t, s, last+1, 2*time.Second)
 				if s := r.subscribe("a", feed.From{}); s.Bounds().Closed {
 					t.Errorf("the bounds are %+v", s.Bounds())
 				}

@@ -8,34 +8,34 @@ import (
 	"time"
 )
 
-// Cursor is the id of the last event that a subscriber has; 0 is before the
-// first. On the wire it is plain decimal, without sign, leading zero or space.
-type Cursor uint64
+// ID numbers the events of a feed: 1, 2, 3 … without holes. A cursor is an ID, too: that
+// of the last event that a subscriber has, and 0 before the first. On the wire it is
+// plain decimal, without sign, leading zero or space.
+type ID uint64
 
-// MaxCursor is the largest cursor and the largest event id. It is what the
-// signed integers of SQL stores hold.
-const MaxCursor Cursor = math.MaxInt64
+// MaxID is the largest ID. It is what the signed integers of SQL stores hold.
+const MaxID ID = math.MaxInt64
 
-// ParseCursor reads the wire form of a cursor. Its error wraps ErrInvalid.
-func ParseCursor(s string) (Cursor, error) {
+// ParseCursor reads the wire form. Its error wraps ErrInvalid.
+func ParseCursor(s string) (ID, error) {
 	n, err := strconv.ParseUint(s, 10, 63)
 	// ParseUint alone would let "007" through.
 	if err != nil || s != strconv.FormatUint(n, 10) {
-		return 0, fmt.Errorf("%w: a cursor is a decimal number from 0 to %d without sign or leading zero, not %s", ErrInvalid, MaxCursor, quote(s))
+		return 0, fmt.Errorf("%w: a cursor is a decimal number from 0 to %d without sign or leading zero, not %s", ErrInvalid, MaxID, quote(s))
 	}
-	return Cursor(n), nil
+	return ID(n), nil
 }
 
 // String returns the wire form.
-func (c Cursor) String() string { return strconv.FormatUint(uint64(c), 10) }
+func (id ID) String() string { return strconv.FormatUint(uint64(id), 10) }
 
 // Append appends the wire form to dst.
-func (c Cursor) Append(dst []byte) []byte { return strconv.AppendUint(dst, uint64(c), 10) }
+func (id ID) Append(dst []byte) []byte { return strconv.AppendUint(dst, uint64(id), 10) }
 
 // Bounds tells which events of a feed exist.
 type Bounds struct {
-	First uint64 // the oldest id still kept; Last+1 when none is kept
-	Last  uint64 // the newest id ever given; 0 when the feed was never written to
+	First ID // the oldest still kept; Last+1 when none is kept
+	Last  ID // the newest ever given; 0 when the feed was never written to
 
 	Closed bool // no event will ever follow Last
 }
@@ -60,16 +60,16 @@ type From struct {
 	kind   fromKind
 	newest uint64
 	time   time.Time
-	cursor Cursor
+	cursor ID
 }
 
 // FromCursor resumes: it starts with the event that follows c. It is the only From
 // that can find a [Gap].
-func FromCursor(c Cursor) From { return From{kind: fromCursor, cursor: c} }
+func FromCursor(c ID) From { return From{kind: fromCursor, cursor: c} }
 
 // Cursor returns the cursor that f resumes from; ok is false for a From that is
 // not one of [FromCursor].
-func (f From) Cursor() (c Cursor, ok bool) { return f.cursor, f.kind == fromCursor }
+func (f From) Cursor() (c ID, ok bool) { return f.cursor, f.kind == fromCursor }
 
 // FromStart starts with the oldest event that is kept.
 func FromStart() From { return From{kind: fromStart} }
@@ -125,28 +125,28 @@ const (
 // the feed's end, and may be smaller than After or larger: the store no longer has
 // the events that the subscriber has seen.
 type Gap struct {
-	After   Cursor
-	Resumes uint64
+	After   ID
+	Resumes ID
 	Reason  GapReason
 }
 
 // Cursor is the subscription's cursor once it has passed the gap.
-func (g Gap) Cursor() Cursor { return Cursor(g.Resumes - 1) }
+func (g Gap) Cursor() ID { return g.Resumes - 1 }
 
 // locate decides where a subscription starts in a feed with bounds b. It returns the
 // cursor, and the gap, if any, right behind that
 // cursor. For FromTime, found is the cursor before the first event of that time,
 // and for FromMoment one before all events that may be as new.
-func locate(from From, b Bounds, found Cursor) (Cursor, *Gap) {
-	oldest, newest := Cursor(b.First-1), Cursor(b.Last)
+func locate(from From, b Bounds, found ID) (ID, *Gap) {
+	oldest, newest := b.First-1, b.Last
 	switch from.kind {
 	case fromStart:
 		return oldest, nil
 	case fromNewest:
-		if from.newest >= b.Last-uint64(oldest) {
+		if from.newest >= uint64(b.Last-oldest) {
 			return oldest, nil
 		}
-		return newest - Cursor(from.newest), nil
+		return newest - ID(from.newest), nil
 	case fromTime, fromMoment:
 		return min(max(found, oldest), newest), nil
 	case fromCursor:
@@ -157,11 +157,11 @@ func locate(from From, b Bounds, found Cursor) (Cursor, *Gap) {
 }
 
 // gapAfter returns the gap that a cursor meets in a feed with bounds b, or nil.
-func gapAfter(c Cursor, b Bounds) *Gap {
+func gapAfter(c ID, b Bounds) *Gap {
 	switch {
-	case uint64(c) > b.Last:
+	case c > b.Last:
 		return &Gap{After: c, Resumes: b.Last + 1, Reason: Ahead}
-	case uint64(c)+1 < b.First:
+	case c+1 < b.First:
 		return &Gap{After: c, Resumes: b.First, Reason: Trimmed}
 	}
 	return nil

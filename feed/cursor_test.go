@@ -13,21 +13,21 @@ func TestLocate(t *testing.T) {
 		kept    = Bounds{First: 1, Last: 10}
 		trimmed = Bounds{First: 5, Last: 10}
 		gone    = Bounds{First: 11, Last: 10} // all trimmed
-		full    = Bounds{First: 1, Last: uint64(MaxCursor)}
+		full    = Bounds{First: 1, Last: MaxID}
 	)
-	gap := func(after Cursor, resumes uint64, reason GapReason) *Gap { return &Gap{after, resumes, reason} }
+	gap := func(after ID, resumes ID, reason GapReason) *Gap { return &Gap{after, resumes, reason} }
 	for _, c := range []struct {
 		name  string
 		from  From
 		b     Bounds
-		found Cursor
-		want  Cursor
+		found ID
+		want  ID
 		gap   *Gap
 	}{
 		{"now, unwritten", From{}, Unwritten, 0, 0, nil},
 		{"now", From{}, kept, 0, 10, nil},
 		{"now, all trimmed", From{}, gone, 0, 10, nil},
-		{"now, full", From{}, full, 0, MaxCursor, nil},
+		{"now, full", From{}, full, 0, MaxID, nil},
 
 		{"start, unwritten", FromStart(), Unwritten, 0, 0, nil},
 		{"start", FromStart(), kept, 0, 0, nil},
@@ -46,7 +46,7 @@ func TestLocate(t *testing.T) {
 		{"newest, all trimmed", FromNewest(3), gone, 0, 10, nil},
 		{"newest, most", FromNewest(math.MaxUint64), kept, 0, 0, nil},
 		{"newest, most of none", FromNewest(math.MaxUint64), Unwritten, 0, 0, nil},
-		{"newest of full", FromNewest(1), full, 0, MaxCursor - 1, nil},
+		{"newest of full", FromNewest(1), full, 0, MaxID - 1, nil},
 
 		{"time, unwritten", FromTime(time.Time{}), Unwritten, 0, 0, nil},
 		{"time, found", FromTime(time.Time{}), kept, 4, 4, nil},
@@ -61,9 +61,9 @@ func TestLocate(t *testing.T) {
 		{"after 9", FromCursor(9), kept, 0, 9, nil},
 		{"after the last", FromCursor(10), kept, 0, 10, nil},
 		{"after one too many", FromCursor(11), kept, 0, 11, gap(11, 11, Ahead)},
-		{"after the largest", FromCursor(MaxCursor), kept, 0, MaxCursor, gap(MaxCursor, 11, Ahead)},
+		{"after the largest", FromCursor(MaxID), kept, 0, MaxID, gap(MaxID, 11, Ahead)},
 		{"after more than the largest", FromCursor(math.MaxUint64), kept, 0, math.MaxUint64, gap(math.MaxUint64, 11, Ahead)},
-		{"after the largest, full", FromCursor(MaxCursor), full, 0, MaxCursor, nil},
+		{"after the largest, full", FromCursor(MaxID), full, 0, MaxID, nil},
 		{"after 0, trimmed", FromCursor(0), trimmed, 0, 0, gap(0, 5, Trimmed)},
 		{"after 3, trimmed", FromCursor(3), trimmed, 0, 3, gap(3, 5, Trimmed)},
 		{"after the last that is trimmed", FromCursor(4), trimmed, 0, 4, nil},
@@ -88,7 +88,7 @@ func TestLocate(t *testing.T) {
 }
 
 func TestParseCursor(t *testing.T) {
-	for s, want := range map[string]Cursor{"0": 0, "1": 1, "42": 42, "9223372036854775807": MaxCursor} {
+	for s, want := range map[string]ID{"0": 0, "1": 1, "42": 42, "9223372036854775807": MaxID} {
 		if got, err := ParseCursor(s); err != nil || got != want || got.String() != s {
 			t.Errorf("%q: got %d, %v", s, got, err)
 		}
@@ -112,7 +112,7 @@ func FuzzParseCursor(f *testing.F) {
 		switch {
 		case err != nil && !errors.Is(err, ErrInvalid):
 			t.Errorf("%q: the error %v does not wrap ErrInvalid", s, err)
-		case err == nil && (c.String() != s || c > MaxCursor):
+		case err == nil && (c.String() != s || c > MaxID):
 			t.Errorf("%q was accepted as %v", s, c)
 		}
 	})

@@ -35,7 +35,7 @@ var (
 
 // LastError refuses a batch whose IfLast is not the feed's last id. Nothing was
 // stored.
-type LastError struct{ Last uint64 }
+type LastError struct{ Last ID }
 
 func (e *LastError) Error() string { return fmt.Sprintf("the feed's last event is %d", e.Last) }
 

@@ -15,7 +15,7 @@ const DefaultEventBytes = 60_000
 // and never change: an id, once seen, means the same bytes everywhere.
 type Event struct {
 	Feed string
-	ID   uint64    // 1, 2, 3 … within the feed, without holes
+	ID   ID        // 1, 2, 3 … within the feed, without holes
 	Type string    // empty for none, which a browser calls "message"
 	Data string    // UTF-8 without NUL; line breaks are LF
 	JSON bool      // Data was published as JSON, and is valid JSON

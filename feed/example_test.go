@@ -85,7 +85,7 @@ func ExampleFromCursor() {
 			panic(err)
 		}
 	}
-	follow := func(from feed.From, last feed.Cursor) feed.Cursor {
+	follow := func(from feed.From, last feed.ID) feed.ID {
 		sub, err := hub.Subscribe(ctx, "chat", from)
 		if err != nil {
 			panic(err)
@@ -139,7 +139,7 @@ func ExamplePublisher_PublishBatch() {
 		fmt.Println("event", r.Events[0].ID, "replayed:", r.Replayed)
 	}
 
-	seen := uint64(0)
+	seen := feed.ID(0)
 	_, err := pub.PublishBatch(ctx, feed.Publication{
 		Feed:   "orders",
 		Drafts: []feed.Draft{{Feed: "orders", Data: "the first order"}},

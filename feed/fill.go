@@ -49,11 +49,11 @@ func (h *Hub) readFill(feed string, w fillRequest) (p Page, same bool, err error
 		if err = checkPage(feed, w.tail-1, p); err != nil {
 			return p, true, err
 		}
-		if len(p.Events) > 0 && p.Events[0].ID == uint64(w.tail) && stampOf(&p.Events[0]) != w.newest {
+		if len(p.Events) > 0 && p.Events[0].ID == w.tail && stampOf(&p.Events[0]) != w.newest {
 			return p, false, nil
 		}
-		if p.Last < uint64(w.tail) || len(p.Events) != 1 {
-			return p, p.Last >= uint64(w.tail), nil
+		if p.Last < w.tail || len(p.Events) != 1 {
+			return p, p.Last >= w.tail, nil
 		}
 		// That event alone may have filled the page.
 	}
@@ -66,8 +66,8 @@ func (h *Hub) readFill(feed string, w fillRequest) (p Page, same bool, err error
 // fillRequest is what a filling log has to read: the events after tail, up to the id
 // known.
 type fillRequest struct {
-	tail       Cursor
-	known      uint64
+	tail       ID
+	known      ID
 	generation int
 	newest     stamp
 }
@@ -90,40 +90,40 @@ func (l *log) fill(w fillRequest, p Page, now time.Time) (grew, done bool) {
 	}
 	if w.generation != l.generation {
 		// The page is of the store that was replaced.
-		l.filling = l.known > uint64(l.tail)
+		l.filling = l.known > l.tail
 		return false, !l.filling
 	}
 	before := l.tail
 	l.first = max(l.first, p.First)
-	if uint64(l.tail)+1 < p.First {
+	if l.tail+1 < p.First {
 		// Trimmed past the end of the log: nothing here is kept any more.
 		l.discard(len(l.segments))
-		l.base, l.tail = Cursor(p.First-1), Cursor(p.First-1)
+		l.base, l.tail = p.First-1, p.First-1
 	}
 	for i := range p.Events {
-		if p.Events[i].ID == uint64(l.tail)+1 {
+		if p.Events[i].ID == l.tail+1 {
 			l.add(p.Events[i])
 		}
 	}
 	if l.tail == w.tail && l.known == w.known {
 		// No event exists past the end; the hint was wrong.
-		l.known = uint64(l.tail)
+		l.known = l.tail
 	}
-	l.known = max(l.known, uint64(l.tail), p.Last)
+	l.known = max(l.known, l.tail, p.Last)
 	// A subscriber that waits past the end, for an event that does not exist, is now ahead.
 	lowered := l.known < w.known
 	if l.tail != before {
 		l.grown = now
 		l.trimToSize()
 	}
-	l.filling = l.known > uint64(l.tail)
+	l.filling = l.known > l.tail
 	return l.tail != before || lowered, !l.filling
 }
 
 // claimFill reports whether the log has to be filled and no goroutine fills it yet. The
 // caller, which holds mu, then makes sure that the hub does.
 func (l *log) claimFill() bool {
-	if !l.loaded || l.filling || l.frozen || l.known <= uint64(l.tail) {
+	if !l.loaded || l.filling || l.frozen || l.known <= l.tail {
 		return false
 	}
 	l.filling = true

@@ -35,7 +35,7 @@ type Comparer interface {
 // Place names a feed, and the id of an event that may be in it. The id 0 names none.
 type Place struct {
 	Feed string
-	ID   uint64
+	ID   ID
 }
 
 // End is what a store has at the end of a feed, and at a place in it.
@@ -48,11 +48,11 @@ type End struct {
 // stamp tells an event from another one that has the same id in another history: that
 // was stored at another time.
 type stamp struct {
-	id Cursor // 0: of no event
+	id ID // 0: of no event
 	ms int64
 }
 
-func stampOf(e *Event) stamp { return stamp{Cursor(e.ID), e.Time.UnixMilli()} }
+func stampOf(e *Event) stamp { return stamp{e.ID, e.Time.UnixMilli()} }
 
 // history is what a log knows of the history that its events are from. It is
 // under the log's mu.
@@ -70,15 +70,15 @@ type history struct {
 
 // rollback is the replacement of a store, as a subscriber sees it that was there before.
 type rollback struct {
-	agreed Cursor // the old history and the new one agree up to here, as far as is known
-	end    Cursor // the new one ended here
+	agreed ID // the old history and the new one agree up to here, as far as is known
+	end    ID // the new one ended here
 }
 
 // mostRollbacks bounds how many rollbacks a log remembers.
 const mostRollbacks = 32
 
 // rollBack notes that the events after agreed are undone. The caller holds mu.
-func (h *history) rollBack(agreed, end Cursor) {
+func (h *history) rollBack(agreed, end ID) {
 	// A subscriber that was there before several rollbacks can trust its events up to
 	// the first place where any two histories differ.
 	for i := range h.rollbacks {
@@ -114,7 +114,7 @@ func (s *Subscription) rollbackGap() (gap *Gap, changed bool) {
 	if s.cursor <= r.agreed {
 		return nil, true
 	}
-	return &Gap{After: s.cursor, Resumes: uint64(r.end) + 1, Reason: Ahead}, true
+	return &Gap{After: s.cursor, Resumes: r.end + 1, Reason: Ahead}, true
 }
 
 // outdated reports whether an answer of the store that came for the subscription may
@@ -140,10 +140,10 @@ func (l *log) conflicts(events []Event, own bool) bool {
 	}
 	for i := range events {
 		e := &events[i]
-		if e.ID > uint64(l.tail) {
+		if e.ID > l.tail {
 			continue
 		}
-		switch held := l.held(Cursor(e.ID)); {
+		switch held := l.held(e.ID); {
 		case held != nil && !sameEvent(held, e), held == nil && l.contradicts(stampOf(e)):
 			l.suspect, l.frozen = true, l.frozen || own
 			return true
@@ -163,7 +163,7 @@ func (l *log) contradicts(s stamp) bool {
 }
 
 // held returns the event with the id if the log holds it. The caller holds mu.
-func (l *log) held(id Cursor) *Event {
+func (l *log) held(id ID) *Event {
 	for i := len(l.segments) - 1; i >= 0; i-- {
 		if s := l.segments[i]; id > s.base {
 			if n := int(id - s.base); n <= len(s.events) {
@@ -182,7 +182,7 @@ func sameEvent(a, b *Event) bool {
 // logState is a log at the moment before the hub asks the store about it.
 type logState struct {
 	confirmed
-	base             Cursor
+	base             ID
 	newest, verified stamp
 	lastDropped      stamp
 	epoch            uint64
@@ -207,14 +207,14 @@ func (st logState) needsReview(e End, epoch uint64, comparer bool) bool {
 		return false
 	}
 	differs := func(s stamp, t time.Time) bool {
-		return s.id > 0 && uint64(s.id) >= e.First && uint64(s.id) <= e.Last && s.ms != t.UnixMilli()
+		return s.id > 0 && s.id >= e.First && s.id <= e.Last && s.ms != t.UnixMilli()
 	}
 	switch {
 	case st.suspect || st.rolledBack(e.Bounds):
 		return true
 	case !comparer:
 		return false
-	case st.newest.id == st.tail && uint64(st.tail) == e.Last && differs(st.newest, e.Newest):
+	case st.newest.id == st.tail && st.tail == e.Last && differs(st.newest, e.Newest):
 		return true
 	}
 	// What the log took since the last comparison is of the same history, unless
@@ -230,7 +230,7 @@ func (l *log) setVerified(st logState, e End, epoch uint64) {
 	if l.generation != st.generation {
 		return
 	}
-	if l.newest.id != l.tail && uint64(l.tail) == e.Last && e.Last > 0 {
+	if l.newest.id != l.tail && l.tail == e.Last && e.Last > 0 {
 		l.newest = stamp{l.tail, e.Newest.UnixMilli()}
 		l.verified, l.epoch = l.newest, epoch
 		return

@@ -37,7 +37,7 @@ func TestGrewDoesNotLoadALog(t *testing.T) {
 
 // Only the store decides what "now" and "ahead" are, whatever the bus says.
 func TestLieDecidesNothing(t *testing.T) {
-	for _, lie := range []uint64{4, 1000, math.MaxInt64, 1 << 63, math.MaxUint64} {
+	for _, lie := range []feed.ID{4, 1000, math.MaxInt64, 1 << 63, math.MaxUint64} {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRig(t)
 			r.append("a", 3)
@@ -150,7 +150,7 @@ func TestKeptPageIsNotSharedAfterARollback(t *testing.T) {
 // holed is a store that has lost the event 2 of every feed.
 type holed struct{ *feedtest.Store }
 
-func (h holed) Read(ctx context.Context, name string, after feed.Cursor, limit feed.Limit) (feed.Page, error) {
+func (h holed) Read(ctx context.Context, name string, after feed.ID, limit feed.Limit) (feed.Page, error) {
 	p, err := h.Store.Read(ctx, name, after, limit)
 	for i, e := range p.Events {
 		if e.ID == 2 {

@@ -178,7 +178,7 @@ func next(t *testing.T, s *feed.Subscription, d time.Duration) feed.Delivery {
 }
 
 // reach reads until the subscription is at the cursor, and no longer than d.
-func reach(t *testing.T, s *feed.Subscription, want feed.Cursor, d time.Duration) {
+func reach(t *testing.T, s *feed.Subscription, want feed.ID, d time.Duration) {
 	t.Helper()
 	began := time.Now()
 	for s.Cursor() != want {

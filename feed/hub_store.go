@@ -49,7 +49,7 @@ func (h *Hub) Info(ctx context.Context, feed string) (info Info, ok bool, err er
 // has returned without an error, this node's subscribers do not get them any
 // more; the other nodes learn of it at once or at their next verification. After an
 // error, the events may be gone or not; the same call can be made again.
-func (h *Hub) Trim(ctx context.Context, feed string, before uint64) error {
+func (h *Hub) Trim(ctx context.Context, feed string, before ID) error {
 	k, err := h.retentionStore()
 	if err != nil {
 		return err
@@ -87,7 +87,7 @@ func (h *Hub) forget(feed string) {
 func (h *Hub) StoreID() string { return h.store.ID() }
 
 // Read returns a page of the feed's history, as [Store] Read does.
-func (h *Hub) Read(ctx context.Context, feed string, after Cursor, limit Limit) (Page, error) {
+func (h *Hub) Read(ctx context.Context, feed string, after ID, limit Limit) (Page, error) {
 	if err := CheckName(feed); err != nil {
 		return Page{}, err
 	}

@@ -24,7 +24,7 @@ func TestSubscribeStorm(t *testing.T) {
 		for i := range 2000 {
 			open.Go(func() {
 				from := []feed.From{{}, feed.FromStart(), feed.FromCursor(7), feed.FromNewest(3)}[i%4]
-				want := []feed.Cursor{10, 0, 7, 7}[i%4]
+				want := []feed.ID{10, 0, 7, 7}[i%4]
 				if s := r.subscribe("a", from); s.Cursor() != want {
 					t.Errorf("%+v starts at %d, want %d", from, s.Cursor(), want)
 				}
@@ -46,7 +46,7 @@ func TestReplayStorm(t *testing.T) {
 		r.append("a", 2000)
 		var done sync.WaitGroup
 		for i := range 1000 {
-			s := r.subscribe("a", feed.FromCursor(feed.Cursor(i%3)))
+			s := r.subscribe("a", feed.FromCursor(feed.ID(i%3)))
 			done.Go(func() { reach(t, s, 2000, time.Second) })
 		}
 		done.Wait()
@@ -68,7 +68,7 @@ func TestSlowSubscriberHoldsNothing(t *testing.T) {
 		most := 0
 		for i := range 3000 {
 			r.publish("a", data)
-			reach(t, fast, feed.Cursor(i+1), time.Second)
+			reach(t, fast, feed.ID(i+1), time.Second)
 			_, bytes := r.hub.Logs()
 			most = max(most, bytes)
 		}

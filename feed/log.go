@@ -23,14 +23,14 @@ type log struct {
 	idle  time.Time // since when there are no users
 
 	mu         sync.Mutex
-	loaded     bool   // first, base and tail are set
-	first      uint64 // the oldest id that the store keeps, as far as known
-	known      uint64 // the newest id that exists, as far as known; at least tail
-	base       Cursor // the segments hold the events after base …
-	tail       Cursor // … up to tail
+	loaded     bool // first, base and tail are set
+	first      ID   // the oldest id that the store keeps, as far as known
+	known      ID   // the newest id that exists, as far as known; at least tail
+	base       ID   // the segments hold the events after base …
+	tail       ID   // … up to tail
 	segments   []*segment
 	closed     bool      // the feed is closed …
-	end        uint64    // … and ends with this id
+	end        ID        // … and ends with this id
 	generation int       // how often the log started again
 	filling    bool      // a goroutine is bringing tail up to known
 	grown      time.Time // when tail last moved
@@ -61,7 +61,7 @@ func (l *log) accept(events []Event, now time.Time) logChange {
 	for i := range events {
 		e := &events[i]
 		l.known = max(l.known, e.ID)
-		if l.loaded && !l.suspect && e.ID == uint64(l.tail)+1 {
+		if l.loaded && !l.suspect && e.ID == l.tail+1 {
 			l.add(*e)
 		}
 	}
@@ -86,7 +86,7 @@ func (l *log) add(e Event) {
 }
 
 // beginSegment returns a new segment of the log.
-func (l *log) beginSegment(after Cursor, events []Event) *segment {
+func (l *log) beginSegment(after ID, events []Event) *segment {
 	s := newSegment(after, events)
 	s.log = l
 	l.cache.add(s)
@@ -146,7 +146,7 @@ func (l *log) empty() {
 
 // noteLast takes a hint that the feed has reached the id last. It does not load the log:
 // only the store decides where a log begins.
-func (l *log) noteLast(last uint64) logChange {
+func (l *log) noteLast(last ID) logChange {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.known = max(l.known, last)
@@ -156,15 +156,15 @@ func (l *log) noteLast(last uint64) logChange {
 // confirmed is what the store has confirmed of a feed so far. Later answers can only add
 // to it: a store that confirms less is an older one in the place of the first.
 type confirmed struct {
-	tail   Cursor // an event with this id exists
-	first  uint64
+	tail   ID // an event with this id exists
+	first  ID
 	closed bool
-	end    uint64 // if closed
+	end    ID // if closed
 }
 
 // rolledBack reports whether b is of an older store than c.
 func (c confirmed) rolledBack(b Bounds) bool {
-	return b.Last < uint64(c.tail) || b.First < c.first || c.closed && (!b.Closed || b.Last != c.end)
+	return b.Last < c.tail || b.First < c.first || c.closed && (!b.Closed || b.Last != c.end)
 }
 
 // setBounds takes the feed's bounds, which were read from the store after it had
@@ -188,7 +188,7 @@ func (l *log) setBounds(b Bounds, before confirmed) logChange {
 	closing := l.close(b)
 	l.first = max(l.first, b.First)
 	l.known = max(l.known, b.Last)
-	l.dropTrimmed(Cursor(l.first - 1))
+	l.dropTrimmed(l.first - 1)
 	return logChange{grew: closing, hole: l.claimFill()}
 }
 
@@ -206,12 +206,12 @@ func (l *log) restart(b Bounds) {
 	l.first = b.First
 	l.known = max(l.known, b.Last)
 	l.discard(len(l.segments))
-	l.base, l.tail = Cursor(b.Last), Cursor(b.Last)
+	l.base, l.tail = b.Last, b.Last
 	l.newest, l.verified, l.lastDropped = stamp{}, stamp{}, stamp{}
 }
 
 // dropTrimmed drops the segments that end before the oldest event that the store keeps.
-func (l *log) dropTrimmed(oldest Cursor) {
+func (l *log) dropTrimmed(oldest ID) {
 	n := 0
 	for n < len(l.segments) && l.segments[n].end() <= oldest {
 		n++
@@ -247,26 +247,26 @@ const (
 
 // read returns the events that follow c, if the log has them, or the gap. It does not
 // return trimmed events, even if a segment still has them.
-func (l *log) read(c Cursor) (Delivery, view) {
+func (l *log) read(c ID) (Delivery, view) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
 	case l.frozen:
 		return Delivery{}, viewEnd // until the review wakes all subscribers
-	case l.closed && uint64(c) == l.end && uint64(l.tail) <= l.end:
+	case l.closed && c == l.end && l.tail <= l.end:
 		// If there is an event behind the end, the feed is not closed: an older store
 		// has taken the place of the first. A comparison is about to show that.
 		return Delivery{}, viewClosed
-	case uint64(c) > l.known:
+	case c > l.known:
 		return Delivery{}, viewAhead
-	case uint64(c)+1 < l.first:
+	case c+1 < l.first:
 		return Delivery{Gap: &Gap{After: c, Resumes: l.first, Reason: Trimmed}}, viewTrimmed
 	case c >= l.tail:
 		return Delivery{}, viewEnd
 	case c < l.base:
 		return Delivery{}, viewBehind
 	}
-	i, found := slices.BinarySearchFunc(l.segments, c, func(s *segment, c Cursor) int {
+	i, found := slices.BinarySearchFunc(l.segments, c, func(s *segment, c ID) int {
 		return cmp.Compare(s.base, c)
 	})
 	if !found {
@@ -282,7 +282,7 @@ func (l *log) read(c Cursor) (Delivery, view) {
 func (l *log) bounds() (b Bounds, complete, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	b = Bounds{First: l.first, Last: max(uint64(l.tail), l.first-1)}
+	b = Bounds{First: l.first, Last: max(l.tail, l.first-1)}
 	complete = l.known <= b.Last && !l.frozen
 	b.Closed = l.closed && b.Last == l.end
 	return b, complete, l.loaded

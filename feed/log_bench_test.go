@@ -18,7 +18,7 @@ func BenchmarkLogAppendEncode(b *testing.B) {
 	for b.Loop() {
 		event[0].ID++
 		l.accept(event, now)
-		d, _ := l.read(Cursor(event[0].ID - 1))
+		d, _ := l.read(event[0].ID - 1)
 		d.Encoded(enc)
 	}
 }

@@ -10,48 +10,48 @@ func TestLogClosed(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		tell func(*log)
-		want map[Cursor]view
+		want map[ID]view
 	}{
 		{"closed from the start", func(l *log) { l.setBounds(closed, confirmed{}) },
-			map[Cursor]view{0: viewBehind, 9: viewBehind, 10: viewClosed, 11: viewAhead}},
+			map[ID]view{0: viewBehind, 9: viewBehind, 10: viewClosed, 11: viewAhead}},
 		{"before the log has reached the end", func(l *log) {
 			l.setBounds(Bounds{First: 1, Last: 5}, confirmed{})
 			l.setBounds(closed, confirmed{tail: 5})
-		}, map[Cursor]view{4: viewBehind, 5: viewEnd, 9: viewEnd, 10: viewClosed, 11: viewAhead}},
+		}, map[ID]view{4: viewBehind, 5: viewEnd, 9: viewEnd, 10: viewClosed, 11: viewAhead}},
 		{"told of more that is not there", func(l *log) {
 			l.setBounds(closed, confirmed{})
 			l.noteLast(25)
-		}, map[Cursor]view{10: viewClosed, 11: viewEnd, 25: viewEnd, 26: viewAhead}},
+		}, map[ID]view{10: viewClosed, 11: viewEnd, 25: viewEnd, 26: viewAhead}},
 		{"told by an older answer that it is open", func(l *log) {
 			l.setBounds(closed, confirmed{})
 			l.setBounds(Bounds{First: 1, Last: 9}, confirmed{})
-		}, map[Cursor]view{9: viewBehind, 10: viewClosed}},
+		}, map[ID]view{9: viewBehind, 10: viewClosed}},
 		{"never written to", func(l *log) {
 			l.setBounds(Bounds{First: 1, Closed: true}, confirmed{})
-		}, map[Cursor]view{0: viewClosed, 1: viewAhead}},
+		}, map[ID]view{0: viewClosed, 1: viewAhead}},
 		{"trimmed whole", func(l *log) {
 			l.setBounds(Bounds{First: 11, Last: 10, Closed: true}, confirmed{})
-		}, map[Cursor]view{0: viewTrimmed, 9: viewTrimmed, 10: viewClosed, 11: viewAhead}},
+		}, map[ID]view{0: viewTrimmed, 9: viewTrimmed, 10: viewClosed, 11: viewAhead}},
 		{"rolled back to before the close", func(l *log) {
 			l.setBounds(closed, confirmed{})
 			p, _ := l.confirmed()
 			l.setBounds(Bounds{First: 1, Last: 10}, p)
-		}, map[Cursor]view{9: viewBehind, 10: viewEnd, 11: viewAhead}},
+		}, map[ID]view{9: viewBehind, 10: viewEnd, 11: viewAhead}},
 		{"rolled back to before the end, behind which the log still is", func(l *log) {
 			l.setBounds(Bounds{First: 1, Last: 5}, confirmed{})
 			l.setBounds(closed, confirmed{tail: 5})
 			p, _ := l.confirmed()
 			l.setBounds(Bounds{First: 1, Last: 7}, p)
-		}, map[Cursor]view{6: viewBehind, 7: viewEnd, 8: viewAhead, 10: viewAhead}},
+		}, map[ID]view{6: viewBehind, 7: viewEnd, 8: viewAhead, 10: viewAhead}},
 		{"rolled back, and closed elsewhere", func(l *log) {
 			l.setBounds(closed, confirmed{})
 			p, _ := l.confirmed()
 			l.setBounds(Bounds{First: 1, Last: 12, Closed: true}, p)
-		}, map[Cursor]view{10: viewBehind, 12: viewClosed, 13: viewAhead}},
+		}, map[ID]view{10: viewBehind, 12: viewClosed, 13: viewAhead}},
 		{"rolled back and published to, which the log gets first", func(l *log) {
 			l.setBounds(closed, confirmed{})
 			l.take(stretch("a", 11, 11)...)
-		}, map[Cursor]view{9: viewBehind, 10: viewEvents, 11: viewEnd, 12: viewAhead}},
+		}, map[ID]view{9: viewBehind, 10: viewEvents, 11: viewEnd, 12: viewAhead}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			l := newTestLog()
@@ -98,7 +98,7 @@ func TestLogTrim(t *testing.T) {
 	l.take(stretch("a", 1, 20)...)
 	l.setBounds(Bounds{First: 11, Last: 20}, confirmed{tail: 20})
 	sound(t, l)
-	for c, want := range map[Cursor]view{0: viewTrimmed, 9: viewTrimmed, 10: viewEvents, 20: viewEnd} {
+	for c, want := range map[ID]view{0: viewTrimmed, 9: viewTrimmed, 10: viewEvents, 20: viewEnd} {
 		d, v := l.read(c)
 		if v != want {
 			t.Errorf("after %d: view %d, want %d", c, v, want)

@@ -41,7 +41,7 @@ func TestFillRefusesAPageFromBeforeARestart(t *testing.T) {
 }
 
 // stretch returns the events of a feed from the id first to the id last.
-func stretch(name string, first, last uint64) []Event {
+func stretch(name string, first, last ID) []Event {
 	var events []Event
 	for id := first; id <= last; id++ {
 		events = append(events, Event{Feed: name, ID: id, Data: "x"})

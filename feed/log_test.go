@@ -10,7 +10,7 @@ import (
 func newTestLog() *log { return &log{feed: "a", cache: newCache(newMemory(DefaultMemory))} }
 
 // loaded returns a log of a feed with these bounds.
-func loaded(first, last uint64) *log {
+func loaded(first, last ID) *log {
 	l := newTestLog()
 	l.setBounds(Bounds{First: first, Last: last}, confirmed{})
 	return l
@@ -18,7 +18,7 @@ func loaded(first, last uint64) *log {
 
 func (l *log) take(events ...Event) logChange { return l.accept(events, time.Now()) }
 
-func ids(d Delivery) (ids []uint64) {
+func ids(d Delivery) (ids []ID) {
 	for _, e := range d.Events() {
 		ids = append(ids, e.ID)
 	}
@@ -36,7 +36,7 @@ func sound(t *testing.T, l *log) {
 		bytes := 0
 		for _, e := range s.events {
 			at++
-			if e.ID != uint64(at) {
+			if e.ID != at {
 				t.Fatalf("event %d stands where %d belongs", e.ID, at)
 			}
 			bytes += cost(&e)
@@ -45,7 +45,7 @@ func sound(t *testing.T, l *log) {
 			t.Fatalf("a segment counts %d bytes of %d", s.bytes, bytes)
 		}
 	}
-	if at != l.tail || l.loaded && l.known < uint64(l.tail) {
+	if at != l.tail || l.loaded && l.known < l.tail {
 		t.Fatalf("events up to %d of %d, known %d", at, l.tail, l.known)
 	}
 }
@@ -53,20 +53,20 @@ func sound(t *testing.T, l *log) {
 func TestLogAccept(t *testing.T) {
 	for _, c := range []struct {
 		name string
-		ids  []uint64
-		tail Cursor
+		ids  []ID
+		tail ID
 		want logChange
 	}{
-		{"the next", []uint64{11}, 11, logChange{grew: true, taken: 1}},
-		{"the next three", []uint64{11, 12, 13}, 13, logChange{grew: true, taken: 3}},
-		{"one known", []uint64{10}, 10, logChange{}},
-		{"the next, again", []uint64{11, 11}, 11, logChange{grew: true, taken: 1}},
-		{"overlapping", []uint64{9, 10, 11, 12}, 12, logChange{grew: true, taken: 2}},
-		{"beyond a hole", []uint64{12}, 10, logChange{hole: true}},
-		{"beyond a hole, in part", []uint64{11, 13}, 11, logChange{grew: true, hole: true, taken: 1}},
-		{"out of order", []uint64{12, 11}, 11, logChange{grew: true, hole: true, taken: 1}},
-		{"none", []uint64{0}, 10, logChange{}},
-		{"the largest", []uint64{1<<64 - 1}, 10, logChange{hole: true}},
+		{"the next", []ID{11}, 11, logChange{grew: true, taken: 1}},
+		{"the next three", []ID{11, 12, 13}, 13, logChange{grew: true, taken: 3}},
+		{"one known", []ID{10}, 10, logChange{}},
+		{"the next, again", []ID{11, 11}, 11, logChange{grew: true, taken: 1}},
+		{"overlapping", []ID{9, 10, 11, 12}, 12, logChange{grew: true, taken: 2}},
+		{"beyond a hole", []ID{12}, 10, logChange{hole: true}},
+		{"beyond a hole, in part", []ID{11, 13}, 11, logChange{grew: true, hole: true, taken: 1}},
+		{"out of order", []ID{12, 11}, 11, logChange{grew: true, hole: true, taken: 1}},
+		{"none", []ID{0}, 10, logChange{}},
+		{"the largest", []ID{1<<64 - 1}, 10, logChange{hole: true}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			l := loaded(1, 10)
@@ -109,14 +109,14 @@ func TestLogAfter(t *testing.T) {
 	l.take(stretch("a", 11, 20)...)
 	l.noteLast(25)
 	for _, c := range []struct {
-		cursor Cursor
+		cursor ID
 		view   view
-		first  uint64
+		first  ID
 	}{
 		{0, viewBehind, 0}, {9, viewBehind, 0},
 		{10, viewEvents, 11}, {15, viewEvents, 16}, {19, viewEvents, 20},
 		{20, viewEnd, 0}, {25, viewEnd, 0},
-		{26, viewAhead, 0}, {MaxCursor, viewAhead, 0},
+		{26, viewAhead, 0}, {MaxID, viewAhead, 0},
 	} {
 		d, v := l.read(c.cursor)
 		if v != c.view {
@@ -134,7 +134,7 @@ func TestLogShed(t *testing.T) {
 	l := loaded(1, 0)
 	const memory = 128 << 10
 	l.cache.perLog = memory
-	for id := uint64(1); id <= 200; id++ {
+	for id := ID(1); id <= 200; id++ {
 		l.accept([]Event{{Feed: "a", ID: id, Data: strings.Repeat("x", 5000)}}, time.Now())
 		sound(t, l)
 		if got := held(l); got > memory+segmentBytes {
@@ -144,16 +144,16 @@ func TestLogShed(t *testing.T) {
 	if _, v := l.read(l.base - 1); v != viewBehind {
 		t.Errorf("a dropped event has the view %d", v)
 	}
-	var got []uint64
+	var got []ID
 	for c := l.base; c < l.tail; {
 		d, v := l.read(c)
 		if v != viewEvents {
 			t.Fatalf("after %d: view %d", c, v)
 		}
 		got = append(got, ids(d)...)
-		c += Cursor(len(d.Events()))
+		c += ID(len(d.Events()))
 	}
-	if want := ids(newSegment(l.base, stretch("a", uint64(l.base)+1, 200)).since(l.base)); !slices.Equal(got, want) {
+	if want := ids(newSegment(l.base, stretch("a", l.base+1, 200)).since(l.base)); !slices.Equal(got, want) {
 		t.Errorf("the log returns %v", got)
 	}
 	// One event larger than all memory is kept for its subscribers.
@@ -182,10 +182,10 @@ func TestLogShedsWhatIsEncoded(t *testing.T) {
 	const memory = 512 << 10
 	l.cache.perLog = memory
 	most := 0
-	for id := uint64(1); id <= 1000; id++ {
+	for id := ID(1); id <= 1000; id++ {
 		l.accept([]Event{{Feed: "a", ID: id, Data: strings.Repeat("x", 3000)}}, time.Now())
 		most = max(most, held(l))
-		d, _ := l.read(Cursor(id - 1))
+		d, _ := l.read(id - 1)
 		for form := range byte(encodings) {
 			d.Encoded(repeater(form))
 		}
@@ -208,8 +208,8 @@ func (r repeater) Encode(dst []byte, e *Event) []byte {
 
 func TestLogForget(t *testing.T) {
 	per := (segmentBytes + cost(&Event{Data: "x"}) - 1) / cost(&Event{Data: "x"}) // events in a segment
-	end := Cursor(per)
-	for oldest, base := range map[Cursor]Cursor{0: 0, end - 1: 0, end: end, end + 1: end, 3*end + 9: 3 * end, 1200: 1200, 5000: 1200} {
+	end := ID(per)
+	for oldest, base := range map[ID]ID{0: 0, end - 1: 0, end: end, end + 1: end, 3*end + 9: 3 * end, 1200: 1200, 5000: 1200} {
 		l := loaded(1, 0)
 		l.take(stretch("a", 1, 1200)...)
 		l.dropTrimmed(oldest)
@@ -242,10 +242,10 @@ func TestLogRest(t *testing.T) {
 func TestLogFill(t *testing.T) {
 	for _, c := range []struct {
 		name       string
-		told       uint64
+		told       ID
 		page       Page
-		tail       Cursor
-		known      uint64
+		tail       ID
+		known      ID
 		grew, done bool
 	}{
 		{"all", 13, Page{Bounds: Bounds{First: 1, Last: 13}, Events: stretch("a", 11, 13)}, 13, 13, true, true},
@@ -307,7 +307,7 @@ func TestLogLearn(t *testing.T) {
 		t.Errorf("rolled back: got %+v, tail %d, known %d, first %d", got, l.tail, l.known, l.first)
 	}
 	sound(t, l)
-	for c, want := range map[Cursor]view{13: viewBehind, 14: viewEnd, 15: viewAhead} {
+	for c, want := range map[ID]view{13: viewBehind, 14: viewEnd, 15: viewAhead} {
 		if _, v := l.read(c); v != want {
 			t.Errorf("after the rollback %d has the view %d, want %d", c, v, want)
 		}

@@ -51,7 +51,7 @@ func TestLogsShareMemory(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			hub := feed.NewHub(feedtest.NewStore(), memory.NewBus(), feed.HubOptions{Memory: budget, Verify: time.Hour, Logger: quiet})
 			defer hub.Close()
-			pub := feed.NewPublisher(&discarding{feedtest.NewStore(), make(map[string]uint64)}, hub, memory.NewBus(), feed.PublisherOptions{Logger: quiet})
+			pub := feed.NewPublisher(&discarding{feedtest.NewStore(), make(map[string]feed.ID)}, hub, memory.NewBus(), feed.PublisherOptions{Logger: quiet})
 			defer pub.Close()
 			subs := make([]*feed.Subscription, c.feeds)
 			for i := range subs {
@@ -105,7 +105,7 @@ func TestLogsShareMemory(t *testing.T) {
 func TestFloodSparesSmallLogs(t *testing.T) {
 	hub := feed.NewHub(feedtest.NewStore(), memory.NewBus(), feed.HubOptions{Memory: 32 << 20, Verify: time.Hour, Logger: quiet})
 	defer hub.Close()
-	pub := feed.NewPublisher(&discarding{feedtest.NewStore(), make(map[string]uint64)}, hub, memory.NewBus(), feed.PublisherOptions{Logger: quiet})
+	pub := feed.NewPublisher(&discarding{feedtest.NewStore(), make(map[string]feed.ID)}, hub, memory.NewBus(), feed.PublisherOptions{Logger: quiet})
 	defer pub.Close()
 	publish := func(name, data string) {
 		t.Helper()
@@ -148,7 +148,7 @@ func TestFloodSparesSmallLogs(t *testing.T) {
 // discarding is a store that keeps no events, so that the heap shows the bytes that logs hold.
 type discarding struct {
 	feed.Store
-	last map[string]uint64
+	last map[string]feed.ID
 }
 
 func (d *discarding) Append(_ context.Context, batches []feed.Batch) ([]feed.Result, error) {

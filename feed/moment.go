@@ -42,7 +42,7 @@ func (h *Hub) readClock(ctx context.Context, k RetentionStore) (storeClock, erro
 
 // seekMoment returns a cursor that is before every event committed to the feed from a
 // moment of this process on.
-func (h *Hub) seekMoment(ctx context.Context, feed string, moment time.Time) (Cursor, error) {
+func (h *Hub) seekMoment(ctx context.Context, feed string, moment time.Time) (ID, error) {
 	k, ok := h.store.(RetentionStore)
 	if !ok {
 		return 0, nil // without a clock, only the whole feed is sure to have them

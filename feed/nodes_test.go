@@ -337,7 +337,7 @@ func TestNodesAtOnce(t *testing.T) {
 					s := n.subscribe("chat", feed.FromStart())
 					_ = n.hub.Subscribers(t.Context(), "chat")
 					if i%10 == 0 {
-						_ = n.hub.Trim(t.Context(), "chat", uint64(i))
+						_ = n.hub.Trim(t.Context(), "chat", feed.ID(i))
 					}
 					s.Close()
 				}

@@ -126,7 +126,7 @@ type fault struct{ what, feed string }
 type feedOutage struct {
 	Outage
 	failed time.Time // when it failed last
-	after  Cursor    // the cursor for which it failed last
+	after  ID        // the cursor for which it failed last
 }
 
 const faultsMost = 8
@@ -134,7 +134,7 @@ const faultsMost = 8
 // log notes a call of the store for the events after a cursor of a feed. A fault
 // ends when a call works for the cursor that failed last: other parts of the
 // feed may be sound all the time.
-func (f *faults) log(logger *slog.Logger, err error, what, feed string, after Cursor) {
+func (f *faults) log(logger *slog.Logger, err error, what, feed string, after ID) {
 	if o, full := f.find(err, fault{what, feed}, after, time.Now()); o != nil {
 		o.log(logger, err, what, "feed", feed)
 	} else if full {
@@ -144,7 +144,7 @@ func (f *faults) log(logger *slog.Logger, err error, what, feed string, after Cu
 
 // find returns the outage that the call belongs to, or nil. If there is no room for a
 // new one, full is true, once in outageWindow.
-func (f *faults) find(err error, key fault, after Cursor, now time.Time) (o *feedOutage, full bool) {
+func (f *faults) find(err error, key fault, after ID, now time.Time) (o *feedOutage, full bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	o = f.entries[key]
@@ -220,11 +220,11 @@ func (h *Hub) noteFeed(ctx context.Context, err error, what, feed string) {
 }
 
 // noteRead notes a read of the feed after the cursor.
-func (h *Hub) noteRead(ctx context.Context, err error, feed string, after Cursor) {
+func (h *Hub) noteRead(ctx context.Context, err error, feed string, after ID) {
 	h.noteFeedAt(ctx, err, "reading a feed", feed, after)
 }
 
-func (h *Hub) noteFeedAt(ctx context.Context, err error, what, feed string, after Cursor) {
+func (h *Hub) noteFeedAt(ctx context.Context, err error, what, feed string, after ID) {
 	if ctx.Err() == nil && h.ctx.Err() == nil {
 		h.faults.log(h.storeLog, err, what, feed, after)
 	}

@@ -14,7 +14,7 @@ const (
 // pageKey names the page of a feed that begins after a cursor.
 type pageKey struct {
 	feed       string
-	after      Cursor
+	after      ID
 	generation int // of the log: a page that was read in another may be of another store
 }
 
@@ -26,14 +26,14 @@ type sharedPage struct {
 
 // readPage asks the store for the page of a log's feed after the cursor. Pages
 // end at round ids, so that subscribers that came from anywhere soon share them.
-func (h *Hub) readPage(l *log, after Cursor) *call[sharedPage] {
+func (h *Hub) readPage(l *log, after ID) *call[sharedPage] {
 	feed := l.feed
 	return h.pages.do(pageKey{feed, after, l.toFill().generation}, h.goWork, func() (sharedPage, error) {
 		if h.ctx.Err() != nil {
 			return sharedPage{}, ErrStopped
 		}
 		limit := pageLimit
-		limit.Events -= int(after % Cursor(limit.Events))
+		limit.Events -= int(after % ID(limit.Events))
 		p, err := h.store.Read(h.ctx, feed, after, limit)
 		if err == nil {
 			err = checkPage(feed, after, p)
@@ -42,7 +42,7 @@ func (h *Hub) readPage(l *log, after Cursor) *call[sharedPage] {
 		if err != nil {
 			return sharedPage{}, err
 		}
-		if uint64(after) >= p.Last {
+		if after >= p.Last {
 			// The log has been further than that: the store was replaced. A shared
 			// answer cannot decide what that means for each subscriber. The hub
 			// compares the log, which then can.
@@ -52,14 +52,14 @@ func (h *Hub) readPage(l *log, after Cursor) *call[sharedPage] {
 		if len(p.Events) == 0 {
 			return sharedPage{Bounds: p.Bounds}, nil
 		}
-		return sharedPage{p.Bounds, newSegment(Cursor(p.Events[0].ID-1), p.Events)}, nil
+		return sharedPage{p.Bounds, newSegment(p.Events[0].ID-1, p.Events)}, nil
 	})
 }
 
 // checkPage holds a store to what Read promises: ids without a hole, and at least one
 // event if there is any.
-func checkPage(feed string, after Cursor, p Page) error {
-	start := max(uint64(after)+1, p.First)
+func checkPage(feed string, after ID, p Page) error {
+	start := max(after+1, p.First)
 	next := start
 	for i := range p.Events {
 		if p.Events[i].ID != next {
@@ -67,7 +67,7 @@ func checkPage(feed string, after Cursor, p Page) error {
 		}
 		next++
 	}
-	if next-start == uint64(len(p.Events)) && (next > start || start > p.Last) {
+	if next-start == ID(len(p.Events)) && (next > start || start > p.Last) {
 		return nil
 	}
 	return fmt.Errorf("the store broke its promise: read %s after %d: the page of %d events lacks event %d of %d", feed, after, len(p.Events), next, p.Last)

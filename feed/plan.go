@@ -30,7 +30,7 @@ type AppendInput struct {
 // the plan has been written, so a store may keep it for the next append.
 type FeedRow struct {
 	ID      int64 // the store's own number for the feed; 0 if it has no row yet
-	Last    uint64
+	Last    ID
 	Updated int64 // when the feed last grew or was closed, in Unix milliseconds
 	Closed  bool
 
@@ -52,7 +52,7 @@ type KeyRow struct {
 // BatchStart is the first id that a batch got in a feed, and the time of all its
 // events there.
 type BatchStart struct {
-	ID   uint64
+	ID   ID
 	Time int64 // Unix milliseconds
 }
 
@@ -279,6 +279,6 @@ func (p *feedPlaces) of(name string) int {
 	return place
 }
 
-func storedEvent(d Draft, id uint64, ms int64) Event {
+func storedEvent(d Draft, id ID, ms int64) Event {
 	return Event{Feed: d.Feed, ID: id, Type: d.Type, Data: d.Data, JSON: d.JSON, Time: time.UnixMilli(ms).UTC()}
 }

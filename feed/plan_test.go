@@ -15,7 +15,7 @@ func planKey(fingerprint byte) *Key {
 }
 
 // planned returns an event that is stored at a time in milliseconds.
-func planned(name string, id uint64, data string, ms int64) Event {
+func planned(name string, id ID, data string, ms int64) Event {
 	return Event{Feed: name, ID: id, Data: data, Time: time.UnixMilli(ms).UTC()}
 }
 
@@ -38,7 +38,7 @@ type planCase struct {
 	heldKeys map[KeyName]bool
 	results  []Result
 	changes  map[string]FeedChange // without names and rows
-	lasts    map[string]uint64     // of the feeds that change
+	lasts    map[string]ID         // of the feeds that change
 	newKeys  map[KeyName]*KeyRow
 }
 
@@ -66,17 +66,17 @@ var planCases = []planCase{
 	{
 		name: "one event", batches: oneBatch(Batch{Drafts: []Draft{toOpen}}),
 		results: []Result{storedAs(planned("open", 4, "a", planNow))},
-		changes: map[string]FeedChange{"open": {Bytes: 1}}, lasts: map[string]uint64{"open": 4},
+		changes: map[string]FeedChange{"open": {Bytes: 1}}, lasts: map[string]ID{"open": 4},
 	},
 	{
 		name: "several feeds", batches: oneBatch(Batch{Drafts: []Draft{toOpen, toNew, toOpen}}),
 		results: []Result{storedAs(planned("open", 4, "a", planNow), planned("new", 1, "bb", planNow), planned("open", 5, "a", planNow))},
-		changes: map[string]FeedChange{"open": {Bytes: 2}, "new": {Bytes: 2}}, lasts: map[string]uint64{"open": 5, "new": 1},
+		changes: map[string]FeedChange{"open": {Bytes: 2}, "new": {Bytes: 2}}, lasts: map[string]ID{"open": 5, "new": 1},
 	},
 	{
 		name: "a clock that has gone back", batches: oneBatch(Batch{Drafts: []Draft{{Feed: "later"}}}),
 		results: []Result{storedAs(planned("later", 2, "", 9000))},
-		changes: map[string]FeedChange{"later": {}}, lasts: map[string]uint64{"later": 2},
+		changes: map[string]FeedChange{"later": {}}, lasts: map[string]ID{"later": 2},
 	},
 	{
 		name: "a closed feed refuses the whole batch", batches: oneBatch(Batch{Drafts: []Draft{toOpen, toShut}}),
@@ -85,7 +85,7 @@ var planCases = []planCase{
 	{
 		name: "a held feed refuses the whole batch", batches: []Batch{{Drafts: []Draft{toOpen, toHeld}}, {Drafts: []Draft{toOpen}}},
 		results: []Result{refusedWith(ErrBusy), storedAs(planned("open", 4, "a", planNow))},
-		changes: map[string]FeedChange{"open": {Bytes: 1}}, lasts: map[string]uint64{"open": 4},
+		changes: map[string]FeedChange{"open": {Bytes: 1}}, lasts: map[string]ID{"open": 4},
 	},
 	{
 		name: "held comes before closed", batches: oneBatch(Batch{Drafts: []Draft{toShut, toHeld}}),
@@ -96,33 +96,33 @@ var planCases = []planCase{
 		results: []Result{refusedWith(ErrBusy)},
 	},
 	{
-		name: "the expected last event", batches: oneBatch(Batch{Feed: "open", Drafts: []Draft{toOpen}, IfLast: new(uint64(3))}),
+		name: "the expected last event", batches: oneBatch(Batch{Feed: "open", Drafts: []Draft{toOpen}, IfLast: new(ID(3))}),
 		results: []Result{storedAs(planned("open", 4, "a", planNow))},
-		changes: map[string]FeedChange{"open": {Bytes: 1}}, lasts: map[string]uint64{"open": 4},
+		changes: map[string]FeedChange{"open": {Bytes: 1}}, lasts: map[string]ID{"open": 4},
 	},
 	{
-		name: "another last event", batches: oneBatch(Batch{Feed: "open", Drafts: []Draft{toOpen}, IfLast: new(uint64(2))}),
+		name: "another last event", batches: oneBatch(Batch{Feed: "open", Drafts: []Draft{toOpen}, IfLast: new(ID(2))}),
 		results: []Result{refusedWith(&LastError{Last: 3})},
 	},
 	{
-		name: "closed comes before the last event", batches: oneBatch(Batch{Feed: "shut", Drafts: []Draft{toShut}, IfLast: new(uint64(9))}),
+		name: "closed comes before the last event", batches: oneBatch(Batch{Feed: "shut", Drafts: []Draft{toShut}, IfLast: new(ID(9))}),
 		results: []Result{refusedWith(ErrClosed)},
 	},
 	{
 		name: "a batch sees those before it",
 		batches: []Batch{
-			{Feed: "open", Drafts: []Draft{toOpen}, Close: true, IfLast: new(uint64(3))},
+			{Feed: "open", Drafts: []Draft{toOpen}, Close: true, IfLast: new(ID(3))},
 			{Drafts: []Draft{toOpen}},
-			{Feed: "open", Close: true, IfLast: new(uint64(3))},
-			{Feed: "open", Close: true, IfLast: new(uint64(4))},
+			{Feed: "open", Close: true, IfLast: new(ID(3))},
+			{Feed: "open", Close: true, IfLast: new(ID(4))},
 		},
 		results: []Result{storedAs(planned("open", 4, "a", planNow)), refusedWith(ErrClosed), refusedWith(&LastError{Last: 4}), storedAs()},
-		changes: map[string]FeedChange{"open": {Bytes: 1, Closes: true}}, lasts: map[string]uint64{"open": 4},
+		changes: map[string]FeedChange{"open": {Bytes: 1, Closes: true}}, lasts: map[string]ID{"open": 4},
 	},
 	{
 		name: "a close alone", batches: []Batch{{Feed: "new", Close: true}, {Feed: "later", Close: true}},
 		results: []Result{storedAs(), storedAs()},
-		changes: map[string]FeedChange{"new": {Closes: true}, "later": {Closes: true}}, lasts: map[string]uint64{"new": 0, "later": 1},
+		changes: map[string]FeedChange{"new": {Closes: true}, "later": {Closes: true}}, lasts: map[string]ID{"new": 0, "later": 1},
 	},
 	{
 		name: "a close of a closed feed", batches: oneBatch(Batch{Feed: "shut", Close: true}),
@@ -131,17 +131,17 @@ var planCases = []planCase{
 	{
 		name: "a new key", batches: oneBatch(Batch{Drafts: []Draft{toNew, toOpen, toNew}, Key: planKey(1)}),
 		results: []Result{storedAs(planned("new", 1, "bb", planNow), planned("open", 4, "a", planNow), planned("new", 2, "bb", planNow))},
-		changes: map[string]FeedChange{"open": {Bytes: 1}, "new": {Bytes: 4}}, lasts: map[string]uint64{"open": 4, "new": 2},
+		changes: map[string]FeedChange{"open": {Bytes: 1}, "new": {Bytes: 4}}, lasts: map[string]ID{"open": 4, "new": 2},
 		newKeys: map[KeyName]*KeyRow{{"", "k"}: {Fingerprint: [32]byte{1}, Starts: []BatchStart{{1, planNow}, {4, planNow}}, Time: planNow}},
 	},
 	{
 		name: "a key of this append", batches: []Batch{keyedBatch, keyedBatch},
 		results: []Result{storedAs(planned("open", 4, "a", planNow)), replayedAs(planned("open", 4, "a", planNow))},
-		changes: map[string]FeedChange{"open": {Bytes: 1}}, lasts: map[string]uint64{"open": 4},
+		changes: map[string]FeedChange{"open": {Bytes: 1}}, lasts: map[string]ID{"open": 4},
 		newKeys: keyedRow,
 	},
 	{
-		name: "a key of a refused batch is not kept", batches: oneBatch(Batch{Feed: "open", Drafts: []Draft{toOpen}, IfLast: new(uint64(9)), Key: planKey(1)}),
+		name: "a key of a refused batch is not kept", batches: oneBatch(Batch{Feed: "open", Drafts: []Draft{toOpen}, IfLast: new(ID(9)), Key: planKey(1)}),
 		results: []Result{refusedWith(&LastError{Last: 3})},
 	},
 	{
@@ -158,7 +158,7 @@ var planCases = []planCase{
 		results: []Result{replayedAs()},
 	},
 	{
-		name: "a known key comes before all else", batches: oneBatch(Batch{Feed: "held", Drafts: []Draft{toHeld, toShut}, IfLast: new(uint64(9)), Key: planKey(1)}),
+		name: "a known key comes before all else", batches: oneBatch(Batch{Feed: "held", Drafts: []Draft{toHeld, toShut}, IfLast: new(ID(9)), Key: planKey(1)}),
 		keys:     []*KeyRow{{Fingerprint: [32]byte{2}, Time: planNow}},
 		heldKeys: map[KeyName]bool{{"held", "k"}: true},
 		results:  []Result{refusedWith(ErrKeyReused)},
@@ -166,13 +166,13 @@ var planCases = []planCase{
 	{
 		name: "the same key in two feeds", batches: []Batch{keyedBatch, {Feed: "new", Drafts: []Draft{toNew}, Key: planKey(2)}}, keys: []*KeyRow{knownKey(planNow, BatchStart{2, 4001})[0], nil},
 		results: []Result{replayedAs(planned("open", 2, "a", 4001)), storedAs(planned("new", 1, "bb", planNow))},
-		changes: map[string]FeedChange{"new": {Bytes: 2}}, lasts: map[string]uint64{"new": 1},
+		changes: map[string]FeedChange{"new": {Bytes: 2}}, lasts: map[string]ID{"new": 1},
 		newKeys: map[KeyName]*KeyRow{{"new", "k"}: {Fingerprint: [32]byte{2}, Starts: []BatchStart{{1, planNow}}, Time: planNow}},
 	},
 	{
 		name: "an expired key", batches: oneBatch(keyedBatch), keys: knownKey(planNow-1000, BatchStart{2, 4001}),
 		results: []Result{storedAs(planned("open", 4, "a", planNow))},
-		changes: map[string]FeedChange{"open": {Bytes: 1}}, lasts: map[string]uint64{"open": 4},
+		changes: map[string]FeedChange{"open": {Bytes: 1}}, lasts: map[string]ID{"open": 4},
 		newKeys: keyedRow,
 	},
 	{
@@ -256,7 +256,7 @@ func TestPlanAppendAgain(t *testing.T) {
 	for i, now := range []int64{planNow, planNow + 1} {
 		p := PlanAppend([]Batch{{Drafts: []Draft{{Feed: "open", Data: "abc"}}}}, AppendInput{Now: now, Feeds: feeds})
 		want := FeedChange{Name: "open", Row: feeds["open"], Bytes: 3}
-		if len(p.Feeds) != 1 || p.Feeds[0] != want || feeds["open"].Last != uint64(4+i) || feeds["open"].Updated != now {
+		if len(p.Feeds) != 1 || p.Feeds[0] != want || feeds["open"].Last != ID(4+i) || feeds["open"].Updated != now {
 			t.Errorf("append %d: got %+v of %+v", i, p.Feeds, feeds["open"])
 		}
 	}

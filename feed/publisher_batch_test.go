@@ -87,10 +87,10 @@ func TestReplayedThenSubscribe(t *testing.T) {
 func TestPublishConditions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		at := func(last uint64) feed.Publication {
+		at := func(last feed.ID) feed.Publication {
 			return feed.Publication{Feed: "a", Drafts: []feed.Draft{{Feed: "a"}}, IfLast: &last}
 		}
-		refused := func(b feed.Publication, last uint64) {
+		refused := func(b feed.Publication, last feed.ID) {
 			t.Helper()
 			_, err := r.pub.PublishBatch(t.Context(), b)
 			if e, ok := errors.AsType[*feed.LastError](err); !ok || e.Last != last {
@@ -113,7 +113,7 @@ func TestPublishConditions(t *testing.T) {
 		b = at(2)
 		b.Key = "refused"
 		refused(b, 3)
-		b.IfLast = new(uint64(3))
+		b.IfLast = new(feed.ID(3))
 		if again := r.batch(b); again.Replayed || again.Events[0].ID != 4 {
 			t.Errorf("a batch that was refused left its key behind: %+v", again)
 		}
@@ -138,7 +138,7 @@ func TestPublishRefusals(t *testing.T) {
 		refused(keyed("k2", "3"), feed.ErrClosed)
 		refused(feed.Publication{Feed: "a", Drafts: []feed.Draft{{Feed: "a"}}, Close: true}, feed.ErrClosed)
 		refused(feed.Publication{Drafts: []feed.Draft{{Feed: "b"}, {Feed: "a"}}}, feed.ErrClosed)
-		refused(feed.Publication{Feed: "a", Drafts: []feed.Draft{{Feed: "a"}}, IfLast: new(uint64(9))}, feed.ErrClosed)
+		refused(feed.Publication{Feed: "a", Drafts: []feed.Draft{{Feed: "a"}}, IfLast: new(feed.ID(9))}, feed.ErrClosed)
 		// A known key decides alone, and a second close is no error.
 		if got := r.batch(keyed("k", "1")); !got.Replayed {
 			t.Errorf("got %+v", got)
@@ -165,7 +165,7 @@ func TestRefusedBatchesFailAlone(t *testing.T) {
 			{Feed: "a", Close: true},
 			keyed("late", "1"),
 			{Drafts: []feed.Draft{{Feed: "b"}}},
-			{Feed: "b", Drafts: []feed.Draft{{Feed: "b"}}, IfLast: new(uint64(7))},
+			{Feed: "b", Drafts: []feed.Draft{{Feed: "b"}}, IfLast: new(feed.ID(7))},
 		} {
 			answers.Go(func() { _, results[i] = r.pub.PublishBatch(t.Context(), b) })
 			synctest.Wait()

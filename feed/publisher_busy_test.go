@@ -110,7 +110,7 @@ func TestHeldFeed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for i, want := range []uint64{11, 10, 6} {
+		for i, want := range []feed.ID{11, 10, 6} {
 			if bounds[i].Last != want {
 				t.Errorf("the feeds end at %v", bounds)
 			}

@@ -21,7 +21,7 @@ func TestGroupCommit(t *testing.T) {
 		r := newRig(t)
 		pass := r.holdAt(feedtest.AppendAsked)
 		var answers sync.WaitGroup
-		ids := make([]uint64, 50)
+		ids := make([]feed.ID, 50)
 		for i := range ids {
 			answers.Go(func() { ids[i] = r.publish("a", fmt.Sprint(i)).ID })
 			synctest.Wait() // one after the other, so that the order is known
@@ -35,7 +35,7 @@ func TestGroupCommit(t *testing.T) {
 			t.Errorf("%d appends, want one for the first publish and one for all that came meanwhile", n)
 		}
 		for i, id := range ids {
-			if id != uint64(i)+1 {
+			if id != feed.ID(i)+1 {
 				t.Errorf("publish %d became event %d", i+1, id)
 			}
 		}
@@ -359,7 +359,7 @@ func TestTellEvery(t *testing.T) {
 func TestTell(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		var told []uint64
+		var told []feed.ID
 		frozen := make(chan struct{})
 		r.bus.tell = func(_ context.Context, events []feed.Event) error {
 			<-frozen
@@ -379,7 +379,7 @@ func TestTell(t *testing.T) {
 			t.Errorf("the bus was told %d events of 30000", n)
 		}
 		for i, id := range told {
-			if id != uint64(i)+1 {
+			if id != feed.ID(i)+1 {
 				t.Fatalf("event %d was told as number %d", id, i+1)
 			}
 		}
@@ -394,7 +394,7 @@ func TestPublishThenSubscribe(t *testing.T) {
 		r.subscribe("a", feed.From{})
 		for i := range 10 {
 			e := r.publish("a", "x")
-			if s := r.subscribe("a", feed.From{}); s.Cursor() != feed.Cursor(e.ID) {
+			if s := r.subscribe("a", feed.From{}); s.Cursor() != e.ID {
 				t.Errorf("publish %d is event %d, now is %d", i+1, e.ID, s.Cursor())
 			}
 		}

@@ -107,7 +107,7 @@ type receiver struct{ *Hub }
 var _ ComparingReceiver = receiver{}
 
 // Cursor implements [Receiver].
-func (r receiver) Cursor(feed string) (Cursor, bool) {
+func (r receiver) Cursor(feed string) (ID, bool) {
 	l := r.lookup(feed)
 	if l == nil {
 		return 0, false
@@ -120,7 +120,7 @@ func (r receiver) Cursor(feed string) (Cursor, bool) {
 func (r receiver) Receive(events []Event) { r.counts.fromBus.Add(uint64(r.accept(events, false))) }
 
 // Grew implements [Receiver].
-func (r receiver) Grew(feed string, last uint64) {
+func (r receiver) Grew(feed string, last ID) {
 	if l := r.lookup(feed); l != nil {
 		r.apply(l, l.noteLast(last))
 	}

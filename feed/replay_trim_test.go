@@ -33,7 +33,7 @@ func TestReplayWhileTrimming(t *testing.T) {
 			return
 		}
 		r.checker.Acked(events...)
-		r.stored.Store(events[n-1].ID)
+		r.stored.Store(uint64(events[n-1].ID))
 	}
 	publish(last / 2)
 
@@ -53,7 +53,7 @@ func TestReplayWhileTrimming(t *testing.T) {
 	}
 	done := make(chan struct{})
 	trimming.Go(func() {
-		for before := uint64(2); ; before = min(before+uint64(rand.IntN(8)), r.stored.Load()) {
+		for before := feed.ID(2); ; before = min(before+feed.ID(rand.IntN(8)), feed.ID(r.stored.Load())) {
 			select {
 			case <-done:
 				return
@@ -85,17 +85,17 @@ type replay struct {
 	gone    atomic.Uint64 // the events before it were trimmed
 }
 
-func (r *replay) trim(before uint64) {
+func (r *replay) trim(before feed.ID) {
 	r.checker.Trimming("a", before)
 	if err := r.hub.Trim(r.t.Context(), "a", before); err != nil {
 		r.t.Error(err)
 	}
-	r.gone.Store(before)
+	r.gone.Store(uint64(before))
 }
 
 // read follows the feed from its beginning to the id last. If tick is closed, it
 // does not wait, and takes pages whenever they have come.
-func (r *replay) read(f *feedtest.Follower, last feed.Cursor, tick <-chan time.Time) {
+func (r *replay) read(f *feedtest.Follower, last feed.ID, tick <-chan time.Time) {
 	f.Resume(0)
 	s, err := r.hub.Subscribe(r.t.Context(), "a", feed.FromCursor(0))
 	if err != nil {
@@ -104,9 +104,9 @@ func (r *replay) read(f *feedtest.Follower, last feed.Cursor, tick <-chan time.T
 	}
 	defer s.Close()
 	f.Opened(s.Cursor())
-	there, missing := uint64(0), uint64(0)
+	there, missing := feed.ID(0), feed.ID(0)
 	for s.Cursor() < last {
-		gone := r.gone.Load()
+		gone := feed.ID(r.gone.Load())
 		d, err := s.Next(r.t.Context(), tick)
 		if err != nil {
 			r.t.Error(err)
@@ -117,16 +117,16 @@ func (r *replay) read(f *feedtest.Follower, last feed.Cursor, tick <-chan time.T
 		}
 		if d.Gap != nil {
 			f.SawGap(*d.Gap)
-			missing += d.Gap.Resumes - 1 - uint64(d.Gap.After)
+			missing += d.Gap.Resumes - 1 - d.Gap.After
 			continue
 		}
 		f.Saw(d.Events()...)
-		there += uint64(len(d.Events()))
+		there += feed.ID(len(d.Events()))
 		if first := d.Events()[0].ID; first < gone {
 			r.t.Errorf("event %d came, but those before %d were gone", first, gone)
 		}
 	}
-	if there+missing != uint64(last) {
+	if there+missing != last {
 		r.t.Errorf("%d events came and %d are gone, which is not %d", there, missing, last)
 	}
 }

@@ -187,13 +187,13 @@ func (r *Retention) trim(ctx context.Context, info Info, now time.Time) error {
 }
 
 // before returns the id below which the rule trims the feed.
-func (r *Retention) before(ctx context.Context, info Info, rule Rule, now time.Time) (uint64, error) {
+func (r *Retention) before(ctx context.Context, info Info, rule Rule, now time.Time) (ID, error) {
 	if info.First > info.Last {
 		return 0, nil
 	}
-	before := uint64(0)
-	if rule.Events > 0 && info.Last > rule.Events {
-		before = info.Last - rule.Events + 1
+	before := ID(0)
+	if rule.Events > 0 && uint64(info.Last) > rule.Events {
+		before = info.Last - ID(rule.Events) + 1
 	}
 	if rule.Age == 0 {
 		return before, nil
@@ -206,5 +206,5 @@ func (r *Retention) before(ctx context.Context, info Info, rule Rule, now time.T
 	if err != nil {
 		return 0, err
 	}
-	return max(before, uint64(c)+1), nil
+	return max(before, c+1), nil
 }

@@ -40,7 +40,7 @@ func (k *kept) round() {
 	synctest.Wait()
 }
 
-func (k *kept) first(name string, want uint64) {
+func (k *kept) first(name string, want feed.ID) {
 	k.t.Helper()
 	if p := k.store.History(name); p.First != want {
 		k.t.Errorf("%s begins with %d, want %d", name, p.First, want)
@@ -161,12 +161,12 @@ func TestRetentionGoesOn(t *testing.T) {
 		err  error
 		at   feedtest.Point
 		feed string
-		want map[string]uint64 // while it fails
+		want map[string]feed.ID // while it fails
 	}{
-		{"a feed that is held", feed.ErrBusy, feedtest.TrimAsked, "b", map[string]uint64{"a": 5, "b": 1, "c": 5}},
-		{"a feed that cannot be searched", errors.New("broken"), feedtest.SeekAsked, "a", map[string]uint64{"a": 1, "b": 5, "c": 5}},
-		{"a store that is away", feed.ErrUnavailable, feedtest.ListAsked, "", map[string]uint64{"a": 1, "b": 1, "c": 1}},
-		{"a store that goes away", feed.ErrUnavailable, feedtest.TrimAsked, "b", map[string]uint64{"a": 5, "b": 1, "c": 1}},
+		{"a feed that is held", feed.ErrBusy, feedtest.TrimAsked, "b", map[string]feed.ID{"a": 5, "b": 1, "c": 5}},
+		{"a feed that cannot be searched", errors.New("broken"), feedtest.SeekAsked, "a", map[string]feed.ID{"a": 1, "b": 5, "c": 5}},
+		{"a store that is away", feed.ErrUnavailable, feedtest.ListAsked, "", map[string]feed.ID{"a": 1, "b": 1, "c": 1}},
+		{"a store that goes away", feed.ErrUnavailable, feedtest.TrimAsked, "b", map[string]feed.ID{"a": 5, "b": 1, "c": 1}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

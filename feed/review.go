@@ -58,7 +58,7 @@ func (h *Hub) ends(ctx context.Context, logs []*log, before []logState) (ends []
 	if c, ok := h.store.(Comparer); ok {
 		places := make([]Place, len(logs))
 		for i, l := range logs {
-			places[i] = Place{l.feed, uint64(before[i].verified.id)}
+			places[i] = Place{l.feed, before[i].verified.id}
 		}
 		ends, err = c.Ends(ctx, places)
 		return ends, true, err
@@ -124,13 +124,13 @@ func (l *log) holding() (logState, []Event) {
 // divergence is where a log's history and the store's part.
 type divergence struct {
 	bounds Bounds // of the store
-	agreed Cursor // the newest event that both are known to have
+	agreed ID     // the newest event that both are known to have
 	differ bool   // there is an id for which they have different events
 }
 
 // findDivergence reads the store until it differs from what a log held.
 func (h *Hub) findDivergence(ctx context.Context, feed string, st logState, held []Event) (d divergence, err error) {
-	read := func(after Cursor, limit Limit) (Page, error) {
+	read := func(after ID, limit Limit) (Page, error) {
 		page, err := h.store.Read(ctx, feed, after, limit)
 		if err == nil {
 			err = checkPage(feed, after, page)
@@ -147,7 +147,7 @@ func (h *Hub) findDivergence(ctx context.Context, feed string, st logState, held
 		if err != nil {
 			return d, err
 		}
-		if len(page.Events) == 0 || page.Events[0].ID != uint64(s.id) {
+		if len(page.Events) == 0 || page.Events[0].ID != s.id {
 			continue
 		}
 		if stampOf(&page.Events[0]) != s {
@@ -164,15 +164,15 @@ func (h *Hub) findDivergence(ctx context.Context, feed string, st logState, held
 		}
 		for i := range page.Events {
 			e := &page.Events[i]
-			if e.ID > uint64(st.tail) {
+			if e.ID > st.tail {
 				return d, nil
 			}
-			n := int(e.ID - uint64(st.base) - 1)
+			n := int(e.ID - st.base - 1)
 			if n >= len(held) || !sameEvent(&held[n], e) {
 				d.differ = n < len(held)
 				return d, nil
 			}
-			d.agreed, after = Cursor(e.ID), Cursor(e.ID)
+			d.agreed, after = e.ID, e.ID
 		}
 		if len(page.Events) == 0 || after >= st.tail {
 			return d, nil
@@ -202,11 +202,11 @@ func (l *log) reviewed(st logState, d divergence, epoch uint64) (change logChang
 	defer l.mu.Unlock()
 	switch {
 	case d.differ:
-		l.rollBack(d.agreed, Cursor(d.bounds.Last))
+		l.rollBack(d.agreed, d.bounds.Last)
 		rolledBack = true
-	case d.bounds.Last < uint64(st.tail):
+	case d.bounds.Last < st.tail:
 		// There is no sign that it has grown since.
-		l.rollBack(Cursor(d.bounds.Last), Cursor(d.bounds.Last))
+		l.rollBack(d.bounds.Last, d.bounds.Last)
 		rolledBack = true
 	}
 	l.known, l.closed = 0, false

@@ -17,7 +17,7 @@ import (
 
 // regrow puts an older copy of the feed in the store's place, which ends with
 // last, and stores n other events behind that.
-func (r *rig) regrow(name string, last uint64, n int) []feed.Event {
+func (r *rig) regrow(name string, last feed.ID, n int) []feed.Event {
 	r.t.Helper()
 	time.Sleep(5 * time.Millisecond) // another store takes its time
 	r.store.Rollback(name, last)
@@ -39,7 +39,7 @@ func gapThen(t *testing.T, s *feed.Subscription, want feed.Gap) []feed.Event {
 }
 
 // sameFrom demands the events that are stored from the id on.
-func sameFrom(t *testing.T, got, stored []feed.Event, id uint64) {
+func sameFrom(t *testing.T, got, stored []feed.Event, id feed.ID) {
 	t.Helper()
 	want := stored[slices.IndexFunc(stored, func(e feed.Event) bool { return e.ID == id }):]
 	if !slices.Equal(got, want) {
@@ -105,7 +105,7 @@ func TestStoreThatWentBackAndGrew(t *testing.T) {
 				}
 				if !rested { // otherwise it is not known how far back they agree
 					var got []feed.Event
-					for uint64(within.Cursor()) < last {
+					for within.Cursor() < last {
 						d := next(t, within, time.Second)
 						if d.Gap != nil {
 							t.Fatalf("an unaffected subscriber met the gap %+v", *d.Gap)

@@ -14,7 +14,7 @@ import (
 // Events are only ever added at the end. A reader that has seen n events may go on
 // reading those n without a lock.
 type segment struct {
-	base   Cursor // the cursor before the first event
+	base   ID // the cursor before the first event
 	events []Event
 	bytes  int // what the events cost; like events, under the lock of the log
 
@@ -36,7 +36,7 @@ type encoded struct {
 
 func (e *encoded) size() int { return cap(e.bytes) + cap(e.ends)*int(unsafe.Sizeof(0)) }
 
-func newSegment(after Cursor, events []Event) *segment {
+func newSegment(after ID, events []Event) *segment {
 	return &segment{base: after, events: events, bytes: costs(events)}
 }
 
@@ -66,7 +66,7 @@ func (s *segment) add(e Event) {
 }
 
 // end returns the id of the last event.
-func (s *segment) end() Cursor { return s.base + Cursor(len(s.events)) }
+func (s *segment) end() ID { return s.base + ID(len(s.events)) }
 
 // detach stops the segment from keeping new encodings, and returns how many bytes those
 // take that it has.
@@ -82,7 +82,7 @@ func (s *segment) detach() int {
 func (s *segment) memory() int { return s.bytes + int(s.wire.Load()) }
 
 // since returns the events after c, which lies within the segment, as it is now.
-func (s *segment) since(c Cursor) Delivery {
+func (s *segment) since(c ID) Delivery {
 	n := len(s.events)
 	return Delivery{segment: s, seen: s.events[:n:n], from: int(c - s.base)}
 }

@@ -52,9 +52,9 @@ func TestSegmentGrows(t *testing.T) {
 	enc := counter{&calls}
 	var early []Delivery
 	var earlyBytes [][]byte
-	for id := uint64(1); id <= 1000; id++ {
+	for id := ID(1); id <= 1000; id++ {
 		s.add(stretch("a", id, id)[0])
-		d := s.since(Cursor(id - 1))
+		d := s.since(id - 1)
 		early = append(early, d)
 		if id%2 == 0 {
 			earlyBytes = append(earlyBytes, d.Encoded(enc))
@@ -85,7 +85,7 @@ func TestSegmentEncodesWhileItGrows(t *testing.T) {
 	d := s.since(0)
 	var both sync.WaitGroup
 	both.Go(func() {
-		for id := uint64(2); id <= 1000; id++ {
+		for id := ID(2); id <= 1000; id++ {
 			s.add(stretch("a", id, id)[0])
 		}
 	})
@@ -123,7 +123,7 @@ func TestSegmentKeepsFewEncodings(t *testing.T) {
 	calls := 0
 	popular := counter{&calls}
 	for n := range 10_000 {
-		d, enc := s.since(Cursor(n%100)), filter{n}
+		d, enc := s.since(ID(n%100)), filter{n}
 		if got := d.Encoded(enc); !bytes.HasPrefix(got, enc.Encode(nil, &d.Events()[0])) {
 			t.Fatalf("filter %d: got %q", n, got)
 		}
@@ -163,7 +163,7 @@ func TestSegmentEncodesOnlyWhatIsDelivered(t *testing.T) {
 func TestSegmentEncodesEachAlike(t *testing.T) {
 	s := newSegment(0, stretch("a", 1, 30))
 	for i := range 3000 {
-		enc, d := filter{(i * i) % 23}, s.since(Cursor((i*7)%30))
+		enc, d := filter{(i * i) % 23}, s.since(ID((i*7)%30))
 		var want, each []byte
 		for _, e := range d.Events() {
 			want = enc.Encode(want, &e)
@@ -188,19 +188,19 @@ func TestSelect(t *testing.T) {
 	enc := counter{&calls}
 	for _, c := range []struct {
 		name   string
-		shows  func(id uint64) bool
+		shows  func(id ID) bool
 		size   int
 		n      int
 		shared bool
 	}{
-		{"all", func(uint64) bool { return true }, 1 << 20, 40, true},
-		{"none", func(uint64) bool { return false }, 1 << 20, 40, true},
-		{"one", func(id uint64) bool { return id == 7 }, 1 << 20, 40, true},
-		{"the middle", func(id uint64) bool { return id > 10 && id < 20 }, 1 << 20, 40, true},
-		{"every other", func(id uint64) bool { return id%2 == 0 }, 1 << 20, 40, false},
-		{"two stretches", func(id uint64) bool { return id/10%2 == 1 }, 1 << 20, 40, false},
-		{"as many as fit", func(id uint64) bool { return id > 3 }, 10, 6, true},
-		{"as many as fit, apart", func(id uint64) bool { return id%3 == 0 }, 5, 6, false},
+		{"all", func(ID) bool { return true }, 1 << 20, 40, true},
+		{"none", func(ID) bool { return false }, 1 << 20, 40, true},
+		{"one", func(id ID) bool { return id == 7 }, 1 << 20, 40, true},
+		{"the middle", func(id ID) bool { return id > 10 && id < 20 }, 1 << 20, 40, true},
+		{"every other", func(id ID) bool { return id%2 == 0 }, 1 << 20, 40, false},
+		{"two stretches", func(id ID) bool { return id/10%2 == 1 }, 1 << 20, 40, false},
+		{"as many as fit", func(id ID) bool { return id > 3 }, 10, 6, true},
+		{"as many as fit, apart", func(id ID) bool { return id%3 == 0 }, 5, 6, false},
 	} {
 		d := s.since(0)
 		all := d.Encoded(enc)

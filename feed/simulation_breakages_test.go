@@ -46,7 +46,7 @@ type pageStore struct {
 	spoil func(*feed.Page)
 }
 
-func (s pageStore) Read(ctx context.Context, name string, after feed.Cursor, limit feed.Limit) (feed.Page, error) {
+func (s pageStore) Read(ctx context.Context, name string, after feed.ID, limit feed.Limit) (feed.Page, error) {
 	p, err := s.RetentionStore.Read(ctx, name, after, limit)
 	if err == nil {
 		s.spoil(&p)
@@ -154,10 +154,10 @@ func bounds(spoil func(*feed.Bounds)) func(*plan) {
 // seekStore spoils what Seek returns.
 type seekStore struct {
 	feed.RetentionStore
-	spoil func(feed.Cursor) feed.Cursor
+	spoil func(feed.ID) feed.ID
 }
 
-func (s seekStore) Seek(ctx context.Context, name string, t time.Time) (feed.Cursor, error) {
+func (s seekStore) Seek(ctx context.Context, name string, t time.Time) (feed.ID, error) {
 	c, err := s.RetentionStore.Seek(ctx, name, t)
 	return s.spoil(c), err
 }
@@ -178,7 +178,7 @@ func (s swapped) Bounds(ctx context.Context, feeds []string) ([]feed.Bounds, err
 type stubborn struct {
 	feed.RetentionStore
 	mu   *sync.Mutex
-	most map[string]uint64
+	most map[string]feed.ID
 }
 
 func (s stubborn) Bounds(ctx context.Context, feeds []string) ([]feed.Bounds, error) {

@@ -132,13 +132,13 @@ func TestSimulationNoticesBrokenPromises(t *testing.T) {
 		{"a close that nobody hears of", closing(func(b *feed.Bounds) { b.Closed = false }), ""},
 		{"a node that serves what it has trimmed", func(p *plan) {
 			p.trims, p.rollbacks = true, false
-			p.trim = func(w *world, _ *node, name string, before uint64) error {
+			p.trim = func(w *world, _ *node, name string, before feed.ID) error {
 				return w.store.Trim(context.Background(), name, before)
 			}
 		}, "long after"},
 		{"a store that takes back what it has said of its end", func(p *plan) {
 			p.rollbacks = true
-			most, mu := make(map[string]uint64), &sync.Mutex{}
+			most, mu := make(map[string]feed.ID), &sync.Mutex{}
 			through(func(s feed.RetentionStore) feed.RetentionStore { return stubborn{s, mu, most} })(p)
 		}, ""},
 		{"a store that grows under ids given before, and does not show it", func(p *plan) {
@@ -149,7 +149,7 @@ func TestSimulationNoticesBrokenPromises(t *testing.T) {
 		{"a search that finds too much for the retention", func(p *plan) {
 			p.retention, p.retain.Age = true, 5*time.Second
 			through(func(s feed.RetentionStore) feed.RetentionStore {
-				return seekStore{s, func(c feed.Cursor) feed.Cursor { return c + 2 }}
+				return seekStore{s, func(c feed.ID) feed.ID { return c + 2 }}
 			})(p)
 		}, "retention trims"},
 		{"signals that come in another order", func(p *plan) {
@@ -185,7 +185,7 @@ func TestSimulationNoticesBrokenPromises(t *testing.T) {
 			lie := every(50)
 			return func(_, now *handout) bool {
 				if e := now.d.Events(); len(e) > 1 && !now.d.Ephemeral && lie() {
-					now.d = feed.Delivery{Gap: &feed.Gap{After: feed.Cursor(e[0].ID - 1), Resumes: e[0].ID + 1, Reason: feed.Trimmed}}
+					now.d = feed.Delivery{Gap: &feed.Gap{After: e[0].ID - 1, Resumes: e[0].ID + 1, Reason: feed.Trimmed}}
 				}
 				return false
 			}

@@ -170,7 +170,7 @@ func (w *world) pull(n *node, r feed.Receiver) bool {
 	w.streamMu.Lock()
 	var events []feed.Event
 	for _, e := range w.stream[name] {
-		if open && e.ID > uint64(after) {
+		if open && e.ID > after {
 			events = append(events, e)
 		}
 	}
@@ -198,7 +198,7 @@ func (w *world) lie() bool {
 	}
 	name := w.anyFeed()
 	b := w.bounds(name)
-	last := b.Last + 1 + uint64(w.rng.IntN(5))
+	last := b.Last + 1 + feed.ID(w.rng.IntN(5))
 	switch w.rng.IntN(5) {
 	case 0:
 		last = 1 << 63
@@ -209,7 +209,7 @@ func (w *world) lie() bool {
 		r.Receive([]feed.Event{{Feed: "nobody", ID: 1}, {Feed: "nobody", ID: math.MaxUint64}})
 		return true
 	case 3:
-		last = uint64(w.rng.IntN(int(b.Last) + 1))
+		last = feed.ID(w.rng.IntN(int(b.Last) + 1))
 	}
 	w.log("bus lies that %s grew to %d, to %s", name, last, n.name)
 	r.Grew(name, last)

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -95,8 +94,8 @@ type conn struct {
 // that are right for it when the subscription is open.
 type start struct {
 	from  feed.From
-	lower feed.Cursor
-	upper func() feed.Cursor // or nil
+	lower feed.ID
+	upper func() feed.ID // or nil
 }
 
 func (s start) String() string {
@@ -131,7 +130,7 @@ func (w *world) connect(r *reader, n *node, starts []start) {
 type nextFunc func(ctx context.Context, tick <-chan time.Time) (int, feed.Delivery, error)
 
 // standing is where a subscription stands.
-type standing interface{ Cursor() feed.Cursor }
+type standing interface{ Cursor() feed.ID }
 
 // subscription is what a reader reads.
 type subscription struct {
@@ -294,7 +293,7 @@ func (c *conn) see(p *part, sub standing, d feed.Delivery) {
 type short struct{}
 
 func (short) Encode(dst []byte, e *feed.Event) []byte {
-	dst = strconv.AppendUint(dst, e.ID, 10)
+	dst = e.ID.Append(dst)
 	dst = append(dst, ' ')
 	dst = append(dst, e.Data[:min(len(e.Data), 16)]...)
 	return append(dst, '\n')
@@ -349,8 +348,8 @@ func (w *world) starts(r *reader) []start {
 
 func (w *world) from(name string) start {
 	b := w.bounds(name)
-	newest := func() feed.Cursor { return feed.Cursor(w.bounds(name).Last) }
-	oldest := func() feed.Cursor { return feed.Cursor(w.bounds(name).First - 1) }
+	newest := func() feed.ID { return w.bounds(name).Last }
+	oldest := func() feed.ID { return w.bounds(name).First - 1 }
 	switch w.rng.IntN(7) {
 	case 0:
 		return start{upper: newest}
@@ -358,27 +357,27 @@ func (w *world) from(name string) start {
 		return start{from: feed.FromStart(), upper: oldest}
 	case 2:
 		n := uint64(w.rng.IntN(int(b.Last) + 3))
-		return start{from: feed.FromNewest(n), upper: func() feed.Cursor {
-			if now := uint64(newest()); n < now {
-				return max(feed.Cursor(now-n), oldest())
+		return start{from: feed.FromNewest(n), upper: func() feed.ID {
+			if now := newest(); feed.ID(n) < now {
+				return max(now-feed.ID(n), oldest())
 			}
 			return oldest()
 		}}
 	case 3:
 		t := w.began.Add(time.Duration(w.rng.Int64N(int64(time.Since(w.began)) + 1)))
-		sought := func() feed.Cursor {
+		sought := func() feed.ID {
 			c, _ := w.store.Seek(context.Background(), name, t)
 			return c
 		}
 		return start{feed.FromTime(t), sought(), sought}
 	case 4:
-		return start{from: feed.FromCursor(feed.Cursor(w.rng.IntN(int(b.Last) + 1)))}
+		return start{from: feed.FromCursor(feed.ID(w.rng.IntN(int(b.Last) + 1)))}
 	case 5:
 		// No later event may be behind it.
-		last := feed.Cursor(b.Last)
-		return start{from: feed.FromMoment(time.Now()), upper: func() feed.Cursor { return max(last, oldest()) }}
+		last := b.Last
+		return start{from: feed.FromMoment(time.Now()), upper: func() feed.ID { return max(last, oldest()) }}
 	default:
 		// A cursor that was never given, or not yet: from another store, say.
-		return start{from: feed.FromCursor(feed.Cursor(b.Last + uint64(w.rng.IntN(3)*w.rng.IntN(200))))}
+		return start{from: feed.FromCursor(b.Last + feed.ID(w.rng.IntN(3)*w.rng.IntN(200)))}
 	}
 }

@@ -108,7 +108,7 @@ func (w *world) rollback() bool {
 		span++ // the close alone may be undone
 	}
 	w.interrupt()
-	w.rollTo(name, w.batchEnd(name, b.First-1, b.First-1+w.rng.Uint64N(span)))
+	w.rollTo(name, w.batchEnd(name, b.First-1, b.First-1+feed.ID(w.rng.Uint64N(uint64(span)))))
 	if w.chance(60) {
 		w.regrow(name, b.Last)
 	}
@@ -117,11 +117,11 @@ func (w *world) rollback() bool {
 
 // regrow lets a foreign transaction append to a feed that was rolled back, in one commit,
 // until it is at least as long as it was. The bus may report that.
-func (w *world) regrow(name string, before uint64) {
+func (w *world) regrow(name string, before feed.ID) {
 	wr := &writer{name: fmt.Sprint("again", len(w.trace))}
 	last := w.bounds(name).Last
 	var drafts []feed.Draft
-	for range before - min(before, last) + uint64(w.rng.IntN(4)) {
+	for range before - min(before, last) + feed.ID(w.rng.IntN(4)) {
 		drafts = append(drafts, w.draft(wr, name))
 	}
 	if len(drafts) == 0 {
@@ -138,7 +138,7 @@ func (w *world) regrow(name string, before uint64) {
 	}
 }
 
-func (w *world) rollTo(name string, last uint64) {
+func (w *world) rollTo(name string, last feed.ID) {
 	w.log("%s is rolled back to %d of %d", name, last, w.bounds(name).Last)
 	w.checker.RolledBack(name, last)
 	w.store.Rollback(name, last)
@@ -175,7 +175,7 @@ func (w *world) replaceStore() bool {
 	for _, n := range w.running() {
 		n.untrim()
 	}
-	ends := make(map[string]uint64)
+	ends := make(map[string]feed.ID)
 	for _, name := range w.feeds {
 		now, then := w.bounds(name), c.Bounds(name)
 		w.log("a copy is put in place: %s goes from %v to %v", name, now, then)
@@ -198,7 +198,7 @@ func (w *world) replaceStore() bool {
 
 // batchEnd returns where the newest batch ends that is not newer than last, or
 // oldest if that is later. It forgets the batches behind that.
-func (w *world) batchEnd(name string, oldest, last uint64) uint64 {
+func (w *world) batchEnd(name string, oldest, last feed.ID) feed.ID {
 	w.batchesMu.Lock()
 	defer w.batchesMu.Unlock()
 	ends := w.batches[name]

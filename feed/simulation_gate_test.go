@@ -58,7 +58,7 @@ type call struct {
 	node  *node
 	at    point
 	feeds string
-	after uint64
+	after feed.ID
 	again int // tells calls apart that have come here in different steps
 }
 

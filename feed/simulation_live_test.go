@@ -46,7 +46,7 @@ func (w *world) rollLive() {
 	if !w.plan.rollbacks || b.Closed || b.First > b.Last {
 		return
 	}
-	last := w.batchEnd(name, b.First-1, b.First-1+w.rng.Uint64N(b.Last+1-b.First))
+	last := w.batchEnd(name, b.First-1, b.First-1+feed.ID(w.rng.Uint64N(uint64(b.Last+1-b.First))))
 	for _, n := range w.running() {
 		w.readAll(n, name, b.Last) // the node may keep some of it
 	}
@@ -65,7 +65,7 @@ func (w *world) rollLive() {
 	}
 	time.Sleep(60 * time.Millisecond)
 	w.settle()
-	want := feed.Gap{After: feed.Cursor(b.Last), Resumes: end + 1, Reason: feed.Ahead}
+	want := feed.Gap{After: b.Last, Resumes: end + 1, Reason: feed.Ahead}
 	w.connected(name, func(r *reader, p *part) {
 		// The bus may have brought the event behind the old end first.
 		if got := p.ahead.Load(); got == nil || got.After < want.After || got.Resumes != want.Resumes {
@@ -82,7 +82,7 @@ func (w *world) rollLive() {
 
 // readAll demands that a subscriber that starts with the oldest event on a node gets
 // every event, and those after the id as they are stored now: not from before a rollback.
-func (w *world) readAll(n *node, name string, after uint64) {
+func (w *world) readAll(n *node, name string, after feed.ID) {
 	stored := w.store.History(name)
 	s, err := n.hub.Subscribe(context.Background(), name, feed.FromStart())
 	if err != nil {
@@ -91,7 +91,7 @@ func (w *world) readAll(n *node, name string, after uint64) {
 	}
 	defer s.Close()
 	var got []feed.Event
-	for uint64(s.Cursor()) < stored.Last {
+	for s.Cursor() < stored.Last {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		d, err := s.Next(ctx, nil)
 		cancel()
@@ -132,7 +132,7 @@ func (w *world) trimLive() {
 }
 
 // gapBefore demands that a subscriber that comes to a node with cursor 0 meets this gap.
-func (w *world) gapBefore(n *node, name string, before uint64) {
+func (w *world) gapBefore(n *node, name string, before feed.ID) {
 	s, err := n.hub.Subscribe(context.Background(), name, feed.FromCursor(0))
 	if err != nil {
 		w.gate.fault(fmt.Errorf("subscribe when all is well: %w", err))

@@ -24,18 +24,18 @@ type node struct {
 	ending    bool        // a regular end has begun
 
 	mu     sync.Mutex
-	gone   map[string]uint64 // the events of a feed before the id were trimmed here
-	spoken int               // ephemeral events that it was asked to send
-	speaks bool              // it is sending one
+	gone   map[string]feed.ID // the events of a feed before the id were trimmed here
+	spoken int                // ephemeral events that it was asked to send
+	speaks bool               // it is sending one
 }
 
-func (n *node) noteTrim(name string, before uint64) {
+func (n *node) noteTrim(name string, before feed.ID) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.gone[name] = max(n.gone[name], before)
 }
 
-func (n *node) trimmed(name string) uint64 {
+func (n *node) trimmed(name string) feed.ID {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.gone[name]
@@ -52,7 +52,7 @@ func (n *node) untrim() {
 func (w *world) startNode(slot int) {
 	w.runs++
 	w.moment()
-	n := &node{name: fmt.Sprintf("n%d.%d", slot, w.runs), run: w.runs, gone: make(map[string]uint64)}
+	n := &node{name: fmt.Sprintf("n%d.%d", slot, w.runs), run: w.runs, gone: make(map[string]feed.ID)}
 	n.tail = &tail{world: w, node: n, broken: make(chan error)}
 	var store feed.RetentionStore = access{w, n}
 	var bus feed.Bus = n.tail
@@ -173,7 +173,7 @@ func (w *world) trim() bool {
 	if b.First > b.Last {
 		return false
 	}
-	before := b.First + 1 + w.rng.Uint64N(b.Last-b.First+1)
+	before := b.First + 1 + feed.ID(w.rng.Uint64N(uint64(b.Last-b.First+1)))
 	if w.chance(15) {
 		before = b.Last + 1
 	}
@@ -191,7 +191,7 @@ func (w *world) trim() bool {
 
 // trimOn trims a feed on a node. From then on, its subscribers do not get the trimmed
 // events.
-func (w *world) trimOn(n *node, name string, before uint64) {
+func (w *world) trimOn(n *node, name string, before feed.ID) {
 	replaced := w.replaced.Load()
 	err := w.plan.trim(w, n, name, before)
 	switch {

@@ -64,7 +64,7 @@ func (w *world) cutMistaken() {
 	for _, r := range w.readers {
 		for _, p := range r.parts {
 			b := w.bounds(p.feed)
-			mistaken := !b.Closed || uint64(p.follower.Cursor()) != b.Last
+			mistaken := !b.Closed || p.follower.Cursor() != b.Last
 			if r.conn != nil && p.follower.Closed() && mistaken {
 				r.conn.cancel()
 			}
@@ -102,7 +102,7 @@ func (w *world) arrived(when string) {
 			continue
 		}
 		for _, p := range r.parts {
-			b, at := w.bounds(p.feed), uint64(p.follower.Cursor())
+			b, at := w.bounds(p.feed), p.follower.Cursor()
 			switch {
 			case at != b.Last:
 				w.gate.fault(fmt.Errorf("%s: is at %d of %d in %s %s", r.name, at, b.Last, p.feed, when))
@@ -166,7 +166,7 @@ func (w *world) live() {
 		if c.hand == nil && r.conn.node != n {
 			return
 		}
-		if got, last := uint64(p.follower.Cursor()), w.bounds(name).Last; got != last {
+		if got, last := p.follower.Cursor(), w.bounds(name).Last; got != last {
 			w.gate.fault(fmt.Errorf("%s: is at %d of %d at once after a publish", r.name, got, last))
 		}
 	})
@@ -186,11 +186,11 @@ func (w *world) exact() {
 	newest := uint64(w.rng.IntN(6))
 	for _, c := range []struct {
 		from feed.From
-		want feed.Cursor
+		want feed.ID
 	}{
-		{feed.From{}, feed.Cursor(b.Last)},
-		{feed.FromStart(), feed.Cursor(b.First - 1)},
-		{feed.FromNewest(newest), max(feed.Cursor(b.First-1), feed.Cursor(b.Last-min(b.Last, newest)))},
+		{feed.From{}, b.Last},
+		{feed.FromStart(), b.First - 1},
+		{feed.FromNewest(newest), max(b.First-1, b.Last-min(b.Last, feed.ID(newest)))},
 		{feed.FromTime(at), sought},
 	} {
 		s, err := n.hub.Subscribe(context.Background(), name, c.from)

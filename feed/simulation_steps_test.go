@@ -182,7 +182,7 @@ func (w *world) open() bool {
 	for i, p := range r.parts {
 		c := p.follower.Cursor()
 		if w.chance(15) { // the last delivery has not reached it
-			c -= min(c, feed.Cursor(w.rng.IntN(4)))
+			c -= min(c, feed.ID(w.rng.IntN(4)))
 		}
 		p.follower.Resume(c)
 		starts[i].from = feed.FromCursor(c)

@@ -23,8 +23,8 @@ var (
 	_ feed.Comparer       = access{}
 )
 
-func (a access) pass(ctx context.Context, at point, name string, after feed.Cursor) error {
-	return a.world.gate.pass(ctx, call{node: a.node, at: at, feeds: name, after: uint64(after)})
+func (a access) pass(ctx context.Context, at point, name string, after feed.ID) error {
+	return a.world.gate.pass(ctx, call{node: a.node, at: at, feeds: name, after: after})
 }
 
 func (a access) ID() string { return a.world.store.ID() }
@@ -86,7 +86,7 @@ func feedsOf(batches []feed.Batch) (feeds, waits []string) {
 	return slices.Compact(feeds), waits
 }
 
-func (a access) Read(ctx context.Context, name string, after feed.Cursor, limit feed.Limit) (feed.Page, error) {
+func (a access) Read(ctx context.Context, name string, after feed.ID, limit feed.Limit) (feed.Page, error) {
 	if err := a.pass(ctx, readAsked, name, after); err != nil {
 		return feed.Page{}, err
 	}
@@ -122,7 +122,7 @@ func (a access) Ends(ctx context.Context, places []feed.Place) ([]feed.End, erro
 
 func (a access) Epoch() uint64 { return a.world.store.Epoch() }
 
-func (a access) Seek(ctx context.Context, name string, t time.Time) (feed.Cursor, error) {
+func (a access) Seek(ctx context.Context, name string, t time.Time) (feed.ID, error) {
 	if err := a.pass(ctx, seekAsked, name, 0); err != nil {
 		return 0, err
 	}
@@ -140,8 +140,8 @@ func (a access) List(ctx context.Context, prefix, after string, limit int) (feed
 // byHand marks the context of a trim that no retention has asked for.
 type byHand struct{}
 
-func (a access) Trim(ctx context.Context, name string, before uint64) error {
-	if err := a.pass(ctx, trimAsked, name, feed.Cursor(before)); err != nil {
+func (a access) Trim(ctx context.Context, name string, before feed.ID) error {
+	if err := a.pass(ctx, trimAsked, name, before); err != nil {
 		return err
 	}
 	if ctx.Value(byHand{}) == nil {
@@ -149,7 +149,7 @@ func (a access) Trim(ctx context.Context, name string, before uint64) error {
 	}
 	a.world.checker.Trimming(name, before)
 	_ = a.world.store.Trim(ctx, name, before)
-	return a.pass(ctx, trimDone, name, feed.Cursor(before))
+	return a.pass(ctx, trimDone, name, before)
 }
 
 func (a access) Sweep(ctx context.Context, limit int, window time.Duration) (bool, error) {
@@ -169,11 +169,11 @@ func (a access) RunExclusive(ctx context.Context, fn func(context.Context) error
 }
 
 // judgeTrim holds a trim of a retention to its rule.
-func (w *world) judgeTrim(name string, before uint64) {
+func (w *world) judgeTrim(name string, before feed.ID) {
 	p := w.store.History(name)
 	rule := w.plan.retain
 	for _, e := range p.Events {
-		tooMany := rule.Events > 0 && e.ID+rule.Events <= p.Last
+		tooMany := rule.Events > 0 && e.ID+feed.ID(rule.Events) <= p.Last
 		tooOld := rule.Age > 0 && time.Since(e.Time) > rule.Age
 		if e.ID < before && !tooMany && !tooOld {
 			w.gate.fault(fmt.Errorf("retention trims %s before %d of %d, and with it event %d, which is to be kept", name, before, p.Last, e.ID))

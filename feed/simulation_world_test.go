@@ -43,7 +43,7 @@ type plan struct {
 	bus    func(feed.Bus) feed.Bus
 	next   func(nextFunc) nextFunc
 	answer func(feed.Result, error) (feed.Result, error)
-	trim   func(w *world, n *node, name string, before uint64) error
+	trim   func(w *world, n *node, name string, before feed.ID) error
 }
 
 // retainEvery is the time between two rounds of a retention.
@@ -66,7 +66,7 @@ func newPlan(rng *rand.Rand) plan {
 		locks:     rng.IntN(3) == 0,
 		signals:   rng.IntN(3) == 0,
 		retention: rng.IntN(5) == 0,
-		trim: func(_ *world, n *node, name string, before uint64) error {
+		trim: func(_ *world, n *node, name string, before feed.ID) error {
 			return n.hub.Trim(context.WithValue(context.Background(), byHand{}, true), name, before)
 		},
 	}
@@ -110,7 +110,7 @@ type world struct {
 	stream   map[string][]feed.Event // what the bus keeps of each feed
 
 	batchesMu sync.Mutex
-	batches   map[string][]uint64 // the last id of each batch that a feed is made of
+	batches   map[string][]feed.ID // the last id of each batch that a feed is made of
 
 	refusedMu sync.Mutex
 	refused   map[string]error // data that must not have been stored
@@ -144,7 +144,7 @@ func newWorld(seed uint64, alter func(*plan)) *world {
 		checker:  feedtest.NewChecker(),
 		began:    time.Now(),
 		stream:   make(map[string][]feed.Event),
-		batches:  make(map[string][]uint64),
+		batches:  make(map[string][]feed.ID),
 		refused:  make(map[string]error),
 		underWay: make(map[string]bool),
 		spoken:   spoken{drafts: make(map[string]feed.Draft)},

@@ -176,7 +176,7 @@ func (w *world) batch(wr *writer, name string, many int) feed.Publication {
 		b.Key = wr.name + "-" + strconv.Itoa(wr.keys)
 	}
 	if w.plan.keys && w.chance(20) {
-		last := w.bounds(name).Last + uint64(w.rng.IntN(3)/2)
+		last := w.bounds(name).Last + feed.ID(w.rng.IntN(3)/2)
 		b.IfLast = &last
 	}
 	return b

@@ -40,7 +40,7 @@ type Store interface {
 	// most limit.Events, and stops early once they have limit.Bytes of data;
 	// if there is an event, it returns at least one. If the events right after
 	// the cursor are no longer kept, the page begins with the oldest that is.
-	Read(ctx context.Context, feed string, after Cursor, limit Limit) (Page, error)
+	Read(ctx context.Context, feed string, after ID, limit Limit) (Page, error)
 
 	// Bounds returns the bounds of each feed, in order; Unwritten for one that
 	// does not exist. What was acknowledged before the call is in the answer.
@@ -48,7 +48,7 @@ type Store interface {
 
 	// Seek returns the cursor before the oldest kept event whose time is t or
 	// later; the newest cursor when there is none.
-	Seek(ctx context.Context, feed string, t time.Time) (Cursor, error)
+	Seek(ctx context.Context, feed string, t time.Time) (ID, error)
 
 	// Close waits for calls in progress and releases the store.
 	Close() error
@@ -69,7 +69,7 @@ type Batch struct {
 	Key *Key
 	// IfLast, if not nil, is the last id that the feed has to have. Otherwise the
 	// store refuses the batch with a [*LastError].
-	IfLast *uint64
+	IfLast *ID
 	// Close closes the feed after the drafts. No event can follow. A feed that
 	// was never written to exists from then on. Closing a closed feed again,
 	// without drafts, changes nothing and is no error.
@@ -129,7 +129,7 @@ type RetentionStore interface {
 	// that are not stored yet: a before above Last+1 counts as Last+1. For a feed
 	// that does not exist it does nothing. If another transaction holds the feed
 	// for too long, Trim changes nothing and returns ErrBusy.
-	Trim(ctx context.Context, feed string, before uint64) error
+	Trim(ctx context.Context, feed string, before ID) error
 
 	// Sweep frees the space of trimmed events, and of keys older than window. It
 	// removes about limit rows, so that it delays appends for a moment only. more

@@ -50,7 +50,7 @@ func (h *Hub) startAt(ctx context.Context, s *Subscription, l *log, from From) e
 		return err
 	}
 	// The bounds may be shared, and older than what seek has found or the log has.
-	b.Last = max(b.Last, uint64(found))
+	b.Last = max(b.Last, found)
 	if c, ok := l.confirmed(); ok {
 		b.First = min(max(b.First, c.first), b.Last+1)
 	}
@@ -63,7 +63,7 @@ func (h *Hub) startAt(ctx context.Context, s *Subscription, l *log, from From) e
 }
 
 // seek returns the cursor before the time of from, and 0 if from has no time.
-func (h *Hub) seek(ctx context.Context, feed string, from From) (Cursor, error) {
+func (h *Hub) seek(ctx context.Context, feed string, from From) (ID, error) {
 	if from.kind != fromTime && from.kind != fromMoment {
 		return 0, nil
 	}
@@ -82,7 +82,7 @@ func (h *Hub) seek(ctx context.Context, feed string, from From) (Cursor, error) 
 func (h *Hub) boundsFor(ctx context.Context, l *log, from From) (Bounds, error) {
 	resumes := from.kind == fromCursor
 	if b, complete, loaded := l.bounds(); loaded {
-		if from.kind == fromNow && complete || resumes && uint64(from.cursor) <= b.Last {
+		if from.kind == fromNow && complete || resumes && from.cursor <= b.Last {
 			return b, nil
 		}
 	}
@@ -90,7 +90,7 @@ func (h *Hub) boundsFor(ctx context.Context, l *log, from From) (Bounds, error) 
 	if err != nil {
 		return Bounds{}, err
 	}
-	if resumes && uint64(from.cursor) > b.Last {
+	if resumes && from.cursor > b.Last {
 		// The shared answer may be older than the event that this cursor
 		// stands for. Only an answer to a later question can prove "ahead".
 		ctx, cancel := h.until(ctx)

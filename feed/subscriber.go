@@ -116,7 +116,7 @@ type Position struct{ s *Subscription }
 func (p Position) Feed() string { return p.s.Feed() }
 
 // Cursor returns the cursor of the subscription.
-func (p Position) Cursor() Cursor { return p.s.Cursor() }
+func (p Position) Cursor() ID { return p.s.Cursor() }
 
 // Bounds returns which events existed when the subscription was made.
 func (p Position) Bounds() Bounds { return p.s.Bounds() }
@@ -197,7 +197,7 @@ func (s *Subscriber) PollAt(index int) (d Delivery, ok bool, err error) {
 
 // Unread moves a subscription back to the cursor c: the events behind it are delivered
 // again. It is for a subscriber that cannot write them now.
-func (s *Subscriber) Unread(index int, c Cursor) {
+func (s *Subscriber) Unread(index int, c ID) {
 	sub := &s.subs[index]
 	sub.unread += uint32(sub.cursor - c)
 	sub.cursor = c

@@ -269,7 +269,7 @@ func TestSubscriberUnderLoad(t *testing.T) {
 	}
 	for range followers {
 		work.Go(func() {
-			cursors := make([]feed.Cursor, feeds)
+			cursors := make([]feed.ID, feeds)
 			for left := feeds * perFeed; left > 0; {
 				starts := make([]feed.SubscribeRequest, feeds)
 				for i, c := range cursors {
@@ -288,7 +288,7 @@ func TestSubscriberUnderLoad(t *testing.T) {
 						return
 					}
 					for _, e := range d.Events() {
-						if e.Feed != name(i) || e.ID != uint64(cursors[i])+1 {
+						if e.Feed != name(i) || e.ID != cursors[i]+1 {
 							t.Errorf("event %d of %s came after %d of %s", e.ID, e.Feed, cursors[i], name(i))
 						}
 						cursors[i]++

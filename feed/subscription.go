@@ -24,7 +24,7 @@ type Subscription struct {
 	gaveEphemeral bool          // the last delivery was an ephemeral event
 	rollbacksSeen uint16        // the rollbacks of the log that cursor takes into account
 
-	cursor        Cursor
+	cursor        ID
 	ephemeralSeen uint64            // how many ephemeral events of the log it has passed
 	gap           *Gap              // that it starts with, until it is delivered
 	reading       *call[sharedPage] // a call of the store whose result it has yet to take
@@ -53,7 +53,7 @@ func (s *Subscription) Feed() string { return s.log.feed }
 
 // Cursor returns the id of the last event that Next returned; before that,
 // the cursor that the subscription starts from.
-func (s *Subscription) Cursor() Cursor { return s.cursor }
+func (s *Subscription) Cursor() ID { return s.cursor }
 
 // Bounds returns which events existed when the subscription was made.
 func (s *Subscription) Bounds() Bounds { return s.bounds }
@@ -192,7 +192,7 @@ func (s *Subscription) ask(call *call[sharedPage]) {
 // advance moves the cursor behind a delivery, and counts its events once.
 func (s *Subscription) advance(d Delivery, count *atomic.Uint64) {
 	n := uint32(len(d.Events()))
-	s.cursor += Cursor(n)
+	s.cursor += ID(n)
 	again := min(s.unread, n)
 	s.unread -= again
 	count.Add(uint64(n - again))

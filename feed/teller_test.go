@@ -26,7 +26,7 @@ func TestTellOfOneStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &renamed{Store: feedtest.NewStore()}
 		store.id.Store(new("first"))
-		var told []uint64
+		var told []feed.ID
 		release := make(chan struct{})
 		bus := &quietBus{tell: func(_ context.Context, events []feed.Event) error {
 			for _, e := range events {
@@ -55,7 +55,7 @@ func TestTellOfOneStore(t *testing.T) {
 		publish()
 		pub.Close()
 		hub.Close()
-		if want := []uint64{1, 3, 4}; !slices.Equal(told, want) {
+		if want := []feed.ID{1, 3, 4}; !slices.Equal(told, want) {
 			t.Errorf("told %d, want %d", told, want)
 		}
 	})

@@ -28,7 +28,7 @@ func (s keeperAway) List(ctx context.Context, prefix, after string, limit int) (
 	return s.keeper.List(ctx, prefix, after, limit)
 }
 
-func (s keeperAway) Trim(ctx context.Context, name string, before uint64) error {
+func (s keeperAway) Trim(ctx context.Context, name string, before feed.ID) error {
 	return errors.Join(s.err(), s.keeper.Trim(ctx, name, before))
 }
 
@@ -72,7 +72,7 @@ func TestAwayThenAtOnce(t *testing.T) {
 	many.block()
 	for id := 1; id <= 20; id++ {
 		data := fmt.Sprint("event ", id)
-		n.publish("chat", data, uint64(id))
+		n.publish("chat", data, feed.ID(id))
 		one.wantSoon(event(id, data))
 		began := time.Now()
 		if got, end := many.block(), fmt.Sprintf("id: chat=%d,news=0\n", id); !strings.HasSuffix(got, end) || time.Since(began) > prompt {

@@ -11,10 +11,10 @@ import (
 // each client.
 func (e *streamEncoder) openEvent(retry time.Duration) []byte {
 	type opened struct {
-		Feed   string `json:"feed"`
-		Cursor string `json:"cursor"`
-		First  uint64 `json:"first"`
-		Last   uint64 `json:"last"`
+		Feed   string  `json:"feed"`
+		Cursor string  `json:"cursor"`
+		First  feed.ID `json:"first"`
+		Last   feed.ID `json:"last"`
 	}
 	all := make([]opened, len(e.hidden))
 	for i := range all {
@@ -38,7 +38,7 @@ func (e *streamEncoder) gapEvent(i int, g feed.Gap) []byte {
 	return e.format.appendControl(nil, controlEvent{kind: "feed.gap", feed: name, cursor: e.showCursor(), data: struct {
 		Feed    string         `json:"feed"`
 		After   string         `json:"after"`
-		Resumes uint64         `json:"resumes"`
+		Resumes feed.ID        `json:"resumes"`
 		Reason  feed.GapReason `json:"reason"`
 	}{name, g.After.String(), g.Resumes, g.Reason}})
 }
@@ -46,9 +46,9 @@ func (e *streamEncoder) gapEvent(i int, g feed.Gap) []byte {
 func (e *streamEncoder) closedEvent(i int) []byte {
 	name := e.subscriber.At(i).Feed()
 	return e.format.appendControl(nil, controlEvent{kind: "feed.closed", feed: name, cursor: e.showCursor(), data: struct {
-		Feed string `json:"feed"`
-		Last uint64 `json:"last"`
-	}{name, uint64(e.cursor(i))}})
+		Feed string  `json:"feed"`
+		Last feed.ID `json:"last"`
+	}{name, e.cursor(i)}})
 }
 
 // becomesLive reports whether the history has just ended, and the client asked for
@@ -58,7 +58,7 @@ func (e *streamEncoder) becomesLive() bool {
 		return false
 	}
 	for i := range e.hidden {
-		if sub := e.subscriber.At(i); sub.Gap() != nil || uint64(e.cursor(i)) < sub.Bounds().Last {
+		if sub := e.subscriber.At(i); sub.Gap() != nil || e.cursor(i) < sub.Bounds().Last {
 			return false
 		}
 	}

@@ -40,11 +40,11 @@ func (s *Server) readEvent(r *http.Request) (*feed.Event, error) {
 	if err != nil {
 		return nil, err
 	}
-	id, err := readNumber("the event's id", pathParam(r, "id"))
+	id, err := readID("the event's id", pathParam(r, "id"))
 	if err != nil {
 		return nil, err
 	}
-	p, err := s.hub.Read(r.Context(), name, feed.Cursor(max(id, 1)-1), feed.Limit{Events: 1, Bytes: 1})
+	p, err := s.hub.Read(r.Context(), name, max(id, 1)-1, feed.Limit{Events: 1, Bytes: 1})
 	switch {
 	case err != nil:
 		return nil, err

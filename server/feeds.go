@@ -10,11 +10,11 @@ import (
 
 // feedAnswer is a feed in an answer.
 type feedAnswer struct {
-	Feed    string `json:"feed"`
-	First   uint64 `json:"first"`
-	Last    uint64 `json:"last"`
-	Closed  bool   `json:"closed"`
-	Updated string `json:"updated"`
+	Feed    string  `json:"feed"`
+	First   feed.ID `json:"first"`
+	Last    feed.ID `json:"last"`
+	Closed  bool    `json:"closed"`
+	Updated string  `json:"updated"`
 }
 
 func newFeedAnswer(info feed.Info) feedAnswer {
@@ -90,7 +90,7 @@ func (s *Server) deleteFeed(w http.ResponseWriter, r *http.Request) {
 		err = refuse(query, "is for DELETE /v1/feeds/{feed}/events; here everything would go", "before", "after", "limit")
 	}
 	if err == nil {
-		err = s.hub.Trim(r.Context(), name, uint64(feed.MaxCursor))
+		err = s.hub.Trim(r.Context(), name, feed.MaxID)
 	}
 	if err != nil {
 		s.writeError(w, r, err)
@@ -108,9 +108,9 @@ func (s *Server) trim(w http.ResponseWriter, r *http.Request) {
 	if err == nil && query.Get("before") == "" {
 		err = invalid("before is missing: the id below which to delete all events")
 	}
-	var before uint64
+	var before feed.ID
 	if err == nil {
-		before, err = readNumber("before", query.Get("before"))
+		before, err = readID("before", query.Get("before"))
 	}
 	if err == nil {
 		err = s.hub.Trim(r.Context(), name, before)

@@ -13,6 +13,7 @@ import (
 
 	client "github.com/tmaxmax/go-sse"
 
+	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/server"
 )
 
@@ -181,7 +182,7 @@ func TestForgedFields(t *testing.T) {
 		`{"id":9}`, `"},"id":9,"x":{"`, "\u202e", "</script>", "}\n\n{", "data", "\nid", "x\n\n\n",
 	}
 	for i, data := range forged {
-		n.publish("chat", data, uint64(i)+1)
+		n.publish("chat", data, feed.ID(i)+1)
 		if r, body := n.do("POST", events+"?ephemeral=true", nil, data); r.StatusCode != http.StatusAccepted {
 			t.Error(r.Status, body)
 		}

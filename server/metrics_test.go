@@ -12,12 +12,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/server"
 )
 
 func TestMetrics(t *testing.T) {
 	n := start(t, server.Options{}, nil)
-	for id := range uint64(3) {
+	for id := range feed.ID(3) {
 		n.publish("chat", "x", id+1)
 	}
 	f := n.follow(events+"?lastEventId=7", nil) // ahead
@@ -104,7 +105,7 @@ func TestAppendMetrics(t *testing.T) {
 // TestDeliveryMetrics: the delays are those of new events. History does not count.
 func TestDeliveryMetrics(t *testing.T) {
 	n := start(t, server.Options{Subscribers: 4}, nil)
-	for id := range uint64(3) {
+	for id := range feed.ID(3) {
 		n.publish("chat", "old", id+1)
 	}
 	streams := []*follower{

@@ -64,11 +64,11 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request) {
 // the first stretch of them is in memory.
 type history struct {
 	feed.Bounds              // at the time of the first read
-	after       feed.Cursor  // the page has the events after this one …
-	end         feed.Cursor  // … up to this one
+	after       feed.ID      // the page has the events after this one …
+	end         feed.ID      // … up to this one
 	newest      time.Time    // the time of the last one
 	events      []feed.Event // the first stretch
-	cursor      feed.Cursor  // where a subscription continues after the page
+	cursor      feed.ID      // where a subscription continues after the page
 }
 
 // size returns about how much memory it takes to write the page.
@@ -140,7 +140,7 @@ func (s *Server) history(ctx, waiting context.Context, q pageRequest) (history, 
 		return history{}, err
 	}
 	if !resumes {
-		h.cursor = max(h.cursor, feed.Cursor(h.First-1)) // only a client's own cursor can have a gap
+		h.cursor = max(h.cursor, h.First-1) // only a client's own cursor can have a gap
 	} else if q.gapFails {
 		err = checkGap(after, h.Bounds)
 	}
@@ -148,27 +148,27 @@ func (s *Server) history(ctx, waiting context.Context, q pageRequest) (history, 
 }
 
 // historyAfter returns the page of the events after a cursor.
-func (s *Server) historyAfter(ctx context.Context, name string, after feed.Cursor, limit int) (history, error) {
+func (s *Server) historyAfter(ctx context.Context, name string, after feed.ID, limit int) (history, error) {
 	for {
 		p, err := s.hub.Read(ctx, name, after, stretch(limit))
 		if err != nil {
 			return history{}, err
 		}
-		h := history{Bounds: p.Bounds, events: p.Events, after: max(after, feed.Cursor(p.First-1)), cursor: after}
-		h.end = max(h.after, min(h.after+feed.Cursor(limit), feed.Cursor(p.Last)))
+		h := history{Bounds: p.Bounds, events: p.Events, after: max(after, p.First-1), cursor: after}
+		h.end = max(h.after, min(h.after+feed.ID(limit), p.Last))
 		n := len(p.Events)
 		if n == 0 {
 			return h, nil
 		}
 		h.cursor = h.end
-		if h.newest = p.Events[n-1].Time; p.Events[n-1].ID == uint64(h.end) {
+		if h.newest = p.Events[n-1].Time; p.Events[n-1].ID == h.end {
 			return h, nil
 		}
 		last, err := s.hub.Read(ctx, name, h.end-1, feed.Limit{Events: 1, Bytes: 1})
 		switch {
 		case err != nil:
 			return history{}, err
-		case len(last.Events) == 1 && last.Events[0].ID == uint64(h.end):
+		case len(last.Events) == 1 && last.Events[0].ID == h.end:
 			h.newest = last.Events[0].Time
 			return h, nil
 		}
@@ -181,24 +181,24 @@ func stretch(limit int) feed.Limit {
 }
 
 // historyBefore returns the page of the newest events before an id.
-func (s *Server) historyBefore(ctx context.Context, name string, before uint64, limit int) (history, error) {
-	last := feed.Cursor(max(before, 1) - 1)
+func (s *Server) historyBefore(ctx context.Context, name string, before feed.ID, limit int) (history, error) {
+	last := max(before, 1) - 1
 	for {
-		after := last - min(last, feed.Cursor(limit))
+		after := last - min(last, feed.ID(limit))
 		h, err := s.historyAfter(ctx, name, after, int(max(last-after, 1)))
 		switch {
 		case err != nil:
 			return history{}, err
-		case feed.Cursor(h.Last) < last:
-			last = feed.Cursor(h.Last)
+		case h.Last < last:
+			last = h.Last
 			continue
 		}
 		// After a trim, the page has the remaining events.
 		if h.end = max(h.after, min(h.end, last)); h.end == h.after {
 			h.events = nil
 		}
-		h.events = upTo(h.events, uint64(last))
-		if n := len(h.events); n > 0 && h.events[n-1].ID == uint64(h.end) {
+		h.events = upTo(h.events, last)
+		if n := len(h.events); n > 0 && h.events[n-1].ID == h.end {
 			h.newest = h.events[n-1].Time
 		}
 		h.cursor = last
@@ -220,7 +220,7 @@ func await(ctx context.Context, sub *feed.Subscription) {
 }
 
 // upTo returns the events up to the id last.
-func upTo(events []feed.Event, last uint64) []feed.Event {
+func upTo(events []feed.Event, last feed.ID) []feed.Event {
 	n := len(events)
 	for n > 0 && events[n-1].ID > last {
 		n--
@@ -232,14 +232,14 @@ func upTo(events []feed.Event, last uint64) []feed.Event {
 // only the parameters of a page: the URL may also hold a token.
 func (h history) link(q pageRequest) string {
 	// The ends of the page, as cursors.
-	low := min(max(uint64(h.cursor), h.First-1), h.Last)
+	low := min(max(h.cursor, h.First-1), h.Last)
 	high := low
 	if h.end > h.after {
-		low, high = uint64(h.after), uint64(h.end)
+		low, high = h.after, h.end
 	}
 	var links []string
-	add := func(name string, id uint64, rel string) {
-		query := url.Values{name: {strconv.FormatUint(id, 10)}}
+	add := func(name string, id feed.ID, rel string) {
+		query := url.Values{name: {id.String()}}
 		for _, name := range []string{"limit", "gap"} {
 			if value := q.query.Get(name); value != "" {
 				query.Set(name, value)
@@ -296,9 +296,9 @@ func (s *Server) writePage(w http.ResponseWriter, r *http.Request, name string, 
 		}
 	}
 	body = append(body, `],"cursor":"`+h.cursor.String()+`","first":`...)
-	body = strconv.AppendUint(body, h.First, 10)
+	body = h.First.Append(body)
 	body = append(body, `,"last":`...)
-	body = strconv.AppendUint(body, h.Last, 10)
+	body = h.Last.Append(body)
 	body = append(body, `,"closed":`...)
 	body = strconv.AppendBool(body, h.Closed)
 	body = append(body, "}\n"...)
@@ -311,12 +311,12 @@ func (s *Server) writePage(w http.ResponseWriter, r *http.Request, name string, 
 }
 
 // nextStretch reads the next events of a page.
-func (s *Server) nextStretch(ctx context.Context, name string, after, end feed.Cursor) ([]feed.Event, error) {
+func (s *Server) nextStretch(ctx context.Context, name string, after, end feed.ID) ([]feed.Event, error) {
 	p, err := s.hub.Read(ctx, name, after, stretch(int(end-after)))
 	if err != nil {
 		return nil, err
 	}
-	if len(p.Events) == 0 || p.Events[0].ID != uint64(after)+1 {
+	if len(p.Events) == 0 || p.Events[0].ID != after+1 {
 		return nil, fmt.Errorf("what follows event %d is %w", after, errGone)
 	}
 	return p.Events, nil

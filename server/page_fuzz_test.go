@@ -84,13 +84,13 @@ func checkAnyPage(t *testing.T, w *httptest.ResponseRecorder) {
 		t.Error(err)
 	}
 	low, high := p.ids(t)
-	if len(p.Events) > 0 && (low < p.First || high > p.Last || uint64(cursor) != high || len(p.Events) > 1000) {
+	if len(p.Events) > 0 && (low < p.First || high > p.Last || cursor != high || len(p.Events) > 1000) {
 		t.Errorf("%d to %d: %s", low, high, w.Body)
 	}
-	if (p.links["next"] != "") != (len(p.Events) > 0 && high < p.Last || len(p.Events) == 0 && p.Last > 0 && uint64(cursor) < p.Last) {
+	if (p.links["next"] != "") != (len(p.Events) > 0 && high < p.Last || len(p.Events) == 0 && p.Last > 0 && cursor < p.Last) {
 		t.Errorf("next is %q for %s", p.links["next"], w.Body)
 	}
-	if (p.links["prev"] != "") != (len(p.Events) > 0 && low > p.First || len(p.Events) == 0 && p.Last > 0 && uint64(cursor) >= p.First) {
+	if (p.links["prev"] != "") != (len(p.Events) > 0 && low > p.First || len(p.Events) == 0 && p.Last > 0 && cursor >= p.First) {
 		t.Errorf("prev is %q for %s", p.links["prev"], w.Body)
 	}
 	if w.Header().Get("Content-Length") != strconv.Itoa(w.Body.Len()) {

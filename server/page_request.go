@@ -16,7 +16,7 @@ type pageRequest struct {
 	feed     string
 	query    url.Values
 	backward bool // the page has the events before an id, not those after from
-	before   uint64
+	before   feed.ID
 	from     feed.From
 	limit    int
 	wait     time.Duration
@@ -59,11 +59,11 @@ func (q *pageRequest) readStart(header http.Header) (err error) {
 		return invalid("wait cannot be combined with before")
 	case before != "":
 		q.backward = true
-		q.before, err = readNumber("before", before)
+		q.before, err = readID("before", before)
 		return err
 	case after != "":
-		n, err := readNumber("after", after)
-		q.from = feed.FromCursor(feed.Cursor(n))
+		n, err := readID("after", after)
+		q.from = feed.FromCursor(n)
 		return err
 	}
 	if q.from, err = readFrom(header, q.query); err != nil {

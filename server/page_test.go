@@ -22,12 +22,12 @@ type page struct {
 	Feed   string
 	Events []struct {
 		Feed, Type string
-		ID         uint64
+		ID         feed.ID
 		Time       time.Time
 		Data       json.RawMessage
 	}
 	Cursor      string
-	First, Last uint64
+	First, Last feed.ID
 	Closed      bool
 
 	links map[string]string // by relation
@@ -77,13 +77,13 @@ func links(t *testing.T, r *http.Response) map[string]string {
 }
 
 // ids returns the first and the last id of the page, demanding all between.
-func (p page) ids(t *testing.T) (low, high uint64) {
+func (p page) ids(t *testing.T) (low, high feed.ID) {
 	t.Helper()
 	if p.Events == nil {
 		t.Errorf("events are not a list in %.200s", p.body)
 	}
 	for i, e := range p.Events {
-		if e.ID != p.Events[0].ID+uint64(i) || e.Feed != p.Feed {
+		if e.ID != p.Events[0].ID+feed.ID(i) || e.Feed != p.Feed {
 			t.Fatalf("event %d is number %d of the page, which begins with %d", e.ID, i+1, p.Events[0].ID)
 		}
 		low, high = p.Events[0].ID, e.ID
@@ -136,14 +136,14 @@ func TestPage(t *testing.T) { eachStore(t, testPage) }
 
 func testPage(t *testing.T) {
 	n := startHistory(t)
-	bounds := map[string][2]uint64{"chat": {1, 150}, "old": {11, 20}, "gone": {6, 5}, "done": {1, 3}, "new": {1, 0}}
+	bounds := map[string][2]feed.ID{"chat": {1, 150}, "old": {11, 20}, "gone": {6, 5}, "done": {1, 3}, "new": {1, 0}}
 	lastEventID := func(c string) map[string]string { return map[string]string{"Last-Event-ID": c} }
 	for _, test := range []struct {
 		sentence   string
 		feed       string
 		query      string
 		header     map[string]string
-		low, high  uint64 // of the events; 0, 0 for none
+		low, high  feed.ID // of the events; 0, 0 for none
 		cursor     string
 		next, prev string // queries
 	}{

@@ -40,7 +40,7 @@ func TestWait(t *testing.T) {
 	for _, test := range []struct {
 		name, path string
 		act        func()
-		low, high  uint64
+		low, high  feed.ID
 		cursor     string
 		closed     bool
 	}{

@@ -21,19 +21,19 @@ import (
 )
 
 // walk follows the links of a relation and returns the ids of each page.
-func (n *node) walk(path, rel string) (pages [][2]uint64) {
+func (n *node) walk(path, rel string) (pages [][2]feed.ID) {
 	n.t.Helper()
 	for path != "" {
 		p := n.page(path, nil)
 		low, high := p.ids(n.t)
-		pages = append(pages, [2]uint64{low, high})
+		pages = append(pages, [2]feed.ID{low, high})
 		path = p.links[rel]
 	}
 	return pages
 }
 
 // wantWalk demands that the pages have each event from low to high once.
-func wantWalk(t *testing.T, pages [][2]uint64, rel string, low, high uint64) {
+func wantWalk(t *testing.T, pages [][2]feed.ID, rel string, low, high feed.ID) {
 	t.Helper()
 	for i, p := range pages {
 		if i == 0 {
@@ -83,14 +83,14 @@ func TestLongPages(t *testing.T) {
 	}
 	for _, test := range []struct {
 		query string
-		want  [2]uint64
+		want  [2]feed.ID
 	}{
-		{"after=0&limit=1000", [2]uint64{1, 600}},
-		{"after=99&limit=131", [2]uint64{100, 230}},
-		{"before=601&limit=1000", [2]uint64{1, 600}},
-		{"before=231&limit=72", [2]uint64{159, 230}},
-		{"before=9999&limit=500", [2]uint64{101, 600}},
-		{"before=150&limit=1000", [2]uint64{1, 149}},
+		{"after=0&limit=1000", [2]feed.ID{1, 600}},
+		{"after=99&limit=131", [2]feed.ID{100, 230}},
+		{"before=601&limit=1000", [2]feed.ID{1, 600}},
+		{"before=231&limit=72", [2]feed.ID{159, 230}},
+		{"before=9999&limit=500", [2]feed.ID{101, 600}},
+		{"before=150&limit=1000", [2]feed.ID{1, 149}},
 	} {
 		p := n.page(events+"?"+test.query, nil)
 		if low, high := p.ids(t); low != test.want[0] || high != test.want[1] {
@@ -168,7 +168,7 @@ func TestNothingFallsBetween(t *testing.T) {
 	})
 	for i := range readers {
 		work.Go(func() {
-			path, cursor, seen := fmt.Sprintf("%s?limit=%d", events, 1+i*20), "", uint64(0)
+			path, cursor, seen := fmt.Sprintf("%s?limit=%d", events, 1+i*20), "", feed.ID(0)
 			for path != "" && (i%2 == 0 || seen < total/2) { // some do not read to the end
 				p := n.page(path, nil)
 				low, high := p.ids(t)
@@ -228,7 +228,7 @@ func TestTrimmedWhileWalking(t *testing.T) {
 // reads. Where events go in between, it is broken off rather than that it lacks some in
 // the middle; asked for again, it is what is left.
 func TestTrimmedWithinAPage(t *testing.T) {
-	for _, test := range []struct{ before, low, high uint64 }{{220, 220, 300}, {260, 260, 300}, {301, 0, 0}} {
+	for _, test := range []struct{ before, low, high feed.ID }{{220, 220, 300}, {260, 260, 300}, {301, 0, 0}} {
 		store := feedtest.NewStore()
 		var reads atomic.Int64
 		n := startOn(t, store.Through(func(ctx context.Context, c feedtest.Call) error {
@@ -249,7 +249,7 @@ func TestTrimmedWithinAPage(t *testing.T) {
 		resp.Body.Close()
 		p := n.page(events+"?before=301&limit=200", nil)
 		low, high := p.ids(t)
-		if diff := cmp.Diff([]uint64{test.low, test.high, test.before}, []uint64{low, high, p.First}); diff != "" {
+		if diff := cmp.Diff([]feed.ID{test.low, test.high, test.before}, []feed.ID{low, high, p.First}); diff != "" {
 			t.Errorf("after %d reads: %s", reads.Load(), diff)
 		}
 		if p.links["prev"] != "" {

@@ -90,13 +90,13 @@ func readFlag(query url.Values, name string) (bool, error) {
 	return false, invalid("the query parameter %s is true or false", name)
 }
 
-// readNumber parses an id or a cursor.
-func readNumber(name, value string) (uint64, error) {
+// readID parses an id or a cursor.
+func readID(name, value string) (feed.ID, error) {
 	c, err := feed.ParseCursor(value)
 	if err != nil {
-		return 0, invalid("%s is a decimal number from 0 to %d without sign or leading zero, not %.40q", name, feed.MaxCursor, value)
+		return 0, invalid("%s is a decimal number from 0 to %d without sign or leading zero, not %.40q", name, feed.MaxID, value)
 	}
-	return uint64(c), nil
+	return c, nil
 }
 
 // The default and the maximum of ?limit=, for pages and for lists of feeds.
@@ -130,11 +130,11 @@ func readGap(query url.Values) (fails bool, err error) {
 }
 
 // checkGap returns an error that wraps errGone if events are missing after the cursor.
-func checkGap(c feed.Cursor, b feed.Bounds) error {
+func checkGap(c feed.ID, b feed.Bounds) error {
 	switch {
-	case uint64(c) > b.Last:
+	case c > b.Last:
 		return fmt.Errorf("cursor %d is ahead of the feed, which ends with %d: what was there is %w", c, b.Last, errGone)
-	case uint64(c)+1 < b.First:
+	case c+1 < b.First:
 		return fmt.Errorf("what follows cursor %d is %w: the oldest event is %d", c, errGone, b.First)
 	}
 	return nil

@@ -131,7 +131,7 @@ func TestEndsWhileFull(t *testing.T) {
 			}
 			data := strings.Repeat("x", 50_000)
 			for id := range 200 { // 10 MB, more than the buffers on both sides take
-				n.publish("chat", data, uint64(id)+1)
+				n.publish("chat", data, feed.ID(id)+1)
 			}
 			began := time.Now()
 			if name == "drained" {

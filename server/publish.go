@@ -53,7 +53,7 @@ func (s *Server) publishOne(w http.ResponseWriter, r *http.Request, request publ
 	answer = append(answer, `,"time":"`...)
 	answer = e.Time.AppendFormat(answer, timeFormat)
 	answer = append(answer, "\"}\n"...)
-	w.Header().Set("Location", "/v1/feeds/"+e.Feed+"/events/"+strconv.FormatUint(e.ID, 10))
+	w.Header().Set("Location", "/v1/feeds/"+e.Feed+"/events/"+e.ID.String())
 	writePublished(w, request, result, answer)
 	return nil
 }
@@ -100,7 +100,7 @@ func appendEntry(b []byte, e feed.Event) []byte {
 	b = append(b, `{"feed":"`...)
 	b = append(b, e.Feed...)
 	b = append(b, `","id":`...)
-	return strconv.AppendUint(b, e.ID, 10)
+	return e.ID.Append(b)
 }
 
 // writePublished answers that the events are stored. A repeated request gets the same
@@ -116,7 +116,7 @@ func writePublished(w http.ResponseWriter, request publishRequest, result feed.R
 }
 
 // lastTag returns a feed's last id in the form for If-Match.
-func lastTag(last uint64) string { return `"` + strconv.FormatUint(last, 10) + `"` }
+func lastTag(last feed.ID) string { return `"` + last.String() + `"` }
 
 func (s *Server) publishEphemeral(w http.ResponseWriter, r *http.Request, request publishRequest) error {
 	draft, err := s.readDraft(w, r, request)

@@ -27,7 +27,7 @@ func (s *instantStore) Append(_ context.Context, batches []feed.Batch) ([]feed.R
 	for i, b := range batches {
 		events := make([]feed.Event, len(b.Drafts))
 		for j, d := range b.Drafts {
-			events[j] = feed.Event{Feed: d.Feed, ID: s.last.Add(1), Type: d.Type, Data: d.Data, JSON: d.JSON, Time: time.UnixMilli(0).UTC()}
+			events[j] = feed.Event{Feed: d.Feed, ID: feed.ID(s.last.Add(1)), Type: d.Type, Data: d.Data, JSON: d.JSON, Time: time.UnixMilli(0).UTC()}
 		}
 		results[i].Events = events
 	}

@@ -127,10 +127,10 @@ func checkAnswer(t *testing.T, answer *httptest.ResponseRecorder, stored int) {
 		return
 	}
 	var said struct {
-		ID     uint64
+		ID     feed.ID
 		Events []struct {
 			Feed string
-			ID   uint64
+			ID   feed.ID
 		}
 	}
 	if err := json.Unmarshal(answer.Body.Bytes(), &said); err != nil {

@@ -21,7 +21,7 @@ type publishRequest struct {
 	media     string // the body's media type; empty if it is absent or malformed
 	eventType string
 	key       string // empty for none
-	ifLast    *uint64
+	ifLast    *feed.ID
 	close     bool
 	ephemeral bool
 }
@@ -153,13 +153,13 @@ func readKey(h http.Header) (string, error) {
 }
 
 // readIfMatch returns the id that must be the feed's last, or nil.
-func readIfMatch(h http.Header) (*uint64, error) {
+func readIfMatch(h http.Header) (*feed.ID, error) {
 	value, given, err := readHeader(h, "If-Match")
 	if err != nil || !given {
 		return nil, err
 	}
-	if id, err := feed.ParseCursor(strings.Trim(value, `"`)); err == nil && value == lastTag(uint64(id)) {
-		return new(uint64(id)), nil
+	if id, err := feed.ParseCursor(strings.Trim(value, `"`)); err == nil && value == lastTag(id) {
+		return new(id), nil
 	}
 	return nil, invalid(`If-Match is the id of the feed's last event in quotes, such as "41", not %.40q`, value)
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/server"
 )
 
@@ -40,7 +41,7 @@ func TestPublishAnswer(t *testing.T) {
 	}
 	var answer struct {
 		Feed, Time string
-		ID         uint64
+		ID         feed.ID
 	}
 	if err := json.Unmarshal([]byte(body), &answer); err != nil {
 		t.Fatal(err)

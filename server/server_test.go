@@ -116,10 +116,10 @@ func (n *node) request(method, path string, header map[string]string, body strin
 }
 
 // publish publishes text and demands the id.
-func (n *node) publish(feedName, data string, wantID uint64) {
+func (n *node) publish(feedName, data string, wantID feed.ID) {
 	n.t.Helper()
 	r, body := n.do("POST", "/v1/feeds/"+feedName+"/events", nil, data)
-	var answer struct{ ID uint64 }
+	var answer struct{ ID feed.ID }
 	if r.StatusCode != http.StatusCreated || json.Unmarshal([]byte(body), &answer) != nil || answer.ID != wantID {
 		n.t.Fatalf("publish %q: %s %s, want 201 with id %d", data, r.Status, body, wantID)
 	}

@@ -25,9 +25,9 @@ type streamEncoder struct {
 // piece describes the bytes that deliver returned last, if they are stored events and
 // can be encoded again.
 type piece struct {
-	from    feed.Cursor // the events follow this cursor
-	of      int32       // index of the feed; -1 for any other bytes
-	skipped int32       // bytes at the beginning that were written earlier
+	from    feed.ID // the events follow this cursor
+	of      int32   // index of the feed; -1 for any other bytes
+	skipped int32   // bytes at the beginning that were written earlier
 }
 
 // pending is the rest of a delivery from which deliver took a piece. If the rest was
@@ -79,10 +79,10 @@ func (e *streamEncoder) finalChunk(b []byte) []byte {
 
 // cursor returns the cursor after the events of a feed that have become pieces. The
 // subscription's own cursor is also past the pending ones.
-func (e *streamEncoder) cursor(i int) feed.Cursor {
+func (e *streamEncoder) cursor(i int) feed.ID {
 	if p := e.pending; p != nil && p.of == i {
 		if events := p.delivery.Events(); len(events) > 0 {
-			return feed.Cursor(events[0].ID - 1)
+			return events[0].ID - 1
 		}
 	}
 	return e.subscriber.At(i).Cursor()
@@ -143,7 +143,7 @@ func (e *streamEncoder) deliver(i int, d feed.Delivery) (bytes []byte, events []
 		return e.ephemeral(d), d.Events()
 	}
 	events = d.Events()
-	e.piece = piece{from: feed.Cursor(events[0].ID - 1), of: int32(i)}
+	e.piece = piece{from: events[0].ID - 1, of: int32(i)}
 	var n int
 	switch {
 	case e.many:
@@ -191,7 +191,7 @@ func (e *streamEncoder) eventsOfMany(i int, d feed.Delivery) (out []byte, n int)
 		if e.chunked {
 			out = append(out, make([]byte, chunkHead)...)
 		}
-		cursor = append(feed.Cursor(event.ID).Append(cursor[:len(before)]), after...)
+		cursor = append(event.ID.Append(cursor[:len(before)]), after...)
 		out = e.format.appendID(append(out, encoded...), cursor)
 		if e.chunked {
 			out = endChunk(out, start)

@@ -92,7 +92,7 @@ func TestStalledReader(t *testing.T) {
 	data := strings.Repeat("x", 50_000)
 	const count = 400 // 20 MB, more than the buffers on both sides take
 	for id := range count {
-		n.publish("chat", data, uint64(id)+1)
+		n.publish("chat", data, feed.ID(id)+1)
 		other.want(event(id+1, data))
 	}
 	eventually(t, "the stalled stream is broken off", func() bool { return n.hub.Stats().Subscribers == 1 })
@@ -168,14 +168,14 @@ func (s *broken) Append(ctx context.Context, b []feed.Batch) ([]feed.Result, err
 	return s.Store.Append(ctx, b)
 }
 
-func (s *broken) Read(ctx context.Context, f string, after feed.Cursor, l feed.Limit) (feed.Page, error) {
+func (s *broken) Read(ctx context.Context, f string, after feed.ID, l feed.Limit) (feed.Page, error) {
 	if err := s.err(); err != nil {
 		return feed.Page{}, err
 	}
 	return s.Store.Read(ctx, f, after, l)
 }
 
-func (s *broken) Seek(ctx context.Context, f string, at time.Time) (feed.Cursor, error) {
+func (s *broken) Seek(ctx context.Context, f string, at time.Time) (feed.ID, error) {
 	if err := s.err(); err != nil {
 		return 0, err
 	}

@@ -140,7 +140,7 @@ func testSubscribeContract(t *testing.T) {
 func startSubscribed(t *testing.T) *node {
 	n := start(t, server.Options{Heartbeat: 50 * time.Millisecond}, nil)
 	say("", "a", "t", "b", "", "c")(n)
-	for id := range uint64(5) {
+	for id := range feed.ID(5) {
 		n.publish("old", fmt.Sprint(id+1), id+1)
 	}
 	n.delete("/v1/feeds/old/events?before=3")
@@ -272,7 +272,7 @@ func (s *forgetful) Bounds(ctx context.Context, feeds []string) ([]feed.Bounds, 
 	return all, err
 }
 
-func (s *forgetful) Read(ctx context.Context, name string, after feed.Cursor, limit feed.Limit) (feed.Page, error) {
+func (s *forgetful) Read(ctx context.Context, name string, after feed.ID, limit feed.Limit) (feed.Page, error) {
 	if s.forget.Load() {
 		return feed.Page{Bounds: feed.Unwritten}, nil
 	}

@@ -146,7 +146,7 @@ func checkAnyStream(t *testing.T, target string, query url.Values, body string) 
 		t.Errorf("the stream is %q", body)
 	}
 	var names []string
-	last := make(map[string]feed.Cursor)
+	last := make(map[string]feed.ID)
 	for e, err := range client.Read(strings.NewReader(body), nil) {
 		if err != nil {
 			t.Fatalf("%v in %q", err, body)
@@ -207,13 +207,13 @@ func opened(t *testing.T, e client.Event, target string) (names []string) {
 }
 
 // cursorsOf returns the cursor of each feed, and demands that it is whole.
-func cursorsOf(t *testing.T, id string, names []string, many bool) map[string]feed.Cursor {
+func cursorsOf(t *testing.T, id string, names []string, many bool) map[string]feed.ID {
 	t.Helper()
 	parts := []string{id}
 	if many {
 		parts = strings.Split(id, ",")
 	}
-	at := make(map[string]feed.Cursor)
+	at := make(map[string]feed.ID)
 	for i, part := range parts {
 		name, number, named := strings.Cut(part, "=")
 		if !named {
@@ -237,14 +237,14 @@ func checkAnyLines(t *testing.T, body []byte) {
 	if !bytes.HasSuffix(body, []byte("\n")) {
 		t.Errorf("the stream is %q", body)
 	}
-	last := make(map[string]uint64)
+	last := make(map[string]feed.ID)
 	for line := range bytes.Lines(body) {
 		if len(line) == 1 {
 			continue
 		}
 		var e struct {
 			Feed, Type, Cursor string
-			ID                 uint64
+			ID                 feed.ID
 			Data               json.RawMessage
 		}
 		if err := json.Unmarshal(line, &e); err != nil || len(e.Data) == 0 {

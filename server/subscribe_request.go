@@ -51,7 +51,7 @@ func (r subscribeRequest) check(subscriber *feed.Subscriber) error {
 			}
 		}
 		_, resumed := r.subscriptions[i].From.Cursor()
-		if b := sub.Bounds(); !resumed || !b.Closed || uint64(sub.Cursor()) != b.Last {
+		if b := sub.Bounds(); !resumed || !b.Closed || sub.Cursor() != b.Last {
 			delivered = false
 		}
 	}
@@ -191,7 +191,7 @@ func (s *Server) readFeeds(query url.Values) (names []string, err error) {
 				return nil, invalid("more than %d feeds in one subscription", s.options.FeedsPerSubscription)
 			}
 			names = append(names, name)
-			longest += len(",") + len(name) + len("=") + len(feed.MaxCursor.String())
+			longest += len(",") + len(name) + len("=") + len(feed.MaxID.String())
 		}
 	}
 	if len(names) == 0 {
@@ -204,14 +204,14 @@ func (s *Server) readFeeds(query url.Values) (names []string, err error) {
 }
 
 // readCursors parses the cursor of several feeds: chat=42,news=7.
-func readCursors(value string) (map[string]feed.Cursor, error) {
+func readCursors(value string) (map[string]feed.ID, error) {
 	if value == "" {
 		return nil, nil
 	}
 	if len(value) > cursorBytes {
 		return nil, invalid("the cursor has %d bytes, the limit is %d", len(value), cursorBytes)
 	}
-	cursors := make(map[string]feed.Cursor)
+	cursors := make(map[string]feed.ID)
 	for part := range strings.SplitSeq(value, ",") {
 		name, number, ok := strings.Cut(part, "=")
 		if !ok {

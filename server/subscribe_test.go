@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/server"
 )
 
@@ -22,7 +23,7 @@ const events = "/v1/feeds/chat/events"
 // TestStreamOnTheWire holds a stream to the contract byte for byte.
 func TestStreamOnTheWire(t *testing.T) {
 	n := start(t, server.Options{Heartbeat: 50 * time.Millisecond}, nil)
-	for id := range uint64(41) {
+	for id := range feed.ID(41) {
 		n.publish("chat", "old", id+1)
 	}
 	conn := dial(t, n.url)

@@ -186,7 +186,7 @@ func (p *linePublisher) note(format string, args ...any) {
 // tally is what standard input has come to so far.
 type tally struct {
 	events      int
-	first, last uint64 // ids
+	first, last feed.ID // ids
 }
 
 func (t *tally) publish(ctx context.Context, p *linePublisher, lines *lineReader) error {

@@ -212,7 +212,7 @@ func (t *tailer) noteGap(e client.Event) {
 	switch gap := e.Gap; {
 	case gap.Reason == feed.Trimmed:
 		t.note("gap: events %d to %d of %s are no longer kept; going on with event %d", gap.After+1, gap.Cursor(), e.Feed, gap.Resumes)
-	case gap.Reason == feed.Ahead && gap.Resumes > uint64(gap.After):
+	case gap.Reason == feed.Ahead && gap.Resumes > gap.After:
 		t.note("gap: the store of %s was replaced by an older one, which has grown since: other events than those seen up to %d may stand under their ids; going on with event %d", e.Feed, gap.After, gap.Resumes)
 	case gap.Reason == feed.Ahead:
 		t.note("gap: %s ends at event %d, before event %d, which was seen: its store was replaced by an older one; what comes next has the id %d", e.Feed, gap.Cursor(), gap.After, gap.Resumes)

@@ -179,7 +179,7 @@ func TestPublishCutAtEveryByte(t *testing.T) {
 			}}
 			data := fmt.Sprintf("%d bytes, of the answer: %t", limit-1, ofAnswer)
 			got, err := c.client(t, url, Options{}).Publish(t.Context(), say(data))
-			if want = append(want, data); err != nil || !slices.Equal(got.IDs, []uint64{uint64(len(want))}) {
+			if want = append(want, data); err != nil || !slices.Equal(got.IDs, []feed.ID{feed.ID(len(want))}) {
 				t.Fatalf("cut after %s: %+v, %v", data, got, err)
 			}
 			if c.cuts.Load() == 0 {
@@ -198,14 +198,14 @@ func TestPublishCutAtEveryByte(t *testing.T) {
 // history returns the data of all events of a feed.
 func history(t *testing.T, hub *feed.Hub, name string) (data []string) {
 	t.Helper()
-	for after := feed.Cursor(0); ; {
+	for after := feed.ID(0); ; {
 		page, err := hub.Read(t.Context(), name, after, feed.Limit{Events: 1000, Bytes: 1 << 20})
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, e := range page.Events {
 			data = append(data, e.Data)
-			after = feed.Cursor(e.ID)
+			after = e.ID
 		}
 		if len(page.Events) == 0 {
 			return data
@@ -234,7 +234,7 @@ func TestThroughCuts(t *testing.T) {
 					p.Drafts = append(p.Drafts, feed.Draft{Type: "x", Data: strings.Repeat("long ", 1000)})
 				}
 				if p.Close = i == 99; p.Close {
-					p.IfLast = new(uint64(109))
+					p.IfLast = new(feed.ID(109))
 				}
 				if got, err := publisher.Publish(t.Context(), p); err != nil {
 					t.Errorf("%s: event %d: %+v, %v", name, i+1, got, err)

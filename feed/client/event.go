@@ -30,7 +30,7 @@ const (
 type Event struct {
 	Kind Kind
 	Feed string    // empty where it is about all of several feeds
-	ID   uint64    // 0 for what is not stored
+	ID   feed.ID   // 0 for what is not stored
 	Type string    // of an event; empty for none
 	Data string    // as it was published; of a control event, the JSON that the server sent
 	Time time.Time // of the commit; zero without an envelope
@@ -41,7 +41,7 @@ type Event struct {
 	Cursor string
 	// Positions is the cursor feed by feed, in the order of Subscription.Feeds;
 	// nil for an event that leaves the cursor where it is.
-	Positions []feed.Cursor
+	Positions []feed.ID
 	// Raw is the data of the block: the envelope, if there is one.
 	Raw string
 }
@@ -85,7 +85,7 @@ func (s *Stream) decode(b block) (e Event, err error) {
 }
 
 // positions reads the id of a block, which places every feed.
-func (s *Stream) positions(b block) ([]feed.Cursor, error) {
+func (s *Stream) positions(b block) ([]feed.ID, error) {
 	at, err := parseCursor(s.feeds, b.id)
 	if err != nil {
 		return nil, violation("%v without a usable id: %w", b, err)
@@ -100,8 +100,8 @@ func (s *Stream) positions(b block) ([]feed.Cursor, error) {
 func (s *Stream) gap(b block, e *Event) (err error) {
 	var gap struct {
 		Feed    string
-		After   feed.Cursor `json:",string"`
-		Resumes uint64
+		After   feed.ID `json:",string"`
+		Resumes feed.ID
 		Reason  feed.GapReason
 	}
 	if err := json.Unmarshal([]byte(b.data), &gap); err != nil {
@@ -114,7 +114,7 @@ func (s *Stream) gap(b block, e *Event) (err error) {
 	if e.Positions, err = s.positions(b); err != nil {
 		return err
 	}
-	if gap.Resumes == 0 || uint64(e.Positions[about]) != gap.Resumes-1 {
+	if gap.Resumes == 0 || e.Positions[about] != gap.Resumes-1 {
 		return violation("%v %.200s has the id %.200q", b, b.data, b.id)
 	}
 	e.Feed, e.Gap = gap.Feed, feed.Gap{After: gap.After, Resumes: gap.Resumes, Reason: gap.Reason}
@@ -125,7 +125,7 @@ func (s *Stream) gap(b block, e *Event) (err error) {
 func (s *Stream) closed(b block, e *Event) (err error) {
 	var end struct {
 		Feed string
-		Last uint64
+		Last feed.ID
 	}
 	if err := json.Unmarshal([]byte(b.data), &end); err != nil {
 		return violation("%v cannot be read: %w", b, err)
@@ -137,7 +137,7 @@ func (s *Stream) closed(b block, e *Event) (err error) {
 	if e.Positions, err = s.positions(b); err != nil {
 		return err
 	}
-	if uint64(e.Positions[about]) != end.Last {
+	if e.Positions[about] != end.Last {
 		return violation("%v %.200s has the id %.200q", b, b.data, b.id)
 	}
 	e.Feed, e.ID = end.Feed, end.Last
@@ -158,7 +158,7 @@ func (s *Stream) about(b block, name string) (int, error) {
 func (e *Event) UnmarshalJSON(envelope []byte) error {
 	var whole struct {
 		Feed string
-		ID   feed.Cursor
+		ID   feed.ID
 		Type string
 		Time time.Time
 		Data json.RawMessage
@@ -166,7 +166,7 @@ func (e *Event) UnmarshalJSON(envelope []byte) error {
 	if err := json.Unmarshal(envelope, &whole); err != nil || whole.Data == nil {
 		return violation("an event is not in an envelope: %.200s", envelope)
 	}
-	*e = Event{Kind: KindEvent, Feed: whole.Feed, ID: uint64(whole.ID), Type: whole.Type, Time: whole.Time, Data: string(whole.Data), Raw: string(envelope)}
+	*e = Event{Kind: KindEvent, Feed: whole.Feed, ID: whole.ID, Type: whole.Type, Time: whole.Time, Data: string(whole.Data), Raw: string(envelope)}
 	if e.ID == 0 {
 		e.Kind = KindEphemeral
 	}
@@ -205,7 +205,7 @@ func (s *Stream) event(b block, e *Event) (err error) {
 	if e.Positions, err = s.positions(b); err != nil {
 		return err
 	}
-	e.Kind, e.ID = KindEvent, uint64(e.Positions[about])
+	e.Kind, e.ID = KindEvent, e.Positions[about]
 	if s.enveloped && (id == 0 || id != e.ID) {
 		return violation("an event of %s has the cursor %.200q and the envelope %.200s", e.Feed, b.id, b.data)
 	}

@@ -143,7 +143,7 @@ func ExampleClient_Publish() {
 		fmt.Println(result.Outcome, result.IDs, result.Replayed, err)
 	}
 
-	var empty uint64
+	var empty feed.ID
 	result, err := c.Publish(ctx, client.Publication{Feed: "orders", Drafts: []feed.Draft{{Data: "first?"}}, IfLast: &empty})
 	last, _ := errors.AsType[*feed.LastError](err)
 	fmt.Println(result.Outcome, last.Last)

@@ -48,9 +48,9 @@ type follower struct {
 
 // place is where a follower stands in one feed.
 type place struct {
-	cursor feed.Cursor // of the last event that was yielded
-	known  bool        // the cursor is
-	closed bool        // all of the feed has been yielded
+	cursor feed.ID // of the last event that was yielded
+	known  bool    // the cursor is
+	closed bool    // all of the feed has been yielded
 }
 
 func newPlaces(s Subscription) []place {
@@ -162,7 +162,7 @@ func (f *follower) close(yield func(Event) bool) {
 		e.Positions = append(e.Positions, p.cursor)
 	}
 	for i, p := range f.places {
-		if e.Feed, e.ID = f.subscription.Feeds[i], uint64(p.cursor); p.known && !p.closed && !yield(e) {
+		if e.Feed, e.ID = f.subscription.Feeds[i], p.cursor; p.known && !p.closed && !yield(e) {
 			return
 		}
 	}

@@ -229,9 +229,9 @@ func TestFollowEnvelopes(t *testing.T) {
 	got, script := followScript(t, s, breaks(opened(0), sent(1, raw[0]), "event: typing\ndata: "+raw[1]+"\n\n", "event: edited\n"+sent(2, raw[2])), delivered)
 	at := time.Date(2026, 1, 31, 9, 30, 0, 0, time.UTC)
 	if diff := cmp.Diff([]Event{
-		{Kind: KindEvent, Feed: "chat", ID: 1, Data: "a\n<b>", Time: at, Cursor: "1", Positions: []feed.Cursor{1}, Raw: raw[0]},
+		{Kind: KindEvent, Feed: "chat", ID: 1, Data: "a\n<b>", Time: at, Cursor: "1", Positions: []feed.ID{1}, Raw: raw[0]},
 		{Kind: KindEphemeral, Feed: "chat", Type: "typing", Data: "ann", Time: at, Cursor: "1", Raw: raw[1]},
-		{Kind: KindEvent, Feed: "chat", ID: 2, Type: "edited", Data: `{"x": 12345678901234567890}`, Time: at, Cursor: "2", Positions: []feed.Cursor{2}, Raw: raw[2]},
+		{Kind: KindEvent, Feed: "chat", ID: 2, Type: "edited", Data: `{"x": 12345678901234567890}`, Time: at, Cursor: "2", Positions: []feed.ID{2}, Raw: raw[2]},
 	}, got.events[1:4]); diff != "" || got.err != nil {
 		t.Error(got.err, diff)
 	}

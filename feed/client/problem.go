@@ -73,7 +73,7 @@ func ReadProblem(resp *http.Response) *Problem {
 		p.Detail = "unexpected answer"
 	}
 	if last, err := feed.ParseCursor(strings.Trim(resp.Header.Get("ETag"), `"`)); err == nil && p.Status == http.StatusPreconditionFailed {
-		p.cause = &feed.LastError{Last: uint64(last)}
+		p.cause = &feed.LastError{Last: last}
 	}
 	if location, err := resp.Location(); err == nil && p.Status/100 == 3 {
 		p.Detail = "the server points to " + location.Redacted() + ", which its URL should say"

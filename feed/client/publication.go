@@ -31,7 +31,7 @@ type Publication struct {
 	Key string
 	// IfLast, if not nil, makes the server refuse the publication unless this is
 	// the feed's last id.
-	IfLast *uint64
+	IfLast *feed.ID
 	// Close closes the feed behind the drafts, for ever.
 	Close bool
 }
@@ -61,7 +61,7 @@ func (c *Client) request(p Publication) (*request, error) {
 		r.header.Set("Idempotency-Key", p.Key)
 	}
 	if p.IfLast != nil {
-		r.header.Set("If-Match", `"`+feed.Cursor(*p.IfLast).String()+`"`)
+		r.header.Set("If-Match", `"`+p.IfLast.String()+`"`)
 	}
 	switch {
 	case p.Feed == "":
@@ -195,10 +195,10 @@ func (r *request) http(ctx context.Context) (*http.Request, error) {
 }
 
 // ids reads the ids of the drafts from the answer.
-func (r *request) ids(answer []byte) (ids []uint64, err error) {
+func (r *request) ids(answer []byte) (ids []feed.ID, err error) {
 	type entry struct {
 		Feed string
-		ID   uint64
+		ID   feed.ID
 	}
 	var got struct {
 		entry

@@ -30,8 +30,8 @@ func (o Outcome) String() string {
 // Result is what became of a publication.
 type Result struct {
 	Outcome Outcome
-	Key     string   // that it was sent with; again with the same one, it is stored once
-	IDs     []uint64 // of the stored events, in the order of the drafts
+	Key     string    // that it was sent with; again with the same one, it is stored once
+	IDs     []feed.ID // of the stored events, in the order of the drafts
 	// Replayed is set for a publication that was stored before, under the same
 	// key. A second attempt of Publish itself may find that, too.
 	Replayed bool

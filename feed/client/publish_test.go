@@ -112,16 +112,16 @@ func TestPublishTravels(t *testing.T) {
 	for _, test := range []struct {
 		p    Publication
 		want stored
-		ids  []uint64
+		ids  []feed.ID
 	}{
-		{say("hi"), stored{path: "/v1/feeds/log/events", contentType: text, data: "hi"}, []uint64{1}},
-		{say(""), stored{path: "/v1/feeds/log/events", contentType: text}, []uint64{1}},
-		{Publication{Feed: "a:b@c~d", Drafts: []feed.Draft{{Feed: "a:b@c~d", Type: "x.y/z", Data: "a\nb\r\n"}}, IfLast: new(uint64(7))},
-			stored{"/v1/feeds/a:b@c~d/events", text, "x.y/z", `"7"`, "a\nb\r\n"}, []uint64{1}},
-		{Publication{Feed: "log", Drafts: []feed.Draft{{Data: `{"a":1}`, JSON: true}}}, stored{"/v1/feeds/log/events", "application/json", "", "", `{"a":1}`}, []uint64{1}},
+		{say("hi"), stored{path: "/v1/feeds/log/events", contentType: text, data: "hi"}, []feed.ID{1}},
+		{say(""), stored{path: "/v1/feeds/log/events", contentType: text}, []feed.ID{1}},
+		{Publication{Feed: "a:b@c~d", Drafts: []feed.Draft{{Feed: "a:b@c~d", Type: "x.y/z", Data: "a\nb\r\n"}}, IfLast: new(feed.ID(7))},
+			stored{"/v1/feeds/a:b@c~d/events", text, "x.y/z", `"7"`, "a\nb\r\n"}, []feed.ID{1}},
+		{Publication{Feed: "log", Drafts: []feed.Draft{{Data: `{"a":1}`, JSON: true}}}, stored{"/v1/feeds/log/events", "application/json", "", "", `{"a":1}`}, []feed.ID{1}},
 		{Publication{Feed: "log", Drafts: two}, stored{"/v1/feeds/log/events", lines, "", "",
-			`{"data":"a\r\n\u003cb\u003e"}` + "\n" + `{"type":"x","data":{  "n": 1.0}}` + "\n"}, []uint64{1, 2}},
-		{Publication{Drafts: named}, stored{"/v1/events", lines, "", "", `{"feed":"log","data":"a"}` + "\n" + `{"feed":"log","type":"x","data":"b"}` + "\n"}, []uint64{1, 2}},
+			`{"data":"a\r\n\u003cb\u003e"}` + "\n" + `{"type":"x","data":{  "n": 1.0}}` + "\n"}, []feed.ID{1, 2}},
+		{Publication{Drafts: named}, stored{"/v1/events", lines, "", "", `{"feed":"log","data":"a"}` + "\n" + `{"feed":"log","type":"x","data":"b"}` + "\n"}, []feed.ID{1, 2}},
 	} {
 		k := &keeper{}
 		publishing(t, k, Options{}, func(t *testing.T, _ *pipes, c *Client) {
@@ -182,7 +182,7 @@ func TestPublishOnce(t *testing.T) {
 				publishing(t, k, Options{}, func(t *testing.T, _ *pipes, c *Client) {
 					for id, data := range []string{"a", "b", "c"} {
 						got, err := c.Publish(t.Context(), say(data))
-						if err != nil || got.Outcome != Stored || !slices.Equal(got.IDs, []uint64{uint64(id) + 1}) || got.Replayed != (after && id > 0) {
+						if err != nil || got.Outcome != Stored || !slices.Equal(got.IDs, []feed.ID{feed.ID(id) + 1}) || got.Replayed != (after && id > 0) {
 							t.Errorf("%q: %+v, %v", data, got, err)
 						}
 					}

@@ -252,16 +252,16 @@ func (b watchedBody) Read(p []byte) (int, error) {
 }
 
 // absent is the place of a feed that a cursor leaves out.
-const absent = ^feed.Cursor(0)
+const absent = ^feed.ID(0)
 
 // parseCursor reads the cursor of a subscription to the feeds: a number, or for
 // several feeds chat=42,news=7. The error wraps feed.ErrInvalid.
-func parseCursor(feeds []string, cursor string) ([]feed.Cursor, error) {
+func parseCursor(feeds []string, cursor string) ([]feed.ID, error) {
 	if len(feeds) == 1 {
 		c, err := feed.ParseCursor(cursor)
-		return []feed.Cursor{c}, err
+		return []feed.ID{c}, err
 	}
-	at := make([]feed.Cursor, len(feeds))
+	at := make([]feed.ID, len(feeds))
 	for i := range at {
 		at[i] = absent
 	}

@@ -92,11 +92,11 @@ func TestEventOfEnvelope(t *testing.T) {
 // TestPositions: an event that moves the cursor has it feed by feed.
 func TestPositions(t *testing.T) {
 	got, _ := followScript(t, both, sends(openedAt("chat=3,news=4"), wrapped("news", 5, "1", "chat=3,news=5"), closed("chat", 3, "chat=3,news=5"), closed("news", 5, "chat=3,news=5")))
-	var positions [][]feed.Cursor
+	var positions [][]feed.ID
 	for _, e := range got.events {
 		positions = append(positions, e.Positions)
 	}
-	if diff := cmp.Diff([][]feed.Cursor{{3, 4}, {3, 5}, {3, 5}, {3, 5}}, positions); diff != "" || got.err != nil {
+	if diff := cmp.Diff([][]feed.ID{{3, 4}, {3, 5}, {3, 5}, {3, 5}}, positions); diff != "" || got.err != nil {
 		t.Error(diff, got.err)
 	}
 }

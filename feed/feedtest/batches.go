@@ -1,6 +1,10 @@
 package feedtest
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/rejoin/rejoin/feed"
+)
 
 // member is an event of a batch.
 type member struct {
@@ -12,7 +16,7 @@ type member struct {
 // a feed in the order of the batch.
 func (j *judge) judgeBatch(key string, members []member) {
 	var stored, missing *member
-	newest := make(map[string]uint64)
+	newest := make(map[string]feed.ID)
 	for i := range members {
 		m := &members[i]
 		at := m.event.place

@@ -30,15 +30,15 @@ const mostFaults = 20
 
 // record holds what the checker knows of a feed.
 type record struct {
-	stored   map[uint64][]feed.Event // what was ever stored under an id, as far as known
-	acked    map[uint64]feed.Event   // what has to be stored now, unless trimmed
-	unproven map[uint64]feed.Event   // seen by subscribers, but not known to be stored
-	unsure   []feed.Draft            // published, with an unknown outcome
-	highest  uint64                  // the highest id that ever existed, as far as known
-	trimmed  uint64                  // the events before it may be gone
-	ends     []uint64                // where rollbacks made the feed end
-	closes   []uint64                // where the feed was closed: once, unless it was rolled back
-	closed   bool                    // it is now
+	stored   map[feed.ID][]feed.Event // what was ever stored under an id, as far as known
+	acked    map[feed.ID]feed.Event   // what has to be stored now, unless trimmed
+	unproven map[feed.ID]feed.Event   // seen by subscribers, but not known to be stored
+	unsure   []feed.Draft             // published, with an unknown outcome
+	highest  feed.ID                  // the highest id that ever existed, as far as known
+	trimmed  feed.ID                  // the events before it may be gone
+	ends     []feed.ID                // where rollbacks made the feed end
+	closes   []feed.ID                // where the feed was closed: once, unless it was rolled back
+	closed   bool                     // it is now
 	keys     map[string]*key
 	keyOf    map[body]string
 }
@@ -50,9 +50,9 @@ func (c *Checker) record(name string) *record {
 	r := c.feeds[name]
 	if r == nil {
 		r = &record{
-			stored:   make(map[uint64][]feed.Event),
-			acked:    make(map[uint64]feed.Event),
-			unproven: make(map[uint64]feed.Event),
+			stored:   make(map[feed.ID][]feed.Event),
+			acked:    make(map[feed.ID]feed.Event),
+			unproven: make(map[feed.ID]feed.Event),
 			keys:     make(map[string]*key),
 			keyOf:    make(map[body]string),
 		}
@@ -133,7 +133,7 @@ func (c *Checker) keep(e feed.Event) {
 
 // Trimming notes that the store may delete the feed's events with ids below
 // before from now on. Call it before the store does.
-func (c *Checker) Trimming(name string, before uint64) {
+func (c *Checker) Trimming(name string, before feed.ID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	r := c.record(name)
@@ -144,7 +144,7 @@ func (c *Checker) Trimming(name string, before uint64) {
 // feed ends with last. Later events may still arrive where they were under way,
 // and trimmed ones may be back. Call it when the old store can no longer be
 // written, and before the new one can be read.
-func (c *Checker) RolledBack(name string, last uint64) {
+func (c *Checker) RolledBack(name string, last feed.ID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	r := c.record(name)
@@ -177,7 +177,7 @@ func (c *Checker) untrimmed(name string) {
 
 // Closed notes that the store has closed the feed after the event last. Call it
 // before a subscriber can learn of it.
-func (c *Checker) Closed(name string, last uint64) {
+func (c *Checker) Closed(name string, last feed.ID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	r := c.record(name)
@@ -197,7 +197,7 @@ func (c *Checker) RefusedClosed(name string) {
 }
 
 // end returns the last id of a feed that is closed.
-func (r *record) end() (last uint64, closed bool) {
+func (r *record) end() (last feed.ID, closed bool) {
 	if !r.closed {
 		return 0, false
 	}
@@ -212,7 +212,7 @@ func (c *Checker) End(name string, p feed.Page) {
 	defer c.mu.Unlock()
 	r := c.record(name)
 	held := c.held(name, p)
-	for id := uint64(1); id <= p.Last; id++ {
+	for id := feed.ID(1); id <= p.Last; id++ {
 		e, acked := r.acked[id]
 		switch now, ok := held[id]; {
 		case ok && acked && !same(e, now):
@@ -239,7 +239,7 @@ func (c *Checker) End(name string, p feed.Page) {
 		}
 		switch {
 		case f.feed != name || !f.open || f.left:
-		case uint64(f.cursor) != p.Last:
+		case f.cursor != p.Last:
 			c.fault("%s: stopped after %d, the feed ends with %d", f.name, f.cursor, p.Last)
 		case f.closed != p.Closed:
 			c.fault("%s: learned that the feed is closed: %t, which is %t", f.name, f.closed, p.Closed)
@@ -249,11 +249,11 @@ func (c *Checker) End(name string, p feed.Page) {
 
 // held returns the events of the page by id, and holds them to what a page has
 // to be.
-func (c *Checker) held(name string, p feed.Page) map[uint64]feed.Event {
+func (c *Checker) held(name string, p feed.Page) map[feed.ID]feed.Event {
 	if p.First == 0 || p.First > p.Last+1 {
 		c.fault("%s: has impossible bounds %d to %d", name, p.First, p.Last)
 	}
-	held := make(map[uint64]feed.Event, len(p.Events))
+	held := make(map[feed.ID]feed.Event, len(p.Events))
 	next := p.First
 	for _, e := range p.Events {
 		if e.ID != next {
@@ -275,7 +275,7 @@ func (r *record) expected(e feed.Event) bool {
 }
 
 // newest returns the largest id that was acknowledged.
-func (r *record) newest() (id uint64) {
+func (r *record) newest() (id feed.ID) {
 	for acked := range r.acked {
 		id = max(id, acked)
 	}

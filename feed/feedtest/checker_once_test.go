@@ -7,7 +7,7 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-func result(replayed bool, id uint64) feed.Result {
+func result(replayed bool, id feed.ID) feed.Result {
 	return feed.Result{Events: events(id, id), Replayed: replayed}
 }
 

@@ -10,11 +10,11 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-func event(id uint64) feed.Event {
+func event(id feed.ID) feed.Event {
 	return feed.Event{Feed: "a", ID: id, Type: "note", Data: fmt.Sprint("data ", id), Time: time.UnixMilli(int64(id)).UTC()}
 }
 
-func events(first, last uint64) (all []feed.Event) {
+func events(first, last feed.ID) (all []feed.Event) {
 	for id := first; id <= last; id++ {
 		all = append(all, event(id))
 	}
@@ -38,19 +38,19 @@ func newStory() story {
 }
 
 // trim takes the events before the id away.
-func (s *story) trim(before uint64) {
+func (s *story) trim(before feed.ID) {
 	s.Trimming("a", before)
 	s.page.First, s.page.Events = before, s.page.Events[before-s.page.First:]
 }
 
-func (s *story) rollback(last uint64) {
+func (s *story) rollback(last feed.ID) {
 	s.RolledBack("a", last)
 	s.page.Last, s.page.Events = last, s.page.Events[:last+1-s.page.First]
 	s.page.Closed = false
 }
 
 // regrow stores other events under ids that are given again.
-func (s *story) regrow(first, last uint64) []feed.Event {
+func (s *story) regrow(first, last feed.ID) []feed.Event {
 	again := events(first, last)
 	for i := range again {
 		again[i].Data += " again"
@@ -60,7 +60,7 @@ func (s *story) regrow(first, last uint64) []feed.Event {
 	return again
 }
 
-func (s *story) close(last uint64) {
+func (s *story) close(last feed.ID) {
 	s.Closed("a", last)
 	s.page.Closed = true
 }
@@ -72,11 +72,11 @@ func (s *story) keyed(result feed.Result) {
 	s.page.Last, s.page.Events = 11, events(1, 11)
 }
 
-func trimmed(after feed.Cursor, resumes uint64) feed.Gap {
+func trimmed(after feed.ID, resumes feed.ID) feed.Gap {
 	return feed.Gap{After: after, Resumes: resumes, Reason: feed.Trimmed}
 }
 
-func ahead(after feed.Cursor, resumes uint64) feed.Gap {
+func ahead(after feed.ID, resumes feed.ID) feed.Gap {
 	return feed.Gap{After: after, Resumes: resumes, Reason: feed.Ahead}
 }
 

@@ -3,6 +3,8 @@ package feedtest
 import (
 	"fmt"
 	"time"
+
+	"github.com/rejoin/rejoin/feed"
 )
 
 // Close is an order to close a feed.
@@ -10,14 +12,14 @@ type Close struct {
 	Feed  string
 	Asked time.Time
 	Done  time.Time // when it was acknowledged; zero if it never was
-	Last  uint64    // the id of the event that closed it; 0 if there was none
+	Last  feed.ID   // the id of the event that closed it; 0 if there was none
 }
 
 // closing is what is known of a feed's close.
 type closing struct {
 	asked bool
-	done  int64  // in µs; 0 if it was never acknowledged
-	last  uint64 // 0 if it is not known
+	done  int64   // in µs; 0 if it was never acknowledged
+	last  feed.ID // 0 if it is not known
 }
 
 // Closed adds an order to close a feed. It may be given again.
@@ -39,12 +41,12 @@ func (r *Recording) HeldClosed(feed string, closed bool) {
 }
 
 // Closed notes that the stream calls a feed closed, after its last event.
-func (l *DeliveryLog) Closed(feed string, last uint64, at time.Time) {
+func (l *DeliveryLog) Closed(feed string, last feed.ID, at time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.begin(closed, at)
 	i := l.feed(feed)
-	l.number(last)
+	l.id(last)
 	l.reached[i] = last
 }
 
@@ -58,7 +60,7 @@ func (l *DeliveryLog) TurnedAway(at time.Time) {
 
 // judgeClosing looks at what the store holds of a feed that was closed, or not.
 func (j *judge) judgeClosing(t *truth) {
-	find := func(kind string, id uint64, format string, args ...any) {
+	find := func(kind string, id feed.ID, format string, args ...any) {
 		j.find(Finding{Kind: kind, Feed: t.name, ID: id, Detail: fmt.Sprintf(format, args...)})
 	}
 	c := t.closing

@@ -22,11 +22,11 @@ type DeliveryLog struct {
 	mu      sync.Mutex
 	feeds   []string
 	index   map[string]int
-	ids     []uint64 // the last one written, by feed
-	clock   int64    // the time written last
+	ids     []feed.ID // the last one written, by feed
+	clock   int64     // the time written last
 	chunks  [][]byte
 	tail    []byte
-	reached []uint64 // by feed: the id that it is at, for those who wait for it
+	reached []feed.ID // by feed: the id that it is at, for those who wait for it
 }
 
 // Client adds a client. One that is slow reads when it pleases: its delays are
@@ -76,6 +76,8 @@ func (l *DeliveryLog) begin(kind byte, at time.Time) {
 
 func (l *DeliveryLog) number(n uint64) { l.tail = binary.AppendUvarint(l.tail, n) }
 
+func (l *DeliveryLog) id(id feed.ID) { l.number(uint64(id)) }
+
 func (l *DeliveryLog) feed(name string) int {
 	i, ok := l.index[name]
 	if !ok {
@@ -96,27 +98,27 @@ func (l *DeliveryLog) Connects(at time.Time) {
 }
 
 // Asks notes that the client asks for a feed from a cursor.
-func (l *DeliveryLog) Asks(feed string, cursor uint64, at time.Time) {
+func (l *DeliveryLog) Asks(feed string, cursor feed.ID, at time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.begin(asked, at)
 	l.feed(feed)
-	l.number(cursor)
+	l.id(cursor)
 }
 
 // Opened notes that the stream starts a feed from a cursor.
-func (l *DeliveryLog) Opened(feed string, cursor uint64, at time.Time) {
+func (l *DeliveryLog) Opened(feed string, cursor feed.ID, at time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.begin(opened, at)
 	i := l.feed(feed)
-	l.number(cursor)
+	l.id(cursor)
 	l.reached[i] = cursor
 	l.opens++
 }
 
 // Delivered notes that an event came.
-func (l *DeliveryLog) Delivered(feed string, id uint64, sum Sum, at time.Time) {
+func (l *DeliveryLog) Delivered(feed string, id feed.ID, sum Sum, at time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.begin(delivered, at)
@@ -132,8 +134,8 @@ func (l *DeliveryLog) Gap(name string, g feed.Gap, at time.Time) {
 	defer l.mu.Unlock()
 	l.begin(gapped, at)
 	i := l.feed(name)
-	l.number(uint64(g.After))
-	l.number(g.Resumes)
+	l.id(g.After)
+	l.id(g.Resumes)
 	trimmed := uint64(0)
 	if g.Reason == feed.Trimmed {
 		trimmed = 1
@@ -183,7 +185,7 @@ func (l *DeliveryLog) Opens() int {
 }
 
 // Reached returns the id that the client has got to in a feed.
-func (l *DeliveryLog) Reached(feed string) uint64 {
+func (l *DeliveryLog) Reached(feed string) feed.ID {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if i, ok := l.index[feed]; ok {
@@ -204,8 +206,8 @@ type entry struct {
 	kind   byte
 	at     int64
 	feed   int
-	id     uint64 // or the cursor, or what a gap comes after
-	resume uint64
+	id     feed.ID // or the cursor, or what a gap comes after
+	resume feed.ID
 	trim   bool
 	sum    Sum
 	text   string
@@ -213,7 +215,7 @@ type entry struct {
 
 // entries calls each with every record, in order.
 func (l *DeliveryLog) entries(each func(entry)) {
-	ids := make([]uint64, len(l.feeds))
+	ids := make([]feed.ID, len(l.feeds))
 	clock := int64(0)
 	for _, chunk := range append(l.chunks[:len(l.chunks):len(l.chunks)], l.tail) {
 		for r := (logReader{chunk}); len(r.rest) > 0; {
@@ -229,18 +231,18 @@ func (l *DeliveryLog) entries(each func(entry)) {
 
 type logReader struct{ rest []byte }
 
-func (r *logReader) body(e *entry, ids []uint64) {
+func (r *logReader) body(e *entry, ids []feed.ID) {
 	switch e.kind {
 	case asked, opened, passed, closed, lookedBelow:
-		e.feed, e.id = int(r.number()), r.number()
+		e.feed, e.id = int(r.number()), feed.ID(r.number())
 	case hinted:
 		e.feed, e.sum = int(r.number()), r.sum()
 	case delivered, looked:
 		e.feed = int(r.number())
-		ids[e.feed] += uint64(r.signed())
+		ids[e.feed] += feed.ID(r.signed())
 		e.id, e.sum = ids[e.feed], r.sum()
 	case gapped:
-		e.feed, e.id, e.resume, e.trim = int(r.number()), r.number(), r.number(), r.number() == 1
+		e.feed, e.id, e.resume, e.trim = int(r.number()), feed.ID(r.number()), feed.ID(r.number()), r.number() == 1
 	case broken:
 		n := r.number()
 		e.text = string(r.rest[:n])

@@ -1,6 +1,10 @@
 package feedtest
 
-import "time"
+import (
+	"time"
+
+	"github.com/rejoin/rejoin/feed"
+)
 
 // Filter notes that the client asks for events of some types only; "" is the
 // type of events without one.
@@ -14,12 +18,12 @@ func (l *DeliveryLog) Filter(types ...string) {
 }
 
 // Passed notes that the client's cursor moved over events that it was not shown.
-func (l *DeliveryLog) Passed(feed string, cursor uint64, at time.Time) {
+func (l *DeliveryLog) Passed(feed string, cursor feed.ID, at time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.begin(passed, at)
 	i := l.feed(feed)
-	l.number(cursor)
+	l.id(cursor)
 	l.reached[i] = cursor
 }
 
@@ -39,7 +43,7 @@ func (c *clientJudge) passed(r *reader, e entry) {
 }
 
 // over judges that the client was not shown the events from one id to another.
-func (c *clientJudge) over(r *reader, from, to uint64) {
+func (c *clientJudge) over(r *reader, from, to feed.ID) {
 	if c.log.types == nil {
 		if from <= to {
 			c.skipped(r, from, to)
@@ -65,7 +69,7 @@ func (c *clientJudge) unasked(r *reader, e entry) {
 }
 
 // eventAt returns what is known to be under an id; nil if that is nothing.
-func (t *truth) eventAt(id uint64) *intent {
+func (t *truth) eventAt(id feed.ID) *intent {
 	if sum, ok := t.heldAt(id); ok {
 		return t.sums[sum]
 	}

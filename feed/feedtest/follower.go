@@ -14,15 +14,15 @@ type Follower struct {
 	checker *Checker
 	name    string
 	feed    string
-	open    bool        // it has been, at least
-	left    bool        // and does not come back
-	cursor  feed.Cursor // of the last event that it saw
-	brought feed.Cursor // with which its connection was opened
-	floor   uint64      // the newest acknowledged id before that
-	highest uint64      // the highest id that was known to exist before that
-	gone    uint64      // the events before it must not come any more
-	closed  bool        // it has received the news that the feed is closed
-	seen    []uint64    // marks of what it saw on it, without a gap, up to the cursor
+	open    bool     // it has been, at least
+	left    bool     // and does not come back
+	cursor  feed.ID  // of the last event that it saw
+	brought feed.ID  // with which its connection was opened
+	floor   feed.ID  // the newest acknowledged id before that
+	highest feed.ID  // the highest id that was known to exist before that
+	gone    feed.ID  // the events before it must not come any more
+	closed  bool     // it has received the news that the feed is closed
+	seen    []uint64 // marks of what it saw on it, without a gap, up to the cursor
 }
 
 // Follow adds a subscriber that is about to open a subscription, which is
@@ -37,7 +37,7 @@ func (c *Checker) Follow(name, feed string) *Follower {
 }
 
 // Opened notes that the subscription is open and starts at the cursor.
-func (f *Follower) Opened(cursor feed.Cursor) {
+func (f *Follower) Opened(cursor feed.ID) {
 	f.checker.mu.Lock()
 	defer f.checker.mu.Unlock()
 	if f.open && cursor != f.cursor {
@@ -48,7 +48,7 @@ func (f *Follower) Opened(cursor feed.Cursor) {
 
 // Resume notes that the subscriber was cut off and is about to come back with
 // the cursor: the one that it has, or an older one if it lost what it saw last.
-func (f *Follower) Resume(cursor feed.Cursor) {
+func (f *Follower) Resume(cursor feed.ID) {
 	f.checker.mu.Lock()
 	defer f.checker.mu.Unlock()
 	if cursor > f.cursor {
@@ -85,7 +85,7 @@ func (f *Follower) saw(e feed.Event) {
 		c.fault("%s: was delivered event %d of %s", f.name, e.ID, e.Feed)
 		return
 	}
-	if want := uint64(f.cursor) + 1; e.ID != want {
+	if want := f.cursor + 1; e.ID != want {
 		c.fault("%s: was delivered event %d, want %d", f.name, e.ID, want)
 	}
 	if f.closed {
@@ -94,7 +94,7 @@ func (f *Follower) saw(e feed.Event) {
 	if e.ID < f.gone {
 		c.fault("%s: was delivered event %d, long after those before %d were trimmed", f.name, e.ID, f.gone)
 	}
-	f.cursor = feed.Cursor(e.ID)
+	f.cursor = e.ID
 	f.seen = append(f.seen, mark(e))
 	r := c.record(f.feed)
 	r.highest = max(r.highest, e.ID)
@@ -123,7 +123,7 @@ func (f *Follower) SawGap(g feed.Gap) {
 	}
 	switch g.Reason {
 	case feed.Trimmed:
-		if g.Resumes <= uint64(g.After)+1 {
+		if g.Resumes <= g.After+1 {
 			c.fault("%s: a gap after %d that resumes with %d", f.name, g.After, g.Resumes)
 		}
 		if g.Resumes > r.trimmed {
@@ -145,7 +145,7 @@ func (f *Follower) sawAhead(g feed.Gap, r *record) {
 	end, rolledBack := f.floor, false
 	for _, last := range r.ends {
 		switch {
-		case last >= uint64(g.After):
+		case last >= g.After:
 		case rolledBack:
 			end = min(end, last)
 		default:
@@ -154,12 +154,12 @@ func (f *Follower) sawAhead(g feed.Gap, r *record) {
 	}
 	// That a store which has grown again is another one can be known without it
 	// being known from where on.
-	grown := g.Resumes > uint64(g.After)
+	grown := g.Resumes > g.After
 	if g.Resumes == 0 || grown && (g.Resumes > r.highest+1 || len(r.ends) == 0) {
 		f.checker.fault("%s: a gap ahead of %d that resumes with %d", f.name, g.After, g.Resumes)
 		return
 	}
-	if !rolledBack && !grown && (g.After != f.brought || uint64(g.After) <= f.highest) {
+	if !rolledBack && !grown && (g.After != f.brought || g.After <= f.highest) {
 		f.checker.fault("%s: a gap ahead of %d, which exists", f.name, g.After)
 	}
 	if g.Resumes <= end && (rolledBack || !grown) {
@@ -169,7 +169,7 @@ func (f *Follower) sawAhead(g feed.Gap, r *record) {
 
 // Gone notes that the events before an id were trimmed, and that it is too late
 // now for its present connection to bring the subscriber any of them.
-func (f *Follower) Gone(before uint64) {
+func (f *Follower) Gone(before feed.ID) {
 	f.checker.mu.Lock()
 	defer f.checker.mu.Unlock()
 	f.gone = max(f.gone, before)
@@ -181,7 +181,7 @@ func (f *Follower) SawClosed() {
 	f.checker.mu.Lock()
 	defer f.checker.mu.Unlock()
 	closes := f.checker.record(f.feed).closes
-	if !slices.Contains(closes, uint64(f.cursor)) {
+	if !slices.Contains(closes, f.cursor) {
 		f.checker.fault("%s: learned at %d that the feed is closed, which it was at %d", f.name, f.cursor, closes)
 	}
 	f.closed = true
@@ -196,7 +196,7 @@ func (f *Follower) Closed() bool {
 }
 
 // Cursor returns the id of the last event that the subscriber saw.
-func (f *Follower) Cursor() feed.Cursor {
+func (f *Follower) Cursor() feed.ID {
 	f.checker.mu.Lock()
 	defer f.checker.mu.Unlock()
 	return f.cursor
@@ -220,10 +220,10 @@ func mark(e feed.Event) uint64 {
 
 // judgeSeen demands that what the subscriber has seen since its last gap is what
 // is held now: where a store was replaced by an older one, it had to be told.
-func (f *Follower) judgeSeen(held map[uint64]feed.Event) {
-	first := uint64(f.cursor) + 1 - uint64(len(f.seen))
+func (f *Follower) judgeSeen(held map[feed.ID]feed.Event) {
+	first := f.cursor + 1 - feed.ID(len(f.seen))
 	for i, seen := range f.seen {
-		id := first + uint64(i)
+		id := first + feed.ID(i)
 		if e, ok := held[id]; ok && mark(e) != seen {
 			f.checker.fault("%s: saw another event %d than %s, and then went up to %d without a gap", f.name, id, show(e), f.cursor)
 			return

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/rejoin/rejoin/feed"
 )
 
 // The kinds of findings: each is a promise that was broken.
@@ -41,11 +43,11 @@ const (
 
 // Finding is a broken promise.
 type Finding struct {
-	Kind   string `json:"kind"`
-	Feed   string `json:"feed,omitempty"`
-	Client string `json:"client,omitempty"`
-	ID     uint64 `json:"id,omitempty"`
-	Detail string `json:"detail"`
+	Kind   string  `json:"kind"`
+	Feed   string  `json:"feed,omitempty"`
+	Client string  `json:"client,omitempty"`
+	ID     feed.ID `json:"id,omitempty"`
+	Detail string  `json:"detail"`
 }
 
 func (f Finding) String() string {

@@ -3,6 +3,8 @@ package feedtest
 import (
 	"fmt"
 	"time"
+
+	"github.com/rejoin/rejoin/feed"
 )
 
 // reader is where a client stands in one feed.
@@ -11,7 +13,7 @@ type reader struct {
 
 	// On its present connection:
 	asked   bool
-	cursor  uint64
+	cursor  feed.ID
 	open    bool
 	since   int64 // when it opened, in µs
 	first   bool  // nothing has come yet
@@ -19,14 +21,14 @@ type reader struct {
 	missing []span
 	heard   map[string]int // of each series of ephemeral events, the newest
 
-	known    bool   // it has been open, ever
-	furthest uint64 // it has everything up to here, or knows that it is gone
+	known    bool    // it has been open, ever
+	furthest feed.ID // it has everything up to here, or knows that it is gone
 }
 
 // span is the events from one id to another that did not come when it was their
 // turn, and what it is called if they never do.
 type span struct {
-	from, to uint64
+	from, to feed.ID
 	kind     string
 }
 
@@ -59,7 +61,7 @@ func (j *judge) judgeClient(log *DeliveryLog) {
 	}
 }
 
-func (c *clientJudge) find(kind string, r *reader, id uint64, format string, args ...any) {
+func (c *clientJudge) find(kind string, r *reader, id feed.ID, format string, args ...any) {
 	c.judge.find(Finding{Kind: kind, Feed: r.truth.name, Client: c.log.name, ID: id, Detail: fmt.Sprintf(format, args...)})
 }
 
@@ -157,7 +159,7 @@ func (c *clientJudge) delivered(r *reader, e entry) {
 	c.delayed(r, e)
 }
 
-func (c *clientJudge) skipped(r *reader, from, to uint64) {
+func (c *clientJudge) skipped(r *reader, from, to feed.ID) {
 	m := span{from, to, Skipped}
 	if to < r.truth.allowed {
 		m.kind = JumpedTrim
@@ -172,7 +174,7 @@ func (c *clientJudge) skipped(r *reader, from, to uint64) {
 }
 
 // found reports whether an event was missing, and takes it off what is.
-func (r *reader) found(id uint64) bool {
+func (r *reader) found(id feed.ID) bool {
 	for i, m := range r.missing {
 		if id < m.from || id > m.to {
 			continue
@@ -272,8 +274,8 @@ func (c *clientJudge) gap(r *reader, e entry) {
 }
 
 // gone returns the first id that has to be there at a time.
-func (c *clientJudge) gone(r *reader, at int64) uint64 {
-	gone := uint64(1)
+func (c *clientJudge) gone(r *reader, at int64) feed.ID {
+	gone := feed.ID(1)
 	for _, trim := range r.truth.trims {
 		if c.since(trim.Asked) <= at {
 			gone = max(gone, trim.Before)

@@ -5,16 +5,18 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+
+	"github.com/rejoin/rejoin/feed"
 )
 
 // truth is what is known of a feed when everything was compared: which bytes
 // each id stands for, and since when.
 type truth struct {
 	*sent
-	first, last uint64
-	allowed     uint64 // events before it may have been trimmed
-	acks        map[uint64]*intent
-	trimmed     map[uint64]Sum // seen by clients, not held, never acknowledged
+	first, last feed.ID
+	allowed     feed.ID // events before it may have been trimmed
+	acks        map[feed.ID]*intent
+	trimmed     map[feed.ID]Sum // seen by clients, not held, never acknowledged
 }
 
 func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }
@@ -22,7 +24,7 @@ func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps
 // judgeFeed compares what was published with what was acknowledged and with
 // what is held.
 func (j *judge) judgeFeed(s *sent) *truth {
-	t := &truth{sent: s, acks: make(map[uint64]*intent), trimmed: make(map[uint64]Sum), allowed: 1}
+	t := &truth{sent: s, acks: make(map[feed.ID]*intent), trimmed: make(map[feed.ID]Sum), allowed: 1}
 	for _, trim := range s.trims {
 		t.allowed = max(t.allowed, trim.Before)
 	}
@@ -31,7 +33,7 @@ func (j *judge) judgeFeed(s *sent) *truth {
 	}
 	if s.held == nil {
 		j.find(Finding{Kind: Unread, Feed: s.name, Detail: "nobody looked what it holds in the end"})
-		t.last = ^uint64(0)
+		t.last = ^feed.ID(0)
 		return t
 	}
 	t.first, t.last = s.held.first, s.held.last
@@ -40,7 +42,7 @@ func (j *judge) judgeFeed(s *sent) *truth {
 	}
 	j.judgeBounds(t)
 	for i, sum := range s.held.sums {
-		j.judgeHeld(t, t.first+uint64(i), sum)
+		j.judgeHeld(t, t.first+feed.ID(i), sum)
 	}
 	for _, id := range sortedKeys(t.acks) {
 		j.judgeAcknowledged(t, id, t.acks[id])
@@ -71,7 +73,7 @@ func (j *judge) judgeBounds(t *truth) {
 	switch {
 	case h.wrong != 0:
 		j.find(Finding{Kind: Hole, Feed: t.name, ID: h.wrong, Detail: fmt.Sprintf("the store has event %d where another belongs", h.wrong)})
-	case h.first == 0 || h.first > h.last+1 || h.first+uint64(len(h.sums)) != h.last+1:
+	case h.first == 0 || h.first > h.last+1 || h.first+feed.ID(len(h.sums)) != h.last+1:
 		j.find(Finding{Kind: Hole, Feed: t.name, ID: h.first, Detail: fmt.Sprintf("the store has %d events from %d to %d", len(h.sums), h.first, h.last)})
 	}
 	for _, trim := range t.trims {
@@ -83,7 +85,7 @@ func (j *judge) judgeBounds(t *truth) {
 }
 
 // judgeHeld looks at an event of the store.
-func (j *judge) judgeHeld(t *truth, id uint64, sum Sum) {
+func (j *judge) judgeHeld(t *truth, id feed.ID, sum Sum) {
 	e := t.sums[sum]
 	if e == nil {
 		if t.elsewhere[sum] {
@@ -97,7 +99,7 @@ func (j *judge) judgeHeld(t *truth, id uint64, sum Sum) {
 }
 
 // judgePlace holds an event to one id.
-func (j *judge) judgePlace(t *truth, e *intent, id uint64) {
+func (j *judge) judgePlace(t *truth, e *intent, id feed.ID) {
 	switch {
 	case e.place == id:
 		return
@@ -112,7 +114,7 @@ func (j *judge) judgePlace(t *truth, e *intent, id uint64) {
 }
 
 // judgeAcknowledged looks for an acknowledged event in the store.
-func (j *judge) judgeAcknowledged(t *truth, id uint64, e *intent) {
+func (j *judge) judgeAcknowledged(t *truth, id feed.ID, e *intent) {
 	held, ok := t.heldAt(id)
 	switch {
 	case ok && held != e.sum:
@@ -122,8 +124,8 @@ func (j *judge) judgeAcknowledged(t *truth, id uint64, e *intent) {
 	}
 }
 
-func (t *truth) heldAt(id uint64) (Sum, bool) {
-	if t.held == nil || id < t.first || id-t.first >= uint64(len(t.held.sums)) {
+func (t *truth) heldAt(id feed.ID) (Sum, bool) {
+	if t.held == nil || id < t.first || id-t.first >= feed.ID(len(t.held.sums)) {
 		return 0, false
 	}
 	return t.held.sums[id-t.first], true

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/rejoin/rejoin/feed"
 )
 
 // TestJudgeExcuses: what a run may do is no finding.
@@ -163,7 +165,7 @@ func TestDeliveryLogKeeps(t *testing.T) {
 	log := run.Client("c", false)
 	var want []entry
 	for range 50_000 {
-		e := entry{kind: delivered, at: rnd.Int64N(1e9), feed: rnd.IntN(3), id: rnd.Uint64() >> rnd.IntN(64), sum: Sum(rnd.Uint64())}
+		e := entry{kind: delivered, at: rnd.Int64N(1e9), feed: rnd.IntN(3), id: feed.ID(rnd.Uint64() >> rnd.IntN(64)), sum: Sum(rnd.Uint64())}
 		at := run.began.Add(time.Duration(e.at) * time.Microsecond)
 		if rnd.IntN(100) == 0 {
 			e = entry{kind: broken, at: e.at, text: fmt.Sprint("text ", e.id)}
@@ -199,12 +201,12 @@ func BenchmarkJudge(b *testing.B) {
 		run := NewRecording()
 		at := run.began
 		sums := make([]Sum, events+1)
-		for id := uint64(1); id <= events; id++ {
+		for id := feed.ID(1); id <= events; id++ {
 			sums[id] = SumOf("", fmt.Sprint(id))
 			run.Attempted(Attempt{Feed: "a", Key: fmt.Sprint(id), Sum: sums[id], Outcome: Acknowledged, ID: id, At: at.Add(time.Duration(id) * time.Millisecond)})
 		}
 		run.Holds("a", 1, events)
-		for id := uint64(1); id <= events; id++ {
+		for id := feed.ID(1); id <= events; id++ {
 			run.Held("a", id, sums[id])
 		}
 		bytes := 0
@@ -212,7 +214,7 @@ func BenchmarkJudge(b *testing.B) {
 			log := run.Client(fmt.Sprint(c), false)
 			log.Connects(at)
 			log.Opened("a", 0, at)
-			for id := uint64(1); id <= events; id++ {
+			for id := feed.ID(1); id <= events; id++ {
 				log.Delivered("a", id, sums[id], at.Add(time.Duration(id)*time.Millisecond+time.Duration(c)*time.Microsecond))
 			}
 			bytes += len(log.chunks)*logChunk + len(log.tail)

@@ -15,8 +15,8 @@ type script struct {
 	attempts []Attempt
 	trims    []Trim
 	faults   []Fault
-	held     map[string][]uint64 // ids, with the bounds in front
-	sums     map[string]map[uint64]Sum
+	held     map[string][]feed.ID // ids, with the bounds in front
+	sums     map[string]map[feed.ID]Sum
 	clients  [][]step
 	left     map[int]bool
 }
@@ -26,7 +26,7 @@ type step struct {
 	at     time.Duration
 	kind   byte
 	feed   string
-	id     uint64
+	id     feed.ID
 	sum    Sum
 	gap    feed.Gap
 	broken string
@@ -40,16 +40,16 @@ const (
 	scriptPace    = 10 * time.Millisecond // event n is acknowledged at n times this
 )
 
-func sumAt(name string, id uint64) Sum { return SumOf("", fmt.Sprintf("%s %d", name, id)) }
+func sumAt(name string, id feed.ID) Sum { return SumOf("", fmt.Sprintf("%s %d", name, id)) }
 
 // soundScript is a run in which nothing is wrong, and much happens: retries,
 // outcomes that stay unknown, a trim, clients that come back, once with an old
 // cursor, and one with a cursor from before the trim.
 func soundScript() *script {
-	s := &script{held: make(map[string][]uint64), sums: make(map[string]map[uint64]Sum), left: make(map[int]bool)}
+	s := &script{held: make(map[string][]feed.ID), sums: make(map[string]map[feed.ID]Sum), left: make(map[int]bool)}
 	for _, name := range []string{"a", "b"} {
-		s.sums[name] = make(map[uint64]Sum)
-		for id := uint64(1); id <= scriptEvents; id++ {
+		s.sums[name] = make(map[feed.ID]Sum)
+		for id := feed.ID(1); id <= scriptEvents; id++ {
 			s.sums[name][id] = sumAt(name, id)
 			attempt := Attempt{Feed: name, Key: fmt.Sprintf("k%d", id), Sum: sumAt(name, id)}
 			if id%3 == 0 {
@@ -68,8 +68,8 @@ func soundScript() *script {
 			Attempt{Feed: name, Key: "never", Sum: SumOf("", name+" never")},
 			Attempt{Feed: name, Key: "refused", Sum: SumOf("", name+" refused"), Outcome: Refused})
 	}
-	s.held["a"] = []uint64{scriptTrimmed, scriptEvents}
-	s.held["b"] = []uint64{1, scriptEvents}
+	s.held["a"] = []feed.ID{scriptTrimmed, scriptEvents}
+	s.held["b"] = []feed.ID{1, scriptEvents}
 	s.trims = []Trim{{Feed: "a", Before: scriptTrimmed}}
 	s.clients = [][]step{
 		slices.Concat(connection(0, 0, 60, "a", "b")),
@@ -82,7 +82,7 @@ func soundScript() *script {
 
 // connection is a connection begun at ms milliseconds, which brings what
 // follows a cursor up to an event.
-func connection(ms int, cursor, to uint64, feeds ...string) (steps []step) {
+func connection(ms int, cursor, to feed.ID, feeds ...string) (steps []step) {
 	began := time.Duration(ms) * time.Millisecond
 	steps = append(steps, step{at: began, kind: connected})
 	for _, name := range feeds {
@@ -96,7 +96,7 @@ func connection(ms int, cursor, to uint64, feeds ...string) (steps []step) {
 		for _, name := range feeds {
 			if name == "a" && began > scriptGone && id < scriptTrimmed {
 				if id == cursor+1 {
-					g := feed.Gap{After: feed.Cursor(cursor), Resumes: scriptTrimmed, Reason: feed.Trimmed}
+					g := feed.Gap{After: cursor, Resumes: scriptTrimmed, Reason: feed.Trimmed}
 					steps = append(steps, step{at: began, kind: gapped, feed: name, gap: g})
 				}
 				continue
@@ -164,17 +164,17 @@ func (s step) play(log *DeliveryLog, at time.Time) {
 
 // index returns where a client of the script is delivered an event of a feed,
 // for the first time.
-func (s *script) index(client int, name string, id uint64) int {
+func (s *script) index(client int, name string, id feed.ID) int {
 	return slices.IndexFunc(s.clients[client], func(s step) bool { return s.kind == delivered && s.feed == name && s.id == id })
 }
 
-func (s *script) ack(name string, id uint64) *Attempt {
+func (s *script) ack(name string, id feed.ID) *Attempt {
 	i := slices.IndexFunc(s.attempts, func(a Attempt) bool { return a.Feed == name && a.ID == id })
 	return &s.attempts[i]
 }
 
 // drop leaves out what a client is delivered, from one event to another.
-func (s *script) drop(client int, name string, from, to uint64) {
+func (s *script) drop(client int, name string, from, to feed.ID) {
 	s.clients[client] = slices.DeleteFunc(s.clients[client], func(s step) bool {
 		return s.kind == delivered && s.feed == name && s.id >= from && s.id <= to
 	})
@@ -185,7 +185,7 @@ func (s *script) insert(client, at int, steps ...step) {
 }
 
 // move has a client be delivered an event again, behind another one.
-func (s *script) again(client int, name string, id, behind uint64) {
+func (s *script) again(client int, name string, id, behind feed.ID) {
 	at := s.index(client, name, behind)
 	s.insert(client, at+1, step{at: s.clients[client][at].at, kind: delivered, feed: name, id: id, sum: sumAt(name, id)})
 }

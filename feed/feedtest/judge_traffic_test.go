@@ -21,7 +21,7 @@ const runEvents = 10
 func newRun() run {
 	r := run{Recording: NewRecording()}
 	r.Holds("a", 1, runEvents)
-	for id := uint64(1); id <= runEvents; id++ {
+	for id := feed.ID(1); id <= runEvents; id++ {
 		r.Attempted(Attempt{
 			Feed: "a", Key: fmt.Sprint("k", id), Type: typeAt(id), Sum: sumAt("a", id), Outcome: Acknowledged, ID: id, Began: r.at(1), At: r.at(2),
 		})
@@ -34,7 +34,7 @@ func newRun() run {
 	return r
 }
 
-func typeAt(id uint64) string {
+func typeAt(id feed.ID) string {
 	if id%2 == 0 {
 		return "even"
 	}
@@ -44,7 +44,7 @@ func typeAt(id uint64) string {
 // at is a time of the run, in ms.
 func (r run) at(ms int) time.Time { return r.began.Add(time.Duration(ms) * time.Millisecond) }
 
-func (r run) deliver(ids ...uint64) {
+func (r run) deliver(ids ...feed.ID) {
 	for _, id := range ids {
 		r.log.Delivered("a", id, sumAt("a", id), r.at(5))
 	}
@@ -52,7 +52,7 @@ func (r run) deliver(ids ...uint64) {
 
 func (r run) all() { r.deliver(1, 2, 3, 4, 5, 6, 7, 8, 9, 10) }
 
-func (r run) close(last uint64) {
+func (r run) close(last feed.ID) {
 	r.HeldClosed("a", true)
 	r.Closed(Close{Feed: "a", Asked: r.at(5), Done: r.at(6), Last: last})
 }
@@ -64,16 +64,16 @@ func (r run) whisper(number int) Sum {
 }
 
 // batch adds a batch, by the ids of its events; 0 is for one that is nowhere.
-func (r run) batch(ids ...uint64) {
-	held := make(map[uint64]Sum)
+func (r run) batch(ids ...feed.ID) {
+	held := make(map[feed.ID]Sum)
 	for i, id := range ids {
-		sum := sumAt("b", uint64(i))
+		sum := sumAt("b", feed.ID(i))
 		r.Attempted(Attempt{Feed: "b", Key: fmt.Sprint("batch/", i), Batch: "batch", Sum: sum, Began: r.at(1), At: r.at(2)})
 		if id != 0 {
 			held[id] = sum
 		}
 	}
-	r.Holds("b", 1, uint64(len(held)))
+	r.Holds("b", 1, feed.ID(len(held)))
 	for _, id := range sortedKeys(held) {
 		r.Held("b", id, held[id])
 	}
@@ -124,7 +124,7 @@ var traffic = []struct {
 	{"an event accepted after the close", AfterClose, func(r run) {
 		r.close(0)
 		r.Holds("a", 1, 11)
-		for id := uint64(1); id <= 11; id++ {
+		for id := feed.ID(1); id <= 11; id++ {
 			r.Held("a", id, sumAt("a", id))
 		}
 		r.HeldClosed("a", true)

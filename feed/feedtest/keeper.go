@@ -32,7 +32,7 @@ func (s *Store) List(ctx context.Context, prefix, after string, limit int) (feed
 }
 
 // Trim implements feed.Keeper.
-func (s *Store) Trim(ctx context.Context, name string, before uint64) error {
+func (s *Store) Trim(ctx context.Context, name string, before feed.ID) error {
 	if err := s.pass(ctx, TrimAsked, 0, name); err != nil {
 		return err
 	}
@@ -40,14 +40,14 @@ func (s *Store) Trim(ctx context.Context, name string, before uint64) error {
 	return s.pass(ctx, TrimDone, 0, name)
 }
 
-func (s *Store) giveUp(name string, before uint64) {
+func (s *Store) giveUp(name string, before feed.ID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := s.feeds[name]
 	if h == nil || before <= h.first {
 		return
 	}
-	n := min(before-h.first, uint64(len(h.events)))
+	n := min(before-h.first, feed.ID(len(h.events)))
 	h.unswept = append(h.unswept, h.events[:n]...)
 	h.first += n
 	h.events = h.events[n:]

@@ -9,7 +9,7 @@ type body struct{ kind, data string }
 type key struct {
 	tried  int
 	answer []feed.Event // nil until there is one
-	stored map[body]uint64
+	stored map[body]feed.ID
 }
 
 // Keyed notes that drafts are about to be published under a key of their feed:
@@ -20,7 +20,7 @@ func (c *Checker) Keyed(name, keyName string, drafts ...feed.Draft) {
 	r := c.record(name)
 	k := r.keys[keyName]
 	if k == nil {
-		k = &key{stored: make(map[body]uint64)}
+		k = &key{stored: make(map[body]feed.ID)}
 		r.keys[keyName] = k
 	}
 	k.tried++
@@ -80,7 +80,7 @@ func (c *Checker) keepOnce(r *record, e feed.Event) {
 
 // forgetKeys takes back what a rollback to last has undone: of a key, all or
 // nothing. One without events came with a close, which is undone in any case.
-func (r *record) forgetKeys(last uint64) {
+func (r *record) forgetKeys(last feed.ID) {
 	for _, k := range r.keys {
 		lost := len(k.stored) == 0
 		for _, id := range k.stored {

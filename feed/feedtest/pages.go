@@ -3,11 +3,13 @@ package feedtest
 import (
 	"encoding/binary"
 	"time"
+
+	"github.com/rejoin/rejoin/feed"
 )
 
 // Looked notes that the client was shown an event that is not the next for it, as
 // by a page that goes backwards.
-func (l *DeliveryLog) Looked(feed string, id uint64, sum Sum, at time.Time) {
+func (l *DeliveryLog) Looked(feed string, id feed.ID, sum Sum, at time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.begin(looked, at)
@@ -18,12 +20,12 @@ func (l *DeliveryLog) Looked(feed string, id uint64, sum Sum, at time.Time) {
 }
 
 // LookedBelow notes that the client was shown nothing before an id, and asked.
-func (l *DeliveryLog) LookedBelow(feed string, id uint64, at time.Time) {
+func (l *DeliveryLog) LookedBelow(feed string, id feed.ID, at time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.begin(lookedBelow, at)
 	l.feed(feed)
-	l.number(id)
+	l.id(id)
 }
 
 // lookedBelow judges that nothing is kept before an id.

@@ -4,6 +4,8 @@ import (
 	"hash/fnv"
 	"sync"
 	"time"
+
+	"github.com/rejoin/rejoin/feed"
 )
 
 // Recording is what was seen of a run of real servers: every attempt to publish
@@ -66,7 +68,7 @@ type Attempt struct {
 	Batch     string // all events of a batch are stored, or none; empty for an event alone
 	Sum       Sum
 	Outcome   Outcome
-	ID        uint64    // if it was acknowledged
+	ID        feed.ID   // if it was acknowledged
 	Began     time.Time // matters where the feed is closed
 	At        time.Time // of the answer
 }
@@ -74,7 +76,7 @@ type Attempt struct {
 // Trim is an order to delete the events of a feed before an id.
 type Trim struct {
 	Feed   string
-	Before uint64
+	Before feed.ID
 	Asked  time.Time
 	// Gone is when the order has reached every node: a connection opened later
 	// must not bring trimmed events. Zero if that is unknown.
@@ -113,18 +115,18 @@ type intent struct {
 	key     string
 	kind    string // the event's type
 	sum     Sum
-	began   int64    // when the first attempt did, in µs
-	ids     []uint64 // that it was acknowledged with, each once
-	at      int64    // of the first acknowledgement, in µs
-	unknown bool     // an attempt's outcome is
-	place   uint64   // where it was seen, in the store or by a client
+	began   int64     // when the first attempt did, in µs
+	ids     []feed.ID // that it was acknowledged with, each once
+	at      int64     // of the first acknowledgement, in µs
+	unknown bool      // an attempt's outcome is
+	place   feed.ID   // where it was seen, in the store or by a client
 }
 
 // holding is what the store holds of a feed at the end.
 type holding struct {
-	first, last uint64
-	sums        []Sum  // from first on
-	wrong       uint64 // the first id that is not where it belongs; 0 for none
+	first, last feed.ID
+	sums        []Sum   // from first on
+	wrong       feed.ID // the first id that is not where it belongs; 0 for none
 	closed      bool
 }
 
@@ -218,18 +220,18 @@ func (r *Recording) Elsewhere(other *Recording) {
 
 // Holds says which bounds a feed has in the end. What it holds follows by
 // [Recording.Held].
-func (r *Recording) Holds(feed string, first, last uint64) {
+func (r *Recording) Holds(name string, first, last feed.ID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.feed(feed).held = &holding{first: first, last: last}
+	r.feed(name).held = &holding{first: first, last: last}
 }
 
 // Held notes that a feed holds an event, after Holds, in the store's order.
-func (r *Recording) Held(feed string, id uint64, sum Sum) {
+func (r *Recording) Held(name string, id feed.ID, sum Sum) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	h := r.feed(feed).held
-	if h.wrong == 0 && id != h.first+uint64(len(h.sums)) {
+	h := r.feed(name).held
+	if h.wrong == 0 && id != h.first+feed.ID(len(h.sums)) {
 		h.wrong = id
 	}
 	h.sums = append(h.sums, sum)
@@ -239,23 +241,23 @@ func (r *Recording) Held(feed string, id uint64, sum Sum) {
 func (r *Recording) since(t time.Time) int64 { return t.Sub(r.began).Microseconds() }
 
 // First returns the first id that the store holds of a feed; 0 if the test did not look.
-func (r *Recording) First(feed string) uint64 {
+func (r *Recording) First(name string) feed.ID {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if h := r.feed(feed).held; h != nil {
+	if h := r.feed(name).held; h != nil {
 		return h.first
 	}
 	return 0
 }
 
 // All returns what the store holds of a feed, by id.
-func (r *Recording) All(feed string) map[uint64]Sum {
+func (r *Recording) All(name string) map[feed.ID]Sum {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	all := make(map[uint64]Sum)
-	if h := r.feed(feed).held; h != nil {
+	all := make(map[feed.ID]Sum)
+	if h := r.feed(name).held; h != nil {
 		for i, sum := range h.sums {
-			all[h.first+uint64(i)] = sum
+			all[h.first+feed.ID(i)] = sum
 		}
 	}
 	return all

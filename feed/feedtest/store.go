@@ -39,7 +39,7 @@ const (
 type Call struct {
 	At    Point
 	Feeds []string // sorted, each once
-	After feed.Cursor
+	After feed.ID
 }
 
 // Gate is called at each point of each call. It may block; the call goes on
@@ -61,12 +61,12 @@ type content struct {
 	keys   map[feed.KeyName]keyed
 	clock  func() time.Time
 	commit func([]feed.Event)
-	closed func(name string, last uint64)
+	closed func(name string, last feed.ID)
 	refuse func(feed.Batch) error
 }
 
 type history struct {
-	first   uint64
+	first   feed.ID
 	events  []feed.Event // from first to the last
 	closed  bool
 	updated time.Time
@@ -74,7 +74,7 @@ type history struct {
 	bytes   int64        // of events and unswept
 }
 
-func (h *history) last() uint64 { return h.first + uint64(len(h.events)) - 1 }
+func (h *history) last() feed.ID { return h.first + feed.ID(len(h.events)) - 1 }
 
 func (h *history) bounds() feed.Bounds {
 	return feed.Bounds{First: h.first, Last: h.last(), Closed: h.closed}
@@ -105,7 +105,7 @@ func (s *Store) OnCommit(fn func([]feed.Event)) { s.commit = fn }
 
 // OnClose has fn called with the last id of each feed that is closed before
 // anybody can see that. Set it before the store is used.
-func (s *Store) OnClose(fn func(name string, last uint64)) { s.closed = fn }
+func (s *Store) OnClose(fn func(name string, last feed.ID)) { s.closed = fn }
 
 // SetClock has events timed by clock. Set it before the store is used.
 func (s *Store) SetClock(clock func() time.Time) { s.clock = clock }
@@ -114,7 +114,7 @@ func (s *Store) SetClock(clock func() time.Time) { s.clock = clock }
 // it before the store is used.
 func (s *Store) Refuse(fn func(feed.Batch) error) { s.refuse = fn }
 
-func (s *Store) pass(ctx context.Context, at Point, after feed.Cursor, feeds ...string) error {
+func (s *Store) pass(ctx context.Context, at Point, after feed.ID, feeds ...string) error {
 	if s.gate == nil {
 		return nil
 	}
@@ -225,7 +225,7 @@ func (s *Store) history(name string) *history {
 func (s *Store) now() time.Time { return s.clock().UTC().Truncate(time.Millisecond) }
 
 // Read implements feed.Store.
-func (s *Store) Read(ctx context.Context, name string, after feed.Cursor, limit feed.Limit) (feed.Page, error) {
+func (s *Store) Read(ctx context.Context, name string, after feed.ID, limit feed.Limit) (feed.Page, error) {
 	if err := s.pass(ctx, ReadAsked, after, name); err != nil {
 		return feed.Page{}, err
 	}
@@ -236,7 +236,7 @@ func (s *Store) Read(ctx context.Context, name string, after feed.Cursor, limit 
 	return p, nil
 }
 
-func (s *Store) page(name string, after feed.Cursor, limit feed.Limit) feed.Page {
+func (s *Store) page(name string, after feed.ID, limit feed.Limit) feed.Page {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := s.feeds[name]
@@ -245,7 +245,7 @@ func (s *Store) page(name string, after feed.Cursor, limit feed.Limit) feed.Page
 	}
 	p := feed.Page{Bounds: h.bounds()}
 	bytes := 0
-	seen := min(max(uint64(after)+1, h.first)-h.first, uint64(len(h.events)))
+	seen := min(max(after+1, h.first)-h.first, feed.ID(len(h.events)))
 	for _, e := range h.events[seen:] {
 		if len(p.Events) == limit.Events || bytes >= limit.Bytes {
 			break
@@ -277,7 +277,7 @@ func (s *Store) Bounds(ctx context.Context, feeds []string) ([]feed.Bounds, erro
 }
 
 // Seek implements feed.Store.
-func (s *Store) Seek(ctx context.Context, name string, t time.Time) (feed.Cursor, error) {
+func (s *Store) Seek(ctx context.Context, name string, t time.Time) (feed.ID, error) {
 	if err := s.pass(ctx, SeekAsked, 0, name); err != nil {
 		return 0, err
 	}
@@ -288,7 +288,7 @@ func (s *Store) Seek(ctx context.Context, name string, t time.Time) (feed.Cursor
 	return c, nil
 }
 
-func (s *Store) seek(name string, t time.Time) feed.Cursor {
+func (s *Store) seek(name string, t time.Time) feed.ID {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := s.feeds[name]
@@ -297,10 +297,10 @@ func (s *Store) seek(name string, t time.Time) feed.Cursor {
 	}
 	for _, e := range h.events {
 		if !e.Time.Before(t) {
-			return feed.Cursor(e.ID - 1)
+			return e.ID - 1
 		}
 	}
-	return feed.Cursor(h.last())
+	return h.last()
 }
 
 // Close implements feed.Store.
@@ -320,7 +320,7 @@ func (s *Store) History(name string) feed.Page {
 // Rollback puts an older state of the feed in place of the present one: the
 // events after last were never stored, the feed was not closed, keys that came
 // with either are unknown, and ids are given again.
-func (s *Store) Rollback(name string, last uint64) {
+func (s *Store) Rollback(name string, last feed.ID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := s.feeds[name]

@@ -22,7 +22,7 @@ func fill(t *testing.T, s *Store, name string, n int) {
 	}
 }
 
-func ids(events []feed.Event) (ids []uint64) {
+func ids(events []feed.Event) (ids []feed.ID) {
 	for _, e := range events {
 		ids = append(ids, e.ID)
 	}
@@ -33,21 +33,21 @@ func TestStoreRead(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		change func(*Store)
-		after  feed.Cursor
+		after  feed.ID
 		limit  feed.Limit
 		bounds feed.Bounds
-		want   []uint64
+		want   []feed.ID
 	}{
-		{"all", nil, 0, feed.Limit{Events: 10, Bytes: 1000}, feed.Bounds{First: 1, Last: 5}, []uint64{1, 2, 3, 4, 5}},
-		{"two", nil, 2, feed.Limit{Events: 2, Bytes: 1000}, feed.Bounds{First: 1, Last: 5}, []uint64{3, 4}},
-		{"at least one", nil, 2, feed.Limit{Events: 2, Bytes: 1}, feed.Bounds{First: 1, Last: 5}, []uint64{3}},
-		{"bytes", nil, 0, feed.Limit{Events: 9, Bytes: 16}, feed.Bounds{First: 1, Last: 5}, []uint64{1, 2}},
+		{"all", nil, 0, feed.Limit{Events: 10, Bytes: 1000}, feed.Bounds{First: 1, Last: 5}, []feed.ID{1, 2, 3, 4, 5}},
+		{"two", nil, 2, feed.Limit{Events: 2, Bytes: 1000}, feed.Bounds{First: 1, Last: 5}, []feed.ID{3, 4}},
+		{"at least one", nil, 2, feed.Limit{Events: 2, Bytes: 1}, feed.Bounds{First: 1, Last: 5}, []feed.ID{3}},
+		{"bytes", nil, 0, feed.Limit{Events: 9, Bytes: 16}, feed.Bounds{First: 1, Last: 5}, []feed.ID{1, 2}},
 		{"at the end", nil, 5, feed.Limit{Events: 9, Bytes: 99}, feed.Bounds{First: 1, Last: 5}, nil},
 		{"past the end", nil, 9, feed.Limit{Events: 9, Bytes: 99}, feed.Bounds{First: 1, Last: 5}, nil},
-		{"trimmed", func(s *Store) { _ = s.Trim(t.Context(), "a", 4) }, 1, feed.Limit{Events: 9, Bytes: 99}, feed.Bounds{First: 4, Last: 5}, []uint64{4, 5}},
+		{"trimmed", func(s *Store) { _ = s.Trim(t.Context(), "a", 4) }, 1, feed.Limit{Events: 9, Bytes: 99}, feed.Bounds{First: 4, Last: 5}, []feed.ID{4, 5}},
 		{"trimmed past the end", func(s *Store) { _ = s.Trim(t.Context(), "a", 99) }, 1, feed.Limit{Events: 9, Bytes: 99}, feed.Bounds{First: 6, Last: 5}, nil},
 		{"deleted", func(s *Store) { _ = s.Trim(t.Context(), "a", 6) }, 0, feed.Limit{Events: 9, Bytes: 99}, feed.Bounds{First: 6, Last: 5}, nil},
-		{"rolled back", func(s *Store) { s.Rollback("a", 2) }, 0, feed.Limit{Events: 9, Bytes: 99}, feed.Bounds{First: 1, Last: 2}, []uint64{1, 2}},
+		{"rolled back", func(s *Store) { s.Rollback("a", 2) }, 0, feed.Limit{Events: 9, Bytes: 99}, feed.Bounds{First: 1, Last: 2}, []feed.ID{1, 2}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := NewStore()
@@ -85,7 +85,7 @@ func TestStoreSeek(t *testing.T) {
 			fill(t, s, "a", 1)
 			time.Sleep(time.Second)
 		}
-		for after, want := range map[time.Duration]feed.Cursor{-time.Hour: 0, 0: 0, 1: 1, time.Second: 1, 2 * time.Second: 2, time.Hour: 3} {
+		for after, want := range map[time.Duration]feed.ID{-time.Hour: 0, 0: 0, 1: 1, time.Second: 1, 2 * time.Second: 2, time.Hour: 3} {
 			if got, _ := s.Seek(t.Context(), "a", began.Add(after)); got != want {
 				t.Errorf("seek %v: got %d, want %d", after, got, want)
 			}
@@ -96,7 +96,7 @@ func TestStoreSeek(t *testing.T) {
 // A gate that fails an append before the commit leaves no trace; one that
 // fails it afterwards leaves the events.
 func TestStoreGate(t *testing.T) {
-	for at, want := range map[Point]uint64{AppendAsked: 0, AppendCommitted: 1} {
+	for at, want := range map[Point]feed.ID{AppendAsked: 0, AppendCommitted: 1} {
 		s := NewStore()
 		broken := errors.New("broken")
 		seen := s.Through(func(_ context.Context, c Call) error {
@@ -151,7 +151,7 @@ func TestStoreReplace(t *testing.T) {
 		}
 		s.Replace(older)
 		want := feed.Bounds{First: 2, Last: 4}
-		if p := s.History("a"); p.Bounds != want || older.Bounds("a") != want || !slices.Equal(ids(p.Events), []uint64{2, 3, 4}) {
+		if p := s.History("a"); p.Bounds != want || older.Bounds("a") != want || !slices.Equal(ids(p.Events), []feed.ID{2, 3, 4}) {
 			t.Errorf("got %v of %v, the copy has %v, want %v", ids(p.Events), p.Bounds, older.Bounds("a"), want)
 		}
 		if b := s.History("b").Bounds; b != feed.Unwritten || older.Bounds("b") != feed.Unwritten {

@@ -3,7 +3,6 @@
 package envelope
 
 import (
-	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -22,7 +21,7 @@ func Append(dst []byte, e *feed.Event) []byte {
 	dst = appendString(dst, e.Feed)
 	if e.ID != 0 {
 		dst = append(dst, `,"id":`...)
-		dst = strconv.AppendUint(dst, e.ID, 10)
+		dst = e.ID.Append(dst)
 	}
 	dst = append(dst, `,"type":`...)
 	if e.Type == "" {

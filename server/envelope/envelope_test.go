@@ -36,7 +36,7 @@ func TestAppend(t *testing.T) {
 			`{"feed":"a","id":1,"type":"message","time":"2026-01-31T09:30:00.000Z","data":""}`},
 		{"an event that is not stored has no id", feed.Event{Feed: "a", Type: "typing", Data: "x", Time: at},
 			`{"feed":"a","type":"typing","time":"2026-01-31T09:30:00.000Z","data":"x"}`},
-		{"the largest id", feed.Event{Feed: "a", ID: uint64(feed.MaxCursor), Time: at},
+		{"the largest id", feed.Event{Feed: "a", ID: feed.MaxID, Time: at},
 			`{"feed":"a","id":9223372036854775807,"type":"message","time":"2026-01-31T09:30:00.000Z","data":""}`},
 		{"characters", feed.Event{Feed: "a", ID: 1, Data: "<b>&'\"\\/\n\r\t\x00\x1f\x7f é 🚀 \u2028\u2029 \xff\xed\xa0\x80", Time: at},
 			`{"feed":"a","id":1,"type":"message","time":"2026-01-31T09:30:00.000Z","data":"<b>&'\"\\/\n\r\t\u0000\u001f` + "\x7f" + ` é 🚀 \u2028\u2029 \ufffd\ufffd\ufffd\ufffd"}`},
@@ -62,7 +62,7 @@ func FuzzAppend(f *testing.F) {
 		if ms < -62135596800000 || ms > 253402300799999 {
 			return // years that RFC 3339 has
 		}
-		e := feed.Event{Feed: name, ID: id, Type: eventType, Data: data, Time: time.UnixMilli(ms)}
+		e := feed.Event{Feed: name, ID: feed.ID(id), Type: eventType, Data: data, Time: time.UnixMilli(ms)}
 		e.JSON = utf8.ValidString(data) && json.Valid([]byte(data))
 		got := envelope.Append(nil, &e)
 		if bytes.ContainsAny(got, "\n\r") || !utf8.Valid(got) {
@@ -70,7 +70,7 @@ func FuzzAppend(f *testing.F) {
 		}
 		var answer struct {
 			Feed, Type string
-			ID         *uint64
+			ID         *feed.ID
 			Time       time.Time
 			Data       json.RawMessage
 		}
@@ -86,7 +86,7 @@ func FuzzAppend(f *testing.F) {
 		if answer.Feed != valid(name) || answer.Type != valid(eventType) || !answer.Time.Equal(e.Time) {
 			t.Errorf("%+v became %s", e, got)
 		}
-		if id == 0 && answer.ID != nil || id != 0 && (answer.ID == nil || *answer.ID != id) {
+		if id == 0 && answer.ID != nil || id != 0 && (answer.ID == nil || *answer.ID != feed.ID(id)) {
 			t.Errorf("id %d became %s", id, got)
 		}
 		if e.JSON {

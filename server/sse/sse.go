@@ -56,7 +56,7 @@ func appendEventEnd(dst []byte, e *feed.Event) []byte {
 		return append(dst, '\n')
 	}
 	var id [20]byte
-	return AppendEnd(dst, strconv.AppendUint(id[:0], e.ID, 10))
+	return AppendEnd(dst, e.ID.Append(id[:0]))
 }
 
 // AppendEnd ends a block with the client's cursor after it. An empty cursor is omitted.

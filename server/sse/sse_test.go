@@ -25,7 +25,7 @@ func TestBlocks(t *testing.T) {
 		{"data that looks like fields", feed.Event{ID: 3, Data: "id: 9\nevent: x\n\nretry: 1"}, "data: id: 9\ndata: event: x\ndata: \ndata: retry: 1\nid: 3\n\n"},
 		{"spaces at the edges", feed.Event{ID: 4, Data: " a \n "}, "data:  a \ndata:  \nid: 4\n\n"},
 		{"a CR that a store let in", feed.Event{ID: 5, Data: "a\rid: 9\r\nb"}, "data: a\ndata: id: 9\ndata: b\nid: 5\n\n"},
-		{"the largest id", feed.Event{ID: uint64(feed.MaxCursor)}, "data: \nid: 9223372036854775807\n\n"},
+		{"the largest id", feed.Event{ID: feed.MaxID}, "data: \nid: 9223372036854775807\n\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if diff := cmp.Diff(test.want, string(sse.Blocks.Encode(nil, &test.event))); diff != "" {
@@ -63,7 +63,7 @@ func FuzzBlocks(f *testing.F) {
 			return
 		}
 		before, after := feed.Event{ID: 1, Data: "before"}, feed.Event{ID: 3, Type: "after", Data: "after"}
-		event := feed.Event{ID: id, Type: eventType, Data: data}
+		event := feed.Event{ID: feed.ID(id), Type: eventType, Data: data}
 		var stream []byte
 		for _, e := range []*feed.Event{&before, &event, &after} {
 			stream = append(sse.Blocks.Encode(stream, e), sse.KeepAlive...)
@@ -79,7 +79,7 @@ func FuzzBlocks(f *testing.F) {
 		}
 		var want []client.Event
 		for _, e := range []feed.Event{before, event, after} {
-			want = append(want, client.Event{LastEventID: feed.Cursor(e.ID).String(), Type: e.Type, Data: e.Data})
+			want = append(want, client.Event{LastEventID: e.ID.String(), Type: e.Type, Data: e.Data})
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Error(diff)

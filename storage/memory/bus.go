@@ -146,7 +146,7 @@ func (in *inbox) empty(r feed.Receiver) {
 // its cursor; the node's own events end here, because its cursor has passed them.
 func wanted(events []feed.Event, r feed.Receiver) []feed.Event {
 	var name string // the feed to which after and open belong
-	var after feed.Cursor
+	var after feed.ID
 	var open bool
 	kept := events[:0]
 	for i := range events {
@@ -154,7 +154,7 @@ func wanted(events []feed.Event, r feed.Receiver) []feed.Event {
 			name = e.Feed
 			after, open = r.Cursor(name)
 		}
-		if open && events[i].ID > uint64(after) {
+		if open && events[i].ID > after {
 			kept = append(kept, events[i])
 		}
 	}

@@ -45,21 +45,21 @@ func TestNodes(t *testing.T) {
 
 // node is a receiver that stands still while it is held.
 type node struct {
-	cursor map[string]feed.Cursor
+	cursor map[string]feed.ID
 	hold   chan struct{}
 	asked  int
 	got    []feed.Event
 	missed int
 }
 
-func (n *node) Cursor(name string) (feed.Cursor, bool) {
+func (n *node) Cursor(name string) (feed.ID, bool) {
 	n.asked++
 	c, open := n.cursor[name]
 	return c, open
 }
 
 func (n *node) Receive(events []feed.Event) { n.got = append(n.got, events...); <-n.hold }
-func (n *node) Grew(string, uint64)         {}
+func (n *node) Grew(string, feed.ID)        {}
 func (n *node) Missed()                     { n.missed++ }
 
 // tail runs a Tail until the test or stop ends it.
@@ -86,7 +86,7 @@ func tell(t *testing.T, b *Bus, events ...feed.Event) {
 	synctest.Wait()
 }
 
-func event(name string, id uint64, data string) feed.Event {
+func event(name string, id feed.ID, data string) feed.Event {
 	return feed.Event{Feed: name, ID: id, Data: data}
 }
 
@@ -108,11 +108,11 @@ func TestOverflow(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := NewBus()
-				n := &node{cursor: map[string]feed.Cursor{"chat": 0}, hold: make(chan struct{})}
+				n := &node{cursor: map[string]feed.ID{"chat": 0}, hold: make(chan struct{})}
 				tail(t, b, n)
 				tell(t, b, event("chat", 1, "")) // holds the receiver
 				for i := range test.told {
-					if err := b.Tell(t.Context(), []feed.Event{event("chat", uint64(i+2), test.data)}); err != nil {
+					if err := b.Tell(t.Context(), []feed.Event{event("chat", feed.ID(i+2), test.data)}); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -138,7 +138,7 @@ func TestOverflow(t *testing.T) {
 func TestTellMoreThanAnInbox(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBus()
-		n := &node{cursor: map[string]feed.Cursor{"chat": 0}, hold: make(chan struct{})}
+		n := &node{cursor: map[string]feed.ID{"chat": 0}, hold: make(chan struct{})}
 		close(n.hold)
 		tail(t, b, n)
 		tell(t, b, make([]feed.Event, inboxEvents+1)...)
@@ -152,7 +152,7 @@ func TestTellMoreThanAnInbox(t *testing.T) {
 func TestPassedAndClosedFeeds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBus()
-		n := &node{cursor: map[string]feed.Cursor{"chat": 2}, hold: make(chan struct{})}
+		n := &node{cursor: map[string]feed.ID{"chat": 2}, hold: make(chan struct{})}
 		close(n.hold)
 		tail(t, b, n)
 		tell(t, b, event("chat", 1, "passed"), event("chat", 2, "passed"), event("news", 9, "closed"))
@@ -170,7 +170,7 @@ func TestPassedAndClosedFeeds(t *testing.T) {
 func TestToldEventsAreCopied(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBus()
-		n := &node{cursor: map[string]feed.Cursor{"chat": 0}, hold: make(chan struct{})}
+		n := &node{cursor: map[string]feed.ID{"chat": 0}, hold: make(chan struct{})}
 		close(n.hold)
 		tail(t, b, n)
 		events := []feed.Event{event("chat", 1, "told")}
@@ -197,13 +197,13 @@ func (k *keeper) Receive(events []feed.Event) { k.kept = append(k.kept, events) 
 func TestReceivedSlicesAreLeftAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBus()
-		k := &keeper{node: node{cursor: map[string]feed.Cursor{"chat": 10}}}
+		k := &keeper{node: node{cursor: map[string]feed.ID{"chat": 10}}}
 		tail(t, b, k)
-		ids := []uint64{1, 11, 12, 2, 13, 14, 3, 4, 15, 16, 17}
+		ids := []feed.ID{1, 11, 12, 2, 13, 14, 3, 4, 15, 16, 17}
 		for _, id := range ids {
 			tell(t, b, event("chat", id, "x"))
 		}
-		want := slices.DeleteFunc(ids, func(id uint64) bool { return id <= 10 })
+		want := slices.DeleteFunc(ids, func(id feed.ID) bool { return id <= 10 })
 		if len(k.kept) != len(want) {
 			t.Fatalf("received %d times, want %d", len(k.kept), len(want))
 		}
@@ -226,7 +226,7 @@ func TestNothingIsKept(t *testing.T) {
 			}
 		}
 		free("before anybody is there")
-		n := &node{cursor: map[string]feed.Cursor{"chat": 0}, hold: make(chan struct{})}
+		n := &node{cursor: map[string]feed.ID{"chat": 0}, hold: make(chan struct{})}
 		close(n.hold)
 		tail(t, b, n)()
 		if len(n.got) != 0 || n.missed != 0 {
@@ -254,13 +254,13 @@ func TestClose(t *testing.T) {
 // BenchmarkTell measures what a single node pays for the bus.
 func BenchmarkTell(b *testing.B) {
 	bus := NewBus()
-	n := &node{cursor: map[string]feed.Cursor{"chat": 100}}
+	n := &node{cursor: map[string]feed.ID{"chat": 100}}
 	ctx, cancel := context.WithCancel(b.Context())
 	ended := make(chan error)
 	go func() { ended <- bus.Tail(ctx, n) }()
 	events := make([]feed.Event, 64)
 	for i := range events {
-		events[i] = event("chat", uint64(i), "data")
+		events[i] = event("chat", feed.ID(i), "data")
 	}
 	for b.Loop() {
 		if err := bus.Tell(ctx, events); err != nil {

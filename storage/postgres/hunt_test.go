@@ -51,7 +51,7 @@ func TestHunt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	kept, given := 0, uint64(0)
+	kept, given := 0, feed.ID(0)
 	for _, info := range l.Feeds {
 		page, err := s.Read(t.Context(), info.Feed, 0, feed.Limit{Events: 1 << 20, Bytes: 1 << 30})
 		if err != nil {
@@ -85,7 +85,7 @@ type hunt struct {
 
 type eventName struct {
 	feed string
-	id   uint64
+	id   feed.ID
 }
 
 type answer struct {
@@ -196,7 +196,7 @@ func (h *hunt) trim(s *Store) error {
 		return err
 	}
 	last := bounds[0].Last
-	return s.Trim(context.Background(), name, last-min(last, rand.Uint64N(50)))
+	return s.Trim(context.Background(), name, last-min(last, feed.ID(rand.Uint64N(50))))
 }
 
 func (h *hunt) sweep(s *Store) error {

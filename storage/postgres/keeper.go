@@ -63,8 +63,8 @@ func place(s string) (text string, exact bool) {
 
 // Trim implements [feed.RetentionStore]. If another transaction holds the feed, it waits
 // up to the lock timeout.
-func (s *Store) Trim(ctx context.Context, name string, before uint64) error {
-	_, err := s.count(ctx, query("trim"), name, int64(min(before, uint64(feed.MaxCursor))))
+func (s *Store) Trim(ctx context.Context, name string, before feed.ID) error {
+	_, err := s.count(ctx, query("trim"), name, int64(min(before, feed.MaxID)))
 	if state(err) == lockNotAvailable {
 		return fmt.Errorf("trim: %w: another transaction holds %s", feed.ErrBusy, name)
 	}

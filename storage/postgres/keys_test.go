@@ -290,10 +290,10 @@ func TestVerdictsWithoutEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	copy(k.Fingerprint[:], fingerprint)
-	k.Starts = []feed.BatchStart{{ID: uint64(firsts[0]), Time: times[0]}}
+	k.Starts = []feed.BatchStart{{ID: feed.ID(firsts[0]), Time: times[0]}}
 	later := *k
 	later.Time++
-	closes := func(name string, last uint64) feed.AppendPlan {
+	closes := func(name string, last feed.ID) feed.AppendPlan {
 		row := &feed.FeedRow{ID: ids[name], Last: last, Closed: true}
 		return feed.AppendPlan{Feeds: []feed.FeedChange{{Name: name, Row: row, Closes: true}}}
 	}

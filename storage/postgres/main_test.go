@@ -99,11 +99,11 @@ func stored(t testing.TB, s *Store, name string) []feed.Event {
 		t.Fatal(err)
 	}
 	for i, e := range page.Events {
-		if e.ID != uint64(i+1) {
+		if e.ID != feed.ID(i+1) {
 			t.Fatalf("feed %s: event %d has id %d", name, i+1, e.ID)
 		}
 	}
-	if page.Last != uint64(len(page.Events)) {
+	if page.Last != feed.ID(len(page.Events)) {
 		t.Fatalf("feed %s ends at %d and holds %d events", name, page.Last, len(page.Events))
 	}
 	return page.Events

@@ -43,7 +43,7 @@ func TestOpenTogether(t *testing.T) {
 		}
 	}
 	s := start(t, url, Options{})
-	if got := bounds(t, s, "chat"); got.Last != uint64(len(ids)) {
+	if got := bounds(t, s, "chat"); got.Last != feed.ID(len(ids)) {
 		t.Errorf("the feed ends at %d, want %d", got.Last, len(ids))
 	}
 }

@@ -127,7 +127,7 @@ func TestVerdicts(t *testing.T) {
 	if _, err := c.Exec(t.Context(), "UPDATE rejoin.feeds SET first = 2"); err != nil {
 		t.Fatal(err)
 	}
-	event := func(seq uint64, data string, later time.Duration) []feed.PlannedEvent {
+	event := func(seq feed.ID, data string, later time.Duration) []feed.PlannedEvent {
 		return []feed.PlannedEvent{{
 			Feed:  &feed.FeedRow{ID: id, Last: seq},
 			Event: &feed.Event{Feed: "chat", ID: seq, Data: data, Time: events[0].Time.Add(later)},

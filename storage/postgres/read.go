@@ -11,7 +11,7 @@ import (
 )
 
 // Read implements [feed.Store].
-func (s *Store) Read(ctx context.Context, name string, after feed.Cursor, limit feed.Limit) (feed.Page, error) {
+func (s *Store) Read(ctx context.Context, name string, after feed.ID, limit feed.Limit) (feed.Page, error) {
 	var page feed.Page
 	err := s.read(ctx, s.replay, func(rows pgx.Rows) error {
 		page = feed.Page{Bounds: feed.Unwritten}
@@ -22,15 +22,15 @@ func (s *Store) Read(ctx context.Context, name string, after feed.Cursor, limit 
 				break
 			}
 			if page.Events == nil {
-				page.Events = make([]feed.Event, 0, min(uint64(limit.Events), page.Last-min(uint64(after), page.Last), 1024))
+				page.Events = make([]feed.Event, 0, min(feed.ID(limit.Events), page.Last-min(after, page.Last), 1024))
 			}
 			page.Events = append(page.Events, feed.Event{
-				Feed: name, ID: uint64(int8of(raw[3])), Type: string(raw[6]), Data: string(raw[7]),
+				Feed: name, ID: feed.ID(int8of(raw[3])), Type: string(raw[6]), Data: string(raw[7]),
 				JSON: raw[5][0] != 0, Time: timeOf(raw[4]),
 			})
 		}
 		return nil
-	}, query("page"), name, int64(min(after, feed.MaxCursor)), int64(limit.Events), int64(limit.Bytes))
+	}, query("page"), name, int64(min(after, feed.MaxID)), int64(limit.Events), int64(limit.Bytes))
 	if err != nil {
 		return feed.Page{}, fmt.Errorf("read: %w", err)
 	}
@@ -45,7 +45,7 @@ func timeOf(b []byte) time.Time { return time.UnixMilli(int8of(b)).UTC() }
 
 // boundsOf decodes first, last and closed.
 func boundsOf(raw [][]byte) feed.Bounds {
-	return feed.Bounds{First: uint64(int8of(raw[0])), Last: uint64(int8of(raw[1])), Closed: raw[2][0] != 0}
+	return feed.Bounds{First: feed.ID(int8of(raw[0])), Last: feed.ID(int8of(raw[1])), Closed: raw[2][0] != 0}
 }
 
 // Bounds implements [feed.Store].
@@ -78,7 +78,7 @@ func (s *Store) Ends(ctx context.Context, places []feed.Place) ([]feed.End, erro
 	}
 	feeds, ids := make([]string, len(places)), make([]int64, len(places))
 	for i, p := range places {
-		feeds[i], ids[i] = p.Feed, int64(min(p.ID, uint64(feed.MaxCursor)))
+		feeds[i], ids[i] = p.Feed, int64(min(p.ID, feed.MaxID))
 	}
 	err := s.read(ctx, s.verify, func(rows pgx.Rows) error {
 		for i := range ends {
@@ -107,7 +107,7 @@ func (s *Store) Ends(ctx context.Context, places []feed.Place) ([]feed.End, erro
 func (s *Store) Epoch() uint64 { return s.epoch.Load() }
 
 // Seek implements [feed.Store].
-func (s *Store) Seek(ctx context.Context, name string, t time.Time) (feed.Cursor, error) {
+func (s *Store) Seek(ctx context.Context, name string, t time.Time) (feed.ID, error) {
 	// Events have whole milliseconds: the first that is not before t.
 	at := t.UnixMilli()
 	if time.UnixMilli(at).Before(t) {
@@ -128,5 +128,5 @@ func (s *Store) Seek(ctx context.Context, name string, t time.Time) (feed.Cursor
 	if err != nil {
 		return 0, fmt.Errorf("seek: %w", err)
 	}
-	return feed.Cursor(cursor), nil
+	return feed.ID(cursor), nil
 }

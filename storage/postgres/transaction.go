@@ -116,7 +116,7 @@ func (tx *appending) queueKeys(b *pgx.Batch, keyed []int, batches []feed.Batch) 
 			}
 			copy(k.Fingerprint[:], fingerprint)
 			for i := range min(len(firsts), len(times)) {
-				k.Starts = append(k.Starts, feed.BatchStart{ID: uint64(firsts[i]), Time: times[i]})
+				k.Starts = append(k.Starts, feed.BatchStart{ID: feed.ID(firsts[i]), Time: times[i]})
 			}
 			tx.in.Keys[keyed[place-1]] = k
 		}

@@ -44,7 +44,7 @@ func BenchmarkWake(b *testing.B) {
 			server := testserver.StartRedis(b)
 			o := options()
 			source := newSource(feeds)
-			r := &sink{cursors: make(map[string]feed.Cursor), arrived: make(chan struct{}, 1)}
+			r := &sink{cursors: make(map[string]feed.ID), arrived: make(chan struct{}, 1)}
 			for _, name := range source.names {
 				r.cursors[name] = 0
 			}
@@ -83,13 +83,13 @@ func BenchmarkWake(b *testing.B) {
 // source makes events of feeds by turns.
 type source struct {
 	names []string
-	last  []uint64
+	last  []feed.ID
 	turn  int
 	data  string
 }
 
 func newSource(feeds int) *source {
-	s := &source{names: make([]string, feeds), last: make([]uint64, feeds), data: strings.Repeat("x", 120)}
+	s := &source{names: make([]string, feeds), last: make([]feed.ID, feeds), data: strings.Repeat("x", 120)}
 	for i := range s.names {
 		s.names[i] = fmt.Sprintf("room:%d", i)
 	}
@@ -108,21 +108,21 @@ func (s *source) next(n int) []feed.Event {
 
 // sink is a receiver that follows everything.
 type sink struct {
-	cursors map[string]feed.Cursor
+	cursors map[string]feed.ID
 	arrived chan struct{}
 }
 
-func (s *sink) Cursor(name string) (feed.Cursor, bool) { c, ok := s.cursors[name]; return c, ok }
+func (s *sink) Cursor(name string) (feed.ID, bool) { c, ok := s.cursors[name]; return c, ok }
 
 func (s *sink) Receive(events []feed.Event) {
 	for i := range events {
-		s.cursors[events[i].Feed] = feed.Cursor(events[i].ID)
+		s.cursors[events[i].Feed] = events[i].ID
 		s.arrived <- struct{}{}
 	}
 }
 
-func (s *sink) Grew(string, uint64) { panic("nothing is lost in a benchmark") }
-func (s *sink) Missed()             {}
+func (s *sink) Grew(string, feed.ID) { panic("nothing is lost in a benchmark") }
+func (s *sink) Missed()              {}
 
 // meter measures the processor time of the server, and of this process.
 type meter struct {

@@ -58,6 +58,9 @@ func decimal(s string) (uint64, bool) {
 // position is the id of an entry.
 type position struct{ ms, seq uint64 }
 
+// positionOf returns the id of an event's entry in its feed's stream.
+func positionOf(id feed.ID) position { return position{ms: uint64(id)} }
+
 func (p position) String() string {
 	var buf [41]byte
 	b := strconv.AppendUint(buf[:0], p.ms, 10)
@@ -79,7 +82,7 @@ func parsePosition(s string) (p position, ok bool) {
 
 // run is a range of a feed's ids that one flush told.
 type run struct {
-	first, last uint64
+	first, last feed.ID
 	sum         uint32 // the checksum of the events: see add
 }
 
@@ -101,9 +104,9 @@ func add(sum uint32, e *feed.Event, scratch []byte) (uint32, []byte) {
 
 func (r run) String() string {
 	var buf [50]byte
-	b := strconv.AppendUint(buf[:0], r.first, 10)
+	b := r.first.Append(buf[:0])
 	b = append(b, '-')
-	b = strconv.AppendUint(b, r.last, 10)
+	b = r.last.Append(b)
 	b = append(b, '-')
 	return string(strconv.AppendUint(b, uint64(r.sum), 16))
 }
@@ -111,10 +114,8 @@ func (r run) String() string {
 func parseRun(s string) (r run, ok bool) {
 	first, rest, _ := strings.Cut(s, "-")
 	last, sum, _ := strings.Cut(rest, "-")
-	var good bool
-	r.first, ok = decimal(first)
-	r.last, good = decimal(last)
+	from, ok := decimal(first)
+	to, good := decimal(last)
 	n, err := strconv.ParseUint(sum, 16, 32)
-	r.sum = uint32(n)
-	return r, ok && good && err == nil && 0 < r.first && r.first <= r.last && r.last <= math.MaxInt64
+	return run{feed.ID(from), feed.ID(to), uint32(n)}, ok && good && err == nil && 0 < from && from <= to && to <= math.MaxInt64
 }

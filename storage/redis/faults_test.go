@@ -280,7 +280,7 @@ func TestApart(t *testing.T) {
 	for _, o := range []redis.Options{other, prefix} {
 		stranger := open(t, url, o)
 		defer stranger.Close()
-		for id := range uint64(10) {
+		for id := range feed.ID(10) {
 			e := feed.Event{Feed: "chat", ID: id + 1, Data: "not ours", Time: time.UnixMilli(1).UTC()}
 			if err := tell(stranger, []feed.Event{e}); err != nil {
 				t.Fatal(err)

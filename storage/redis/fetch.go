@@ -23,8 +23,8 @@ const (
 // the runs of wake entries confirm them.
 type fetchRequest struct {
 	*feedNews
-	after  uint64 // where the read begins
-	cursor uint64 // the receiver's
+	after  feed.ID // where the read begins
+	cursor feed.ID // the receiver's
 	found  []entry
 	seen   []feed.Event // those that the receiver has, for it to compare
 }
@@ -37,11 +37,11 @@ func (l *shardTail) fetch(ctx context.Context) error {
 	size := 0
 	for _, n := range l.order {
 		cursor, open := l.cursor(n.name)
-		if !open || uint64(cursor) >= n.last && n.foreign == 0 {
+		if !open || cursor >= n.last && n.foreign == 0 {
 			continue
 		}
-		e := &fetchRequest{feedNews: n, cursor: uint64(cursor)}
-		if e.plan(); e.last-e.after > fetchEvents && uint64(cursor) < n.last {
+		e := &fetchRequest{feedNews: n, cursor: cursor}
+		if e.plan(); e.last-e.after > fetchEvents && cursor < n.last {
 			l.grew(n.name, n.last)
 			continue
 		}
@@ -102,7 +102,7 @@ func readOf(ctx context.Context, requests []*fetchRequest) *goredis.SliceCmd {
 		count = max(count, e.size())
 	}
 	for _, e := range requests {
-		args = append(args, position{ms: e.after}.String())
+		args = append(args, positionOf(e.after).String())
 	}
 	args[2] = count
 	return goredis.NewSliceCmd(ctx, args...)
@@ -199,16 +199,16 @@ func (e *fetchRequest) events(events []feed.Event) (_ []feed.Event, whole bool) 
 
 // take appends the events of one run, if all are there and match the checksum.
 func (e *fetchRequest) take(events []feed.Event, r run, scratch []byte) ([]feed.Event, []byte, bool) {
-	i, ok := slices.BinarySearchFunc(e.found, r.first, func(f entry, id uint64) int {
-		return cmp.Compare(f.at.ms, id)
+	i, ok := slices.BinarySearchFunc(e.found, r.first, func(f entry, id feed.ID) int {
+		return cmp.Compare(f.at.ms, uint64(id))
 	})
-	if !ok || uint64(len(e.found)-i) < r.last-r.first+1 {
+	if !ok || feed.ID(len(e.found)-i) < r.last-r.first+1 {
 		return events, scratch, false
 	}
 	var sum uint32
 	for id := r.first; id <= r.last; id++ {
 		event := feed.Event{Feed: e.name, ID: id}
-		if e.found[i].at != (position{ms: id}) || !decodeEvent(&event, e.found[i].fields) {
+		if e.found[i].at != positionOf(id) || !decodeEvent(&event, e.found[i].fields) {
 			return events, scratch, false
 		}
 		sum, scratch = add(sum, &event, scratch)

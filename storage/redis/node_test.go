@@ -30,9 +30,9 @@ func newWorld() *world { return &world{events: make(map[string][]feed.Event)} }
 func (w *world) commit(name string, n int) []feed.Event {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	last := uint64(len(w.events[name]))
+	last := feed.ID(len(w.events[name]))
 	for i := range n {
-		id := last + uint64(i) + 1
+		id := last + feed.ID(i) + 1
 		w.events[name] = append(w.events[name], feed.Event{
 			Feed: name, ID: id, Type: "sent", Data: fmt.Sprintf("%s %d %s", name, id, rand.Text()),
 			Time: time.UnixMilli(1_700_000_000_000 + int64(id)).UTC(),
@@ -48,16 +48,16 @@ func (w *world) rollback(name string, last int) {
 	w.events[name] = w.events[name][:last:last]
 }
 
-func (w *world) last(name string) uint64 {
+func (w *world) last(name string) feed.ID {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return uint64(len(w.events[name]))
+	return feed.ID(len(w.events[name]))
 }
 
-func (w *world) event(name string, id uint64) (feed.Event, bool) {
+func (w *world) event(name string, id feed.ID) (feed.Event, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if id == 0 || id > uint64(len(w.events[name])) {
+	if id == 0 || id > feed.ID(len(w.events[name])) {
 		return feed.Event{}, false
 	}
 	return w.events[name][id-1], true
@@ -74,7 +74,7 @@ type node struct {
 	stop  func()
 
 	mu      sync.Mutex
-	cursors map[string]uint64
+	cursors map[string]feed.ID
 	live    int // events that came by the bus
 	grew    int
 	missed  int
@@ -104,7 +104,7 @@ func (l *lines) count(part string) int { return strings.Count(l.String(), part) 
 // join returns a node on the bus, for as long as the test runs.
 func join(t *testing.T, w *world, url string, o redis.Options, feeds ...string) *node {
 	t.Helper()
-	n := &node{t: t, world: w, log: &lines{}, cursors: make(map[string]uint64)}
+	n := &node{t: t, world: w, log: &lines{}, cursors: make(map[string]feed.ID)}
 	o.Logger = slog.New(slog.NewTextHandler(n.log, nil))
 	n.bus = open(t, url, o)
 	for _, name := range feeds {
@@ -139,10 +139,10 @@ func (n *node) enter() func() {
 	return func() { n.mu.Unlock(); n.calls.Add(-1) }
 }
 
-func (n *node) Cursor(name string) (feed.Cursor, bool) {
+func (n *node) Cursor(name string) (feed.ID, bool) {
 	defer n.enter()()
 	c, open := n.cursors[name]
-	return feed.Cursor(c), open
+	return c, open
 }
 
 func (n *node) Receive(events []feed.Event) {
@@ -158,7 +158,7 @@ func (n *node) Receive(events []feed.Event) {
 	}
 }
 
-func (n *node) Grew(name string, last uint64) {
+func (n *node) Grew(name string, last feed.ID) {
 	defer n.enter()()
 	n.grew++
 	if _, open := n.cursors[name]; open {

@@ -33,7 +33,7 @@ func (f *flush) inspect(ctx context.Context) error {
 			if g.refused < 0 || g.damaged || !f.bus.probeLimiter.due(g.name, now) {
 				continue
 			}
-			id := position{ms: f.events[g.refused].ID}.String()
+			id := positionOf(f.events[g.refused].ID).String()
 			probe := probe{
 				growth: g,
 				own:    goredis.NewSliceCmd(ctx, "xrange", g.key, id, id, "count", 1),
@@ -77,7 +77,7 @@ func (f *flush) plausible(g *growth, own, top []any) bool {
 		return ok && g.landed
 	}
 	end := entries[0].at
-	return end.seq == 0 && end.ms <= math.MaxInt64 && (end.ms < e.ID || end.ms-e.ID <= farAhead)
+	return end.seq == 0 && end.ms <= math.MaxInt64 && (end.ms < uint64(e.ID) || end.ms-uint64(e.ID) <= farAhead)
 }
 
 // probeLimiter remembers which feeds were inspected lately, so that a feed to which

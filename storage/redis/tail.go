@@ -129,7 +129,7 @@ func (l *shardTail) moved() bool { return l.bus.keys() != l.keys }
 
 // The calls of the receiver, one at a time.
 
-func (t *tail) cursor(name string) (feed.Cursor, bool) {
+func (t *tail) cursor(name string) (feed.ID, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.receiver.Cursor(name)
@@ -154,7 +154,7 @@ func (t *tail) seen(events []feed.Event) {
 	t.comparer.Seen(events)
 }
 
-func (t *tail) grew(name string, last uint64) {
+func (t *tail) grew(name string, last feed.ID) {
 	t.bus.counts.grew.Add(1)
 	t.mu.Lock()
 	defer t.mu.Unlock()

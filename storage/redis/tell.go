@@ -208,7 +208,7 @@ func (f *flush) judge(shards []*shardFlush, added, wakes []*goredis.StatusCmd, o
 
 func (b *Bus) add(ctx context.Context, key any, e *feed.Event) *goredis.StatusCmd {
 	return goredis.NewStatusCmd(ctx, "xadd", key, "maxlen", "~", b.length,
-		position{ms: e.ID}.String(), meta(e), e.Data)
+		positionOf(e.ID).String(), meta(e), e.Data)
 }
 
 // keep extends the expiry of a stream.

@@ -27,8 +27,8 @@ var errReply = errors.New("redis sent a reply that XREAD does not have")
 type feedNews struct {
 	name, key string
 	runs      []run
-	last      uint64
-	foreign   uint64 // the first id that another node told; 0 for none
+	last      feed.ID
+	foreign   feed.ID // the first id that another node told; 0 for none
 }
 
 // await blocks until feeds have grown or a second has passed, and puts the feeds that

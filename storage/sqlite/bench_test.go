@@ -24,7 +24,7 @@ func BenchmarkStore(b *testing.B) {
 // BenchmarkAppendWhileSweeping measures how long one publish takes while a large
 // feed is swept as retention does it, and while none is.
 func BenchmarkAppendWhileSweeping(b *testing.B) {
-	for _, trimmed := range []uint64{0, 1 << 40} {
+	for _, trimmed := range []feed.ID{0, 1 << 40} {
 		b.Run(fmt.Sprintf("sweeping=%t", trimmed > 0), func(b *testing.B) {
 			s := openBench(b)
 			fill(b, s, "large", 200_000)

@@ -86,7 +86,7 @@ func TestKillKeys(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store.db")
 	type answer struct {
 		n  int
-		id uint64
+		id feed.ID
 	}
 	for round := range 4 {
 		answers := make(map[string][]answer) // of each worker of this round
@@ -100,7 +100,7 @@ func TestKillKeys(t *testing.T) {
 		s := openStore(t, path)
 		for worker, told := range answers {
 			last := told[len(told)-1].n
-			ids := make(map[int]uint64)
+			ids := make(map[int]feed.ID)
 			for _, a := range told {
 				ids[a.n] = a.id
 			}

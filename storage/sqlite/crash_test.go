@@ -91,7 +91,7 @@ func runAndKill(t *testing.T, child, path string, lines int, f func(line string)
 func TestKill(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "store.db")
-	acknowledged := make(map[string]map[uint64]string)
+	acknowledged := make(map[string]map[feed.ID]string)
 	for round := range 5 {
 		runAndKill(t, "append", path, 200+150*round, func(line string) {
 			var e feed.Event
@@ -99,7 +99,7 @@ func TestKill(t *testing.T) {
 				return // the kill may have cut the last line
 			}
 			if acknowledged[e.Feed] == nil {
-				acknowledged[e.Feed] = make(map[uint64]string)
+				acknowledged[e.Feed] = make(map[feed.ID]string)
 			}
 			acknowledged[e.Feed][e.ID] = e.Data
 		})
@@ -121,17 +121,17 @@ func TestKill(t *testing.T) {
 
 // checkFeed fails the test unless the feed is dense and has the acknowledged
 // events. It may have more: their acknowledgement was cut off.
-func checkFeed(t *testing.T, s *Store, name string, acknowledged map[uint64]string) {
+func checkFeed(t *testing.T, s *Store, name string, acknowledged map[feed.ID]string) {
 	t.Helper()
 	page, err := s.Read(t.Context(), name, 0, feed.Limit{Events: 1 << 30, Bytes: 1 << 30})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if page.Last != uint64(len(page.Events)) {
+	if page.Last != feed.ID(len(page.Events)) {
 		t.Errorf("feed %s ends at %d and has %d events", name, page.Last, len(page.Events))
 	}
 	for i, e := range page.Events {
-		if e.ID != uint64(i+1) {
+		if e.ID != feed.ID(i+1) {
 			t.Fatalf("feed %s: event %d has id %d", name, i+1, e.ID)
 		}
 	}

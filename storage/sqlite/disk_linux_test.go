@@ -41,7 +41,7 @@ func TestFullDisk(t *testing.T) {
 
 // publishUntilFull appends until the store has no room, and returns how many
 // events there are.
-func publishUntilFull(t *testing.T, s *Store) uint64 {
+func publishUntilFull(t *testing.T, s *Store) feed.ID {
 	t.Helper()
 	for {
 		_, err := put(t.Context(), s, "chat", strings.Repeat("x", 20_000))
@@ -55,7 +55,7 @@ func publishUntilFull(t *testing.T, s *Store) uint64 {
 }
 
 // sweepAll trims the feed's events and removes them.
-func sweepAll(t *testing.T, s *Store, before uint64) {
+func sweepAll(t *testing.T, s *Store, before feed.ID) {
 	t.Helper()
 	if err := s.Trim(t.Context(), "chat", before); err != nil {
 		t.Fatal(err)
@@ -170,7 +170,7 @@ func TestCommitFails(t *testing.T) {
 	}
 	s := openStore(t, path)
 	defer closeStore(t, s)
-	checkFeed(t, s, "chat", map[uint64]string{1: "before", 2: "after"})
+	checkFeed(t, s, "chat", map[feed.ID]string{1: "before", 2: "after"})
 	if got := last(t, s, "chat"); got != 2 {
 		t.Errorf("the feed ends at %d, want 2", got)
 	}

@@ -92,7 +92,7 @@ func TestDamagedPage(t *testing.T) {
 	_, err := s.Read(t.Context(), "chat", 0, everything)
 	damaged(t, s, err)
 	damaged(t, s, s.Ping(t.Context()))
-	checkFeed(t, s, "sound", map[uint64]string{1: "x"})
+	checkFeed(t, s, "sound", map[feed.ID]string{1: "x"})
 	mustPut(t, s, "sound", "y")
 	damaged(t, s, s.Ping(t.Context()))
 	overwrite(t, s, at, content[at:at+4096])
@@ -130,5 +130,5 @@ func TestDamagedRow(t *testing.T) {
 	_, err := s.Read(t.Context(), "chat", 990, everything)
 	damaged(t, s, err)
 	damaged(t, s, s.Ping(t.Context()))
-	checkFeed(t, s, "sound", map[uint64]string{1: "x"})
+	checkFeed(t, s, "sound", map[feed.ID]string{1: "x"})
 }

@@ -42,7 +42,7 @@ func TestRowsOfManyFeeds(t *testing.T) {
 	for i := range drafts {
 		drafts[i] = feed.Draft{Feed: fmt.Sprintf("chat:%d", i), Data: "x"}
 	}
-	for round := range uint64(3) {
+	for round := range feed.ID(3) {
 		results, err := s.Append(t.Context(), []feed.Batch{{Drafts: drafts}})
 		if err != nil {
 			t.Fatal(err)
@@ -68,7 +68,7 @@ func TestRowOfNoFeed(t *testing.T) {
 	s := newStore(t)
 	noon := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 	s.now = func() time.Time { return noon }
-	results, err := s.Append(t.Context(), []feed.Batch{{Feed: "chat", Drafts: []feed.Draft{{Feed: "chat", Data: "x"}}, IfLast: new(uint64(5))}})
+	results, err := s.Append(t.Context(), []feed.Batch{{Feed: "chat", Drafts: []feed.Draft{{Feed: "chat", Data: "x"}}, IfLast: new(feed.ID(5))}})
 	if err != nil || results[0].Err == nil {
 		t.Fatalf("got %v and %v, want a refusal", results, err)
 	}

@@ -43,9 +43,9 @@ func (r *reader) listFeeds(prefix, after string, limit int) (list feed.FeedList,
 
 // Trim implements [feed.RetentionStore]. It moves a number in the feed's row, at which
 // readers begin; Sweep deletes the events' rows.
-func (s *Store) Trim(ctx context.Context, name string, before uint64) error {
+func (s *Store) Trim(ctx context.Context, name string, before feed.ID) error {
 	err := s.free(ctx, func(w *writer) error {
-		return w.trim.exec(name, int64(min(before, uint64(feed.MaxCursor))))
+		return w.trim.exec(name, int64(min(before, feed.MaxID)))
 	})
 	if err != nil {
 		return fmt.Errorf("trim: %w", err)

@@ -27,7 +27,7 @@ func TestReadPastTrimmed(t *testing.T) {
 	if err := s.Trim(t.Context(), "chat", 39_001); err != nil {
 		t.Fatal(err)
 	}
-	read := func(name string, after feed.Cursor) func() {
+	read := func(name string, after feed.ID) func() {
 		return func() {
 			page, err := s.Read(t.Context(), name, after, feed.Limit{Events: 10, Bytes: 1 << 20})
 			if err != nil || len(page.Events) != 10 || page.Events[0].ID != page.First {
@@ -36,7 +36,7 @@ func TestReadPastTrimmed(t *testing.T) {
 		}
 	}
 	usual := fastest(read("news", 0))
-	for _, after := range []feed.Cursor{0, 1, 20_000, 39_000} {
+	for _, after := range []feed.ID{0, 1, 20_000, 39_000} {
 		if took := fastest(read("chat", after)); took > 5*usual {
 			t.Errorf("after %d: a page takes %v, and %v in a feed that was not trimmed", after, took, usual)
 		}

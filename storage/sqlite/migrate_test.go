@@ -58,8 +58,8 @@ func TestMigrateFrom1(t *testing.T) {
 		if s.ID() != "the old id" {
 			t.Errorf("the store's id is %q", s.ID())
 		}
-		checkFeed(t, s, "chat", map[uint64]string{1: chat[0], 2: chat[1], 3: chat[2]})
-		checkFeed(t, s, "news", map[uint64]string{1: ""})
+		checkFeed(t, s, "chat", map[feed.ID]string{1: chat[0], 2: chat[1], 3: chat[2]})
+		checkFeed(t, s, "news", map[feed.ID]string{1: ""})
 		list, err := s.List(t.Context(), "", "", 10)
 		if err != nil {
 			t.Fatal(err)

@@ -23,7 +23,7 @@ func refuses(t *testing.T, s *Store, words ...string) {
 		}
 		wantError(t, err, words...)
 	}
-	checkFeed(t, s, "chat", map[uint64]string{1: "kept"})
+	checkFeed(t, s, "chat", map[feed.ID]string{1: "kept"})
 }
 
 func mustPing(t *testing.T, s *Store) {
@@ -60,7 +60,7 @@ func TestFileIsTakenAway(t *testing.T) {
 			mustPut(t, s, "chat", "put back")
 			closeStore(t, s)
 			s = openStore(t, path)
-			checkFeed(t, s, "chat", map[uint64]string{1: "kept", 2: "put back"})
+			checkFeed(t, s, "chat", map[feed.ID]string{1: "kept", 2: "put back"})
 		})
 	}
 }
@@ -99,7 +99,7 @@ func TestLogIsRemoved(t *testing.T) {
 	closeStore(t, s)
 	s = openStore(t, path)
 	defer closeStore(t, s)
-	checkFeed(t, s, "chat", map[uint64]string{1: "kept"})
+	checkFeed(t, s, "chat", map[feed.ID]string{1: "kept"})
 }
 
 // The next start does not begin anew beside the log of the file that is away.
@@ -118,5 +118,5 @@ func TestStartWithoutTheFile(t *testing.T) {
 	}
 	s = openStore(t, path)
 	defer closeStore(t, s)
-	checkFeed(t, s, "chat", map[uint64]string{1: "kept"})
+	checkFeed(t, s, "chat", map[feed.ID]string{1: "kept"})
 }

@@ -38,7 +38,7 @@ func newReader(dsn string) (*reader, error) {
 }
 
 // Read implements [feed.Store].
-func (s *Store) Read(ctx context.Context, name string, after feed.Cursor, limit feed.Limit) (feed.Page, error) {
+func (s *Store) Read(ctx context.Context, name string, after feed.ID, limit feed.Limit) (feed.Page, error) {
 	page, err := read(ctx, s, func(r *reader) (feed.Page, error) { return r.readPage(name, after, limit) })
 	if err != nil {
 		return feed.Page{}, fmt.Errorf("read: %w", err)
@@ -46,7 +46,7 @@ func (s *Store) Read(ctx context.Context, name string, after feed.Cursor, limit 
 	return page, nil
 }
 
-func (r *reader) readPage(name string, after feed.Cursor, limit feed.Limit) (feed.Page, error) {
+func (r *reader) readPage(name string, after feed.ID, limit feed.Limit) (feed.Page, error) {
 	page := feed.Page{Bounds: feed.Unwritten}
 	bytes := 0
 	err := r.page.each(func(row []driver.Value) bool {
@@ -55,13 +55,13 @@ func (r *reader) readPage(name string, after feed.Cursor, limit feed.Limit) (fee
 			return false
 		}
 		e := feed.Event{
-			Feed: name, ID: uint64(row[3].(int64)), Type: row[4].(string), Data: row[5].(string),
+			Feed: name, ID: feed.ID(row[3].(int64)), Type: row[4].(string), Data: row[5].(string),
 			JSON: row[6].(int64) != 0, Time: time.UnixMilli(row[7].(int64)).UTC(),
 		}
 		page.Events = append(page.Events, e)
 		bytes += len(e.Data)
 		return len(page.Events) < limit.Events && bytes < limit.Bytes
-	}, name, int64(min(after, feed.MaxCursor)))
+	}, name, int64(min(after, feed.MaxID)))
 	return page, err
 }
 
@@ -94,7 +94,7 @@ func (r *reader) readBounds(names string, n int) ([]feed.Bounds, error) {
 func (s *Store) Ends(ctx context.Context, places []feed.Place) ([]feed.End, error) {
 	asked := make([][2]any, len(places))
 	for i, p := range places {
-		asked[i] = [2]any{p.Feed, min(p.ID, uint64(feed.MaxCursor))}
+		asked[i] = [2]any{p.Feed, min(p.ID, feed.MaxID)}
 	}
 	question, err := json.Marshal(asked)
 	if err != nil {
@@ -133,15 +133,15 @@ func timeOf(value driver.Value) time.Time {
 // Seek implements [feed.Store]. Times rise with the ids of a feed, so a binary search
 // of the ids finds a time and needs no index on it. It looks at the oldest event
 // first, because retention often asks about feeds without expired events.
-func (s *Store) Seek(ctx context.Context, name string, t time.Time) (feed.Cursor, error) {
-	cursor, err := read(ctx, s, func(r *reader) (feed.Cursor, error) { return r.seek(name, t) })
+func (s *Store) Seek(ctx context.Context, name string, t time.Time) (feed.ID, error) {
+	cursor, err := read(ctx, s, func(r *reader) (feed.ID, error) { return r.seek(name, t) })
 	if err != nil {
 		return 0, fmt.Errorf("seek: %w", err)
 	}
 	return cursor, nil
 }
 
-func (r *reader) seek(name string, t time.Time) (cursor feed.Cursor, err error) {
+func (r *reader) seek(name string, t time.Time) (cursor feed.ID, err error) {
 	if err := r.begin.exec(); err != nil {
 		return 0, err
 	}
@@ -156,7 +156,7 @@ func (r *reader) seek(name string, t time.Time) (cursor feed.Cursor, err error) 
 		return 0, err
 	}
 	if updated.Before(t) {
-		return feed.Cursor(bounds.Last), nil
+		return bounds.Last, nil
 	}
 	low, high := bounds.First, bounds.Last+1
 	for middle := low; low < high; middle = low + (high-low)/2 {
@@ -170,11 +170,11 @@ func (r *reader) seek(name string, t time.Time) (cursor feed.Cursor, err error) 
 			high = middle
 		}
 	}
-	return feed.Cursor(low - 1), nil
+	return low - 1, nil
 }
 
 // timeOf returns the time of an event that must exist.
-func (r *reader) timeOf(id int64, seq uint64) (time.Time, error) {
+func (r *reader) timeOf(id int64, seq feed.ID) (time.Time, error) {
 	var at time.Time
 	err := r.getTime.each(func(row []driver.Value) bool {
 		at = time.UnixMilli(row[0].(int64))
@@ -188,5 +188,5 @@ func (r *reader) timeOf(id int64, seq uint64) (time.Time, error) {
 
 // boundsOf reads the columns first, last and closed.
 func boundsOf(row []driver.Value) feed.Bounds {
-	return feed.Bounds{First: uint64(row[0].(int64)), Last: uint64(row[1].(int64)), Closed: row[2].(int64) != 0}
+	return feed.Bounds{First: feed.ID(row[0].(int64)), Last: feed.ID(row[1].(int64)), Closed: row[2].(int64) != 0}
 }

@@ -97,7 +97,7 @@ func mustPut(tb testing.TB, s *Store, name string, data ...string) []feed.Event 
 }
 
 // last returns the id at which the feed ends.
-func last(tb testing.TB, s *Store, name string) uint64 {
+func last(tb testing.TB, s *Store, name string) feed.ID {
 	tb.Helper()
 	bounds, err := s.Bounds(tb.Context(), []string{name})
 	if err != nil {

@@ -59,7 +59,7 @@ func (w *writer) loadFeed(name string) error {
 	}
 	f := &feed.FeedRow{}
 	err := w.getFeed.each(func(row []driver.Value) bool {
-		f.ID, f.Last, f.Updated = row[0].(int64), uint64(row[1].(int64)), row[2].(int64)
+		f.ID, f.Last, f.Updated = row[0].(int64), feed.ID(row[1].(int64)), row[2].(int64)
 		f.Closed = row[3].(int64) != 0
 		return true
 	}, name)
@@ -169,7 +169,7 @@ func (w *writer) eventColumns(events []feed.PlannedEvent) []driver.Value {
 func encodeStarts(starts []feed.BatchStart) []byte {
 	b := make([]byte, 0, 2*binary.MaxVarintLen64)
 	for _, s := range starts {
-		b = binary.AppendUvarint(b, s.ID)
+		b = binary.AppendUvarint(b, uint64(s.ID))
 		b = binary.AppendVarint(b, s.Time)
 	}
 	return b
@@ -183,7 +183,7 @@ func decodeStarts(b []byte) []feed.BatchStart {
 		if n <= 0 || m <= 0 {
 			break
 		}
-		starts = append(starts, feed.BatchStart{ID: id, Time: at})
+		starts = append(starts, feed.BatchStart{ID: feed.ID(id), Time: at})
 		b = b[n+m:]
 	}
 	return starts

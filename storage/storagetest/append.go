@@ -18,7 +18,7 @@ func testIDs(t *testing.T, open Opener) {
 		want = append(want, publish(t, s, numbered("chat", len(want), n))...)
 	}
 	for i, e := range want {
-		if e.ID != uint64(i+1) || e.Data != fmt.Sprint(i+1) {
+		if e.ID != feed.ID(i+1) || e.Data != fmt.Sprint(i+1) {
 			t.Errorf("event %d: got id %d and data %q", i+1, e.ID, e.Data)
 		}
 	}
@@ -160,7 +160,7 @@ func testNames(t *testing.T, open Opener) {
 		t.Fatal(err)
 	}
 	for i, name := range names {
-		if want := (feed.Bounds{First: 1, Last: uint64(i + 1)}); bounds[i] != want {
+		if want := (feed.Bounds{First: 1, Last: feed.ID(i + 1)}); bounds[i] != want {
 			t.Errorf("feed %s: got %v, want %v", name, bounds[i], want)
 		}
 		if page := read(t, s, name, 0, everything); len(page.Events) != i+1 {

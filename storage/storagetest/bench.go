@@ -78,7 +78,7 @@ func benchRead(b *testing.B, s feed.Store) {
 		b.Run(fmt.Sprintf("events=%d", events), func(b *testing.B) {
 			after, n := 0, 0
 			for b.Loop() {
-				page, err := s.Read(b.Context(), "chat", feed.Cursor(after), feed.Limit{Events: events, Bytes: 1 << 20})
+				page, err := s.Read(b.Context(), "chat", feed.ID(after), feed.Limit{Events: events, Bytes: 1 << 20})
 				if err != nil {
 					b.Fatal(err)
 				}

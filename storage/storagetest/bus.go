@@ -114,10 +114,10 @@ func arrive(t *testing.T, b feed.Bus, events []feed.Event, receivers ...*receive
 }
 
 // committed returns n events of a feed, after the id last.
-func committed(name string, last uint64, n int) []feed.Event {
+func committed(name string, last feed.ID, n int) []feed.Event {
 	events := make([]feed.Event, n)
 	for i := range events {
-		id := last + uint64(i) + 1
+		id := last + feed.ID(i) + 1
 		events[i] = feed.Event{
 			Feed: name, ID: id, Data: fmt.Sprintf("event %d of %s", id, name),
 			Time: time.UnixMilli(1_700_000_000_000 + int64(id)).UTC(),

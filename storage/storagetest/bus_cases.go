@@ -46,10 +46,10 @@ func testClosedFeeds(t *testing.T, join Joiner) {
 	r := newReceiver("open")
 	tail(t, b, r)
 	for n := range 3 {
-		if err := a.Tell(t.Context(), committed("later", uint64(n), 1)); err != nil {
+		if err := a.Tell(t.Context(), committed("later", feed.ID(n), 1)); err != nil {
 			t.Fatal(err)
 		}
-		arrive(t, a, committed("open", uint64(n), 1), r)
+		arrive(t, a, committed("open", feed.ID(n), 1), r)
 	}
 	r.mu.Lock()
 	for _, e := range r.events["later"] {
@@ -78,7 +78,7 @@ func testConcurrentTells(t *testing.T, join Joiner) {
 	for w := range tellers {
 		wg.Go(func() {
 			for n := range each {
-				told := append(committed("all", uint64(1+w*each+n), 1), committed(feeds[1+w], uint64(n), 1)...)
+				told := append(committed("all", feed.ID(1+w*each+n), 1), committed(feeds[1+w], feed.ID(n), 1)...)
 				if err := a.Tell(t.Context(), told); err != nil {
 					t.Errorf("tell: %v", err)
 				}
@@ -111,7 +111,7 @@ func testFlood(t *testing.T, join Joiner) {
 	missed, release := r.hold()
 	t.Cleanup(release)
 	const last = 30_001
-	for id := uint64(1); id < last; id += 100 {
+	for id := feed.ID(1); id < last; id += 100 {
 		if err := a.Tell(t.Context(), committed("chat", id, 100)); err != nil {
 			t.Fatalf("tell: %v", err)
 		}
@@ -144,11 +144,11 @@ func testTailAgain(t *testing.T, join Joiner) {
 	a, b := connect(t, join), connect(t, join)
 	for n := range 3 {
 		r := newReceiver("chat")
-		r.cursors["chat"] = feed.Cursor(10 * n)
+		r.cursors["chat"] = feed.ID(10 * n)
 		stop := tail(t, b, r)
-		arrive(t, a, committed("chat", uint64(10*n), 5), r)
+		arrive(t, a, committed("chat", feed.ID(10*n), 5), r)
 		stop()
-		if err := a.Tell(t.Context(), committed("chat", uint64(10*n+5), 5)); err != nil {
+		if err := a.Tell(t.Context(), committed("chat", feed.ID(10*n+5), 5)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -162,7 +162,7 @@ func testTellEnds(t *testing.T, join Joiner) {
 	began := time.Now()
 	for n := range 100 {
 		// The bus may or may not return an error.
-		_ = b.Tell(ctx, committed("chat", uint64(n), 1))
+		_ = b.Tell(ctx, committed("chat", feed.ID(n), 1))
 	}
 	if took := time.Since(began); took > time.Second {
 		t.Errorf("100 tells under an ended context took %v", took)
@@ -178,7 +178,7 @@ func testNobodyThere(t *testing.T, join Joiner) {
 		t.Errorf("tell of nothing: %v", err)
 	}
 	for n := range 200 {
-		if err := a.Tell(t.Context(), committed("chat", uint64(n*100), 100)); err != nil {
+		if err := a.Tell(t.Context(), committed("chat", feed.ID(n*100), 100)); err != nil {
 			t.Fatalf("tell: %v", err)
 		}
 	}

@@ -67,7 +67,7 @@ func testEphemeralAmongStored(t *testing.T, c *cluster) {
 			}
 		case len(d.Events()) == 0 || d.Gap != nil:
 			t.Fatalf("at %d: got %+v, want what was published", before, d)
-		case d.Events()[0].ID != uint64(before)+1:
+		case d.Events()[0].ID != before+1:
 			t.Fatalf("at %d: got event %d", before, d.Events()[0].ID)
 		}
 	}

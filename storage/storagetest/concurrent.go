@@ -62,7 +62,7 @@ func write(ctx context.Context, s feed.Store, who string, feeds []string, told *
 		if err != nil {
 			return err
 		}
-		last := make(map[string]uint64)
+		last := make(map[string]feed.ID)
 		for i, r := range results {
 			if err := errors.Join(r.Err, answers(r.Events, batches[i].Drafts)); err != nil {
 				return err
@@ -91,14 +91,14 @@ func write(ctx context.Context, s feed.Store, who string, feeds []string, told *
 // remains.
 func follow(ctx context.Context, s feed.Store, name string, written context.Context) ([]feed.Event, error) {
 	var events []feed.Event
-	var last uint64
+	var last feed.ID
 	for {
 		ended := written.Err() != nil
-		page, err := s.Read(ctx, name, feed.Cursor(len(events)), feed.Limit{Events: 1 + rand.IntN(9), Bytes: 1000})
+		page, err := s.Read(ctx, name, feed.ID(len(events)), feed.Limit{Events: 1 + rand.IntN(9), Bytes: 1000})
 		if err != nil {
 			return nil, err
 		}
-		if err := soundPage(page, name, feed.Cursor(len(events))); err != nil {
+		if err := soundPage(page, name, feed.ID(len(events))); err != nil {
 			return nil, err
 		}
 		if page.Last < last {
@@ -118,10 +118,10 @@ func follow(ctx context.Context, s feed.Store, name string, written context.Cont
 // ledger holds the events that a store has acknowledged.
 type ledger struct {
 	mu     sync.Mutex
-	events map[string]map[uint64]feed.Event
+	events map[string]map[feed.ID]feed.Event
 }
 
-func newLedger() *ledger { return &ledger{events: make(map[string]map[uint64]feed.Event)} }
+func newLedger() *ledger { return &ledger{events: make(map[string]map[feed.ID]feed.Event)} }
 
 // enter records acknowledged events, and fails if an id was given twice.
 func (l *ledger) enter(events []feed.Event) error {
@@ -129,7 +129,7 @@ func (l *ledger) enter(events []feed.Event) error {
 	defer l.mu.Unlock()
 	for _, e := range events {
 		if l.events[e.Feed] == nil {
-			l.events[e.Feed] = make(map[uint64]feed.Event)
+			l.events[e.Feed] = make(map[feed.ID]feed.Event)
 		}
 		if had, ok := l.events[e.Feed][e.ID]; ok {
 			return fmt.Errorf("id %d of feed %s was given to %q and to %q", e.ID, e.Feed, had.Data, e.Data)
@@ -146,7 +146,7 @@ func (l *ledger) check(name string, read []feed.Event) error {
 	defer l.mu.Unlock()
 	told := l.events[name]
 	for i, e := range read {
-		if e.ID != uint64(i+1) {
+		if e.ID != feed.ID(i+1) {
 			return fmt.Errorf("event %d has id %d", i+1, e.ID)
 		}
 		if had, ok := told[e.ID]; !ok {

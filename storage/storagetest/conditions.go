@@ -29,7 +29,7 @@ func on(name string, data ...string) feed.Batch {
 }
 
 // ifLast returns the batch with that condition.
-func ifLast(last uint64, b feed.Batch) feed.Batch {
+func ifLast(last feed.ID, b feed.Batch) feed.Batch {
 	b.IfLast = &last
 	return b
 }
@@ -117,7 +117,7 @@ func testIfLast(t *testing.T, open Opener) {
 	refuse(t, s, ifLast(0, on("chat", "x")), &feed.LastError{Last: 1})
 	refuse(t, s, ifLast(2, on("chat", "x")), &feed.LastError{Last: 1})
 	want = append(want, store(t, s, ifLast(1, on("chat", "2", "3", "4")))...)
-	for _, last := range []uint64{0, 1, 2, 3, 5, math.MaxInt64, math.MaxInt64 + 1, math.MaxUint64} {
+	for _, last := range []feed.ID{0, 1, 2, 3, 5, math.MaxInt64, math.MaxInt64 + 1, math.MaxUint64} {
 		refuse(t, s, ifLast(last, on("chat", "x", "y")), &feed.LastError{Last: 4})
 	}
 	store(t, s, ifLast(0, on("news", "1"))) // a feed apart
@@ -143,7 +143,7 @@ func testIfLastInOneAppend(t *testing.T, open Opener) {
 	)
 	var chat, news []feed.Event
 	for i, r := range results {
-		if last, ok := map[int]uint64{1: 1, 3: 3, 7: 5, 9: 0}[i]; ok {
+		if last, ok := map[int]feed.ID{1: 1, 3: 3, 7: 5, 9: 0}[i]; ok {
 			wantRefusal(t, r, &feed.LastError{Last: last})
 		} else if r.Err != nil {
 			t.Errorf("batch %d: %v", i, r.Err)
@@ -174,7 +174,7 @@ func raceIfLast(t *testing.T, stores ...feed.Store) {
 	for w := range 8 {
 		s := stores[w%len(stores)]
 		writers.Go(func() {
-			for last := uint64(0); last < enough; {
+			for last := feed.ID(0); last < enough; {
 				b := ifLast(last, on("race", fmt.Sprintf("writer %d after %d", w, last)))
 				results, err := s.Append(t.Context(), []feed.Batch{b})
 				if err != nil {
@@ -296,7 +296,7 @@ func testCloseIfLast(t *testing.T, open Opener) {
 	refuse(t, s, closing(ifLast(2, on("chat"))), &feed.LastError{Last: 1})
 	wantBounds(t, s, "chat", feed.Bounds{First: 1, Last: 1})
 	store(t, s, closing(ifLast(1, on("chat", "2"))))
-	for _, last := range []uint64{0, 2, 3} {
+	for _, last := range []feed.ID{0, 2, 3} {
 		refuse(t, s, ifLast(last, on("chat", "x")), feed.ErrClosed)
 	}
 	store(t, s, closing(ifLast(2, on("chat"))))

@@ -43,7 +43,7 @@ func keep(t *testing.T, open Opener) feed.RetentionStore {
 	return asKeeper(t, start(t, open))
 }
 
-func trim(t *testing.T, k feed.RetentionStore, name string, before uint64) {
+func trim(t *testing.T, k feed.RetentionStore, name string, before feed.ID) {
 	t.Helper()
 	if err := k.Trim(t.Context(), name, before); err != nil {
 		t.Fatalf("trim %s before %d: %v", name, before, err)

@@ -135,7 +135,7 @@ func testKeySeveralFeeds(t *testing.T, open Opener) {
 	replay(t, s, small, firstSmall)
 	replay(t, s, large, firstLarge)
 	for _, e := range slices.Concat(firstSmall, firstLarge) {
-		if got := read(t, s, e.Feed, feed.Cursor(e.ID-1), feed.Limit{Events: 1, Bytes: 1}).Events; len(got) != 1 || !sameEvent(got[0], e) {
+		if got := read(t, s, e.Feed, e.ID-1, feed.Limit{Events: 1, Bytes: 1}).Events; len(got) != 1 || !sameEvent(got[0], e) {
 			t.Fatalf("answered %v, and stored %v", e, got)
 		}
 	}

@@ -25,7 +25,7 @@ func testRead(t *testing.T, open Opener) {
 	publish(t, s, numbered("a", 0, 10))
 	events := publish(t, s, numbered("b", 0, 10))
 	publish(t, s, numbered("c", 0, 10))
-	for _, after := range []feed.Cursor{0, 1, 5, 9, 10, 11, 1 << 40, feed.MaxCursor - 1, feed.MaxCursor} {
+	for _, after := range []feed.ID{0, 1, 5, 9, 10, 11, 1 << 40, feed.MaxID - 1, feed.MaxID} {
 		page := read(t, s, "b", after, everything)
 		if diff := cmp.Diff(events[min(after, 10):], page.Events, sameEmpty); diff != "" {
 			t.Errorf("after %d (-want +got):\n%s", after, diff)
@@ -41,7 +41,7 @@ func testReadLimits(t *testing.T, open Opener) {
 	ds := drafts("chat", strings.Repeat("x", 100), "", strings.Repeat("é", 50), "tiny", strings.Repeat("x", 5000), "last")
 	publish(t, s, ds)
 	tests := []struct {
-		after         feed.Cursor
+		after         feed.ID
 		events, bytes int
 		want          int
 	}{
@@ -77,7 +77,7 @@ func testReadLimits(t *testing.T, open Opener) {
 	publish(t, s, numbered("long", 0, 1000))
 	var paged []feed.Event
 	for {
-		page := read(t, s, "long", feed.Cursor(len(paged)), feed.Limit{Events: 256, Bytes: 500})
+		page := read(t, s, "long", feed.ID(len(paged)), feed.Limit{Events: 256, Bytes: 500})
 		if len(page.Events) == 0 {
 			break
 		}
@@ -133,7 +133,7 @@ func testEnds(t *testing.T, open Opener) {
 	}
 	places := make([]feed.Place, 3000)
 	for i := range places {
-		places[i] = feed.Place{Feed: "a", ID: uint64(i % 7)}
+		places[i] = feed.Place{Feed: "a", ID: feed.ID(i % 7)}
 	}
 	for i, e := range ends(places...) {
 		if id := i % 7; e.Bounds != want[1].Bounds || e.Then.IsZero() != (id < 3 || id > 5) {
@@ -164,7 +164,7 @@ func testBounds(t *testing.T, open Opener) {
 	}
 	publish(t, s, numbered("two", 0, 2))
 	publish(t, s, numbered("three", 0, 3))
-	up := func(last uint64) feed.Bounds { return feed.Bounds{First: 1, Last: last} }
+	up := func(last feed.ID) feed.Bounds { return feed.Bounds{First: 1, Last: last} }
 	got := bounds("three", "nowhere", "two", "three", "nowhere", "two", "two")
 	want := []feed.Bounds{up(3), up(0), up(2), up(3), up(0), up(2), up(2)}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -185,7 +185,7 @@ func testBounds(t *testing.T, open Opener) {
 		n := len(names) - 1 - i
 		want := feed.Unwritten
 		if n%3 == 0 {
-			want = up(uint64(1 + n%2))
+			want = up(feed.ID(1 + n%2))
 		}
 		if got != want {
 			t.Fatalf("feed %s: got %v, want %v", names[i], got, want)
@@ -195,7 +195,7 @@ func testBounds(t *testing.T, open Opener) {
 
 func testSeek(t *testing.T, open Opener) {
 	s := start(t, open)
-	seek := func(name string, at time.Time) feed.Cursor {
+	seek := func(name string, at time.Time) feed.ID {
 		t.Helper()
 		c, err := s.Seek(t.Context(), name, at)
 		if err != nil {
@@ -226,7 +226,7 @@ func testSeek(t *testing.T, open Opener) {
 		if want < 0 {
 			want = len(events)
 		}
-		if got := seek("chat", at); got != feed.Cursor(want) {
+		if got := seek("chat", at); got != feed.ID(want) {
 			t.Errorf("time %v: got cursor %d, want %d", at, got, want)
 		}
 	}

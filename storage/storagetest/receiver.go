@@ -10,9 +10,9 @@ import (
 // receiver is a node that follows feeds and records what the bus passes to it.
 type receiver struct {
 	mu      sync.Mutex
-	cursors map[string]feed.Cursor // of the open feeds
-	events  map[string]map[uint64]feed.Event
-	grew    map[string]uint64
+	cursors map[string]feed.ID // of the open feeds
+	events  map[string]map[feed.ID]feed.Event
+	grew    map[string]feed.ID
 	missed  int
 	calls   int // that run now
 	overlap bool
@@ -22,9 +22,9 @@ type receiver struct {
 
 func newReceiver(feeds ...string) *receiver {
 	r := &receiver{
-		cursors: make(map[string]feed.Cursor),
-		events:  make(map[string]map[uint64]feed.Event),
-		grew:    make(map[string]uint64),
+		cursors: make(map[string]feed.ID),
+		events:  make(map[string]map[feed.ID]feed.Event),
+		grew:    make(map[string]feed.ID),
 		changed: make(chan struct{}),
 		held:    make(chan struct{}),
 	}
@@ -51,7 +51,7 @@ func (r *receiver) call(f func()) {
 	r.changed = make(chan struct{})
 }
 
-func (r *receiver) Cursor(name string) (after feed.Cursor, open bool) {
+func (r *receiver) Cursor(name string) (after feed.ID, open bool) {
 	r.call(func() { after, open = r.cursors[name] })
 	return after, open
 }
@@ -60,18 +60,18 @@ func (r *receiver) Receive(events []feed.Event) {
 	r.call(func() {
 		for _, e := range events {
 			if r.events[e.Feed] == nil {
-				r.events[e.Feed] = make(map[uint64]feed.Event)
+				r.events[e.Feed] = make(map[feed.ID]feed.Event)
 			}
 			r.events[e.Feed][e.ID] = e
 			// Like a hub, it moves only to the next event.
-			if c, open := r.cursors[e.Feed]; open && e.ID == uint64(c)+1 {
+			if c, open := r.cursors[e.Feed]; open && e.ID == c+1 {
 				r.cursors[e.Feed]++
 			}
 		}
 	})
 }
 
-func (r *receiver) Grew(name string, last uint64) {
+func (r *receiver) Grew(name string, last feed.ID) {
 	r.call(func() { r.grew[name] = max(r.grew[name], last) })
 }
 

@@ -185,7 +185,7 @@ func testSignalsApart(t *testing.T, join Joiner) {
 	tail(t, b, r)
 	l, _ := listen(t, b)
 	for n := range 5 {
-		arrive(t, a, committed("chat", uint64(n), 1), r)
+		arrive(t, a, committed("chat", feed.ID(n), 1), r)
 		send(t, a, "signal", l)
 	}
 	l.mu.Lock()

@@ -107,7 +107,7 @@ func publish(t *testing.T, s feed.Store, ds []feed.Draft) []feed.Event {
 }
 
 // read returns a page, and fails the test if the page is not sound.
-func read(t *testing.T, s feed.Store, name string, after feed.Cursor, limit feed.Limit) feed.Page {
+func read(t *testing.T, s feed.Store, name string, after feed.ID, limit feed.Limit) feed.Page {
 	t.Helper()
 	page, err := s.Read(t.Context(), name, after, limit)
 	if err != nil {
@@ -126,7 +126,7 @@ func expect(t *testing.T, s feed.Store, name string, want []feed.Event) {
 	if diff := cmp.Diff(want, page.Events, sameEmpty); diff != "" {
 		t.Errorf("feed %s (-want +got):\n%s", name, diff)
 	}
-	if want := (feed.Bounds{First: 1, Last: uint64(len(want))}); page.Bounds != want {
+	if want := (feed.Bounds{First: 1, Last: feed.ID(len(want))}); page.Bounds != want {
 		t.Errorf("feed %s: got bounds %v, want %v", name, page.Bounds, want)
 	}
 }
@@ -164,16 +164,16 @@ func soundTime(at time.Time) error {
 }
 
 // soundPage returns an error unless the page can follow the cursor.
-func soundPage(page feed.Page, name string, after feed.Cursor) error {
+func soundPage(page feed.Page, name string, after feed.ID) error {
 	if page.First < 1 || page.First > page.Last+1 {
 		return fmt.Errorf("bounds are %v", page.Bounds)
 	}
-	next := max(uint64(after)+1, page.First)
+	next := max(after+1, page.First)
 	if next <= page.Last && len(page.Events) == 0 {
 		return fmt.Errorf("no event, and the feed has %d to %d", next, page.Last)
 	}
 	for i, e := range page.Events {
-		switch want := next + uint64(i); {
+		switch want := next + feed.ID(i); {
 		case e.Feed != name:
 			return fmt.Errorf("an event of feed %s", e.Feed)
 		case e.ID != want:

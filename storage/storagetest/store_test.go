@@ -23,7 +23,7 @@ func (s *simple) Append(ctx context.Context, b []feed.Batch) ([]feed.Result, err
 	return s.Store.Append(ctx, b)
 }
 
-func (s *simple) Read(ctx context.Context, name string, after feed.Cursor, limit feed.Limit) (feed.Page, error) {
+func (s *simple) Read(ctx context.Context, name string, after feed.ID, limit feed.Limit) (feed.Page, error) {
 	if s.closed.Load() {
 		return feed.Page{}, feed.ErrStopped
 	}
@@ -37,7 +37,7 @@ func (s *simple) Bounds(ctx context.Context, feeds []string) ([]feed.Bounds, err
 	return s.Store.Bounds(ctx, feeds)
 }
 
-func (s *simple) Seek(ctx context.Context, name string, at time.Time) (feed.Cursor, error) {
+func (s *simple) Seek(ctx context.Context, name string, at time.Time) (feed.ID, error) {
 	if s.closed.Load() {
 		return 0, feed.ErrStopped
 	}
@@ -51,7 +51,7 @@ func (s *simple) List(ctx context.Context, prefix, after string, limit int) (fee
 	return s.Store.List(ctx, prefix, after, limit)
 }
 
-func (s *simple) Trim(ctx context.Context, name string, before uint64) error {
+func (s *simple) Trim(ctx context.Context, name string, before feed.ID) error {
 	if s.closed.Load() {
 		return feed.ErrStopped
 	}

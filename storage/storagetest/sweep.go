@@ -23,7 +23,7 @@ func testSweep(t *testing.T, open Opener) {
 		}
 		all[name] = publish(t, s, ds)
 	}
-	first := map[string]uint64{"a": 251, "b": 301, "c": 1, "d": 31}
+	first := map[string]feed.ID{"a": 251, "b": 301, "c": 1, "d": 31}
 	total, kept := int64(0), int64(0)
 	for name, events := range all {
 		total += dataBytes(events)
@@ -67,7 +67,7 @@ func testSweep(t *testing.T, open Opener) {
 }
 
 // expectNext publishes an event that must get this id.
-func expectNext(t *testing.T, s feed.Store, name string, id uint64) {
+func expectNext(t *testing.T, s feed.Store, name string, id feed.ID) {
 	t.Helper()
 	if e := publish(t, s, drafts(name, "next"))[0]; e.ID != id {
 		t.Errorf("feed %s: the next event has id %d, want %d", name, e.ID, id)

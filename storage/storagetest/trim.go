@@ -15,13 +15,13 @@ import (
 )
 
 // wantKept checks every method that reads the feed against the events that are kept.
-func wantKept(t *testing.T, s feed.Store, name string, first uint64, all []feed.Event) {
+func wantKept(t *testing.T, s feed.Store, name string, first feed.ID, all []feed.Event) {
 	t.Helper()
-	last := uint64(len(all))
+	last := feed.ID(len(all))
 	wantBounds(t, s, name, feed.Bounds{First: first, Last: last})
 	kept := all[first-1:]
-	for _, after := range []uint64{0, 1, first - 1, first, last - 1, last, last + 1, uint64(feed.MaxCursor)} {
-		page := read(t, s, name, feed.Cursor(after), everything)
+	for _, after := range []feed.ID{0, 1, first - 1, first, last - 1, last, last + 1, feed.MaxID} {
+		page := read(t, s, name, after, everything)
 		if diff := cmp.Diff(all[min(max(after, first-1), last):], page.Events, sameEmpty); diff != "" {
 			t.Errorf("read after %d (-want +got):\n%s", after, diff)
 		}
@@ -34,9 +34,9 @@ func wantKept(t *testing.T, s feed.Store, name string, first uint64, all []feed.
 		times = append(times, e.Time, e.Time.Add(1), e.Time.Add(-1))
 	}
 	for _, at := range times {
-		want := feed.Cursor(last)
+		want := last
 		if i := slices.IndexFunc(kept, func(e feed.Event) bool { return !e.Time.Before(at) }); i >= 0 {
-			want = feed.Cursor(kept[i].ID - 1)
+			want = kept[i].ID - 1
 		}
 		if got, err := s.Seek(t.Context(), name, at); err != nil || got != want {
 			t.Errorf("seek %v: got %d, %v; want %d", at, got, err, want)
@@ -58,7 +58,7 @@ func testTrim(t *testing.T, open Opener, sweeping bool) {
 	for range 5 {
 		grow(4)
 	}
-	for _, step := range []struct{ before, first uint64 }{
+	for _, step := range []struct{ before, first feed.ID }{
 		{0, 1}, {1, 1}, {2, 2}, {6, 6}, {5, 6}, {0, 6}, {6, 6}, {20, 20}, {21, 21}, {3, 21}, {21, 21}, {22, 21},
 	} {
 		trim(t, s, "chat", step.before)
@@ -67,14 +67,14 @@ func testTrim(t *testing.T, open Opener, sweeping bool) {
 		}
 		wantKept(t, s, "chat", step.first, all)
 	}
-	for _, huge := range []uint64{1000, math.MaxInt64 - 1, math.MaxInt64, math.MaxInt64 + 1, math.MaxUint64} {
+	for _, huge := range []feed.ID{1000, math.MaxInt64 - 1, math.MaxInt64, math.MaxInt64 + 1, math.MaxUint64} {
 		grow(3)
-		wantKept(t, s, "chat", uint64(len(all)-2), all) // the numbering goes on
+		wantKept(t, s, "chat", feed.ID(len(all)-2), all) // the numbering goes on
 		trim(t, s, "chat", huge)
 		if sweeping {
 			sweep(t, s, 3, time.Hour)
 		}
-		wantKept(t, s, "chat", uint64(len(all)+1), all)
+		wantKept(t, s, "chat", feed.ID(len(all)+1), all)
 	}
 	grow(2)
 	for name, events := range neighbours {
@@ -82,14 +82,14 @@ func testTrim(t *testing.T, open Opener, sweeping bool) {
 	}
 	store(t, s, closing(feed.Batch{Feed: "chat"}))
 	trim(t, s, "chat", math.MaxUint64)
-	last := uint64(len(all))
+	last := feed.ID(len(all))
 	wantBounds(t, s, "chat", feed.Bounds{First: last + 1, Last: last, Closed: true})
 	refuse(t, s, on("chat", "x"), feed.ErrClosed)
 }
 
 func testTrimMissing(t *testing.T, open Opener) {
 	s := keep(t, open)
-	for _, before := range []uint64{0, 1, 7, math.MaxUint64} {
+	for _, before := range []feed.ID{0, 1, 7, math.MaxUint64} {
 		trim(t, s, "nowhere", before)
 	}
 	wantBounds(t, s, "nowhere", feed.Unwritten)
@@ -144,7 +144,7 @@ func loadAndTrim(t *testing.T, keepers ...feed.RetentionStore) {
 		if err := told.checkSome(page.Events); err != nil {
 			t.Errorf("feed %s: %v", name, err)
 		}
-		if last := uint64(len(told.events[name])); page.Last != last || page.First == 1 {
+		if last := feed.ID(len(told.events[name])); page.Last != last || page.First == 1 {
 			t.Errorf("feed %s: got bounds %v, want the end at %d, and something trimmed", name, page.Bounds, last)
 		}
 		if got, want := bytesOf(t, keepers[0], name), dataBytes(page.Events); got != want {
@@ -161,7 +161,7 @@ func trimOften(ctx context.Context, k feed.RetentionStore, name string, written 
 		if err != nil {
 			return err
 		}
-		if err := k.Trim(ctx, name, bounds[0].Last-min(bounds[0].Last, rand.Uint64N(20))); err != nil {
+		if err := k.Trim(ctx, name, bounds[0].Last-min(bounds[0].Last, feed.ID(rand.Uint64N(20)))); err != nil {
 			return err
 		}
 		after, err := k.Bounds(ctx, []string{name})
@@ -183,7 +183,7 @@ func trimOften(ctx context.Context, k feed.RetentionStore, name string, written 
 func readTrimmed(ctx context.Context, k feed.RetentionStore, name string, written context.Context) error {
 	var bounds feed.Bounds
 	for written.Err() == nil {
-		after := feed.Cursor(bounds.First - min(bounds.First, rand.Uint64N(10)))
+		after := bounds.First - min(bounds.First, feed.ID(rand.Uint64N(10)))
 		page, err := k.Read(ctx, name, after, feed.Limit{Events: 1 + rand.IntN(30), Bytes: 1000})
 		if err == nil {
 			err = soundPage(page, name, after)

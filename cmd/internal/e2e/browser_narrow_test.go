@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/chromedp/chromedp"
+	"github.com/rejoin/rejoin/feed"
 )
 
 // overlapping lists pairs of visible texts and controls that lie over each
@@ -111,7 +112,7 @@ func checkLayout(t *testing.T, ctx context.Context, feeds string, width, height 
 
 // publishForLayout publishes events of all shapes to the feeds, and returns the
 // id of the last.
-func publishForLayout(t *testing.T, server string, feeds ...string) (last uint64) {
+func publishForLayout(t *testing.T, server string, feeds ...string) (last feed.ID) {
 	t.Helper()
 	for i := range 30 {
 		data := fmt.Sprintf(`{"order":%d,"state":"paid","note":"to be wrapped, and delivered in the morning"}`, i)
@@ -124,7 +125,7 @@ func publishForLayout(t *testing.T, server string, feeds ...string) (last uint64
 			if err != nil {
 				t.Fatal(err)
 			}
-			var answer struct{ ID uint64 }
+			var answer struct{ ID feed.ID }
 			if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
 				t.Fatal(err)
 			}

@@ -80,7 +80,7 @@ func (c *cluster) publishOne(keepAlive *http.Client, n *process, name, data stri
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.acked[name] == nil {
-		c.acked[name] = make(map[uint64]time.Time)
+		c.acked[name] = make(map[feed.ID]time.Time)
 	}
 	c.acked[name][id] = now
 	c.took = append(c.took, now.Sub(began))
@@ -106,7 +106,7 @@ type subscriber struct {
 	stop func()
 
 	// Once it is stopped:
-	arrived    map[uint64]time.Time
+	arrived    map[feed.ID]time.Time
 	reconnects int
 }
 
@@ -117,7 +117,7 @@ func (c *cluster) follow(name string, subscribers int, nodes ...*process) {
 	for i, n := range nodes {
 		for j := range subscribers {
 			who := fmt.Sprintf("subscriber %d of node %d", j, i)
-			s := &subscriber{c: c, node: n, from: clientOf(c.t, n.url), feed: name, seen: c.checker.Follow(who, name), arrived: make(map[uint64]time.Time)}
+			s := &subscriber{c: c, node: n, from: clientOf(c.t, n.url), feed: name, seen: c.checker.Follow(who, name), arrived: make(map[feed.ID]time.Time)}
 			ctx, cancel := context.WithCancel(context.Background())
 			var work sync.WaitGroup
 			opened.Add(1)
@@ -202,7 +202,7 @@ func readFeed(from *client.Client, name string) (p feed.Page, err error) {
 		default:
 			p.Events = append(p.Events, feed.Event{Feed: name, ID: e.ID, Type: e.Type, Data: e.Data})
 		}
-		if uint64(len(p.Events)) >= p.Last {
+		if feed.ID(len(p.Events)) >= p.Last {
 			return p, nil
 		}
 	}

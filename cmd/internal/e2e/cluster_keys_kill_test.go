@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/storage/testserver"
 )
 
@@ -179,7 +180,7 @@ func (k *keyPublishers) judge() {
 				t.Fatal(err)
 			}
 			key := e.event().Data
-			if e.ID != uint64(i)+1 {
+			if e.ID != feed.ID(i)+1 {
 				t.Errorf("%s: event %d stands where %d belongs", name, e.ID, i+1)
 			}
 			if stored[key] == nil {

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/rejoin/rejoin/feed"
 )
 
 // TestClusterKeyAtOnce has a hundred publishers use one key at the same moment,
@@ -29,7 +31,7 @@ func TestClusterKeyAtOnce(t *testing.T) {
 	}
 	for _, n := range c.nodes {
 		for name, want := range map[string]int{"chat": rounds, "log": 2 * rounds, "a": 2 * rounds, "e": 2 * rounds} {
-			if h := readHistory(t, n.url, name); len(h.Events) != want || h.Last != uint64(want) {
+			if h := readHistory(t, n.url, name); len(h.Events) != want || h.Last != feed.ID(want) {
 				t.Errorf("%s has %d events and ends with %d, want %d: %s", name, len(h.Events), h.Last, want, h.Events)
 			}
 		}

@@ -15,7 +15,7 @@ import (
 // wireEvent is an event as it goes over the wire with its surroundings.
 type wireEvent struct {
 	Feed, Type string
-	ID         uint64
+	ID         feed.ID
 	Time       time.Time
 	Data       json.RawMessage
 }
@@ -37,7 +37,7 @@ func (e wireEvent) event() feed.Event {
 
 // history is what a feed holds, page by page, in the bytes of the wire.
 type history struct {
-	First, Last uint64
+	First, Last feed.ID
 	Closed      bool
 	Events      []json.RawMessage
 }

@@ -30,7 +30,7 @@ func TestClusterStoreWentBackAndGrew(t *testing.T) {
 		others = append(others, streamOf(t, n, "other", "0"))
 	}
 	for i, s := range streams {
-		for id := range uint64(70) {
+		for id := range feed.ID(70) {
 			nextSight(t, s).demand(t, id+1, fmt.Sprintf("old %d", id+1))
 		}
 		nextSight(t, others[i]).demand(t, 1, "untouched")
@@ -46,7 +46,7 @@ func TestClusterStoreWentBackAndGrew(t *testing.T) {
 	}
 	for _, n := range c.nodes {
 		late := streamOf(t, n, "chat", "50")
-		for id := uint64(51); id <= 80; id++ {
+		for id := feed.ID(51); id <= 80; id++ {
 			nextSight(t, late).demand(t, id, fmt.Sprintf("promoted %d", id))
 		}
 		nextSight(t, late).demand(t, 81, "new 81")
@@ -60,14 +60,14 @@ func TestClusterStoreWentBackAndGrew(t *testing.T) {
 		}
 	}
 	for _, s := range streams {
-		at, b := uint64(81), nextSight(t, s)
+		at, b := feed.ID(81), nextSight(t, s)
 		for ; b.Kind == client.KindEvent && b.ID == at+1; b = nextSight(t, s) {
 			// The bus may be faster than the comparison: then this node takes them for
 			// what follows, until it compares.
 			b.demand(t, at+1, fmt.Sprintf("own %d", at+1))
 			at++
 		}
-		if b.Gap.Reason != feed.Ahead || uint64(b.Gap.After) != at || b.Gap.Resumes < 61 || b.Gap.Resumes > 91 {
+		if b.Gap.Reason != feed.Ahead || b.Gap.After != at || b.Gap.Resumes < 61 || b.Gap.Resumes > 91 {
 			t.Fatalf("got %+v, want a gap ahead of %d", b, at)
 		}
 		for id := b.Gap.Resumes; id <= 90; id++ {
@@ -121,14 +121,14 @@ type sight struct {
 	err error // of the stream, which has ended
 }
 
-func (b sight) demand(t *testing.T, id uint64, data string) {
+func (b sight) demand(t *testing.T, id feed.ID, data string) {
 	t.Helper()
 	if b.err != nil || b.Kind != client.KindEvent || b.ID != id || b.Data != data {
 		t.Fatalf("got %v %q, gap %+v, %v; want event %d %q", b.Event, b.Data, b.Gap, b.err, id, data)
 	}
 }
 
-func (b sight) demandGap(t *testing.T, after feed.Cursor, resumes uint64) {
+func (b sight) demandGap(t *testing.T, after feed.ID, resumes feed.ID) {
 	t.Helper()
 	want := feed.Gap{After: after, Resumes: resumes, Reason: feed.Ahead}
 	if b.err != nil || b.Kind != client.KindGap || b.Gap != want {

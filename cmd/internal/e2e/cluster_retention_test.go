@@ -43,7 +43,7 @@ func TestClusterRetention(t *testing.T) {
 		c.nodes = append(c.nodes, n)
 	}
 	// The bound of what may go is judged at the end, by what is there.
-	c.checker.Trimming("hot", uint64(feed.MaxCursor))
+	c.checker.Trimming("hot", feed.MaxID)
 	for i := range 2 {
 		r.read(fmt.Sprintf("the slow reader of node %d", i), "start", i, r.slow)
 		r.read(fmt.Sprintf("the reader of node %d", i), "-100", i, nil)
@@ -161,7 +161,7 @@ func (r *retentionTest) publish(name string, events, size int) {
 		if err != nil && time.Since(began) < 10*time.Second {
 			continue // the node was killed
 		}
-		var answer struct{ Events []struct{ ID uint64 } }
+		var answer struct{ Events []struct{ ID feed.ID } }
 		if err == nil {
 			err = json.Unmarshal([]byte(a.detail), &answer)
 		}
@@ -202,9 +202,9 @@ func (r *retentionTest) publishOn() (stop func()) {
 }
 
 // first returns the oldest id that a feed has, as a node that lives says.
-func (r *retentionTest) first(name string) uint64 {
+func (r *retentionTest) first(name string) feed.ID {
 	r.t.Helper()
-	var info struct{ First uint64 }
+	var info struct{ First feed.ID }
 	if text := call(r.t, http.MethodGet, r.alive.url+"/v1/feeds/"+name, "", "", http.StatusOK); json.Unmarshal([]byte(text), &info) != nil {
 		r.t.Fatal(text)
 	}
@@ -227,7 +227,7 @@ func (r *retentionTest) judgeBrief() {
 }
 
 // judge is the verdict, once nothing is published any more.
-func (r *retentionTest) judge(kept uint64) {
+func (r *retentionTest) judge(kept feed.ID) {
 	t := r.t
 	t.Helper()
 	h := readHistory(t, r.alive.url, "hot")
@@ -257,9 +257,9 @@ func (r *retentionTest) judge(kept uint64) {
 	}
 }
 
-func (r *retentionReader) await(t testing.TB, last uint64) {
+func (r *retentionReader) await(t testing.TB, last feed.ID) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); uint64(r.seen.Cursor()) < last; {
+	for deadline := time.Now().Add(20 * time.Second); r.seen.Cursor() < last; {
 		if time.Now().After(deadline) {
 			t.Errorf("%s has %d of %d: %v", r.who, r.seen.Cursor(), last, r.source)
 			return
@@ -381,7 +381,7 @@ func (w *retentionWatch) awaitSweep() int {
 }
 
 // unswept returns how many events of a feed are given up and not freed.
-func (w *retentionWatch) unswept(name string) (n uint64) {
+func (w *retentionWatch) unswept(name string) (n feed.ID) {
 	w.t.Helper()
 	if err := w.db.QueryRow(w.t.Context(), "SELECT first - swept FROM rejoin.feeds WHERE name = $1", name).Scan(&n); err != nil {
 		w.t.Fatal(err)

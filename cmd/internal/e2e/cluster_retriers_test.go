@@ -73,7 +73,7 @@ func (r *retriers) publish(client *http.Client, n *process, data string) (ok boo
 	defer resp.Body.Close()
 	now := time.Now()
 	var answer struct {
-		ID     uint64
+		ID     feed.ID
 		Detail string
 	}
 	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
@@ -155,11 +155,11 @@ func (r *retriers) judge(t *testing.T) {
 }
 
 // acknowledge notes when an event was acknowledged.
-func (c *cluster) acknowledge(name string, id uint64, began, now time.Time) {
+func (c *cluster) acknowledge(name string, id feed.ID, began, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.acked[name] == nil {
-		c.acked[name] = make(map[uint64]time.Time)
+		c.acked[name] = make(map[feed.ID]time.Time)
 	}
 	c.acked[name][id] = now
 	c.took = append(c.took, now.Sub(began))

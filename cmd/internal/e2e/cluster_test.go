@@ -29,9 +29,9 @@ type cluster struct {
 	checker *feedtest.Checker // judges what subscribers see
 
 	mu          sync.Mutex
-	acked       map[string]map[uint64]time.Time // when, by feed and id
-	took        []time.Duration                 // from request to acknowledgement
-	failed      []error                         // of publishes
+	acked       map[string]map[feed.ID]time.Time // when, by feed and id
+	took        []time.Duration                  // from request to acknowledgement
+	failed      []error                          // of publishes
 	subscribers []*subscriber
 }
 
@@ -57,7 +57,7 @@ func newCluster(t testing.TB, redisArgs ...string) *cluster {
 // newClusterOn returns a cluster without nodes and without Redis, with the
 // store that the URL names.
 func newClusterOn(t testing.TB, store string) *cluster {
-	return &cluster{t: t, store: store, checker: feedtest.NewChecker(), acked: make(map[string]map[uint64]time.Time)}
+	return &cluster{t: t, store: store, checker: feedtest.NewChecker(), acked: make(map[string]map[feed.ID]time.Time)}
 }
 
 // start starts n nodes that tell each other of events over the cluster's Redis.
@@ -133,7 +133,7 @@ func (c *cluster) awaitAll(name string, within time.Duration) {
 	c.await(name, last, within)
 }
 
-func (c *cluster) await(name string, last uint64, within time.Duration) {
+func (c *cluster) await(name string, last feed.ID, within time.Duration) {
 	c.t.Helper()
 	for deadline := time.Now().Add(within); !c.reached(name, last); {
 		if time.Now().After(deadline) {
@@ -144,9 +144,9 @@ func (c *cluster) await(name string, last uint64, within time.Duration) {
 	}
 }
 
-func (c *cluster) reached(name string, last uint64) bool {
+func (c *cluster) reached(name string, last feed.ID) bool {
 	for _, s := range c.subscribers {
-		if s.feed == name && uint64(s.seen.Cursor()) < last {
+		if s.feed == name && s.seen.Cursor() < last {
 			return false
 		}
 	}

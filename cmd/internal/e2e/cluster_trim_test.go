@@ -94,7 +94,7 @@ func (tr *trimming) publish(n *process, count int) {
 		lines = fmt.Appendf(lines, "{\"data\":%q}\n", events[i].Data)
 	}
 	text := call(tr.c.t, http.MethodPost, n.url+"/v1/feeds/chat/events", "application/x-ndjson", string(lines), http.StatusCreated)
-	var answer struct{ Events []struct{ ID uint64 } }
+	var answer struct{ Events []struct{ ID feed.ID } }
 	if err := json.Unmarshal([]byte(text), &answer); err != nil || len(answer.Events) != count {
 		tr.c.t.Errorf("%v in %s", err, text)
 		return
@@ -103,7 +103,7 @@ func (tr *trimming) publish(n *process, count int) {
 		events[i].ID = answer.Events[i].ID
 	}
 	tr.c.checker.Acked(events...)
-	tr.last.Store(answer.Events[count-1].ID)
+	tr.last.Store(uint64(answer.Events[count-1].ID))
 }
 
 // trim gives up some events, and at times nearly all.
@@ -113,7 +113,7 @@ func (tr *trimming) trim(n *process) {
 	if rand.IntN(50) == 0 {
 		before = max(before, last-min(last, uint64(rand.IntN(1000))))
 	}
-	tr.c.checker.Trimming("chat", before)
+	tr.c.checker.Trimming("chat", feed.ID(before))
 	call(tr.c.t, http.MethodDelete, n.url+"/v1/feeds/chat/events?before="+strconv.FormatUint(before, 10), "", "", http.StatusNoContent)
 	tr.gone.Store(max(gone, before))
 	tr.trims.Add(1)
@@ -125,19 +125,19 @@ func (tr *trimming) trim(n *process) {
 func (tr *trimming) replay(t *testing.T, n *process, who string, here bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	end := tr.last.Load()
+	end := feed.ID(tr.last.Load())
 	r := &replayer{tr: tr, seen: tr.c.checker.Follow(who, "chat")}
 	source := &eventSource{url: func() string { return n.url + "/v1/feeds/chat/events?envelope=true" }, from: "0"}
 	first := true
-	for ctx.Err() == nil && uint64(r.seen.Cursor()) < end {
+	for ctx.Err() == nil && r.seen.Cursor() < end {
 		if !first {
 			r.seen.Resume(r.seen.Cursor())
-			source.from = strconv.FormatUint(uint64(r.seen.Cursor()), 10)
+			source.from = r.seen.Cursor().String()
 			tr.cuts.Add(1)
 		}
 		first = false
 		if here {
-			r.seen.Gone(tr.gone.Load())
+			r.seen.Gone(feed.ID(tr.gone.Load()))
 		}
 		connection, cut := context.WithCancel(ctx)
 		left := 1 + rand.IntN(2000)
@@ -146,7 +146,7 @@ func (tr *trimming) replay(t *testing.T, n *process, who string, here bool) {
 				return // what was read before the cut shows
 			}
 			r.take(b)
-			if left--; left == 0 || uint64(r.seen.Cursor()) >= end {
+			if left--; left == 0 || r.seen.Cursor() >= end {
 				cut()
 			}
 		}
@@ -176,15 +176,15 @@ func (r *replayer) take(b rawBlock) {
 	case "feed.open":
 		var open struct{ Cursor string }
 		if err = json.Unmarshal([]byte(b.data), &open); err == nil {
-			var at feed.Cursor
+			var at feed.ID
 			if at, err = feed.ParseCursor(open.Cursor); err == nil && open.Cursor == b.id {
 				r.seen.Opened(at)
 			}
 		}
 	case "feed.gap":
 		var gap struct {
-			After   feed.Cursor `json:",string"`
-			Resumes uint64
+			After   feed.ID `json:",string"`
+			Resumes feed.ID
 			Reason  feed.GapReason
 		}
 		if err = json.Unmarshal([]byte(b.data), &gap); err == nil {
@@ -200,7 +200,7 @@ func (r *replayer) take(b rawBlock) {
 			r.seen.Saw(e.event())
 		}
 	}
-	if at := r.seen.Cursor(); err != nil || b.id != strconv.FormatUint(uint64(at), 10) {
+	if at := r.seen.Cursor(); err != nil || b.id != at.String() {
 		t.Errorf("after %d: %v in %+v", at, err, b)
 	}
 }

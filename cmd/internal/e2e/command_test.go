@@ -16,6 +16,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/rejoin/rejoin/feed"
 )
 
 // The exit codes of the command.
@@ -93,7 +95,7 @@ func makeTokenWith(t testing.TB, binary string, args ...string) string {
 func eventuallyPublished(t *testing.T, server, prefix string) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		var list struct{ Feeds []struct{ Last uint64 } }
+		var list struct{ Feeds []struct{ Last feed.ID } }
 		if err := getJSON(t.Context(), http.DefaultClient, server+"/v1/feeds?prefix="+prefix, &list); err != nil {
 			t.Fatal(err)
 		}

@@ -12,6 +12,7 @@ import (
 
 	_ "github.com/mattn/go-sqlite3"
 
+	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/feed/client"
 )
 
@@ -23,7 +24,7 @@ func TestKill(t *testing.T) {
 	const rounds, publishers = 50, 4
 	binary := built(t, true) // as users have it: it starts sooner, and publishes more between two kills
 	db := filepath.Join(t.TempDir(), "rejoin.db")
-	acknowledged := map[uint64]string{}
+	acknowledged := map[feed.ID]string{}
 	attempted := map[string]bool{}
 	for round := range rounds {
 		p := serve(t, binary, db)
@@ -66,7 +67,7 @@ func TestKill(t *testing.T) {
 	}
 	seen := map[string]bool{}
 	for i, e := range stored {
-		id := uint64(i) + 1
+		id := feed.ID(i) + 1
 		if e.ID != id {
 			t.Fatalf("event %d stands where %d should", e.ID, id)
 		}

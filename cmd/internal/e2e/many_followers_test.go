@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/chromedp/chromedp"
+	"github.com/rejoin/rejoin/feed"
 )
 
 // manyRaw follows many feeds with nothing but bytes.
@@ -132,13 +133,13 @@ func (r *manyRaw) gap(b rawBlock) {
 func (r *manyRaw) event(b rawBlock) {
 	var e wireEvent
 	r.parse(b, &e)
-	if want := len(r.events[e.Feed]) + 1; e.ID != uint64(want) {
+	if want := len(r.events[e.Feed]) + 1; e.ID != feed.ID(want) {
 		r.fault(b, "event %d of %s, want %d", e.ID, e.Feed, want)
 	}
 	if e.Type != b.kind && (e.Type != "message" || b.kind != "") {
 		r.fault(b, "the type %q in a block of the type %q", e.Type, b.kind)
 	}
-	if !hasCursor(b.id, e.Feed, strconv.FormatUint(e.ID, 10)) {
+	if !hasCursor(b.id, e.Feed, e.ID.String()) {
 		r.fault(b, "the id does not say %s=%d", e.Feed, e.ID)
 	}
 	r.events[e.Feed] = append(r.events[e.Feed], b.data)

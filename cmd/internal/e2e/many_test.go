@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/storage/testserver"
 )
 
@@ -131,11 +132,11 @@ type manyTraffic struct {
 	anywhere func() string
 
 	mu   sync.Mutex
-	feed map[string]uint64 // the last id that was acknowledged
+	feed map[string]feed.ID // the last id that was acknowledged
 }
 
 func newManyTraffic(c *cluster) *manyTraffic {
-	m := &manyTraffic{c: c, feed: make(map[string]uint64)}
+	m := &manyTraffic{c: c, feed: make(map[string]feed.ID)}
 	for i := range manyFeeds {
 		m.names = append(m.names, fmt.Sprintf("livefeed-%03d-of-%d", i, manyFeeds))
 	}
@@ -197,7 +198,7 @@ func (m *manyTraffic) publishBatch(client *http.Client, n *process, label string
 	var answer struct {
 		Events []struct {
 			Feed string
-			ID   uint64
+			ID   feed.ID
 		}
 	}
 	if err := json.Unmarshal([]byte(a.detail), &answer); err != nil || a.status != http.StatusCreated || len(answer.Events) != manyLines {

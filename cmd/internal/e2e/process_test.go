@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/storage/testserver"
 )
 
@@ -227,13 +228,13 @@ func (p *process) rss() int {
 }
 
 // publish publishes text and returns the id.
-func publish(client *http.Client, url, feed, data string) (id uint64, err error) {
-	resp, err := client.Post(url+"/v1/feeds/"+feed+"/events", "text/plain", strings.NewReader(data))
+func publish(client *http.Client, url, name, data string) (id feed.ID, err error) {
+	resp, err := client.Post(url+"/v1/feeds/"+name+"/events", "text/plain", strings.NewReader(data))
 	if err != nil {
 		return 0, err
 	}
 	defer resp.Body.Close()
-	var answer struct{ ID uint64 }
+	var answer struct{ ID feed.ID }
 	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
 		return 0, err
 	}

@@ -115,7 +115,7 @@ func (b *batcher) try(ctx context.Context, made batch, at *client.Client) (feedt
 	return outcome, err
 }
 
-func (b *batcher) post(ctx context.Context, made batch, at *client.Client) (outcome feedtest.Outcome, ids []uint64, err error) {
+func (b *batcher) post(ctx context.Context, made batch, at *client.Client) (outcome feedtest.Outcome, ids []feed.ID, err error) {
 	what := client.Publication{Feed: made.feed, Key: made.key}
 	for _, e := range made.events {
 		what.Drafts = append(what.Drafts, feed.Draft{Feed: e.Feed, Type: e.Type, Data: e.Data})

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/rejoin/rejoin/cmd/internal/verify"
+	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/feed/client"
 	"github.com/rejoin/rejoin/feed/feedtest"
 )
@@ -92,7 +93,7 @@ func (c *closer) close(ctx context.Context, n int) (closed bool, err error) {
 }
 
 // closeWith publishes the event that closes the feed.
-func (c *closer) closeWith(ctx context.Context, last verify.Event) (outcome feedtest.Outcome, id uint64, err error) {
+func (c *closer) closeWith(ctx context.Context, last verify.Event) (outcome feedtest.Outcome, id feed.ID, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.Attempt)
 	defer cancel()
 	began := time.Now()

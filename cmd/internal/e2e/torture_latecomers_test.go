@@ -2,10 +2,11 @@ package e2e
 
 import (
 	"fmt"
-	"github.com/rejoin/rejoin/cmd/internal/verify"
 	"math/rand/v2"
 	"net/url"
 	"time"
+
+	"github.com/rejoin/rejoin/cmd/internal/verify"
 )
 
 // latecomers subscribe while the store is away, and stay: their streams are

@@ -30,8 +30,8 @@ type pager struct {
 type historyPage struct {
 	Feed        string
 	Events      []client.Event
-	Cursor      feed.Cursor `json:",string"`
-	First, Last uint64
+	Cursor      feed.ID `json:",string"`
+	First, Last feed.ID
 	Closed      bool
 
 	next bool // it has a link to the next page
@@ -45,7 +45,7 @@ func (s *schedule) startPagers(ctx context.Context) {
 	for i, name := range feeds {
 		kind := []string{"pages", "pages that wait", "pages backwards"}[i/2]
 		w := s.subscriber(tortureKind{name: kind}, []string{name}, i)
-		w.At = make([]feed.Cursor, 1)
+		w.At = make([]feed.ID, 1)
 		p := &pager{Subscriber: w, name: name, waits: i/2 == 1}
 		step := p.forward
 		if i/2 == 2 {
@@ -118,7 +118,7 @@ func (p *pager) sound(page historyPage, query url.Values) error {
 		return verify.Broken("a page has %d events, the limit is %d", len(page.Events), limit)
 	case page.First == 0 || page.First > page.Last+1:
 		return verify.Broken("a page says that its feed has events %d to %d", page.First, page.Last)
-	case page.next != (max(uint64(page.Cursor), page.First-1) < page.Last):
+	case page.next != (max(page.Cursor, page.First-1) < page.Last):
 		return verify.Broken("a page ends with event %d of %d, and it is %t that it has a link to the next", page.Cursor, page.Last, page.next)
 	}
 	for _, e := range page.Events {
@@ -129,7 +129,7 @@ func (p *pager) sound(page historyPage, query url.Values) error {
 			return verify.Broken("a page has event %d, and says that its feed has %d to %d", id, page.First, page.Last)
 		}
 	}
-	if n := len(page.Events); n > 0 && page.Events[n-1].ID != uint64(page.Cursor) {
+	if n := len(page.Events); n > 0 && page.Events[n-1].ID != page.Cursor {
 		return verify.Broken("a page ends with event %d, and has the cursor %d", page.Events[n-1].ID, page.Cursor)
 	}
 	return nil
@@ -140,7 +140,7 @@ func (p *pager) forward(ctx context.Context) error {
 	at := &p.At[0]
 	now := time.Now()
 	p.Log.Connects(now)
-	p.Log.Asks(p.name, uint64(*at), now)
+	p.Log.Asks(p.name, *at, now)
 	query := url.Values{"after": {at.String()}, "limit": {strconv.Itoa(1 + p.Random.IntN(200))}}
 	if p.Hurry.Load() {
 		query.Set("limit", "1000")
@@ -151,23 +151,23 @@ func (p *pager) forward(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.Log.Opened(p.name, uint64(*at), now)
+	p.Log.Opened(p.name, *at, now)
 	began := page.First // what the page begins with, and the next one would
 	if len(page.Events) > 0 {
 		began = page.Events[0].ID
-	} else if uint64(*at) < page.Last && page.First <= uint64(*at)+1 {
+	} else if *at < page.Last && page.First <= *at+1 {
 		return verify.Broken("the page after event %d of %d is empty", *at, page.Last)
 	}
 	now = time.Now()
-	if began == page.First && began > uint64(*at)+1 {
+	if began == page.First && began > *at+1 {
 		p.Log.Gap(p.name, feed.Gap{After: *at, Resumes: began, Reason: feed.Trimmed}, now)
-		*at = feed.Cursor(began - 1)
+		*at = began - 1
 	}
 	for i := range page.Events {
 		e := &page.Events[i]
-		*at = feed.Cursor(e.ID)
+		*at = e.ID
 		p.Counts.Delivered.Add(1)
-		p.Log.Delivered(p.name, uint64(*at), feedtest.SumOf(e.Type, e.Data), now)
+		p.Log.Delivered(p.name, *at, feedtest.SumOf(e.Type, e.Data), now)
 	}
 	return nil
 }
@@ -181,7 +181,7 @@ func (p *pager) backward(ctx context.Context) error {
 	for before := page.Last + 1; before > 1; {
 		p.Log.Connects(time.Now())
 		limit := 1 + p.Random.IntN(200)
-		page, err := p.get(ctx, url.Values{"before": {strconv.FormatUint(before, 10)}, "limit": {strconv.Itoa(limit)}})
+		page, err := p.get(ctx, url.Values{"before": {before.String()}, "limit": {strconv.Itoa(limit)}})
 		if err != nil {
 			return err
 		}

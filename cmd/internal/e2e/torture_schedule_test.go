@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/rejoin/rejoin/cmd/internal/verify"
+	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/feed/feedtest"
 )
 
@@ -54,7 +55,7 @@ type laidBlow struct {
 // laidTrim is a trim with its time: of a feed, all but the newest, or all.
 type laidTrim struct {
 	feed    string
-	keep    uint64
+	keep    feed.ID
 	deletes bool
 	at      time.Duration
 }
@@ -110,7 +111,7 @@ func (w *tortureWorld) draw(seed uint64) *schedule {
 	}
 	for range random.IntN(4) {
 		s.trims = append(s.trims, laidTrim{
-			feed: s.feeds[random.IntN(len(s.feeds))], keep: random.Uint64N(30),
+			feed: s.feeds[random.IntN(len(s.feeds))], keep: feed.ID(random.Uint64N(30)),
 			at: time.Duration(random.Int64N(int64(3 * time.Second))),
 		})
 	}

@@ -6,9 +6,9 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"strconv"
 	"time"
 
+	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/feed/feedtest"
 )
 
@@ -37,7 +37,7 @@ func (s *schedule) trim(t laidTrim, start time.Time) {
 		at := urls[i%len(urls)].JoinPath("v1", "feeds", t.feed)
 		if !t.deletes {
 			at = at.JoinPath("events")
-			at.RawQuery = "before=" + strconv.FormatUint(order.Before, 10)
+			at.RawQuery = "before=" + order.Before.String()
 		}
 		if err := sendDelete(client, at); err == nil {
 			order.Gone = time.Now()
@@ -54,7 +54,7 @@ func (s *schedule) trim(t laidTrim, start time.Time) {
 }
 
 // newest returns the last id of a feed that any subscriber has.
-func (s *schedule) newest(feed string) (newest uint64) {
+func (s *schedule) newest(feed string) (newest feed.ID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, w := range s.subscribers {
@@ -74,7 +74,7 @@ func (s *schedule) deleted(order *trimOrder, attempts int) {
 	defer client.CloseIdleConnections()
 	for ctx.Err() == nil && !order.Gone.IsZero() {
 		for _, u := range s.urls() {
-			var info struct{ First uint64 }
+			var info struct{ First feed.ID }
 			short, cancel := context.WithTimeout(ctx, 2*time.Second)
 			err := getJSON(short, client, u.JoinPath("v1", "feeds", order.Feed).String(), &info)
 			cancel()

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/rejoin/rejoin/cmd/internal/verify"
+	"github.com/rejoin/rejoin/feed"
 )
 
 // TestVerify runs rejoin verify against a server, and looks at both of its
@@ -25,7 +26,7 @@ func TestVerify(t *testing.T) {
 		t.Errorf("it has proven too little: %+v", v)
 	}
 	var left struct {
-		Feeds []struct{ First, Last uint64 }
+		Feeds []struct{ First, Last feed.ID }
 	}
 	if err := getJSON(t.Context(), http.DefaultClient, u+"/v1/feeds?prefix=rejoin-verify:", &left); err != nil {
 		t.Fatal(err)

@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/rejoin/rejoin/cmd/internal/reach"
+	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/feed/client"
 	"github.com/rejoin/rejoin/feed/feedtest"
 )
@@ -32,7 +32,7 @@ func (c *Collector) Collect(ctx context.Context) error {
 	for _, s := range c.Subscribers {
 		s.Hurry.Store(true)
 	}
-	for known := map[string]uint64(nil); ; {
+	for known := map[string]feed.ID(nil); ; {
 		last, err := c.readAll(ctx, patience)
 		if err != nil {
 			return err
@@ -52,8 +52,8 @@ func (c *Collector) Collect(ctx context.Context) error {
 
 // readAll reads all feeds, and returns their last ids. Patience is for servers that
 // do not answer: one that does is heard out.
-func (c *Collector) readAll(ctx, patience context.Context) (map[string]uint64, error) {
-	last := make(map[string]uint64)
+func (c *Collector) readAll(ctx, patience context.Context) (map[string]feed.ID, error) {
+	last := make(map[string]feed.ID)
 	for _, name := range c.Feeds {
 		var err error
 		if last[name], err = c.read(ctx, patience, name); err != nil {
@@ -63,7 +63,7 @@ func (c *Collector) readAll(ctx, patience context.Context) (map[string]uint64, e
 	return last, nil
 }
 
-func (c *Collector) arrived(last map[string]uint64) bool {
+func (c *Collector) arrived(last map[string]feed.ID) bool {
 	for _, s := range c.Subscribers {
 		for _, f := range s.Log.Feeds() {
 			if s.Log.Reached(f) < last[f] {
@@ -75,7 +75,7 @@ func (c *Collector) arrived(last map[string]uint64) bool {
 }
 
 // read reads all of a feed into the recording, from any of the servers.
-func (c *Collector) read(ctx, patience context.Context, name string) (last uint64, err error) {
+func (c *Collector) read(ctx, patience context.Context, name string) (last feed.ID, err error) {
 	for attempt := 0; ; attempt++ {
 		last, err = Holdings(ctx, c.Clients[attempt%len(c.Clients)], name, c.Recording)
 		problem, _ := errors.AsType[*client.Problem](err)
@@ -89,15 +89,15 @@ func (c *Collector) read(ctx, patience context.Context, name string) (last uint6
 }
 
 // Holdings reads a feed by pages.
-func Holdings(ctx context.Context, c *client.Client, name string, to *feedtest.Recording) (last uint64, err error) {
-	for after := uint64(0); ; {
+func Holdings(ctx context.Context, c *client.Client, name string, to *feedtest.Recording) (last feed.ID, err error) {
+	for after := feed.ID(0); ; {
 		var page struct {
 			Events      []client.Event
-			First, Last uint64
+			First, Last feed.ID
 			Closed      bool
 		}
 		u := c.URL("v1", "feeds", name, "events")
-		u.RawQuery = "limit=1000&after=" + strconv.FormatUint(after, 10)
+		u.RawQuery = "limit=1000&after=" + after.String()
 		if err := getJSON(ctx, c.HTTP(), u.String(), &page); err != nil {
 			return 0, err
 		}

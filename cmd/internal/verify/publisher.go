@@ -128,7 +128,7 @@ func (p *Publisher) try(ctx context.Context, e Event, at *client.Client) (outcom
 	return entry.Outcome, err
 }
 
-func (p *Publisher) Post(ctx context.Context, e Event, at *client.Client) (outcome feedtest.Outcome, id uint64, err error) {
+func (p *Publisher) Post(ctx context.Context, e Event, at *client.Client) (outcome feedtest.Outcome, id feed.ID, err error) {
 	draft := feed.Draft{Type: e.Type, Data: e.Data, JSON: e.JSON}
 	result, err := at.Send(ctx, client.Publication{Feed: e.Feed, Drafts: []feed.Draft{draft}, Key: e.Key, Close: e.Close})
 	outcome, err = p.Judge(e.Feed, e.Key, result, err)

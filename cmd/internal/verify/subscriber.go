@@ -33,7 +33,7 @@ type Habits struct {
 type Subscriber struct {
 	Log     *feedtest.DeliveryLog
 	Feeds   []string
-	At      []feed.Cursor    // where it stands in each; nil before it begins
+	At      []feed.ID        // where it stands in each; nil before it begins
 	closed  []bool           // which of them it has to their ends
 	Clients []*client.Client // it connects by any of them
 	Random  *rand.Rand
@@ -79,16 +79,16 @@ func (s *Subscriber) asks() client.Subscription {
 	now := time.Now()
 	s.Log.Connects(now)
 	if s.At == nil {
-		s.At = make([]feed.Cursor, len(s.Feeds))
+		s.At = make([]feed.ID, len(s.Feeds))
 	}
 	s.closed = make([]bool, len(s.Feeds))
 	old := s.Random.Float64() < s.Habits.Old && !s.Hurry.Load()
 	var cursor []string
 	for i, name := range s.Feeds {
 		if old {
-			s.At[i] -= feed.Cursor(s.Random.Uint64N(min(uint64(s.At[i]), 100) + 1))
+			s.At[i] -= feed.ID(s.Random.Uint64N(uint64(min(s.At[i], 100)) + 1))
 		}
-		s.Log.Asks(name, uint64(s.At[i]), now)
+		s.Log.Asks(name, s.At[i], now)
 		if cursor = append(cursor, s.At[i].String()); len(s.Feeds) > 1 {
 			cursor[i] = name + "=" + cursor[i]
 		}
@@ -194,7 +194,7 @@ func (s *Subscriber) take(e client.Event, now time.Time) error {
 		s.opened = true
 		for i, name := range s.Feeds {
 			s.At[i] = e.Positions[i]
-			s.Log.Opened(name, uint64(s.At[i]), now)
+			s.Log.Opened(name, s.At[i], now)
 		}
 		return nil
 	case e.Kind == client.KindCursor:
@@ -230,7 +230,7 @@ func (s *Subscriber) others(e client.Event, about int, now time.Time) error {
 		case len(s.Habits.Types) == 0:
 			return Broken("%v takes %s from event %d to %d", e, s.Feeds[i], s.At[i], at)
 		default:
-			s.Log.Passed(s.Feeds[i], uint64(at), now)
+			s.Log.Passed(s.Feeds[i], at, now)
 			s.At[i] = at
 		}
 	}
