@@ -99,11 +99,11 @@
 // A hub keeps a log for each feed that is followed on this node. The first
 // subscriber makes it, and it is dropped some seconds after the last has left. A
 // log takes events from the publisher, from the bus and from the store, and each
-// only if it is the next one. If it learns of a later one, it has a hole, and one
-// goroutine fills it from the store. Its field known, the largest id that it has
-// learned of, may be wrong: it decides whether to ask the store, and nothing else.
-// Only the store knows what is trimmed and what is closed. A page may be older
-// than that, so the log is asked before a page is delivered.
+// only if it is the next one. If it learns of a later one, it has a hole. A few
+// workers fill the holes of all logs from the store, one page of a log at a time. Its
+// field known, the largest id that it has learned of, may be wrong: it decides whether
+// to ask the store, and nothing else. Only the store knows what is trimmed and what is
+// closed. A page may be older than that, so the log is asked before a page is delivered.
 //
 // The way of a resume:
 //
@@ -131,7 +131,7 @@
 //	Hub.mu > log.subsMu > Dispatcher.mu
 //
 // A call runs its waiters under call.mu, and they wake subscribers: call.mu >
-// Dispatcher.mu. Publisher.mu, teller.mu, signals.mu, dirtySet.mu, Outage.mu,
-// faults.mu and replacedNotice.mu are taken alone. Of a log, users and idle
-// belong to Hub.mu, and the ephemeral events to log.mu.
+// Dispatcher.mu. Publisher.mu, teller.mu, signals.mu, dirtySet.mu, fillQueue.mu,
+// Outage.mu, faults.mu and replacedNotice.mu are taken alone. Of a log, users and
+// idle belong to Hub.mu, and the ephemeral events to log.mu.
 package feed

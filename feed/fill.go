@@ -1,40 +1,114 @@
 package feed
 
-import "time"
+import (
+	"sync"
+	"time"
+)
 
-// fill reads from the store what a log lacks, until the log has all that is known
-// to exist, or the hub has dropped the log.
-func (h *Hub) fill(l *log) {
-	wait := backoff{}
+// fillWorkers is how many reads for logs run at one time. The stores of this module
+// answer 4 or 8 reads at one time: further ones would only wait there, ahead of the reads
+// for subscribers.
+const fillWorkers = 8
+
+// fillTask is the task to fill a log. A log has one at most: see claimFill.
+type fillTask struct {
+	log  *log
+	wait backoff // of the reads that have failed since the last page
+}
+
+// fillQueue holds the tasks that are due, and counts the workers that take them.
+type fillQueue struct {
+	mu      sync.Mutex
+	due     []*fillTask
+	workers int
+}
+
+// put puts a task at the end of the queue.
+func (q *fillQueue) put(t *fillTask) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.due = append(q.due, t)
+}
+
+// hire reports whether one more worker may start, and counts it if so.
+func (q *fillQueue) hire() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.workers == fillWorkers {
+		return false
+	}
+	q.workers++
+	return true
+}
+
+// take returns the task at the head of the queue. If there is none, it returns nil, and
+// the worker that has called it ends.
+func (q *fillQueue) take() *fillTask {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.due) == 0 {
+		q.due = nil
+		q.workers--
+		return nil
+	}
+	t := q.due[0]
+	q.due[0], q.due = nil, q.due[1:]
+	return t
+}
+
+// fill queues a task, and starts a worker if there may be one more.
+func (h *Hub) fill(t *fillTask) {
+	h.fills.put(t)
+	if h.fills.hire() {
+		h.goWork(h.fillLoop)
+	}
+}
+
+// fillLoop is a worker. It reads one page for each log in turn, until no task is due. A
+// log whose read has failed waits outside the queue.
+func (h *Hub) fillLoop() {
 	for h.ctx.Err() == nil {
-		if h.lookup(l.feed) != l {
+		t := h.fills.take()
+		if t == nil {
 			return
 		}
-		w := l.toFill()
-		epoch := h.epoch()
-		p, same, err := h.readFill(l.feed, w)
-		h.noteRead(h.ctx, err, l.feed, w.tail)
-		if err != nil {
-			h.failures.Add(1)
-		}
-		if err != nil || epoch != h.epoch() {
-			h.pause(wait.next()) // the store may have been replaced meanwhile
-			continue
-		}
-		wait = backoff{}
-		if !same {
-			l.freeze(w)
-			h.suspect(l)
-		}
-		grew, done := l.fill(w, p, time.Now())
-		h.apply(l, logChange{grew: grew})
-		if grew {
-			h.counts.repairs.Add(1)
-		}
-		if done {
-			return
+		switch done, failed := h.fillPage(t.log); {
+		case failed:
+			time.AfterFunc(t.wait.next(), func() { h.fill(t) })
+		case !done:
+			t.wait = backoff{}
+			h.fills.put(t)
 		}
 	}
+}
+
+// fillPage reads from the store one page of what a log lacks. done reports that the log
+// has all that is known to exist, or that the hub has dropped the log. failed reports that
+// the read failed, or that the store may have been replaced meanwhile.
+func (h *Hub) fillPage(l *log) (done, failed bool) {
+	if h.lookup(l.feed) != l {
+		return true, false
+	}
+	w := l.toFill()
+	epoch := h.epoch()
+	p, same, err := h.readFill(l.feed, w)
+	h.noteRead(h.ctx, err, l.feed, w.tail)
+	if err != nil {
+		h.failures.Add(1)
+	}
+	if err != nil || epoch != h.epoch() {
+		return false, true
+	}
+	if !same {
+		l.freeze(w)
+		h.suspect(l)
+	}
+	grew, done := l.fill(w, p, time.Now())
+	h.apply(l, logChange{grew: grew})
+	if grew {
+		h.counts.repairs.Add(1)
+	}
+	return done, false
 }
 
 // readFill reads what a filling log wants. same reports whether the page follows the
@@ -120,8 +194,8 @@ func (l *log) fill(w fillRequest, p Page, now time.Time) (grew, done bool) {
 	return l.tail != before || lowered, !l.filling
 }
 
-// claimFill reports whether the log has to be filled and no goroutine fills it yet. The
-// caller, which holds mu, then makes sure that the hub does.
+// claimFill reports whether the log has to be filled and has no fillTask yet. The caller,
+// which holds mu, then makes sure that it gets one.
 func (l *log) claimFill() bool {
 	if !l.loaded || l.filling || l.frozen || l.known <= l.tail {
 		return false

@@ -57,6 +57,7 @@ type Hub struct {
 
 	dispatcher *Dispatcher // for subscribers that wait on goroutines of their own
 	dirty      dirtySet
+	fills      fillQueue
 
 	pages  callGroup[pageKey, sharedPage]
 	bounds callGroup[string, Bounds]
@@ -207,7 +208,7 @@ func (h *Hub) apply(l *log, change logChange) {
 		l.wake()
 	}
 	if change.hole {
-		h.goWork(func() { h.fill(l) })
+		h.fill(&fillTask{log: l})
 	}
 	h.cache.shrink()
 }

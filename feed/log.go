@@ -32,7 +32,7 @@ type log struct {
 	closed     bool      // the feed is closed …
 	end        ID        // … and ends with this id
 	generation int       // how often the log started again
-	filling    bool      // a goroutine is bringing tail up to known
+	filling    bool      // it has a fillTask, which brings tail up to known
 	grown      time.Time // when tail last moved
 	history              // that the events are from
 
@@ -47,7 +47,7 @@ type log struct {
 // logChange is what a call has changed in a log.
 type logChange struct {
 	grew bool // subscribers have to look: there is more to read, or less than was known
-	hole bool // tail is behind known, and no goroutine fills the log yet
+	hole bool // tail is behind known, and the log has no fillTask yet
 
 	taken int // events that the log took
 }
