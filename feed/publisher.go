@@ -16,13 +16,16 @@ type PublisherOptions struct {
 	// EventBytes is the size limit of one event, counted as in [Draft];
 	// 0 means DefaultEventBytes.
 	EventBytes int
-	// KeyWindow is for how long the store remembers keys; 0 means 24 hours.
+	// KeyWindow is for how long the store remembers keys; 0 means DefaultKeyWindow.
 	KeyWindow time.Duration
 	// Observe, if not nil, is called after each append that stored something.
 	Observe func(took time.Duration, events int)
 	// Logger gets what operators should see; nil means slog.Default.
 	Logger *slog.Logger
 }
+
+// DefaultKeyWindow is how long a store remembers keys, see [PublisherOptions].
+const DefaultKeyWindow = 24 * time.Hour
 
 const (
 	// How long a publish waits for a commit to take it, and how much longer for the
@@ -83,7 +86,7 @@ func NewPublisher(store Store, hub *Hub, bus Bus, o PublisherOptions) *Publisher
 		store:     store,
 		hub:       hub,
 		limit:     cmp.Or(o.EventBytes, DefaultEventBytes),
-		keyWindow: cmp.Or(o.KeyWindow, 24*time.Hour),
+		keyWindow: cmp.Or(o.KeyWindow, DefaultKeyWindow),
 		observe:   o.Observe,
 		more:      make(chan struct{}, 1),
 		blocked:   make(map[string]*queue),

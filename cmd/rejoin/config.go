@@ -110,7 +110,7 @@ func DefaultConfig() Config {
 		Bus:         BusConfig{URL: "memory", Prefix: "rejoin", Shards: 16, StreamLength: 1000, Verify: time.Second},
 		Subscribe:   SubscribeConfig{Heartbeat: 15 * time.Second, Retry: 2 * time.Second, WriteTimeout: 30 * time.Second},
 		Limits:      LimitsConfig{EventBytes: feed.DefaultEventBytes, BatchEvents: 1000, BatchBytes: 4 << 20, FeedsPerSubscription: 100, Memory: feed.DefaultMemory},
-		Idempotency: IdempotencyConfig{Window: 24 * time.Hour},
+		Idempotency: IdempotencyConfig{Window: feed.DefaultKeyWindow},
 		Auth:        AuthConfig{Mode: "none"},
 		Drain:       DrainConfig{Window: 10 * time.Second},
 		Log:         LogConfig{Level: "info", Format: "text"},
