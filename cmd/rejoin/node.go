@@ -116,8 +116,8 @@ func (n *node) close() error {
 }
 
 // openStore tries once to open the store. A notYet error may go away by itself.
-func openStore(ctx context.Context, url string) (feed.Store, error) {
-	if path, ok := strings.CutPrefix(url, "sqlite:"); ok {
+func openStore(ctx context.Context, c Config) (feed.Store, error) {
+	if path, ok := strings.CutPrefix(c.Store.URL, "sqlite:"); ok {
 		store, err := sqlite.Open(ctx, path)
 		switch {
 		case err == nil:
@@ -129,7 +129,7 @@ func openStore(ctx context.Context, url string) (feed.Store, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
-	store, err := postgres.Open(ctx, url, postgres.Options{})
+	store, err := postgres.Open(ctx, c.Store.URL, postgres.Options{EventBytes: c.Limits.EventBytes, KeyWindow: c.Idempotency.Window})
 	switch {
 	case err == nil:
 		return store, nil
@@ -164,8 +164,8 @@ const (
 
 // awaitStore opens the store as soon as it can be reached, after a first try
 // that failed with err. It logs each cause why not.
-func awaitStore(ctx context.Context, url string, err error, logger *slog.Logger) (feed.Store, error) {
-	logger = logger.With("store", storeAt(url))
+func awaitStore(ctx context.Context, c Config, err error, logger *slog.Logger) (feed.Store, error) {
+	logger = logger.With("store", storeAt(c.Store.URL))
 	var outage feed.Outage
 	for {
 		switch outage.Note(err) {
@@ -180,7 +180,7 @@ func awaitStore(ctx context.Context, url string, err error, logger *slog.Logger)
 			return nil, ctx.Err()
 		}
 		var store feed.Store
-		if store, err = openStore(ctx, url); err == nil || !isNotYet(err) || ctx.Err() != nil {
+		if store, err = openStore(ctx, c); err == nil || !isNotYet(err) || ctx.Err() != nil {
 			return store, err
 		}
 	}

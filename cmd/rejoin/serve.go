@@ -81,7 +81,7 @@ func runNode(ctx context.Context, c Config, logger *slog.Logger) error {
 		return err
 	}
 	defer secured.close()
-	store, absent := openStore(ctx, c.Store.URL)
+	store, absent := openStore(ctx, c)
 	if absent != nil && !isNotYet(absent) {
 		return absent
 	}
@@ -151,7 +151,7 @@ func (s *serving) run(ctx context.Context, absent error) error {
 	group.Go(func() (err error) {
 		defer func() { err = errors.Join(err, s.close()) }()
 		if s.node == nil {
-			store, err := awaitStore(ctx, s.config.Store.URL, absent, s.logger)
+			store, err := awaitStore(ctx, s.config, absent, s.logger)
 			if err != nil {
 				return ignoreEnd(ctx, err)
 			}

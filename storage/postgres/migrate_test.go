@@ -1,6 +1,8 @@
 package postgres
 
 import (
+	"io/fs"
+	"path"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -16,7 +18,7 @@ import (
 func TestMigratesFirstVersion(t *testing.T) {
 	t.Parallel()
 	url := testserver.SharedPostgres(t).NewDatabase(t)
-	firstVersion(t, url)
+	version(t, url, 1)
 	for _, sql := range []string{
 		"INSERT INTO rejoin.store (id) VALUES ('as it was')",
 		`INSERT INTO rejoin.feeds (name, first, last, closed, updated) VALUES
@@ -68,13 +70,20 @@ func TestMigratesFirstVersion(t *testing.T) {
 	sound(t, url)
 }
 
-// firstVersion makes the schema as the first version of this program did.
-func firstVersion(t *testing.T, url string) {
+// version makes the schema as an earlier version of this program did.
+func version(t *testing.T, url string, newest int64) {
 	t.Helper()
-	const name = "migrations/00001_feeds.sql"
-	text, err := migrations.ReadFile(name)
+	files := fstest.MapFS{}
+	names, err := fs.Glob(migrations, "migrations/*.sql")
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, name := range names[:newest] {
+		text, err := migrations.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[path.Base(name)] = &fstest.MapFile{Data: text}
 	}
 	config, err := pgx.ParseConfig(url)
 	if err != nil {
@@ -82,7 +91,7 @@ func firstVersion(t *testing.T, url string) {
 	}
 	db := stdlib.OpenDB(*config)
 	defer db.Close()
-	if err := migrate(t.Context(), db, fstest.MapFS{"00001_feeds.sql": {Data: text}}); err != nil {
+	if err := migrate(t.Context(), db, files); err != nil {
 		t.Fatal(err)
 	}
 }

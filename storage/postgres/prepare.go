@@ -25,13 +25,15 @@ const (
 	versionTable = "rejoin.versions"
 	// migrationLock is the advisory lock held while migrating: "rejoin" in ASCII.
 	migrationLock = 0x72656a6f696e
+	// queueLock is the advisory lock held by transactions that enqueue, while they commit.
+	queueLock = migrationLock + 2
 	// The pause between two tries to take it. Waiting in the database instead would hold
 	// a snapshot, for which some migrations would wait.
 	lockInterval = 50 * time.Millisecond
 )
 
 // prepare brings the database up to date and returns the store's id.
-func prepare(ctx context.Context, base *pgx.ConnConfig) (id string, err error) {
+func prepare(ctx context.Context, base *pgx.ConnConfig, o Options) (id string, err error) {
 	config := base.Copy()
 	config.RuntimeParams["application_name"] += " migrate"
 	// A migration may take long; only ctx bounds it.
@@ -51,6 +53,9 @@ func prepare(ctx context.Context, base *pgx.ConnConfig) (id string, err error) {
 	}
 	if _, err := db.ExecContext(ctx, query("set_store_id"), rand.Text()); err != nil {
 		return "", fmt.Errorf("write store id: %w", err)
+	}
+	if _, err := db.ExecContext(ctx, query("set_limits"), o.EventBytes, o.KeyWindow.Milliseconds()); err != nil {
+		return "", fmt.Errorf("write limits: %w", err)
 	}
 	return readID(db.QueryRowContext(ctx, query("get_store_id")))
 }

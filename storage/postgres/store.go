@@ -19,6 +19,9 @@
 //
 // A feed that another transaction holds delays only its own events: a NoWait batch
 // is refused with [feed.ErrBusy], and the other batches are committed.
+//
+// Applications append in transactions of their own by functions in SQL, which decide
+// as [feed.PlanAppend] does: see migrations/00003_transactions.sql.
 package postgres
 
 import (
@@ -57,6 +60,12 @@ type Options struct {
 	// OutcomeTimeout bounds the attempt to find out whether a transaction is committed
 	// whose answer was lost; 0 means 10 s.
 	OutcomeTimeout time.Duration
+
+	// EventBytes and KeyWindow are the limits for events that applications append in
+	// transactions of their own, as in [feed.PublisherOptions], with the same defaults.
+	// All nodes share them: those of the last Open hold.
+	EventBytes int
+	KeyWindow  time.Duration
 }
 
 func (o Options) withDefaults() Options {
@@ -67,6 +76,8 @@ func (o Options) withDefaults() Options {
 	o.StatementTimeout = cmp.Or(o.StatementTimeout, 30*time.Second)
 	o.ConnectTimeout = cmp.Or(o.ConnectTimeout, 5*time.Second)
 	o.OutcomeTimeout = cmp.Or(o.OutcomeTimeout, 10*time.Second)
+	o.EventBytes = cmp.Or(o.EventBytes, feed.DefaultEventBytes)
+	o.KeyWindow = cmp.Or(o.KeyWindow, feed.DefaultKeyWindow)
 	return o
 }
 
@@ -122,7 +133,7 @@ func open(ctx context.Context, url string, o Options) (_ *Store, err error) {
 		fast: newFeedLocks(), slow: newFeedLocks(), slowSlots: make(chan struct{}, o.PublishConns-1),
 		done: make(chan struct{}),
 	}
-	id, err := prepare(ctx, base.ConnConfig)
+	id, err := prepare(ctx, base.ConnConfig, o)
 	if err != nil {
 		return nil, explain(err)
 	}

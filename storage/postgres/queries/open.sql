@@ -33,6 +33,10 @@ SELECT id, concat_ws(' ',
     (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint)
 FROM rejoin.store
 
+-- name: set_limits
+UPDATE rejoin.limits SET event_bytes = $1, key_window = $2
+WHERE event_bytes <> $1 OR key_window <> $2
+
 -- name: keep_commits_durable
 -- Set even if it is on, so that a reload of the server's configuration cannot switch
 -- it off in this session.
