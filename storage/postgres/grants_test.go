@@ -8,8 +8,8 @@ import (
 	"github.com/rejoin/rejoin/storage/testserver"
 )
 
-// all calls each function with everything that it does.
-var all = []string{
+// everyCall calls each function with everything that it does.
+var everyCall = []string{
 	"SELECT rejoin.rejoin_append('mine', 't', '1')", "SELECT rejoin.rejoin_append_text('mine', 't', 'x', idempotency_key => 'k')",
 	"SELECT rejoin.rejoin_append_text('mine', 't', 'x', idempotency_key => 'k')",
 	"SELECT rejoin.rejoin_enqueue('mine', 't', '1')", "SELECT rejoin.rejoin_enqueue_text('mine', 't', 'x')",
@@ -30,8 +30,8 @@ func TestGrants(t *testing.T) {
 	s := start(t, as("node"), Options{})
 	publish(t, s, "chat", "x")
 	c := connect(t, as("app"))
-	for _, sql := range []string{all[0], strings.ReplaceAll(all[0], "rejoin.rejoin", "public.rejoin"), "TABLE rejoin.limits"} {
-		fails(t, c, "42501", sql)
+	for _, sql := range []string{everyCall[0], strings.ReplaceAll(everyCall[0], "rejoin.rejoin", "public.rejoin"), "TABLE rejoin.limits"} {
+		failsWith(t, c, "42501", sql)
 	}
 	if got := value(t, p.URL("postgres"), `SELECT coalesce(string_agg(p.oid::regprocedure::text, ' '), '') FROM pg_proc p
 		WHERE p.pronamespace IN ('rejoin'::regnamespace, 'public'::regnamespace) AND has_function_privilege('app', p.oid, 'EXECUTE')`); got != "" {
@@ -48,15 +48,15 @@ func TestGrants(t *testing.T) {
 	}
 
 	owner := connect(t, as("node"))
-	run(t, owner, "GRANT USAGE ON SCHEMA rejoin TO app",
+	runSQL(t, owner, "GRANT USAGE ON SCHEMA rejoin TO app",
 		"GRANT EXECUTE ON FUNCTION rejoin.rejoin_append, rejoin.rejoin_append_text, rejoin.rejoin_enqueue, rejoin.rejoin_enqueue_text TO app")
-	run(t, c, all...)
-	fails(t, c, "42501", "SELECT rejoin.append_event('mine', '', '1', true, NULL, NULL, NULL, NULL, NULL)")
-	fails(t, c, "42501", "INSERT INTO rejoin.queue (feed, type, data, json, close) VALUES ('a', '', '', false, false)")
+	runSQL(t, c, everyCall...)
+	failsWith(t, c, "42501", "SELECT rejoin.append_event('mine', '', '1', true, NULL, NULL, NULL, NULL, NULL)")
+	failsWith(t, c, "42501", "INSERT INTO rejoin.queue (feed, type, data, json, close) VALUES ('a', '', '', false, false)")
 	// Those in public are granted apart, and need no USAGE on the schema rejoin.
-	fails(t, c, "42501", "SELECT public.rejoin_append('mine', 't', '1')")
-	run(t, owner, "GRANT EXECUTE ON FUNCTION public.rejoin_append TO other")
-	run(t, connect(t, as("other")), "SELECT rejoin_append('mine', 't', '1')")
+	failsWith(t, c, "42501", "SELECT public.rejoin_append('mine', 't', '1')")
+	runSQL(t, owner, "GRANT EXECUTE ON FUNCTION public.rejoin_append TO other")
+	runSQL(t, connect(t, as("other")), "SELECT rejoin_append('mine', 't', '1')")
 
 	// A hostile role: its own schema comes first, and its temporary tables before that.
 	p.Exec(t, "postgres", "CREATE SCHEMA trap AUTHORIZATION app")
@@ -74,15 +74,15 @@ func TestGrants(t *testing.T) {
 			"CREATE OPERATOR "+schema+".<> (LEFTARG = text, RIGHTARG = text, FUNCTION = "+schema+".trap)")
 	}
 	p.Exec(t, "postgres", "GRANT SELECT ON ALL TABLES IN SCHEMA rejoin TO app") // to copy them
-	run(t, c, traps...)
+	runSQL(t, c, traps...)
 	p.Exec(t, "postgres", "REVOKE SELECT ON ALL TABLES IN SCHEMA rejoin FROM app")
-	run(t, c, all...)
-	run(t, c, "BEGIN")
-	run(t, c, all...)
-	run(t, c, "SET CONSTRAINTS ALL IMMEDIATE", "COMMIT", "SET SESSION synchronous_commit = off")
-	run(t, c, all...)
-	fails(t, c, "RJ400", "SELECT rejoin.rejoin_append('a b', 't', '1')")
-	fails(t, c, "RJ422", "SELECT rejoin.rejoin_append_text('mine', 't', 'y', idempotency_key => 'k')")
+	runSQL(t, c, everyCall...)
+	runSQL(t, c, "BEGIN")
+	runSQL(t, c, everyCall...)
+	runSQL(t, c, "SET CONSTRAINTS ALL IMMEDIATE", "COMMIT", "SET SESSION synchronous_commit = off")
+	runSQL(t, c, everyCall...)
+	failsWith(t, c, "RJ400", "SELECT rejoin.rejoin_append('a b', 't', '1')")
+	failsWith(t, c, "RJ422", "SELECT rejoin.rejoin_append_text('mine', 't', 'y', idempotency_key => 'k')")
 	for _, table := range []string{"feeds", "events", "keys", "queue", "queue_places"} {
 		var n int
 		if err := c.QueryRow(t.Context(), "SELECT (SELECT count(*) FROM trap."+table+") + (SELECT count(*) FROM pg_temp."+table+")").Scan(&n); err != nil || n != 0 {
@@ -106,7 +106,7 @@ func TestPublicFunctions(t *testing.T) {
 	p.Exec(t, "postgres", "REVOKE CREATE ON SCHEMA public FROM PUBLIC") // as servers from 15 on do
 	url := "postgres://node:secret@" + p.Addr() + "/postgres"
 	s := start(t, url, Options{})
-	run(t, connect(t, url), all...)
+	runSQL(t, connect(t, url), everyCall...)
 	publish(t, s, "mine", "x")
 	const count = "SELECT count(*)::text FROM pg_proc WHERE pronamespace = to_regnamespace('public') AND proname LIKE 'rejoin%'"
 	if got := value(t, url, count); got != "0" {
@@ -122,12 +122,12 @@ func TestPublicFunctions(t *testing.T) {
 	if got := value(t, taken, "SELECT public.rejoin_append(7)::text"); got != "1" {
 		t.Errorf("the function that was there returns %s", got)
 	}
-	run(t, connect(t, taken), all...)
+	runSQL(t, connect(t, taken), everyCall...)
 
 	none := p.NewDatabase(t)
 	execute(t, none, "DROP SCHEMA public")
 	start(t, none, Options{})
-	run(t, connect(t, none), all...)
+	runSQL(t, connect(t, none), everyCall...)
 }
 
 // A database of the second version, with keys, goes on where it was.
@@ -149,13 +149,13 @@ func TestMigratesSecondVersion(t *testing.T) {
 		t.Errorf("the store's id has become %q", s.ID())
 	}
 	c := connect(t, url)
-	if got := id(t, c, "SELECT rejoin_append_text('chat', '', 'x', idempotency_key => 'k')"); got != 1 {
+	if got := idFrom(t, c, "SELECT rejoin_append_text('chat', '', 'x', idempotency_key => 'k')"); got != 1 {
 		t.Errorf("a key of before: got id %d, want 1", got)
 	}
-	if got := id(t, c, "SELECT rejoin_append_text('chat', '', 'y')"); got != 2 {
+	if got := idFrom(t, c, "SELECT rejoin_append_text('chat', '', 'y')"); got != 2 {
 		t.Errorf("got id %d, want 2", got)
 	}
-	run(t, c, "SELECT rejoin_append_text('future', '', 'y')")
+	runSQL(t, c, "SELECT rejoin_append_text('future', '', 'y')")
 	if got := stored(t, s, "future"); got[1].Time != got[0].Time {
 		t.Errorf("the time goes from %v to %v", got[0].Time, got[1].Time)
 	}

@@ -16,8 +16,8 @@ import (
 	"github.com/rejoin/rejoin/storage/testserver"
 )
 
-// run runs statements in a session.
-func run(t testing.TB, c *pgx.Conn, statements ...string) {
+// runSQL runs statements in a session.
+func runSQL(t testing.TB, c *pgx.Conn, statements ...string) {
 	t.Helper()
 	for _, sql := range statements {
 		if _, err := c.Exec(t.Context(), sql); err != nil {
@@ -26,8 +26,8 @@ func run(t testing.TB, c *pgx.Conn, statements ...string) {
 	}
 }
 
-// id runs a statement that returns the id of an event.
-func id(t testing.TB, c *pgx.Conn, sql string, args ...any) (id int64) {
+// idFrom runs a statement that returns the id of an event.
+func idFrom(t testing.TB, c *pgx.Conn, sql string, args ...any) (id int64) {
 	t.Helper()
 	if err := c.QueryRow(t.Context(), sql, args...).Scan(&id); err != nil {
 		t.Fatalf("%s: %v", sql, err)
@@ -35,8 +35,8 @@ func id(t testing.TB, c *pgx.Conn, sql string, args ...any) (id int64) {
 	return id
 }
 
-// fails runs a statement that fails with this SQLSTATE, and returns the error.
-func fails(t testing.TB, c *pgx.Conn, want, sql string, args ...any) *pgconn.PgError {
+// failsWith runs a statement that fails with this SQLSTATE, and returns the error.
+func failsWith(t testing.TB, c *pgx.Conn, want, sql string, args ...any) *pgconn.PgError {
 	t.Helper()
 	_, err := c.Exec(t.Context(), sql, args...)
 	if state(err) != want {
@@ -53,22 +53,22 @@ func TestAppendInTransaction(t *testing.T) {
 	url := testserver.SharedPostgres(t).NewDatabase(t)
 	s := start(t, url, Options{})
 	c := connect(t, url)
-	run(t, c, "CREATE TABLE orders (id int)", "BEGIN", "INSERT INTO orders VALUES (7)")
-	if got := id(t, c, `SELECT rejoin_append('orders', 'order.created', '{"id":7}')`); got != 1 {
+	runSQL(t, c, "CREATE TABLE orders (id int)", "BEGIN", "INSERT INTO orders VALUES (7)")
+	if got := idFrom(t, c, `SELECT rejoin_append('orders', 'order.created', '{"id":7}')`); got != 1 {
 		t.Errorf("got id %d, want 1", got)
 	}
 	if b := bounds(t, s, "orders"); b != feed.Unwritten {
 		t.Errorf("before the commit: got bounds %v", b)
 	}
-	run(t, c, "COMMIT")
-	run(t, c, "BEGIN", "SELECT rejoin_append_text('orders', NULL, 'never')", "SELECT rejoin_append('never', '', '1')", "ROLLBACK")
-	run(t, c, "BEGIN",
+	runSQL(t, c, "COMMIT")
+	runSQL(t, c, "BEGIN", "SELECT rejoin_append_text('orders', NULL, 'never')", "SELECT rejoin_append('never', '', '1')", "ROLLBACK")
+	runSQL(t, c, "BEGIN",
 		"SELECT rejoin_append_text('orders', 'message', E'a\\r\\nb\\rc')",
 		"SAVEPOINT s", "SELECT rejoin_append_text('orders', '', 'never')", "SELECT rejoin_append_text('other', '', 'never')", "ROLLBACK TO s",
 		"SELECT rejoin_append_text('orders', '', 'after')", "SELECT rejoin_append_text('other', '', 'first')",
 		"COMMIT")
 	// An exception that a function of the caller handles undoes its part, too.
-	run(t, c, `DO $$ BEGIN
+	runSQL(t, c, `DO $$ BEGIN
 		PERFORM rejoin_append_text('orders', '', 'kept');
 		BEGIN
 			PERFORM rejoin_append_text('orders', '', 'never');
@@ -77,7 +77,7 @@ func TestAppendInTransaction(t *testing.T) {
 			PERFORM rejoin_append_text('orders', '', 'instead');
 		END;
 	END $$`)
-	run(t, c, "SELECT rejoin_append_text('orders', '', 'last', close => true)")
+	runSQL(t, c, "SELECT rejoin_append_text('orders', '', 'last', close => true)")
 	publish(t, s, "other", "second")
 	got := stored(t, s, "orders")
 	want := []feed.Event{
@@ -177,8 +177,8 @@ func TestAppendDeadlock(t *testing.T) {
 	url := testserver.SharedPostgres(t).NewDatabase(t)
 	s := start(t, url, Options{})
 	one, two := connect(t, url), connect(t, url)
-	run(t, one, "BEGIN", "SET LOCAL deadlock_timeout = '50ms'", "SELECT rejoin_append_text('a', '', '1')")
-	run(t, two, "BEGIN", "SET LOCAL deadlock_timeout = '1h'", "SELECT rejoin_append_text('b', '', '2')")
+	runSQL(t, one, "BEGIN", "SET LOCAL deadlock_timeout = '50ms'", "SELECT rejoin_append_text('a', '', '1')")
+	runSQL(t, two, "BEGIN", "SET LOCAL deadlock_timeout = '1h'", "SELECT rejoin_append_text('b', '', '2')")
 	waiting := make(chan error)
 	go func() {
 		_, err := two.Exec(t.Context(), "SELECT rejoin_append_text('a', '', '2')")
@@ -187,12 +187,12 @@ func TestAppendDeadlock(t *testing.T) {
 	until(t, func() bool {
 		return value(t, url, "SELECT count(*)::text FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()") == "1"
 	})
-	fails(t, one, "40P01", "SELECT rejoin_append_text('b', '', '1')")
+	failsWith(t, one, "40P01", "SELECT rejoin_append_text('b', '', '1')")
 	if err := <-waiting; err != nil {
 		t.Fatal(err)
 	}
-	run(t, one, "ROLLBACK")
-	run(t, two, "COMMIT")
+	runSQL(t, one, "ROLLBACK")
+	runSQL(t, two, "COMMIT")
 	for _, name := range []string{"a", "b"} {
 		if got := stored(t, s, name); len(got) != 1 || got[0].Data != "2" {
 			t.Errorf("feed %s: got %v", name, got)
@@ -223,28 +223,28 @@ func TestAppendOldSnapshot(t *testing.T) {
 			{"SELECT rejoin_append_text($f, '', '1', idempotency_key => 'old'); " + expire, "SELECT rejoin_append_text($f, '', '2', idempotency_key => 'old')", "SELECT rejoin_append_text($f, '', '2', idempotency_key => 'old')"},
 		} {
 			on := func(sql string) string { return strings.ReplaceAll(sql, "$f", fmt.Sprintf("'f%d:%.1s'", i, level)) }
-			run(t, other, on(test.before))
+			runSQL(t, other, on(test.before))
 			c := connect(t, url)
-			run(t, c, "BEGIN ISOLATION LEVEL "+level, "SELECT count(*) FROM rejoin.feeds")
-			run(t, other, on(test.since))
-			fails(t, c, "40001", on(test.then))
+			runSQL(t, c, "BEGIN ISOLATION LEVEL "+level, "SELECT count(*) FROM rejoin.feeds")
+			runSQL(t, other, on(test.since))
+			failsWith(t, c, "40001", on(test.then))
 			// Of another feed, the snapshot does not matter; nor does it to enqueue.
-			run(t, c, "ROLLBACK", "BEGIN ISOLATION LEVEL "+level, "SELECT count(*) FROM rejoin.feeds")
-			run(t, other, on("SELECT rejoin_append_text('elsewhere', '', 'x')"))
-			run(t, c, on("SELECT rejoin_append_text('own:' || $f, '', 'x')"), on("SELECT rejoin_enqueue_text($f, '', 'x')"), "COMMIT")
+			runSQL(t, c, "ROLLBACK", "BEGIN ISOLATION LEVEL "+level, "SELECT count(*) FROM rejoin.feeds")
+			runSQL(t, other, on("SELECT rejoin_append_text('elsewhere', '', 'x')"))
+			runSQL(t, c, on("SELECT rejoin_append_text('own:' || $f, '', 'x')"), on("SELECT rejoin_enqueue_text($f, '', 'x')"), "COMMIT")
 		}
 	}
 	// A key that the snapshot has is known, whatever became of the feed: nothing
 	// changes it.
-	run(t, other, "SELECT rejoin_append_text('replay', '', '1', idempotency_key => 'k')")
+	runSQL(t, other, "SELECT rejoin_append_text('replay', '', '1', idempotency_key => 'k')")
 	c := connect(t, url)
-	run(t, c, "BEGIN ISOLATION LEVEL REPEATABLE READ", "SELECT count(*) FROM rejoin.feeds")
-	run(t, other, "SELECT rejoin_append_text('replay', '', '2', close => true)")
-	if got := id(t, c, "SELECT rejoin_append_text('replay', '', '1', idempotency_key => 'k')"); got != 1 {
+	runSQL(t, c, "BEGIN ISOLATION LEVEL REPEATABLE READ", "SELECT count(*) FROM rejoin.feeds")
+	runSQL(t, other, "SELECT rejoin_append_text('replay', '', '2', close => true)")
+	if got := idFrom(t, c, "SELECT rejoin_append_text('replay', '', '1', idempotency_key => 'k')"); got != 1 {
 		t.Errorf("a replay has id %d, want 1", got)
 	}
-	fails(t, c, "RJ422", "SELECT rejoin_append_text('replay', '', '2', idempotency_key => 'k')")
-	run(t, c, "ROLLBACK")
+	failsWith(t, c, "RJ422", "SELECT rejoin_append_text('replay', '', '2', idempotency_key => 'k')")
+	runSQL(t, c, "ROLLBACK")
 	if got := len(stored(t, s, "f0:R")); got != 2 {
 		t.Errorf("the feed holds %d events, want 2", got)
 	}
@@ -279,14 +279,14 @@ func TestAppendWaits(t *testing.T) {
 				execute(t, url, "INSERT INTO rejoin.feeds (name) VALUES ($1)", name)
 			}
 			one, two := connect(t, url), connect(t, url)
-			run(t, one, "BEGIN", on(test.first))
+			runSQL(t, one, "BEGIN", on(test.first))
 			var got int64
 			done := make(chan error)
 			go func() { done <- two.QueryRow(t.Context(), on(test.second)).Scan(&got) }()
 			until(t, func() bool {
 				return value(t, url, "SELECT count(*)::text FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()") == "1"
 			})
-			run(t, one, test.end)
+			runSQL(t, one, test.end)
 			if err := <-done; state(err) != test.err || got != test.want {
 				t.Errorf("%s, %s, %s: got %d, %v; want %d, %s", on(test.first), test.end, on(test.second), got, err, test.want, test.err)
 			}
@@ -310,23 +310,23 @@ func TestTransactionsAreDurable(t *testing.T) {
 		{"local", "SELECT rejoin_enqueue_text('a', '', 'x'); SET CONSTRAINTS ALL IMMEDIATE", "local"},
 		{"off", "SELECT 1", "off"},
 	} {
-		run(t, c, "SET synchronous_commit = "+test.has, "BEGIN", test.sql)
+		runSQL(t, c, "SET synchronous_commit = "+test.has, "BEGIN", test.sql)
 		var inside, after string
 		err := c.QueryRow(t.Context(), "SHOW synchronous_commit").Scan(&inside)
-		run(t, c, "COMMIT")
+		runSQL(t, c, "COMMIT")
 		err = errors.Join(err, c.QueryRow(t.Context(), "SHOW synchronous_commit").Scan(&after))
 		if err != nil || inside != test.want || after != test.has {
 			t.Errorf("%s with %s: got %s, then %s, %v", test.sql, test.has, inside, after, err)
 		}
 	}
 	// A part that is rolled back takes its change with it, and the next sets it again.
-	run(t, c, "SET synchronous_commit = off", "BEGIN", "SAVEPOINT s", "SELECT rejoin_append_text('a', '', 'x')", "ROLLBACK TO s",
+	runSQL(t, c, "SET synchronous_commit = off", "BEGIN", "SAVEPOINT s", "SELECT rejoin_append_text('a', '', 'x')", "ROLLBACK TO s",
 		"SAVEPOINT s", "SELECT rejoin_append_text('a', '', 'x')", "RELEASE s")
 	var got string
 	if err := c.QueryRow(t.Context(), "SHOW synchronous_commit").Scan(&got); err != nil || got != "on" {
 		t.Errorf("after a savepoint: got %s, %v", got, err)
 	}
-	run(t, c, "COMMIT")
+	runSQL(t, c, "COMMIT")
 }
 
 // A transaction notifies once for each feed, and once for the queue.
@@ -335,8 +335,8 @@ func TestTransactionsNotify(t *testing.T) {
 	url := testserver.SharedPostgres(t).NewDatabase(t)
 	start(t, url, Options{})
 	c, listener := connect(t, url), connect(t, url)
-	run(t, listener, "LISTEN rejoin")
-	run(t, c, "BEGIN", "SELECT rejoin_append_text('rolled', '', 'back')", "SELECT rejoin_enqueue_text('rolled', '', 'back')", "ROLLBACK",
+	runSQL(t, listener, "LISTEN rejoin")
+	runSQL(t, c, "BEGIN", "SELECT rejoin_append_text('rolled', '', 'back')", "SELECT rejoin_enqueue_text('rolled', '', 'back')", "ROLLBACK",
 		"BEGIN", "SELECT rejoin_append_text(name, '', 'x') FROM generate_series(1, 50), (VALUES ('a'), ('b')) AS f (name)",
 		"SAVEPOINT s", "SELECT rejoin_append_text('a', '', 'x')", "RELEASE s",
 		"SELECT rejoin_enqueue_text('a', '', 'x') FROM generate_series(1, 50)", "COMMIT", "NOTIFY rejoin, 'end'")
@@ -366,9 +366,9 @@ func TestPrepareTransaction(t *testing.T) {
 	s := start(t, url, Options{})
 	c := connect(t, url)
 	for _, sql := range []string{"SELECT rejoin_append_text('a', '', 'x')", "SELECT rejoin_enqueue_text('a', '', 'x')"} {
-		run(t, c, "BEGIN", sql)
-		fails(t, c, "0A000", "PREPARE TRANSACTION 'p'")
-		run(t, c, "ROLLBACK")
+		runSQL(t, c, "BEGIN", sql)
+		failsWith(t, c, "0A000", "PREPARE TRANSACTION 'p'")
+		runSQL(t, c, "ROLLBACK")
 	}
 	publish(t, s, "a", "x") // nothing holds the feed
 }
@@ -393,9 +393,9 @@ func TestLimits(t *testing.T) {
 		t.Errorf("got the limits %q", got)
 	}
 	c := connect(t, url)
-	run(t, c, "SELECT rejoin_append_text('a', '', '1234567890')")
-	fails(t, c, "RJ413", "SELECT rejoin_append_text('a', '', '12345678901')")
-	fails(t, c, "RJ413", "SELECT rejoin_enqueue_text('a', '', '12345678901')")
+	runSQL(t, c, "SELECT rejoin_append_text('a', '', '1234567890')")
+	failsWith(t, c, "RJ413", "SELECT rejoin_append_text('a', '', '12345678901')")
+	failsWith(t, c, "RJ413", "SELECT rejoin_enqueue_text('a', '', '12345678901')")
 	start(t, url, Options{EventBytes: 11})
-	run(t, c, "SELECT rejoin_append_text('a', '', '12345678901')")
+	runSQL(t, c, "SELECT rejoin_append_text('a', '', '12345678901')")
 }

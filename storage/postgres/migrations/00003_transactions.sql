@@ -35,7 +35,7 @@ CREATE TABLE rejoin.queue (
 --
 -- It is a table of its own because a place is given when the transaction commits. To
 -- update the row then would copy it, and leave a dead one for each event: with 100
--- events in a transaction that took half as long again. One place for each
+-- events in a transaction that took over half as long again. One place for each
 -- transaction was no cheaper than one for each row, with 1 and with 100 events, and the
 -- transaction would have to find it again: by its id, which another server gives again
 -- after a dump is restored there, or by reading the table, because of which
