@@ -70,6 +70,10 @@ var attempts = []attempt{
 	{feed: "j", json: true, data: `["` + strings.Repeat(`\"[`, 1000) + `\\", ` + nested("[", "]", 499) + `]`, want: 201},
 	{feed: "j", json: true, data: `["` + strings.Repeat(`\"[`, 1000) + `\\", ` + nested("[", "]", 500) + `]`, want: 400},
 	{feed: "j", json: true, data: "[" + strings.Repeat(`{"a": []}, `, 2000) + "1]", want: 201},
+	{feed: "j", json: true, data: strings.Repeat("[[], ", 499) + "[]" + strings.Repeat("]", 499), want: 201},
+	{feed: "j", json: true, data: strings.Repeat("[[], ", 500) + "[]" + strings.Repeat("]", 500), want: 400},
+	{feed: "j", json: true, data: "[" + strings.Repeat(nested("[", "]", 499)+", ", 50) + nested("[", "]", 499) + "]", want: 201},
+	{feed: "j", json: true, data: "[" + strings.Repeat(nested("[", "]", 499)+", ", 50) + nested("[", "]", 500) + "]", want: 400},
 	// Idempotency keys.
 	{feed: "k", data: "1", key: "!~", want: 201}, {feed: "k", data: "1", key: "!~", want: 201}, {feed: "k", data: "2", key: "!~", want: 422},
 	{feed: "k", data: "1", typ: "x", key: "!~", want: 422}, {feed: "k", data: "1", json: true, key: "!~", want: 422}, {feed: "k", data: "1", key: "!~", close: true, want: 422},

@@ -199,7 +199,7 @@ BEGIN
     nested := regexp_replace(json_text, E'"(?:[^"\\\\]|\\\\.)*"', '', 'g');
     nested := translate(regexp_replace(nested, E'[^][{}]+', '', 'g'), '{}', '[]');
     FOR level IN 1..500 LOOP
-        EXIT WHEN nested = '';
+        EXIT WHEN nested = '' OR strpos(nested, repeat('[', 501)) > 0;
         nested := replace(nested, '[]', ''); -- the innermost
     END LOOP;
     IF nested <> '' THEN
