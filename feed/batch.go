@@ -51,7 +51,7 @@ func (p *Publisher) prepare(pub Publication) (*publishCall, error) {
 		call.feed = commonFeed(pub.Drafts)
 	}
 	if pub.Key != "" {
-		batch.Key = &Key{Name: pub.Key, Fingerprint: fingerprint(batch), Window: p.keyWindow}
+		batch.Key = &Key{Name: pub.Key, Fingerprint: batch.Fingerprint(), Window: p.keyWindow}
 	}
 	call.batch = batch
 	return call, nil
@@ -86,8 +86,8 @@ func commonFeed(drafts []Draft) string {
 	return drafts[0].Feed
 }
 
-// fingerprint is what tells a batch from another that comes with the same key.
-func fingerprint(b Batch) [sha256.Size]byte {
+// Fingerprint returns the [Key] Fingerprint of the batch's drafts and Close.
+func (b *Batch) Fingerprint() [sha256.Size]byte {
 	h := sha256.New()
 	_, _ = fmt.Fprintf(h, "%t", b.Close) // a hash takes everything
 	for _, d := range b.Drafts {

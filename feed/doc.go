@@ -61,6 +61,9 @@
 // store. It may lose them, which costs ephemeral events, and some time until
 // other nodes see a close or a trim.
 //
+// Of a [WatchedStore]: that it reports what others than the publishers of the nodes
+// append. Where it fails to, a hub finds that when it next compares its feeds.
+//
 // # What it refuses
 //
 // It has no acknowledgements by subscribers, no queue that subscribers share,

@@ -102,6 +102,9 @@ func NewHub(store Store, bus Bus, o HubOptions) *Hub {
 	h.work.Go(h.dispatchLoop)
 	h.work.Go(h.verifyLoop)
 	h.work.Go(h.tailLoop)
+	if watched, ok := store.(WatchedStore); ok {
+		h.work.Go(func() { h.watchLoop(watched) })
+	}
 	if h.signals.bus != nil {
 		h.work.Go(func() { h.signals.sendLoop(h.ctx) })
 		h.work.Go(h.listen)

@@ -101,10 +101,25 @@ func (h *Hub) tailLoop() {
 	}
 }
 
-// receiver is the hub as the bus sees it.
+// watchLoop watches the store for as long as the hub lives.
+func (h *Hub) watchLoop(store WatchedStore) {
+	for {
+		err := store.Watch(h.ctx, receiver{h})
+		if h.ctx.Err() != nil {
+			return
+		}
+		h.storeLog.Error("watching the store ended; what applications append arrives late until it works again", "error", err)
+		h.pause(time.Second)
+	}
+}
+
+// receiver is the hub as the bus and a watched store see it.
 type receiver struct{ *Hub }
 
-var _ ComparingReceiver = receiver{}
+var (
+	_ ComparingReceiver = receiver{}
+	_ WatchReceiver     = receiver{}
+)
 
 // Cursor implements [Receiver].
 func (r receiver) Cursor(feed string) (ID, bool) {
@@ -128,6 +143,9 @@ func (r receiver) Grew(feed string, last ID) {
 
 // Missed implements [Receiver].
 func (r receiver) Missed() { r.recheckAll() }
+
+// Changed implements [WatchReceiver].
+func (r receiver) Changed(feed string) { r.recheck(feed) }
 
 // Seen implements [ComparingReceiver]. The bus proves nothing: a review asks the store.
 func (r receiver) Seen(events []Event) {

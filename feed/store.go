@@ -141,6 +141,25 @@ type RetentionStore interface {
 	RunExclusive(ctx context.Context, fn func(context.Context) error) (ran bool, err error)
 }
 
+// WatchedStore is a Store that others append to as well, in transactions of their own.
+// It tells a hub of what they append, whatever the bus.
+type WatchedStore interface {
+	Store
+
+	// Watch reports what others append to r until ctx ends; then it returns nil. It
+	// outlives failures of the store, and calls r.Missed when it may have overlooked
+	// something. It calls r from one goroutine at a time.
+	Watch(ctx context.Context, r WatchReceiver) error
+}
+
+// WatchReceiver is a node's side of Watch.
+type WatchReceiver interface {
+	Receiver
+	// Changed reports that the feed was closed, or has changed otherwise in a way of
+	// which the store knows more.
+	Changed(feed string)
+}
+
 // FeedList is a part of a store's feeds.
 type FeedList struct {
 	Feeds []Info
