@@ -37,9 +37,9 @@ func TestSignals(t *testing.T) {
 
 func TestNodes(t *testing.T) {
 	t.Parallel()
-	storagetest.TestCluster(t, func() feed.Store { return feedtest.NewStore() }, func(t *testing.T) storagetest.Joiner {
+	storagetest.TestCluster(t, func(t *testing.T) (feed.Store, storagetest.Joiner) {
 		b := NewBus()
-		return func(*testing.T) feed.Bus { return b }
+		return feedtest.NewStore(), func(*testing.T) feed.Bus { return b }
 	})
 }
 

@@ -32,9 +32,9 @@ func TestSignals(t *testing.T) {
 func TestNodes(t *testing.T) {
 	t.Parallel()
 	url := testserver.RedisURL(t)
-	storagetest.TestCluster(t, func() feed.Store { return feedtest.NewStore() }, func(t *testing.T) storagetest.Joiner {
+	storagetest.TestCluster(t, func(t *testing.T) (feed.Store, storagetest.Joiner) {
 		o := options()
-		return func(t *testing.T) feed.Bus { return open(t, url, o) }
+		return feedtest.NewStore(), func(t *testing.T) feed.Bus { return open(t, url, o) }
 	})
 }
 

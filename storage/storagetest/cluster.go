@@ -13,8 +13,8 @@ import (
 
 // TestCluster tests how nodes with one store work together through the signals of a bus.
 // Their hubs compare feeds with the store so seldom that whatever arrives quickly came
-// through the bus. It calls fresh and newStore once for each subtest.
-func TestCluster(t *testing.T, newStore func() feed.Store, fresh func(t *testing.T) Joiner) {
+// through the bus. It calls fresh once for each subtest, for an unused store and medium.
+func TestCluster(t *testing.T, fresh func(t *testing.T) (feed.Store, Joiner)) {
 	tests := []struct {
 		name string
 		run  func(t *testing.T, c *cluster)
@@ -31,7 +31,8 @@ func TestCluster(t *testing.T, newStore func() feed.Store, fresh func(t *testing
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			test.run(t, &cluster{t: t, store: newStore(), join: fresh(t)})
+			store, join := fresh(t)
+			test.run(t, &cluster{t: t, store: store, join: join})
 		})
 	}
 }
