@@ -140,8 +140,12 @@ func (s *Store) attempt(ctx context.Context, p lockPlan, batches []feed.Batch, p
 			tx.rollback()
 			return nil
 		}
-		err := tx.commit(s.o.StatementTimeout + transit)
+		payload := s.notifier.forCommit(tx.plan.Feeds, len(tx.plan.Events))
+		err := tx.commit(s.o.StatementTimeout+transit, payload)
 		if err == nil {
+			if payload != "" {
+				s.notifier.committed(tx.plan.Feeds)
+			}
 			return nil
 		}
 		if tx.open() {

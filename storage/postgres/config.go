@@ -68,6 +68,11 @@ func (s *Store) poolConfig(base *pgxpool.Config, conns int, name string) *pgxpoo
 		"plan_cache_mode": "force_generic_plan", "jit": "off",
 		"enable_seqscan": "off", "enable_bitmapscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off",
 	})
+	if name == "news" {
+		// A notification holds a lock of the whole server until it is committed, and there is
+		// nothing else in these transactions to lose.
+		config.ConnConfig.RuntimeParams["synchronous_commit"] = "off"
+	}
 	config.MaxConns = int32(conns)
 	config.MinConns, config.MinIdleConns = 0, 0
 	config.MaxConnLifetime, config.MaxConnLifetimeJitter = time.Hour, 10*time.Minute

@@ -76,7 +76,7 @@ except IntegrityError:
 	runSQL(t, c, "SET ROLE app", "UPDATE orders SET customer = 'alan' WHERE id = 7", "DELETE FROM orders WHERE id = 8", "RESET ROLE")
 	var queue []string
 	for _, q := range readQueue(t, c, 0, 100) {
-		queue = append(queue, q.feed+" "+q.kind+" "+q.data)
+		queue = append(queue, q.draft.Feed+" "+q.draft.Type+" "+q.draft.Data)
 	}
 	if got, want := strings.Join(queue, "\n"), strings.Join([]string{
 		`orders order.insert {"id": 8, "customer": "grace"}`, `orders order.insert {"id": 9, "customer": "grace"}`, `orders order.insert {"id": 10, "customer": "grace"}`,

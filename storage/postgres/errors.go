@@ -12,10 +12,11 @@ import (
 
 // SQLSTATE codes, of appendix A of Postgres's manual.
 const (
-	invalidParameter = "22023"
-	noPrivilege      = "42501"
-	noDatabase       = "3D000"
-	lockNotAvailable = "55P03"
+	invalidParameter  = "22023"
+	noPrivilege       = "42501"
+	protocolViolation = "08P01"
+	noDatabase        = "3D000"
+	lockNotAvailable  = "55P03"
 )
 
 // state returns the SQLSTATE code of an error of the server, "" for any other.
@@ -52,6 +53,9 @@ func refuse(format string, args ...any) error { return refusal{fmt.Errorf(format
 // explain adds to an error of opening whether it may go away by itself, and what to do
 // about it.
 func explain(err error) error {
+	if err == nil {
+		return nil
+	}
 	if _, ok := errors.AsType[refusal](err); ok {
 		return err
 	}

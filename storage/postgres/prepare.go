@@ -39,6 +39,9 @@ func prepare(ctx context.Context, base *pgx.ConnConfig, o Options) (id string, e
 	// A migration may take long; only ctx bounds it.
 	delete(config.RuntimeParams, "statement_timeout")
 	delete(config.RuntimeParams, "idle_in_transaction_session_timeout")
+	if err := refusePooler(ctx, config); err != nil {
+		return "", err
+	}
 	db := stdlib.OpenDB(*config)
 	defer func() { err = errors.Join(err, db.Close()) }()
 	if err := checkServer(ctx, db); err != nil {

@@ -15,16 +15,6 @@ import (
 	"github.com/rejoin/rejoin/storage/testserver"
 )
 
-// queued is a row of the queue.
-type queued struct {
-	place, id        int64
-	feed, kind, data string
-	json             bool
-	key              *string
-	close            bool
-	enqueued         time.Time
-}
-
 // readQueue returns the next rows above a place, of all feeds but those left out.
 func readQueue(t testing.TB, c *pgx.Conn, after int64, limit int, leftOut ...string) []queued {
 	t.Helper()
@@ -33,7 +23,7 @@ func readQueue(t testing.TB, c *pgx.Conn, after int64, limit int, leftOut ...str
 		t.Fatal(err)
 	}
 	all, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (q queued, err error) {
-		return q, row.Scan(&q.place, &q.id, &q.feed, &q.kind, &q.data, &q.json, &q.key, &q.close, &q.enqueued)
+		return q, row.Scan(&q.place, &q.draft.Feed, &q.draft.Type, &q.draft.Data, &q.draft.JSON, &q.key, &q.close)
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -45,7 +35,7 @@ func readQueue(t testing.TB, c *pgx.Conn, after int64, limit int, leftOut ...str
 func inQueue(t testing.TB, c *pgx.Conn) (data []string) {
 	t.Helper()
 	for _, q := range readQueue(t, c, 0, 1<<20) {
-		data = append(data, q.data)
+		data = append(data, q.draft.Data)
 	}
 	return data
 }
@@ -185,14 +175,14 @@ func TestQueueOrder(t *testing.T) {
 				break
 			}
 			var w2, n2 int
-			if _, err := fmt.Sscan(all[at].data, &w2, &n2, &i, &rows); err != nil {
+			if _, err := fmt.Sscan(all[at].draft.Data, &w2, &n2, &i, &rows); err != nil {
 				t.Fatal(err)
 			}
 			if k == 0 {
 				w, n = w2, n2
 			}
 			if w2 != w || n2 != n || i != k {
-				t.Fatalf("row %d is %q, want row %d of transaction %d %d", at, all[at].data, k, w, n)
+				t.Fatalf("row %d is %q, want row %d of transaction %d %d", at, all[at].draft.Data, k, w, n)
 			}
 			if at++; i == rows-1 {
 				break
@@ -225,7 +215,7 @@ func TestQueueOrder(t *testing.T) {
 
 func dataOf(rows []queued) (data []string) {
 	for _, q := range rows {
-		data = append(data, q.data)
+		data = append(data, q.draft.Data)
 	}
 	return data
 }
@@ -257,13 +247,13 @@ func TestDrainStatements(t *testing.T) {
 	if len(rows) != 2 || rows[0].key == nil {
 		t.Fatalf("got %v", rows)
 	}
-	if q := rows[0]; q.feed != "a" || q.kind != "t" || q.data != `{"n": 1}` || !q.json || *q.key != "k" || !q.close || time.Since(q.enqueued) > time.Minute {
+	if q := rows[0]; q.draft.Feed != "a" || q.draft.Type != "t" || q.draft.Data != `{"n": 1}` || !q.draft.JSON || *q.key != "k" || !q.close {
 		t.Errorf("got %+v", q)
 	}
-	if q := rows[1]; q.feed != "b" || q.kind != "" || q.data != "2" || q.json || q.key != nil || q.close {
+	if q := rows[1]; q.draft.Feed != "b" || q.draft.Type != "" || q.draft.Data != "2" || q.draft.JSON || q.key != nil || q.close {
 		t.Errorf("got %+v", q)
 	}
-	if got := readQueue(t, c, 0, 10, "a", "b"); len(got) != 1 || got[0].feed != "c" {
+	if got := readQueue(t, c, 0, 10, "a", "b"); len(got) != 1 || got[0].draft.Feed != "c" {
 		t.Errorf("got %v", got)
 	}
 	if got := readQueue(t, c, rows[0].place, 10); len(got) != 3 {

@@ -24,10 +24,7 @@ func (s *Store) Read(ctx context.Context, name string, after feed.ID, limit feed
 			if page.Events == nil {
 				page.Events = make([]feed.Event, 0, min(feed.ID(limit.Events), page.Last-min(after, page.Last), 1024))
 			}
-			page.Events = append(page.Events, feed.Event{
-				Feed: name, ID: feed.ID(int8of(raw[3])), Type: string(raw[6]), Data: string(raw[7]),
-				JSON: raw[5][0] != 0, Time: timeOf(raw[4]),
-			})
+			page.Events = append(page.Events, eventOf(name, raw[3:]))
 		}
 		return nil
 	}, query("page"), name, int64(min(after, feed.MaxID)), int64(limit.Events), int64(limit.Bytes))
@@ -42,6 +39,14 @@ func (s *Store) Read(ctx context.Context, name string, after feed.ID, limit feed
 func int8of(b []byte) int64 { return int64(binary.BigEndian.Uint64(b)) }
 
 func timeOf(b []byte) time.Time { return time.UnixMilli(int8of(b)).UTC() }
+
+// eventOf decodes seq, time, json, type and data.
+func eventOf(name string, raw [][]byte) feed.Event {
+	return feed.Event{
+		Feed: name, ID: feed.ID(int8of(raw[0])), Time: timeOf(raw[1]), JSON: raw[2][0] != 0,
+		Type: string(raw[3]), Data: string(raw[4]),
+	}
+}
 
 // boundsOf decodes first, last and closed.
 func boundsOf(raw [][]byte) feed.Bounds {

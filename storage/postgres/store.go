@@ -21,13 +21,20 @@
 // is refused with [feed.ErrBusy], and the other batches are committed.
 //
 // Applications append in transactions of their own by functions in SQL, which decide
-// as [feed.PlanAppend] does: see migrations/00003_transactions.sql.
+// as [feed.PlanAppend] does: see migrations/00003_transactions.sql. What they queue
+// instead, one node at a time numbers: see drain.go.
+//
+// Every node listens to the database on a connection of its own, and reads what it is
+// notified of in one query: see [Store.Watch]. With [Store.OpenBus], the commits of the
+// nodes notify as well, and the database is the bus.
 package postgres
 
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"fmt"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,8 +44,8 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// keepConns is the most connections for Trim and Sweep.
-const keepConns = 2
+// The most connections for Trim and Sweep, and for reading and telling news.
+const keepConns, newsConns = 2, 2
 
 // Options tunes a store. The zero value is the default.
 type Options struct {
@@ -57,6 +64,12 @@ type Options struct {
 	// ConnectTimeout bounds making a connection, for each of the hosts that
 	// the URL names; 0 means 5 s.
 	ConnectTimeout time.Duration
+	// Alone notes that this node counts on being the only one on the store. It logs a
+	// warning if it is not.
+	Alone bool
+	// Logger gets messages for operators; nil means slog.Default.
+	Logger *slog.Logger
+
 	// OutcomeTimeout bounds the attempt to find out whether a transaction is committed
 	// whose answer was lost; 0 means 10 s.
 	OutcomeTimeout time.Duration
@@ -76,6 +89,7 @@ func (o Options) withDefaults() Options {
 	o.StatementTimeout = cmp.Or(o.StatementTimeout, 30*time.Second)
 	o.ConnectTimeout = cmp.Or(o.ConnectTimeout, 5*time.Second)
 	o.OutcomeTimeout = cmp.Or(o.OutcomeTimeout, 10*time.Second)
+	o.Logger = cmp.Or(o.Logger, slog.Default())
 	o.EventBytes = cmp.Or(o.EventBytes, feed.DefaultEventBytes)
 	o.KeyWindow = cmp.Or(o.KeyWindow, feed.DefaultKeyWindow)
 	return o
@@ -88,7 +102,12 @@ type Store struct {
 	o      Options
 	config *pgx.ConnConfig // for connections outside the pools
 
-	publish, replay, verify, keep *pgxpool.Pool
+	publish, replay, verify, keep, news *pgxpool.Pool
+
+	listener *listener
+	notifier notifier
+	draining feed.Outage
+	refused  atomic.Uint64 // queued events that could not be numbered
 
 	// The appends of this process take turns at each feed, so that the database finds a
 	// feed busy only if another process holds it. Appends that do not wait in the
@@ -105,6 +124,7 @@ type Store struct {
 var (
 	_ feed.RetentionStore = (*Store)(nil)
 	_ feed.Comparer       = (*Store)(nil)
+	_ feed.WatchedStore   = (*Store)(nil)
 )
 
 // Open opens the store in the database at url, a URL or a string of keywords and
@@ -133,6 +153,8 @@ func open(ctx context.Context, url string, o Options) (_ *Store, err error) {
 		fast: newFeedLocks(), slow: newFeedLocks(), slowSlots: make(chan struct{}, o.PublishConns-1),
 		done: make(chan struct{}),
 	}
+	s.listener = newListener(s, rand.Text(), o.Logger.With("store", s.String()))
+	s.notifier.node = s.listener.node
 	id, err := prepare(ctx, base.ConnConfig, o)
 	if err != nil {
 		return nil, explain(err)
@@ -142,7 +164,7 @@ func open(ctx context.Context, url string, o Options) (_ *Store, err error) {
 		pool  **pgxpool.Pool
 		conns int
 		name  string
-	}{{&s.publish, o.PublishConns, "publish"}, {&s.replay, o.ReplayConns, "replay"}, {&s.verify, o.VerifyConns, "verify"}, {&s.keep, keepConns, "keep"}} {
+	}{{&s.publish, o.PublishConns, "publish"}, {&s.replay, o.ReplayConns, "replay"}, {&s.verify, o.VerifyConns, "verify"}, {&s.keep, keepConns, "keep"}, {&s.news, newsConns, "news"}} {
 		if *p.pool, err = pgxpool.NewWithConfig(ctx, s.poolConfig(base, p.conns, p.name)); err != nil {
 			s.disconnect()
 			return nil, err

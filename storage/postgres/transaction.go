@@ -38,15 +38,21 @@ func (tx *appending) hold(p lockPlan, batches []feed.Batch, patience, limit time
 	if patience > 0 {
 		b.Queue(query("set_lock_timeout"), milliseconds(patience))
 	}
+	tx.queueHold(b, p, batches, patience > 0)
+	return tx.conn.SendBatch(ctx, b).Close()
+}
+
+// queueHold locks and loads, in a transaction that has begun, all that is named or what
+// is free.
+func (tx *appending) queueHold(b *pgx.Batch, p lockPlan, batches []feed.Batch, all bool) {
 	if len(p.locks) > 0 {
-		tx.queueLocks(b, p, batches, patience > 0)
+		tx.queueLocks(b, p, batches, all)
 	}
-	tx.queueFeeds(b, p.feeds, patience > 0)
+	tx.queueFeeds(b, p.feeds, all)
 	if len(p.keyed) > 0 {
 		tx.queueKeys(b, p.keyed, batches)
 	}
 	b.Queue(query("stamp")).QueryRow(func(row pgx.Row) error { return row.Scan(&tx.xid, &tx.in.Now) })
-	return tx.conn.SendBatch(ctx, b).Close()
 }
 
 // queueLocks takes the advisory locks, all of them or those that are free.
@@ -127,18 +133,33 @@ func (tx *appending) queueKeys(b *pgx.Batch, keyed []int, batches []feed.Batch) 
 // empty reports whether the plan has nothing to write.
 func (tx *appending) empty() bool { return len(tx.plan.Feeds) == 0 && len(tx.plan.Keys) == 0 }
 
-// commit writes the plan and commits, in one round trip. An error before COMMIT
-// keeps the server from reaching it.
-func (tx *appending) commit(limit time.Duration) error {
+// commit writes the plan, notifies the nodes unless the payload is empty, and commits,
+// in one round trip. An error before COMMIT keeps the server from reaching it.
+func (tx *appending) commit(limit time.Duration, payload string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	b := &pgx.Batch{}
-	b.Queue(query("grow_feeds"), feedColumns(tx.plan.Feeds)...)
+	tx.queuePlan(b)
+	return tx.sendCommit(ctx, b, payload)
+}
+
+// queuePlan writes the plan.
+func (tx *appending) queuePlan(b *pgx.Batch) {
+	if len(tx.plan.Feeds) > 0 {
+		b.Queue(query("grow_feeds"), feedColumns(tx.plan.Feeds)...)
+	}
 	if len(tx.plan.Events) > 0 {
 		b.Queue(query("add_events"), eventColumns(tx.plan.Events)...)
 	}
 	if len(tx.plan.Keys) > 0 {
 		b.Queue(query("add_keys"), tx.keyColumns()...)
+	}
+}
+
+// sendCommit sends what is queued, the notification and COMMIT.
+func (tx *appending) sendCommit(ctx context.Context, b *pgx.Batch, payload string) error {
+	if payload != "" {
+		b.Queue(query("notify"), channel, payload)
 	}
 	b.Queue(commitTransaction).Exec(func(tag pgconn.CommandTag) error {
 		if tag.String() != "COMMIT" {

@@ -1,6 +1,9 @@
 -- name: get_server
 SELECT current_setting('server_version_num')::int, current_setting('server_encoding')
 
+-- name: backend
+SELECT pg_backend_pid()
+
 -- name: has_versions
 SELECT to_regclass('rejoin.versions') IS NOT NULL
 

@@ -6,7 +6,7 @@
 -- appears below a place that is committed. So a reader that has left nothing up to a
 -- place can pass that, and skips the dead rows of what it has deleted; 0 is before
 -- the first.
-SELECT p.place, q.id, q.feed, q.type, q.data, q.json, q.idempotency_key, q.close, q.enqueued
+SELECT p.place, q.feed, q.type, q.data, q.json, q.idempotency_key, q.close
 FROM rejoin.queue_places p JOIN rejoin.queue q ON q.id = p.id
 WHERE p.place > $1 AND q.feed <> ALL ($2::text[])
 ORDER BY p.place LIMIT $3
