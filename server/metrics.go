@@ -21,6 +21,9 @@ type Sources struct {
 	// Refused returns how many events the bus refused because it already had them
 	// or later ones; nil if it never refuses any.
 	Refused func() uint64
+	// EnqueueRefused returns how many events of the store's queue could not be
+	// numbered; nil if the store has no queue.
+	EnqueueRefused func() uint64
 	// Appends may be nil.
 	Appends *Appends
 }
@@ -118,6 +121,7 @@ var (
 	replayedDesc    = describe("replayed_events_total", "Events by where they were read: handed to subscribers from memory (log) or from the store (store), taken from the bus (bus).", "source")
 	gapsDesc        = describe("gaps_total", "Gaps sent to subscribers.", "reason")
 	refusedDesc     = describe("bus_refused_total", "Events that the bus refused because it already had them or later ones.")
+	enqueueDesc     = describe("enqueue_refused_total", "Enqueued events that this node could not number. They are in the table rejoin.refused.")
 	shedDesc        = describe("shed_total", "Subscribers that were rejected with a time after which to come back.")
 	repairsDesc     = describe("bus_repairs_total", "Times that this node read events from the store that the bus had not delivered.")
 	storeUpDesc     = describe("store_up", "Whether the store answers.")
@@ -162,6 +166,9 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 		refused = c.Refused()
 	}
 	counter(refusedDesc, refused)
+	if c.EnqueueRefused != nil {
+		counter(enqueueDesc, c.EnqueueRefused())
+	}
 
 	ctx, cancel := context.WithTimeout(context.Background(), readyTimeout)
 	defer cancel()

@@ -50,7 +50,7 @@ type StoreConfig struct {
 
 // BusConfig is the way in which nodes notify each other of events.
 type BusConfig struct {
-	URL          string        // memory, or redis://… and its like
+	URL          string        // memory, postgres, or redis://… and its like
 	Prefix       string        // of all keys in Redis
 	Shards       int           // hash slots that feeds are spread over
 	StreamLength int           // events that a feed's stream keeps, roughly
@@ -124,7 +124,7 @@ func (c Config) Validate() error {
 		checkAdmin(c.Admin.Listen),
 		checkHosts(c.Server.Hosts),
 		checkStore(c.Store.URL),
-		checkBus(c.Bus.URL),
+		checkBus(c.Bus.URL, c.Store.URL),
 		checkPrefix(c.Bus.Prefix),
 		checkBetween("bus.shards", c.Bus.Shards, 1, 1024),
 		checkBetween("bus.stream_length", c.Bus.StreamLength, 1, 1_000_000),
@@ -227,15 +227,19 @@ var (
 	redisSchemes    = []string{"redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"}
 )
 
-func checkBus(url string) error {
+func checkBus(url, store string) error {
 	scheme, _, _ := strings.Cut(url, ":")
 	switch {
 	case url == "memory":
 		return nil
 	case slices.Contains(redisSchemes, scheme):
 		return nil // the bus judges the rest
+	case !slices.Contains(postgresSchemes, scheme):
+		return errors.New("bus.url: it is memory, postgres, or a redis:// URL (rediss://, redis+sentinel://, redis+cluster://)")
+	case strings.HasPrefix(store, "sqlite:"):
+		return errors.New("bus.url: it is Postgres, and store.url is not: the bus is the database of the store")
 	}
-	return errors.New("bus.url: it is memory, or a redis:// URL (rediss://, redis+sentinel://, redis+cluster://)")
+	return nil // as of the store
 }
 
 func checkPrefix(prefix string) error {

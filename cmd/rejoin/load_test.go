@@ -216,7 +216,7 @@ func TestFaults(t *testing.T) {
 		"subscribe: {write_timeout: 1h}":                "subscribe.write_timeout: 1h0m0s is not from",
 		"subscribe: {max_age: 10ms}":                    "subscribe.max_age: 10ms is not from",
 		"bus: {verify: 0s}":                             "bus.verify: 0s is not from",
-		"bus: {url: 'kafka://:hunter2@h'}":              "bus.url: it is memory, or a redis:// URL",
+		"bus: {url: 'kafka://:hunter2@h'}":              "bus.url: it is memory, postgres, or a redis:// URL",
 		"bus: {prefix: 'a{b}'}":                         `bus.prefix: "a{b}"`,
 		"bus: {shards: 0}":                              "bus.shards: 0 is not from 1 to 1024",
 		"bus: {stream_length: 0}":                       "bus.stream_length: 0 is not from",

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -36,9 +37,9 @@ type node struct {
 
 // openNode opens what the configuration names on top of store, which it owns
 // from here on.
-func openNode(store feed.Store, c Config, verifier *auth.Verifier, logger *slog.Logger) (*node, error) {
+func openNode(ctx context.Context, store feed.Store, c Config, verifier *auth.Verifier, logger *slog.Logger) (*node, error) {
 	n := &node{store: store, appends: server.NewAppends()}
-	if err := n.openBus(c.Bus, logger); err != nil {
+	if err := n.openBus(ctx, c.Bus, logger); err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
 	var err error
@@ -72,11 +73,38 @@ func openNode(store feed.Store, c Config, verifier *auth.Verifier, logger *slog.
 	return n, nil
 }
 
-func (n *node) openBus(c BusConfig, logger *slog.Logger) error {
-	if c.URL == "memory" {
+func (n *node) openBus(ctx context.Context, c BusConfig, logger *slog.Logger) error {
+	scheme, _, _ := strings.Cut(c.URL, ":")
+	switch {
+	case c.URL == "memory":
 		n.bus = memory.NewBus()
 		return nil
+	case slices.Contains(postgresSchemes, scheme):
+		return n.openPostgresBus(ctx, c.URL)
 	}
+	return n.openRedisBus(c, logger)
+}
+
+// openPostgresBus makes the store's database the bus. The URL may be just "postgres".
+func (n *node) openPostgresBus(ctx context.Context, url string) error {
+	store, ok := n.store.(*postgres.Store)
+	if !ok {
+		return errors.New("open bus: the store is not in Postgres")
+	}
+	if url == "postgres" {
+		url = ""
+	}
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	bus, err := store.OpenBus(ctx, url)
+	if err != nil {
+		return err
+	}
+	n.bus = bus
+	return nil
+}
+
+func (n *node) openRedisBus(c BusConfig, logger *slog.Logger) error {
 	id := n.store.ID
 	if _, file := n.store.(*sqlite.Store); file {
 		// No other node has this file, but one may have a copy of it.
@@ -98,7 +126,11 @@ func (n *node) openBus(c BusConfig, logger *slog.Logger) error {
 }
 
 func (n *node) sources() server.Sources {
-	return server.Sources{Hub: n.feeds.Hub, Publisher: n.feeds.Publisher, Server: n.server, Refused: n.refused, Appends: n.appends}
+	s := server.Sources{Hub: n.feeds.Hub, Publisher: n.feeds.Publisher, Server: n.server, Refused: n.refused, Appends: n.appends}
+	if store, ok := n.store.(*postgres.Store); ok {
+		s.EnqueueRefused = store.Refused
+	}
+	return s
 }
 
 // close closes everything, what takes from others before what gives.
@@ -116,7 +148,7 @@ func (n *node) close() error {
 }
 
 // openStore tries once to open the store. A notYet error may go away by itself.
-func openStore(ctx context.Context, c Config) (feed.Store, error) {
+func openStore(ctx context.Context, c Config, logger *slog.Logger) (feed.Store, error) {
 	if path, ok := strings.CutPrefix(c.Store.URL, "sqlite:"); ok {
 		store, err := sqlite.Open(ctx, path)
 		switch {
@@ -129,7 +161,10 @@ func openStore(ctx context.Context, c Config) (feed.Store, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
-	store, err := postgres.Open(ctx, c.Store.URL, postgres.Options{EventBytes: c.Limits.EventBytes, KeyWindow: c.Idempotency.Window})
+	store, err := postgres.Open(ctx, c.Store.URL, postgres.Options{
+		EventBytes: c.Limits.EventBytes, KeyWindow: c.Idempotency.Window,
+		Alone: c.Bus.URL == "memory", Logger: logger,
+	})
 	switch {
 	case err == nil:
 		return store, nil
@@ -180,7 +215,7 @@ func awaitStore(ctx context.Context, c Config, err error, logger *slog.Logger) (
 			return nil, ctx.Err()
 		}
 		var store feed.Store
-		if store, err = openStore(ctx, c); err == nil || !isNotYet(err) || ctx.Err() != nil {
+		if store, err = openStore(ctx, c, logger); err == nil || !isNotYet(err) || ctx.Err() != nil {
 			return store, err
 		}
 	}

@@ -44,7 +44,7 @@ as REJOIN_STORE_URL. The environment overrides the file, and flags override both
 	flags.String("config", "", "the configuration file (or REJOIN_CONFIG)")
 	flags.String("listen", defaults.Listen, "the address to listen on; port 0 picks a free one")
 	flags.String("store", defaults.Store.URL, "where events are kept: sqlite:PATH or a postgres URL (store.url)")
-	flags.String("bus", defaults.Bus.URL, "how nodes notify each other of events: memory or a redis URL (bus.url)")
+	flags.String("bus", defaults.Bus.URL, "how nodes notify each other of events: memory, postgres or a redis URL (bus.url)")
 	flags.String("auth", defaults.Auth.Mode, "whether requests need a token: none or jwt (auth.mode)")
 	return cmd
 }
@@ -81,7 +81,7 @@ func runNode(ctx context.Context, c Config, logger *slog.Logger) error {
 		return err
 	}
 	defer secured.close()
-	store, absent := openStore(ctx, c)
+	store, absent := openStore(ctx, c, logger)
 	if absent != nil && !isNotYet(absent) {
 		return absent
 	}
@@ -93,7 +93,7 @@ func runNode(ctx context.Context, c Config, logger *slog.Logger) error {
 		return err
 	}
 	if store != nil {
-		if err := s.open(store); err != nil {
+		if err := s.open(ctx, store); err != nil {
 			return errors.Join(err, s.close())
 		}
 	}
@@ -124,8 +124,8 @@ func (s *serving) listen(ctx context.Context) error {
 }
 
 // open opens a node on store, which it owns from here on, and installs its handlers.
-func (s *serving) open(store feed.Store) error {
-	n, err := openNode(store, s.config, s.security.verifier, s.logger)
+func (s *serving) open(ctx context.Context, store feed.Store) error {
+	n, err := openNode(ctx, store, s.config, s.security.verifier, s.logger)
 	if err != nil {
 		return err
 	}
@@ -155,7 +155,7 @@ func (s *serving) run(ctx context.Context, absent error) error {
 			if err != nil {
 				return ignoreEnd(ctx, err)
 			}
-			if err := s.open(store); err != nil {
+			if err := s.open(ctx, store); err != nil {
 				return err
 			}
 			s.logger.Info("the store is there")
