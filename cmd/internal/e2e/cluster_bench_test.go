@@ -32,17 +32,7 @@ func BenchmarkCluster(b *testing.B) {
 		to    *clusterFigures
 	}{{100, &few}, {10_000, &many}} {
 		b.Run(fmt.Sprintf("feeds=%d", run.feeds), func(b *testing.B) {
-			redis := testserver.StartRedis(b)
-			database := p.NewDatabase(b)
-			c := &clusterLoad{
-				b:     b,
-				redis: redis,
-				from:  serveBenchmarkNode(b, database, redis.URL()),
-				to:    serveBenchmarkNode(b, database, redis.URL()),
-				feeds: make([]clusterFeed, run.feeds),
-			}
-			c.subscribe()
-			c.warm()
+			c := newClusterLoad(b, p, testserver.StartRedis(b), run.feeds)
 			b.ResetTimer()
 			for range b.N {
 				*run.to = c.measure(rate, window)
@@ -54,6 +44,52 @@ func BenchmarkCluster(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkBus measures the buses under one load: 1,000 publishes a second over 5,000
+// feeds. The ratios are those of Postgres alone to Postgres with Redis.
+func BenchmarkBus(b *testing.B) {
+	const feeds, rate, window = 5000, 1000, 5 * time.Second
+	p := testserver.StartPostgres(b)
+	var with, without clusterFigures
+	for _, run := range []struct {
+		bus   string
+		redis *testserver.Redis
+		to    *clusterFigures
+	}{{"redis", testserver.StartRedis(b), &with}, {"postgres", nil, &without}} {
+		b.Run(run.bus, func(b *testing.B) {
+			c := newClusterLoad(b, p, run.redis, feeds)
+			b.ResetTimer()
+			for range b.N {
+				*run.to = c.measure(rate, window)
+			}
+			run.to.report(b)
+			if run.to == &without && with.p50 > 0 {
+				b.ReportMetric((without.from+without.to).Seconds()/(with.from+with.to).Seconds(), "cpu-ratio")
+				b.ReportMetric(without.p50.Seconds()/with.p50.Seconds(), "p50-ratio")
+			}
+		})
+	}
+}
+
+// newClusterLoad starts two nodes, without Redis if that is nil, and a subscriber to
+// each feed.
+func newClusterLoad(b *testing.B, p *testserver.Postgres, redis *testserver.Redis, feeds int) *clusterLoad {
+	b.Helper()
+	database, bus := p.NewDatabase(b), "postgres"
+	if redis != nil {
+		bus = redis.URL()
+	}
+	c := &clusterLoad{
+		b:     b,
+		redis: redis,
+		from:  serveBenchmarkNode(b, database, bus),
+		to:    serveBenchmarkNode(b, database, bus),
+		feeds: make([]clusterFeed, feeds),
+	}
+	c.subscribe()
+	c.warm()
+	return c
 }
 
 // serveBenchmarkNode is serveBenchmark for one of several nodes.
@@ -75,7 +111,7 @@ func serveBenchmarkNode(b *testing.B, store, bus string) *process {
 // other.
 type clusterLoad struct {
 	b        *testing.B
-	redis    *testserver.Redis
+	redis    *testserver.Redis // nil without one
 	from, to *process
 	feeds    []clusterFeed
 
@@ -246,7 +282,7 @@ func (c *clusterLoad) measure(rate int, window time.Duration) clusterFigures {
 	c.mu.Lock()
 	c.latencies = nil
 	c.mu.Unlock()
-	redis, from, to, began := redisCPU(c.b, c.redis), c.from.cpu(), c.to.cpu(), time.Now()
+	redis, from, to, began := c.redisCPU(), c.from.cpu(), c.to.cpu(), time.Now()
 	n := int(float64(rate) * window.Seconds())
 	c.drive(n, func(p *publisher, i int) error {
 		due := began.Add(time.Duration(i) * time.Second / time.Duration(rate))
@@ -255,7 +291,7 @@ func (c *clusterLoad) measure(rate int, window time.Duration) clusterFigures {
 	})
 	took := time.Since(began)
 	f := clusterFigures{
-		redis: time.Duration(float64(redisCPU(c.b, c.redis)-redis) / took.Seconds()),
+		redis: time.Duration(float64(c.redisCPU()-redis) / took.Seconds()),
 		from:  (c.from.cpu() - from) / time.Duration(n),
 		to:    (c.to.cpu() - to) / time.Duration(n),
 		lost:  c.lost(),
@@ -275,12 +311,15 @@ func (c *clusterLoad) measure(rate int, window time.Duration) clusterFigures {
 	return f
 }
 
-// redisCPU returns the CPU time that the server has used.
-func redisCPU(b *testing.B, r *testserver.Redis) time.Duration {
-	b.Helper()
-	conn, err := net.Dial("tcp", r.Addr())
+// redisCPU returns the CPU time that Redis has used.
+func (c *clusterLoad) redisCPU() time.Duration {
+	c.b.Helper()
+	if c.redis == nil {
+		return 0
+	}
+	conn, err := net.Dial("tcp", c.redis.Addr())
 	if err != nil {
-		b.Fatal(err)
+		c.b.Fatal(err)
 	}
 	defer conn.Close()
 	fmt.Fprint(conn, "INFO cpu\r\nQUIT\r\n")
@@ -290,7 +329,7 @@ func redisCPU(b *testing.B, r *testserver.Redis) time.Duration {
 		if name == "used_cpu_sys" || name == "used_cpu_user" {
 			seconds, err := strconv.ParseFloat(value, 64)
 			if err != nil {
-				b.Fatal(err)
+				c.b.Fatal(err)
 			}
 			used += time.Duration(seconds * float64(time.Second))
 		}

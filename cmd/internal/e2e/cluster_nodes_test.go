@@ -8,8 +8,11 @@ import "testing"
 // counted, and costs nobody an event.
 func TestClusterOrder(t *testing.T) {
 	t.Parallel()
+	onEachBus(t, testClusterOrder)
+}
+
+func testClusterOrder(t *testing.T, c *cluster) {
 	const publishers, events = 16, 25
-	c := newCluster(t)
 	c.start(3)
 	c.follow("chat", 10, c.nodes...)
 	c.publish(traffic{feed: "chat", publishers: publishers, events: events}, c.nodes...)()
@@ -23,7 +26,7 @@ func TestClusterOrder(t *testing.T) {
 	if want := len(c.nodes) * publishers * events; f.events != want || f.deliveries != want*10*len(c.nodes) {
 		t.Errorf("want %d events for %d subscribers", want, 10*len(c.nodes))
 	}
-	if refused == 0 {
+	if refused == 0 && c.redis != nil {
 		t.Error("Redis refused nothing, or it is not counted")
 	}
 	if f.reconnects > 0 {

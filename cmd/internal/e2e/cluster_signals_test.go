@@ -14,7 +14,10 @@ import (
 // leaves every cursor where it is.
 func TestClusterEphemeral(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t)
+	onEachBus(t, testClusterEphemeral)
+}
+
+func testClusterEphemeral(t *testing.T, c *cluster) {
 	c.start(2)
 	c.mustPublish(c.nodes[0], "chat", "stored")
 	var followers []*noted
@@ -69,7 +72,10 @@ func TestClusterEphemeral(t *testing.T) {
 // TestClusterSubscribers: each node counts the subscribers of all nodes, and
 // not those of one that was killed.
 func TestClusterSubscribers(t *testing.T) {
-	c := newCluster(t)
+	onEachBus(t, testClusterSubscribers)
+}
+
+func testClusterSubscribers(t *testing.T, c *cluster) {
 	c.start(3)
 	c.mustPublish(c.nodes[0], "chat", "stored")
 	c.follow("chat", 2, c.nodes[0])
@@ -118,7 +124,10 @@ func awaitSubscribers(t *testing.T, c *cluster, name string, want int) {
 // streams on both end cleanly, behind the last event, and who comes back is
 // told to stay away by either.
 func TestClusterClose(t *testing.T) {
-	c := newCluster(t)
+	onEachBus(t, testClusterClose)
+}
+
+func testClusterClose(t *testing.T, c *cluster) {
 	c.start(2)
 	for _, last := range []string{"with", "without"} {
 		c.mustPublish(c.nodes[0], last, "1")
@@ -151,6 +160,8 @@ func TestClusterClose(t *testing.T) {
 			if took := time.Since(began); took > promptly() {
 				t.Errorf("%s an event: the stream at node %d ended after %v", last, i, took)
 			}
+		}
+		for i, f := range followers {
 			for deadline := time.Now().Add(5 * time.Second); f.source.status() == 0 && time.Now().Before(deadline); {
 				time.Sleep(5 * time.Millisecond) // until it has come back
 			}

@@ -23,8 +23,8 @@ import (
 // accounted for. Its files are cluster_*_test.go.
 type cluster struct {
 	t       testing.TB
-	store   string // the URL of the database
-	redis   *testserver.Redis
+	store   string            // the URL of the database
+	redis   *testserver.Redis // nil without one
 	nodes   []*process
 	checker *feedtest.Checker // judges what subscribers see
 
@@ -54,17 +54,44 @@ func newCluster(t testing.TB, redisArgs ...string) *cluster {
 	return c
 }
 
+// newClusterWithoutRedis returns a cluster without nodes, on a database of its own
+// that is its bus as well.
+func newClusterWithoutRedis(t testing.TB) *cluster {
+	t.Helper()
+	return newClusterOn(t, testserver.SharedPostgres(t).NewDatabase(t))
+}
+
+// onEachBus runs a test of a cluster with Redis and without.
+func onEachBus(t *testing.T, test func(t *testing.T, c *cluster)) {
+	t.Run("redis", func(t *testing.T) {
+		t.Parallel()
+		test(t, newCluster(t))
+	})
+	t.Run("postgres", func(t *testing.T) {
+		t.Parallel()
+		test(t, newClusterWithoutRedis(t))
+	})
+}
+
+// bus returns the URL of the cluster's bus.
+func (c *cluster) bus() string {
+	if c.redis == nil {
+		return "postgres"
+	}
+	return c.redis.URL()
+}
+
 // newClusterOn returns a cluster without nodes and without Redis, with the
 // store that the URL names.
 func newClusterOn(t testing.TB, store string) *cluster {
 	return &cluster{t: t, store: store, checker: feedtest.NewChecker(), acked: make(map[string]map[feed.ID]time.Time)}
 }
 
-// start starts n nodes that tell each other of events over the cluster's Redis.
+// start starts n nodes on the cluster's bus.
 func (c *cluster) start(n int, env ...string) {
 	c.t.Helper()
 	for range n {
-		c.startNode(c.redis.URL(), env...)
+		c.startNode(c.bus(), env...)
 	}
 }
 
