@@ -10,12 +10,15 @@ import (
 )
 
 // TestClusterCopy has a copy of a database run beside the original, on one Redis
-// and one prefix. Both give the same ids to different events, and each one's
-// subscribers see their own.
+// and one prefix, or on one Postgres server. Both give the same ids to different
+// events, and each one's subscribers see their own.
 func TestClusterCopy(t *testing.T) {
 	t.Parallel()
-	original := newCluster(t)
-	first := original.startNode(original.redis.URL())
+	onEachBus(t, testClusterCopy)
+}
+
+func testClusterCopy(t *testing.T, original *cluster) {
+	first := original.startNode(original.bus())
 	for range 5 {
 		original.mustPublish(first, "chat", "of both")
 	}
@@ -42,20 +45,19 @@ func TestClusterCopy(t *testing.T) {
 			t.Errorf("the feed of store %d has %d events", i, page.Last)
 		}
 	}
-	if keys := original.keys("rejoin:*:feed:chat"); len(keys) != 2 {
-		t.Errorf("the streams of two stores are %q", keys)
-	}
+	original.demandStreams("chat", 2)
 }
 
 // TestClusterPromotion has nodes fail over to a standby that was promoted. It is
 // another store to them, whose events have other keys, and they meet there.
 func TestClusterPromotion(t *testing.T) {
 	t.Parallel()
-	primary := testserver.StartPostgres(t)
-	store := primary.NewDatabase(t)
+	onEachServer(t, testClusterPromotion)
+}
+
+func testClusterPromotion(t *testing.T, c *cluster, primary *testserver.Postgres) {
 	standby := primary.StartStandby(t)
-	c := newClusterOn(t, strings.Replace(store, primary.Addr(), primary.Addr()+","+standby.Addr(), 1))
-	c.redis = testserver.StartRedis(t)
+	c.store = strings.Replace(c.store, primary.Addr(), primary.Addr()+","+standby.Addr(), 1)
 	c.start(2)
 	c.follow("chat", 2, c.nodes...)
 	c.publish(traffic{feed: "chat", publishers: 2, events: 10}, c.nodes...)()
@@ -78,8 +80,17 @@ func TestClusterPromotion(t *testing.T) {
 	if f.events != 80 || f.reconnects > 0 {
 		t.Errorf("want 80 events, and no stream cut")
 	}
-	if keys := c.keys("rejoin:*:feed:chat"); len(keys) != 2 {
-		t.Errorf("the streams of the feed are %q", keys)
+	c.demandStreams("chat", 2)
+}
+
+// demandStreams demands that Redis, if there is one, has so many streams of a feed.
+func (c *cluster) demandStreams(name string, count int) {
+	c.t.Helper()
+	if c.redis == nil {
+		return
+	}
+	if keys := c.keys("rejoin:*:feed:" + name); len(keys) != count {
+		c.t.Errorf("the streams of %s are %q", name, keys)
 	}
 }
 

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
-	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 var keyKills = flag.Int("key-kills", 6, "how many nodes the tests of keys kill")
@@ -25,11 +24,7 @@ var keyKills = flag.Int("key-kills", 6, "how many nodes the tests of keys kill")
 // and the answer. In the end each key is there once, under what was answered.
 func TestClusterKeysKill(t *testing.T) {
 	t.Parallel()
-	t.Run("postgres", func(t *testing.T) {
-		c := newClusterOn(t, testserver.SharedPostgres(t).NewDatabase(t))
-		c.redis = testserver.StartRedis(t)
-		testKeysKill(c, c.redis.URL(), 2)
-	})
+	onEachBus(t, func(t *testing.T, c *cluster) { testKeysKill(c, c.bus(), 2) })
 	t.Run("sqlite", func(t *testing.T) {
 		testKeysKill(newClusterOn(t, "sqlite:"+filepath.Join(t.TempDir(), "rejoin.db")), "memory", 1)
 	})

@@ -15,8 +15,11 @@ import (
 // on two nodes: one of them stores, and all get the same answer.
 func TestClusterKeyAtOnce(t *testing.T) {
 	t.Parallel()
+	onEachBus(t, testKeyAtOnce)
+}
+
+func testKeyAtOnce(t *testing.T, c *cluster) {
 	const publishers, rounds = 100, 3
-	c := newCluster(t)
 	c.start(2)
 	var batch strings.Builder
 	feeds := []string{"a", "b", "c", "d", "e"}

@@ -27,16 +27,13 @@ func TestClusterPostgresRestart(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel() // each waits for a server of its own
-			testPostgresRestart(t, stop)
+			onEachServer(t, func(t *testing.T, c *cluster, p *testserver.Postgres) { testPostgresRestart(t, c, p, stop) })
 		})
 	}
 }
 
-func testPostgresRestart(t *testing.T, stop func(testing.TB, *testserver.Postgres)) {
+func testPostgresRestart(t *testing.T, c *cluster, p *testserver.Postgres, stop func(testing.TB, *testserver.Postgres)) {
 	const away = 3 * time.Second
-	p := testserver.StartPostgres(t)
-	c := newClusterOn(t, p.NewDatabase(t))
-	c.redis = testserver.StartRedis(t)
 	c.start(2, "REJOIN_SUBSCRIBE_HEARTBEAT=300ms")
 	c.follow("chat", 2, c.nodes...)
 	for i := range 20 {
@@ -106,9 +103,10 @@ func testPostgresRestart(t *testing.T, stop func(testing.TB, *testserver.Postgre
 // TestClusterHeldFeed has a transaction elsewhere hold the row of one feed: the
 // others are published to as if nothing were, and what is published to that one
 // waits and is stored once.
-func TestClusterHeldFeed(t *testing.T) {
+func TestClusterHeldFeed(t *testing.T) { onEachBus(t, testHeldFeed) }
+
+func testHeldFeed(t *testing.T, c *cluster) {
 	const waiting = 8
-	c := newCluster(t)
 	c.start(2)
 	for _, name := range []string{"held", "free"} {
 		c.mustPublish(c.nodes[0], name, "first")
@@ -159,10 +157,11 @@ func TestClusterHeldFeed(t *testing.T) {
 // they agree on one store, and tell each other of events over one bus. The
 // store is as good as never looked at for what the bus lost: it is the bus that
 // has to have carried them.
-func TestClusterEmptyDatabase(t *testing.T) {
-	c := newCluster(t)
+func TestClusterEmptyDatabase(t *testing.T) { onEachBus(t, testEmptyDatabase) }
+
+func testEmptyDatabase(t *testing.T, c *cluster) {
 	for range 3 {
-		cmd := exec.Command(built(t, false), "serve", "--listen", "127.0.0.1:0", "--store", c.store, "--bus", c.redis.URL())
+		cmd := exec.Command(built(t, false), "serve", "--listen", "127.0.0.1:0", "--store", c.store, "--bus", c.bus())
 		cmd.Env = append(os.Environ(), "REJOIN_LOG_FORMAT=json", "REJOIN_BUS_VERIFY=1m")
 		c.nodes = append(c.nodes, launch(t, cmd))
 	}

@@ -17,8 +17,9 @@ import (
 // TestClusterStoreWentBackAndGrew has nodes meet, while they run, what they see
 // of a standby that was promoted without its last commits and was published to:
 // ids that were given before stand for other events.
-func TestClusterStoreWentBackAndGrew(t *testing.T) {
-	c := newCluster(t)
+func TestClusterStoreWentBackAndGrew(t *testing.T) { onEachBus(t, testWentBackAndGrew) }
+
+func testWentBackAndGrew(t *testing.T, c *cluster) {
 	c.start(2)
 	for i := range 70 {
 		c.mustPublish(c.nodes[i%2], "chat", fmt.Sprintf("old %d", i+1))

@@ -18,7 +18,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/rejoin/rejoin/feed"
-	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 // TestClusterRetention has nodes look after one store that has much to be given
@@ -28,16 +27,18 @@ import (
 // some seconds later.
 func TestClusterRetention(t *testing.T) {
 	t.Parallel() // it waits for rounds of the retention
+	onEachBus(t, testClusterRetention)
+}
+
+func testClusterRetention(t *testing.T, c *cluster) {
 	const kept = 200
-	c := newClusterOn(t, testserver.SharedPostgres(t).NewDatabase(t))
-	c.redis = testserver.StartRedis(t)
 	r := &retentionTest{cluster: c, slow: make(chan struct{})}
 	r.fill()
 	for i := range 3 {
 		if i == 2 {
 			time.Sleep(3 * time.Second) // its rounds are as far behind
 		}
-		n := serveNode(t, built(t, false), withParameter(c.store, fmt.Sprintf("application_name=node-%d", i)), c.redis.URL(),
+		n := serveNode(t, built(t, false), withParameter(c.store, fmt.Sprintf("application_name=node-%d", i)), c.bus(),
 			fmt.Sprintf("REJOIN_RETENTION=feeds=hot events=%d, feeds=brief age=1s", kept))
 		n.awaitReady()
 		c.nodes = append(c.nodes, n)

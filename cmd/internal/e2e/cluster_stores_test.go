@@ -16,19 +16,36 @@ import (
 )
 
 // TestClusterKillBeforeTold kills a node that has committed and acknowledged an
-// event, and told nobody. Nothing follows it that would make the others look:
-// they have to find it by themselves.
+// event. With Redis, it has told nobody, nothing follows that would make the others
+// look, and they have to find the event by themselves. With Postgres, the
+// notification is in the commit, and the others have nothing else: they do not look.
 func TestClusterKillBeforeTold(t *testing.T) {
-	c := newCluster(t)
-	c.start(2)
+	t.Parallel()
+	onEachBus(t, testKillBeforeTold)
+}
+
+func testKillBeforeTold(t *testing.T, c *cluster) {
+	var env []string
+	if c.redis == nil {
+		env = append(env, "REJOIN_BUS_VERIFY=1m")
+	}
+	c.start(2, env...)
 	staying := c.nodes[:2:2]
 	c.follow("chat", 2, staying...)
 	for round := range 3 {
-		network := testserver.StartProxy(t, c.redis.Addr())
-		doomed := c.startNode(network.URL(c.redis.URL()))
+		bus, network := c.bus(), (*testserver.Proxy)(nil)
+		if c.redis != nil {
+			network = testserver.StartProxy(t, c.redis.Addr())
+			bus = network.URL(bus)
+		}
+		doomed := c.startNode(bus)
 		c.mustPublish(doomed, "chat", fmt.Sprintf("told, in round %d", round))
-		network.Set(blackHole)
-		c.mustPublish(doomed, "chat", fmt.Sprintf("not told, in round %d", round))
+		if network != nil {
+			network.Set(blackHole)
+		} else {
+			time.Sleep(20 * time.Millisecond) // a commit right behind another does not notify
+		}
+		c.mustPublish(doomed, "chat", fmt.Sprintf("the last word, in round %d", round))
 		doomed.kill()
 		c.awaitAll("chat", promptly())
 	}
@@ -41,14 +58,15 @@ func TestClusterKillBeforeTold(t *testing.T) {
 
 // TestClusterKill kills nodes in the middle of publishing, while another goes
 // on: what was acknowledged is there, and what was not is there at most once.
-func TestClusterKill(t *testing.T) {
-	c := newCluster(t)
+func TestClusterKill(t *testing.T) { onEachBus(t, testClusterKill) }
+
+func testClusterKill(t *testing.T, c *cluster) {
 	c.start(2)
 	staying := c.nodes[:2:2]
 	c.follow("chat", 2, staying...)
 	stop := c.publish(traffic{feed: "chat", publishers: 2, pause: 5 * time.Millisecond}, staying[0])
 	for range 4 {
-		doomed := c.startNode(c.redis.URL())
+		doomed := c.startNode(c.bus())
 		stopDoomed := c.publish(traffic{feed: "chat", publishers: 8, dies: true}, doomed)
 		lasts(150 * time.Millisecond)
 		doomed.kill()
@@ -87,13 +105,13 @@ func TestClusterApart(t *testing.T) {
 }
 
 // TestClusterStoreReplaced deletes a store and makes it anew, on a Redis that
-// has the old one's streams: nobody may get anything old. It does so on SQLite
-// with one node, which Redis serves as well, and on Postgres.
+// has the old one's streams, if there is a Redis: nobody may get anything old. It does
+// so on SQLite with one node, which Redis serves as well, and on Postgres.
 func TestClusterStoreReplaced(t *testing.T) {
 	t.Parallel()
 	t.Run("sqlite", func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "rejoin.db")
-		testReplaced(t, "sqlite:"+path, 1, func() {
+		testReplaced(t, "sqlite:"+path, testserver.StartRedis(t), 1, func() {
 			for _, suffix := range []string{"", "-wal", "-shm"} {
 				if err := os.Remove(path + suffix); err != nil && !os.IsNotExist(err) {
 					t.Fatal(err)
@@ -101,23 +119,20 @@ func TestClusterStoreReplaced(t *testing.T) {
 			}
 		})
 	})
-	t.Run("postgres", func(t *testing.T) {
-		server := testserver.SharedPostgres(t)
-		store := server.NewDatabase(t)
-		testReplaced(t, store, 2, func() {
-			u, err := url.Parse(store)
+	onEachBus(t, func(t *testing.T, c *cluster) {
+		testReplaced(t, c.store, c.redis, 2, func() {
+			u, err := url.Parse(c.store)
 			if err != nil {
 				t.Fatal(err)
 			}
-			name := strings.TrimPrefix(u.Path, "/")
+			server, name := testserver.SharedPostgres(t), strings.TrimPrefix(u.Path, "/")
 			server.Exec(t, "postgres", "DROP DATABASE "+name+" WITH (FORCE)")
 			server.Exec(t, "postgres", "CREATE DATABASE "+name+" TEMPLATE template0")
 		})
 	})
 }
 
-func testReplaced(t *testing.T, store string, nodes int, replace func()) {
-	redis := testserver.StartRedis(t)
+func testReplaced(t *testing.T, store string, redis *testserver.Redis, nodes int, replace func()) {
 	for generation := range 2 {
 		if generation > 0 {
 			replace()
@@ -173,11 +188,12 @@ func TestClusterPassword(t *testing.T) {
 // give up. When Postgres is there, it serves.
 func TestClusterStoreAbsent(t *testing.T) {
 	t.Parallel()
-	postgres := testserver.StartPostgres(t)
-	c := newClusterOn(t, postgres.NewDatabase(t))
-	c.redis = testserver.StartRedis(t)
+	onEachServer(t, testStoreAbsent)
+}
+
+func testStoreAbsent(t *testing.T, c *cluster, postgres *testserver.Postgres) {
 	postgres.Kill(t)
-	n := serveNode(t, built(t, false), c.store, c.redis.URL(), "REJOIN_ADMIN_LISTEN=127.0.0.1:0")
+	n := serveNode(t, built(t, false), c.store, c.bus(), "REJOIN_ADMIN_LISTEN=127.0.0.1:0")
 	c.nodes = append(c.nodes, n)
 	events := n.url + "/v1/feeds/chat/events"
 	for _, q := range []struct {

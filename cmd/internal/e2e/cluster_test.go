@@ -63,13 +63,32 @@ func newClusterWithoutRedis(t testing.TB) *cluster {
 
 // onEachBus runs a test of a cluster with Redis and without.
 func onEachBus(t *testing.T, test func(t *testing.T, c *cluster)) {
+	withEachBus(t, func(t *testing.T, redis *testserver.Redis) {
+		c := newClusterWithoutRedis(t)
+		c.redis = redis
+		test(t, c)
+	})
+}
+
+// onEachServer does the same on a Postgres server of its own each time.
+func onEachServer(t *testing.T, test func(t *testing.T, c *cluster, p *testserver.Postgres)) {
+	withEachBus(t, func(t *testing.T, redis *testserver.Redis) {
+		p := testserver.StartPostgres(t)
+		c := newClusterOn(t, p.NewDatabase(t))
+		c.redis = redis
+		test(t, c, p)
+	})
+}
+
+// withEachBus runs a test with a Redis and, side by side, with nil.
+func withEachBus(t *testing.T, test func(t *testing.T, redis *testserver.Redis)) {
 	t.Run("redis", func(t *testing.T) {
 		t.Parallel()
-		test(t, newCluster(t))
+		test(t, testserver.StartRedis(t))
 	})
 	t.Run("postgres", func(t *testing.T) {
 		t.Parallel()
-		test(t, newClusterWithoutRedis(t))
+		test(t, nil)
 	})
 }
 
