@@ -98,7 +98,7 @@ func (n *node) openPostgresBus(ctx context.Context, url string) error {
 	defer cancel()
 	bus, err := store.OpenBus(ctx, url)
 	if err != nil {
-		return err
+		return fmt.Errorf("bus.url: %w", err)
 	}
 	n.bus = bus
 	return nil
