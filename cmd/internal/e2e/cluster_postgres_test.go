@@ -95,7 +95,7 @@ func testPostgresRestart(t *testing.T, c *cluster, p *testserver.Postgres, stop 
 	if late.slowest > promptRefusal {
 		t.Errorf("a publish during the outage was refused after %v", late.slowest)
 	}
-	if lines := len(c.nodes[0].log.lines()) + len(c.nodes[1].log.lines()) - logged; lines > 40 {
+	if lines := len(c.nodes[0].log.lines()) + len(c.nodes[1].log.lines()) - logged; lines > mostLines {
 		t.Errorf("the nodes logged %d lines:\n%s", lines, c.nodes[0].log)
 	}
 }
