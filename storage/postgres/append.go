@@ -114,6 +114,10 @@ func (s *Store) wait(ctx context.Context, batches []feed.Batch) ([]feed.Result, 
 		return nil, nil, feed.ErrStopped
 	}
 	results, lost, err := s.attempt(ctx, p, batches, max(time.Millisecond, time.Until(deadline)))
+	for state(err) == deadlockDetected && time.Now().Before(deadline) {
+		// Transactions elsewhere wait for each other, and this one stood between them.
+		results, lost, err = s.attempt(ctx, p, batches, max(time.Millisecond, time.Until(deadline)))
+	}
 	if err == nil && slices.ContainsFunc(results, busy) {
 		return nil, nil, unavailable(errors.New("the row of a feed has been deleted"))
 	}

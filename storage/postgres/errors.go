@@ -17,6 +17,7 @@ const (
 	protocolViolation = "08P01"
 	noDatabase        = "3D000"
 	lockNotAvailable  = "55P03"
+	deadlockDetected  = "40P01"
 )
 
 // state returns the SQLSTATE code of an error of the server, "" for any other.
