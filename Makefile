@@ -4,6 +4,7 @@ GO ?= go
 FUZZTIME ?= 30s
 TORTURE_FOR ?= 10m
 TORTURE_SEED ?= 0
+TORTURE_WORLDS ?=
 BENCHTIME ?= 1s
 ROUNDS ?= 3
 ONLY ?=
@@ -72,4 +73,4 @@ torture: ## Try to refute the promise for TORTURE_FOR; totals are appended to bi
 	bash .ci/parts
 	@mkdir -p bin
 	$(GO) test -v -timeout 0 -run '^TestTorture$$' ./cmd/internal/e2e -args \
-		-torture-for=$(TORTURE_FOR) -torture-seed=$(TORTURE_SEED) -torture-out=$(CURDIR)/bin/torture.json
+		-torture-for=$(TORTURE_FOR) -torture-seed=$(TORTURE_SEED) -torture-worlds='$(TORTURE_WORLDS)' -torture-out=$(CURDIR)/bin/torture.json

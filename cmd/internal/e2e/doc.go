@@ -9,7 +9,7 @@
 //
 //	bench, verify, interrupt    the commands that measure and prove
 //	browser, clients, follow    Chromium, Node, curl and Python as clients
-//	cluster, many               several nodes with Postgres and Redis; many feeds a connection
+//	cluster, many               several nodes with Postgres, with Redis and without; many feeds a connection
 //	drain, expiry, file, kill   one node that stops, or loses something
 //	hardening, hosts, halfopen  attacks, and networks that lose packets
 //	protocols, limits, guarded  every version of HTTP, limits, tokens and TLS

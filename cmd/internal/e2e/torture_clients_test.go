@@ -41,6 +41,7 @@ func (s *schedule) startPublishers() (stop func()) {
 		})
 	}
 	s.startBatches(ctx)
+	s.startWriters(ctx)
 	s.startClosers(ctx)
 	s.startWhisperers(ctx)
 	s.publish = ctx
@@ -87,6 +88,7 @@ const (
 	followsBusy                         // all of them, over one connection
 	followsQuiet                        // all those in which little happens
 	followsWide                         // so many of the wide ones
+	followsWritten                      // those that applications write to in SQL
 	followsClosing                      // one of those that get closed
 	followsAllClosing
 	followsEnding // one that gets closed beside the busy ones
@@ -117,6 +119,8 @@ var tortureKinds = []tortureKind{
 	{name: "of what has no type, reconnecting", count: 2, habits: verify.Habits{Types: []string{"message"}, Cut: 700 * time.Millisecond, Old: 0.5, Wait: 500 * time.Millisecond}},
 	{name: "of a type that there is not", count: 1, habits: verify.Habits{Types: []string{"proof.none"}, Cut: 3 * time.Second}},
 	{name: "of two types, many feeds", count: 1, follow: followsBusy, habits: verify.Habits{Types: []string{"proof.batch", "message"}, Cut: 2 * time.Second}},
+	{name: "on feeds that SQL writes to", count: 2, follow: followsWritten},
+	{name: "on feeds that SQL writes to, reconnecting", count: 1, follow: followsWritten, habits: verify.Habits{Cut: 700 * time.Millisecond, Old: 0.3, Wait: 200 * time.Millisecond}},
 	{name: "wide", count: 1, follow: followsWide, wide: 83},
 	{name: "wide, HTTP/2", count: 1, follow: followsWide, wide: 40, client: clientHTTP2},
 	{name: "wide, reconnecting", count: 2, follow: followsWide, wide: 83, habits: verify.Habits{Cut: time.Second, Old: 0.2, Wait: 500 * time.Millisecond}},
@@ -132,6 +136,8 @@ func (s *schedule) followed(kind tortureKind, n int) []string {
 		return s.feeds
 	case followsQuiet:
 		return s.quiet
+	case followsWritten:
+		return s.written
 	case followsWide:
 		return s.wide[:kind.wide]
 	case followsClosing:
@@ -149,6 +155,9 @@ func (s *schedule) startSubscribers() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	for _, kind := range tortureKinds {
 		for i := range kind.count {
+			if kind.follow == followsWritten && len(s.written) == 0 {
+				continue // nobody writes to SQLite
+			}
 			w := s.subscriber(kind, s.followed(kind, len(s.subscribers)), i)
 			if kind.follow == followsQuiet {
 				w.Log.Apart("of quiet feeds", 0)

@@ -17,8 +17,8 @@ import (
 )
 
 // copyBlow copies the database as it is, and starts a node on the copy: on the
-// same Redis, with the same prefix, as somebody does who tries an upgrade or a
-// backup out. What is published to the copy is published to feeds of the same
+// same Redis, if there is one, with the same prefix, as somebody does who tries an
+// upgrade or a backup out. What is published to the copy is published to feeds of the same
 // names, under the ids that the original gives as well. Neither side may ever
 // see what the other was sent.
 var copyBlow = blow{
@@ -49,7 +49,7 @@ type storeCopy struct {
 // copyStore copies the database, as it is at one instant. Postgres wants it to
 // itself for that.
 func (w *tortureWorld) copyStore() (*storeCopy, error) {
-	store, err := url.Parse(w.nodes[0].store)
+	store, err := url.Parse(w.database)
 	if err != nil {
 		return nil, err
 	}
@@ -61,10 +61,16 @@ func (w *tortureWorld) copyStore() (*storeCopy, error) {
 	admin("CREATE DATABASE " + c.name + " TEMPLATE " + original)
 	admin("ALTER DATABASE " + original + " ALLOW_CONNECTIONS true")
 	admin("ALTER DATABASE " + c.name + " ALLOW_CONNECTIONS true")
+	// What is queued here would be numbered there as well, as it should be.
+	w.postgres.Exec(w.t, c.name, "TRUNCATE rejoin.queue, rejoin.queue_places")
+	bus := "postgres"
+	if len(w.redis) > 0 {
+		bus = "redis://" + w.redis[0].Addr() + "/0"
+	}
 	at := "127.0.0.1:" + strconv.Itoa(testserver.FreePort(w.t))
 	c.node = &tortureNode{
 		world: w, address: at, url: &url.URL{Scheme: "http", Host: at},
-		store: w.postgres.URL(c.name), bus: "redis://" + w.redis[0].Addr() + "/0", env: []string{"REJOIN_AUTH_MODE=none"},
+		store: w.postgres.URL(c.name), bus: bus, env: []string{"REJOIN_AUTH_MODE=none"},
 	}
 	return c, nil
 }

@@ -40,14 +40,16 @@ type blow struct {
 func (w *tortureWorld) blows() [][]blow {
 	families := [][]blow{}
 	if w.postgres != nil {
-		families = append(families, redisBlows, postgresBlows, []blow{copyBlow})
+		families = append(families, postgresBlows, []blow{listenersKilled}, []blow{copyBlow})
+	}
+	if len(w.redis) > 0 {
+		families = append(families, redisBlows)
 	}
 	var nodes, links, nets []blow
 	for i, n := range w.nodes {
 		nodes = append(nodes, nodeBlows(i)...)
-		if n.toRedis != nil {
-			links = append(links, linkBlows(i, "redis")...)
-			links = append(links, linkBlows(i, "postgres")...)
+		for _, way := range n.ways() {
+			links = append(links, linkBlows(i, way)...)
 		}
 		if n.net != nil {
 			nets = append(nets, w.netBlows(i)...)
@@ -238,20 +240,39 @@ func nodeBlows(i int) []blow {
 	}
 }
 
+// listenersKilled ends the connections on which nodes listen to Postgres, all the time.
+var listenersKilled = blow{name: "postgres listeners killed", target: "postgres", bound: boundRedis, lay: func(w *tortureWorld, d time.Duration, _ *rand.Rand) {
+	for end := time.Now().Add(d); time.Now().Before(end); {
+		_, _ = w.sql("SELECT pg_terminate_backend(pid)::text FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE '%listen'")
+		time.Sleep(100 * time.Millisecond)
+	}
+}}
+
+// way is the way from a node to a server.
+type way struct {
+	to    string // the server, as the names of blows have it
+	proxy *testserver.Proxy
+	bound time.Duration
+	// Nothing travels while it is broken, for it leads to the store.
+	stops bool
+}
+
+// ways returns the node's ways to its servers.
+func (n *tortureNode) ways() []way {
+	all := []way{{"redis", n.toRedis, boundRedis, false}, {"listener", n.toListener, boundRedis, false}, {"postgres", n.toPostgres, boundStore, true}}
+	return slices.DeleteFunc(all, func(w way) bool { return w.proxy == nil })
+}
+
 // linkBlows are what is done to the bytes between a node and a server.
-func linkBlows(i int, server string) []blow {
+func linkBlows(i int, to way) []blow {
 	on := func(name string, lay func(p *testserver.Proxy, d time.Duration, random *rand.Rand)) blow {
-		b := blow{name: server + " link " + name, target: fmt.Sprintf("%s link %d", server, i), bound: boundRedis}
-		if server == "postgres" {
-			b.bound, b.stops, b.away = boundStore, true, oneNode(i)
+		b := blow{name: to.to + " link " + name, target: fmt.Sprintf("%s link %d", to.to, i), bound: to.bound, stops: to.stops}
+		if to.stops {
+			b.away = oneNode(i)
 		}
-		b.lay = func(w *tortureWorld, d time.Duration, random *rand.Rand) {
-			p := w.nodes[i].toRedis
-			if server == "postgres" {
-				p = w.nodes[i].toPostgres
-			}
-			lay(p, d, random)
-			p.Heal()
+		b.lay = func(_ *tortureWorld, d time.Duration, random *rand.Rand) {
+			lay(to.proxy, d, random)
+			to.proxy.Heal()
 		}
 		return b
 	}
@@ -323,22 +344,14 @@ func (w *tortureWorld) netBlows(i int) []blow {
 		on("of a node's clients, requests lost", true, boundStore, [2]string{"in", "tcp dport 8080"}),
 		on("of a node's clients, answers lost", true, boundStore, [2]string{"out", "tcp sport 8080"}),
 	}
-	for _, to := range []struct {
-		name  string
-		proxy *testserver.Proxy
-		stops bool
-		bound time.Duration
-	}{{"redis", w.nodes[i].toRedis, false, boundRedis}, {"postgres", w.nodes[i].toPostgres, true, boundStore}} {
-		if to.proxy == nil {
-			continue
-		}
+	for _, to := range w.nodes[i].ways() {
 		_, port, _ := strings.Cut(to.proxy.Addr(), ":")
 		here := []blow{
-			on("of a node from "+to.name, to.stops, to.bound, [2]string{"in", "tcp sport " + port}, [2]string{"out", "tcp dport " + port}),
-			on("of a node from "+to.name+", requests lost", to.stops, to.bound, [2]string{"out", "tcp dport " + port}),
-			on("of a node from "+to.name+", replies lost", to.stops, to.bound, [2]string{"in", "tcp sport " + port}),
+			on("of a node from "+to.to, to.stops, to.bound, [2]string{"in", "tcp sport " + port}, [2]string{"out", "tcp dport " + port}),
+			on("of a node from "+to.to+", requests lost", to.stops, to.bound, [2]string{"out", "tcp dport " + port}),
+			on("of a node from "+to.to+", replies lost", to.stops, to.bound, [2]string{"in", "tcp sport " + port}),
 		}
-		if to.name == "postgres" {
+		if to.stops {
 			for j := range here {
 				here[j].away = oneNode(i)
 			}

@@ -18,14 +18,15 @@ import (
 // schedule is one short life of a world, made from a seed: who publishes and
 // subscribes, what is broken when and what is trimmed.
 type schedule struct {
-	seed   uint64
-	world  *tortureWorld
-	random *rand.Rand
-	blows  []laidBlow
-	trims  []laidTrim
-	feeds  []string
-	quiet  []string // feeds that get one event, when things are broken
-	wide   []string // many feeds, which get events now and then
+	seed    uint64
+	world   *tortureWorld
+	random  *rand.Rand
+	blows   []laidBlow
+	trims   []laidTrim
+	feeds   []string
+	quiet   []string // feeds that get one event, when things are broken
+	wide    []string // many feeds, which get events now and then
+	written []string // feeds that applications write to in SQL; none over SQLite
 	// Feeds that get closed, and those that nobody follows before the store is away.
 	closing, unknown []string
 	all              []string
@@ -41,6 +42,7 @@ type schedule struct {
 	mu       sync.Mutex
 	faults   []feedtest.Fault
 	orders   []trimOrder
+	queued   []queuedEvent
 	whispers []whisper
 	copies   []*storeCopy
 }
@@ -63,6 +65,7 @@ type laidTrim struct {
 const (
 	tortureFeeds   = 4
 	tortureQuiet   = 12
+	tortureWritten = 2
 	tortureWide    = 83
 	tortureClosing = 4
 	tortureUnknown = 20
@@ -94,7 +97,12 @@ func (w *tortureWorld) draw(seed uint64) *schedule {
 	for i := range tortureUnknown {
 		s.unknown = append(s.unknown, fmt.Sprintf("t%d.unknown%d", seed, i))
 	}
-	s.all = slices.Concat(s.feeds, s.quiet, s.wide, s.closing, s.unknown)
+	for i := range tortureWritten {
+		if w.postgres != nil {
+			s.written = append(s.written, fmt.Sprintf("t%d.written%d", seed, i))
+		}
+	}
+	s.all = slices.Concat(s.feeds, s.quiet, s.wide, s.written, s.closing, s.unknown)
 	families := w.blows()
 	taken := make(map[string]bool)
 	for count := 1 + random.IntN(3); count > 0 && len(families) > 0; count-- {
@@ -168,7 +176,9 @@ func (s *schedule) run() *feedtest.Report {
 	s.publishToLatecomers()
 	time.Sleep(tortureSettles)
 	publishing()
+	s.awaitQueue()
 	s.collect()
+	s.concludeQueue()
 	following()
 	s.conclude()
 	return s.recording.Judge()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +21,7 @@ var (
 	tortureSchedules = flag.Int("torture-schedules", 0, "how many schedules the torture runs; 0: as many as there is time for")
 	tortureSeed      = flag.Uint64("torture-seed", 0, "the seed of the torture's first schedule, others count up from there; 0: from the clock")
 	tortureFor       = flag.Duration("torture-for", 8*time.Second, "for how long the torture begins schedules, if it is not told how many")
+	tortureWorldsFor = flag.String("torture-worlds", "", "a regular expression: the torture runs in worlds whose names it matches: redis, postgres, sqlite")
 	tortureFaults    = flag.String("torture-faults", "", "a regular expression: the torture lays only faults whose names it matches")
 	tortureOut       = flag.String("torture-out", "", "a file to which the torture appends its totals, as a line of JSON")
 )
@@ -29,8 +31,6 @@ const (
 	tortureWorldEnds = 25
 	// tortureEnough is how many failed schedules tell the story.
 	tortureEnough = 3
-	// tortureAlone: one schedule of so many is for a node over SQLite.
-	tortureAlone = 4
 )
 
 func TestTorture(t *testing.T) {
@@ -51,8 +51,10 @@ func TestTorture(t *testing.T) {
 	if seed == 0 {
 		seed = uint64(time.Now().UnixMilli())
 	}
-	if _, err := regexp.Compile(*tortureFaults); err != nil {
-		t.Fatal(err)
+	for _, text := range []string{*tortureFaults, *tortureWorldsFor} {
+		if _, err := regexp.Compile(text); err != nil {
+			t.Fatal(err)
+		}
 	}
 	runTorture(t, seed, leftOut)
 }
@@ -62,7 +64,7 @@ func tortureArgs() (args []string) {
 	if testing.Verbose() {
 		args = append(args, "-test.v")
 	}
-	for _, name := range []string{"test.timeout", "torture-schedules", "torture-seed", "torture-for", "torture-faults", "torture-out"} {
+	for _, name := range []string{"test.timeout", "torture-schedules", "torture-seed", "torture-for", "torture-worlds", "torture-faults", "torture-out"} {
 		args = append(args, fmt.Sprintf("-%s=%v", name, flag.Lookup(name).Value))
 	}
 	return args
@@ -103,11 +105,18 @@ func runTorture(t *testing.T, seed uint64, leftOut []string) {
 
 // tortureWorlds runs schedules on one world of each kind.
 func tortureWorlds(t *testing.T, totals *tortureTotals, enough func() bool) {
-	var cluster, alone *tortureWorld
+	kinds := slices.Clone(tortureWorldKinds)
+	kinds = slices.DeleteFunc(kinds, func(k tortureWorldKind) bool { return !regexp.MustCompile(*tortureWorldsFor).MatchString(k.name) })
+	if len(kinds) == 0 {
+		t.Fatalf("there is no world that %q matches", *tortureWorldsFor)
+	}
+	worlds := make(map[string]*tortureWorld)
 	defer func() {
-		// One may meet a node that is dead as well; all of them, hardly.
-		if w := cluster; w != nil && w.partitions.Load() > 3 && w.lost.Load() == 0 {
-			t.Errorf("in %d partitions, no packet was lost", w.partitions.Load())
+		for _, w := range worlds {
+			// One may meet a node that is dead as well; all of them, hardly.
+			if w.partitions.Load() > 3 && w.lost.Load() == 0 {
+				t.Errorf("in %d partitions, no packet was lost", w.partitions.Load())
+			}
 		}
 	}()
 	for range tortureWorldEnds {
@@ -115,15 +124,13 @@ func tortureWorlds(t *testing.T, totals *tortureTotals, enough func() bool) {
 			return // a world that failed once is not to be trusted
 		}
 		seed := totals.Seed + uint64(totals.Schedules)
-		world, make := &cluster, newTortureCluster
-		if seed%tortureAlone == 0 {
-			world, make = &alone, newTortureAlone
+		kind := kinds[seed%uint64(len(kinds))]
+		w := worlds[kind.name]
+		if w == nil {
+			w = kind.make(t)
+			w.seed = seed
+			worlds[kind.name] = w
 		}
-		if *world == nil {
-			*world = make(t)
-			(*world).seed = seed
-		}
-		w := *world
 		s := w.draw(seed)
 		report := s.run()
 		w.ran++
@@ -151,7 +158,7 @@ func apart(r *feedtest.Report) string {
 func (w *tortureWorld) failure(s *schedule, r *feedtest.Report) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d violations in the schedule of seed %d. Again:\n", r.Violations, s.seed)
-	again := "\tgo test ./cmd/internal/e2e -run 'Torture$' -args -torture-faults='" + *tortureFaults + "' -torture-schedules=%d -torture-seed=%d\n"
+	again := "\tgo test ./cmd/internal/e2e -run 'Torture$' -args -torture-worlds='" + *tortureWorldsFor + "' -torture-faults='" + *tortureFaults + "' -torture-schedules=%d -torture-seed=%d\n"
 	fmt.Fprintf(&b, again, 1, s.seed)
 	if w.ran > 1 {
 		fmt.Fprintf(&b, "or with those before it in its world:\n"+again, s.seed-w.seed+1, w.seed)

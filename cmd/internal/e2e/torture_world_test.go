@@ -22,13 +22,14 @@ import (
 	"github.com/rejoin/rejoin/storage/testserver"
 )
 
-// tortureWorld is what the torture breaks: nodes over Postgres and Redis, or one
-// node over SQLite.
+// tortureWorld is what the torture breaks: nodes over Postgres and Redis or over
+// Postgres alone, or one node over SQLite.
 type tortureWorld struct {
 	t        *testing.T
 	nodes    []*tortureNode
 	postgres *testserver.Postgres // nil for SQLite
-	redis    []*testserver.Redis  // the first is the one that counts
+	database string               // its URL, with no proxy in between
+	redis    []*testserver.Redis  // the first is the one that counts; none without Redis
 	disk     string               // of SQLite; empty if it cannot be filled
 	ran      int                  // schedules
 	seed     uint64               // of the first
@@ -47,7 +48,7 @@ type tortureNode struct {
 	bus     string
 	env     []string
 	// The ways to its servers; nil if it has none.
-	toPostgres, toRedis *testserver.Proxy
+	toPostgres, toRedis, toListener *testserver.Proxy
 
 	mu      sync.Mutex
 	process *process // the newest one
@@ -63,17 +64,31 @@ func tortureBinary(t testing.TB) string {
 	return built(t, false)
 }
 
-// newTortureCluster starts three nodes, the last of them with TLS.
-func newTortureCluster(t *testing.T) *tortureWorld {
+// tortureWorldKind is a kind of worlds.
+type tortureWorldKind struct {
+	name string
+	make func(t *testing.T) *tortureWorld
+}
+
+// tortureWorldKinds are taken in turn by the seeds of the schedules.
+var tortureWorldKinds = []tortureWorldKind{
+	{"sqlite", newTortureAlone},
+	{"redis", func(t *testing.T) *tortureWorld { return newTortureCluster(t, true) }},
+	{"postgres", func(t *testing.T) *tortureWorld { return newTortureCluster(t, false) }},
+	{"redis", func(t *testing.T) *tortureWorld { return newTortureCluster(t, true) }},
+}
+
+// newTortureCluster starts three nodes, the last of them with TLS. Without Redis, they
+// listen to Postgres by a way of its own.
+func newTortureCluster(t *testing.T, redis bool) *tortureWorld {
 	t.Helper()
 	w := &tortureWorld{t: t, postgres: testserver.StartPostgres(t)}
 	for range 2 {
-		w.redis = append(w.redis, testserver.StartRedis(t, "--repl-diskless-sync-delay", "0"))
+		if redis {
+			w.redis = append(w.redis, testserver.StartRedis(t, "--repl-diskless-sync-delay", "0"))
+		}
 	}
-	store, err := url.Parse(w.postgres.NewDatabase(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	w.database = w.postgres.NewDatabase(t)
 	files := newCertificateFiles(t)
 	for i := range tortureNodes {
 		n := w.newNode()
@@ -82,10 +97,14 @@ func newTortureCluster(t *testing.T) *tortureWorld {
 			at = net.JoinHostPort(bridgeAddress, "0")
 		}
 		n.toPostgres = testserver.StartProxyAt(t, at, w.postgres.Addr())
-		n.toRedis = testserver.StartProxyAt(t, at, w.redis[0].Addr())
-		through := *store
-		through.Host = n.toPostgres.Addr()
-		n.store, n.bus = through.String(), "redis://"+n.toRedis.Addr()+"/0"
+		n.store = n.toPostgres.URL(w.database)
+		if redis {
+			n.toRedis = testserver.StartProxyAt(t, at, w.redis[0].Addr())
+			n.bus = "redis://" + n.toRedis.Addr() + "/0"
+		} else {
+			n.toListener = testserver.StartProxyAt(t, at, w.postgres.Addr())
+			n.bus = n.toListener.URL(w.database)
+		}
 		if i == tortureNodes-1 {
 			n.env = append(n.env, files.env()...)
 			n.url.Scheme = "https"
