@@ -81,7 +81,7 @@ func (s *Store) poolConfig(base *pgxpool.Config, conns int, name string) *pgxpoo
 	// a ping before each use would cost a round trip.
 	config.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false }
 	config.AfterConnect = func(ctx context.Context, c *pgx.Conn) error {
-		if name == "publish" || name == "keep" {
+		if name == "publish" || name == "keep" || name == "queue" {
 			if _, err := c.Exec(ctx, query("keep_commits_durable"), pgx.QueryExecModeSimpleProtocol); err != nil {
 				return err
 			}

@@ -122,7 +122,8 @@ func (s *Store) drainSome(ctx context.Context, d *drain) (more, locked bool, err
 		return false, false, err
 	}
 	defer end()
-	err = s.once(ctx, s.publish, func(c *pgxpool.Conn) error {
+	// It waits in turn with appends, some of which still need a connection of theirs.
+	err = s.once(ctx, s.queue, func(c *pgxpool.Conn) error {
 		tx := &appending{conn: c.Conn(), pid: c.Conn().PgConn().PID()}
 		// It has COMMIT behind it or nothing: a lost answer costs no more than a look.
 		defer tx.rollback()

@@ -49,7 +49,7 @@ func (s *Store) identify(ctx context.Context, c *pgx.Conn) error {
 }
 
 func (s *Store) pools() []*pgxpool.Pool {
-	return []*pgxpool.Pool{s.publish, s.replay, s.verify, s.keep, s.news}
+	return []*pgxpool.Pool{s.publish, s.replay, s.verify, s.keep, s.news, s.queue}
 }
 
 // String returns the location of the store.

@@ -44,8 +44,9 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// The most connections for Trim and Sweep, and for reading and telling news.
-const keepConns, newsConns = 2, 2
+// The most connections for Trim and Sweep, for reading and telling news, and for what
+// is queued.
+const keepConns, newsConns, queueConns = 2, 2, 1
 
 // Options tunes a store. The zero value is the default.
 type Options struct {
@@ -102,7 +103,7 @@ type Store struct {
 	o      Options
 	config *pgx.ConnConfig // for connections outside the pools
 
-	publish, replay, verify, keep, news *pgxpool.Pool
+	publish, replay, verify, keep, news, queue *pgxpool.Pool
 
 	listener *listener
 	notifier notifier
@@ -164,7 +165,7 @@ func open(ctx context.Context, url string, o Options) (_ *Store, err error) {
 		pool  **pgxpool.Pool
 		conns int
 		name  string
-	}{{&s.publish, o.PublishConns, "publish"}, {&s.replay, o.ReplayConns, "replay"}, {&s.verify, o.VerifyConns, "verify"}, {&s.keep, keepConns, "keep"}, {&s.news, newsConns, "news"}} {
+	}{{&s.publish, o.PublishConns, "publish"}, {&s.replay, o.ReplayConns, "replay"}, {&s.verify, o.VerifyConns, "verify"}, {&s.keep, keepConns, "keep"}, {&s.news, newsConns, "news"}, {&s.queue, queueConns, "queue"}} {
 		if *p.pool, err = pgxpool.NewWithConfig(ctx, s.poolConfig(base, p.conns, p.name)); err != nil {
 			s.disconnect()
 			return nil, err
