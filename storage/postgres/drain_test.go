@@ -129,7 +129,7 @@ func TestDrainOnce(t *testing.T) {
 		case <-killing:
 			over = true
 		case <-time.After(20 * time.Millisecond):
-			runWith(t, killer, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'rejoin queue'")
+			runWith(t, killer, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'rejoin queue'")
 		}
 	}
 	writing.Wait()

@@ -155,7 +155,7 @@ func TestListenerHeals(t *testing.T) {
 	chat := w.follow("chat", feed.From{})
 	a := connect(t, url)
 	for i := range 20 {
-		runWith(t, a, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE '%listen'")
+		runWith(t, a, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE '%listen'")
 		runWith(t, a, "SELECT rejoin_append_text('chat', NULL, $1)", fmt.Sprint(i))
 		take(t, chat, 1)
 	}
