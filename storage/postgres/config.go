@@ -73,6 +73,9 @@ func (s *Store) poolConfig(base *pgxpool.Config, conns int, name string) *pgxpoo
 		// nothing else in these transactions to lose.
 		config.ConnConfig.RuntimeParams["synchronous_commit"] = "off"
 	}
+	if name == "queue" {
+		config.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] = milliseconds(drainIdle)
+	}
 	config.MaxConns = int32(conns)
 	config.MinConns, config.MinIdleConns = 0, 0
 	config.MaxConnLifetime, config.MaxConnLifetimeJitter = time.Hour, 10*time.Minute

@@ -22,6 +22,10 @@ const (
 	// drainLock is the advisory lock of the transaction that drains.
 	drainLock = migrationLock + 3
 
+	// drainIdle is how long a drain may be silent between two statements. No other node
+	// drains meanwhile, and the server ends the session of one that has vanished.
+	drainIdle = 2 * time.Second
+
 	drainEvents = 500 // in one transaction
 	drainHeld   = 200 // feeds that are left out because another transaction holds them
 

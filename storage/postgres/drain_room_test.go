@@ -1,8 +1,11 @@
 package postgres
 
 import (
+	"bytes"
 	"fmt"
+	"log/slog"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -63,4 +66,43 @@ func wantEnd(t *testing.T, s *Store, name string, last feed.ID) {
 	if got := bounds(t, s, name).Last; got != last {
 		t.Errorf("%s ends with %d, want %d", name, got, last)
 	}
+}
+
+// A node that falls silent in the middle of a drain keeps the others from it for no
+// longer than a moment.
+func TestDrainerFallsSilent(t *testing.T) {
+	t.Parallel()
+	p := testserver.StartPostgres(t)
+	url := p.NewDatabase(t)
+	network := testserver.StartProxy(t, p.Addr())
+	var sent sync.Map // by the connections that drain: how many messages since the first
+	fallen := make(chan struct{}, 1)
+	network.Tap(nil, func(c *testserver.Conn, d testserver.Direction, message []byte) bool {
+		n, drains := sent.Load(c)
+		switch {
+		case drains && n.(int) >= 2:
+			return false
+		case d == testserver.ToServer && (drains || bytes.Contains(message, []byte("advisory_xact_lock($1)\x00"))):
+			// The first prepares the statement, and the next takes the lock.
+			if !drains {
+				n = 0
+			}
+			sent.Store(c, n.(int)+1)
+			if n == 1 {
+				poke(fallen)
+			}
+		}
+		return true
+	})
+	newWatcher(t, start(t, network.URL(url), Options{StatementTimeout: time.Second, Logger: slog.New(slog.DiscardHandler)}))
+	<-fallen
+	s := start(t, url, Options{})
+	newWatcher(t, s)
+	began := time.Now()
+	newApplication(t, url).do("SELECT rejoin_enqueue_text('chat', NULL, 'x')")
+	wantEnd(t, s, "chat", 1)
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("it was numbered after %v", took)
+	}
+	network.Cut(testserver.Reset) // or the silent node would wait for its timeouts to close
 }
