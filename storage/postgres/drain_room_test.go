@@ -99,7 +99,7 @@ func TestDrainerFallsSilent(t *testing.T) {
 	s := start(t, url, Options{})
 	newWatcher(t, s)
 	began := time.Now()
-	newApplication(t, url).do("SELECT rejoin_enqueue_text('chat', NULL, 'x')")
+	runWith(t, connect(t, url), "SELECT rejoin_enqueue_text('chat', NULL, 'x')")
 	wantEnd(t, s, "chat", 1)
 	if took := time.Since(began); took > 5*time.Second {
 		t.Errorf("it was numbered after %v", took)
