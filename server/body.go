@@ -11,10 +11,11 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// bodyTimeout limits the time that a client takes to send a body.
-const bodyTimeout = 30 * time.Second
+// BodyTimeout limits the time that a client takes to send a body. As the ReadTimeout
+// of an http.Server without TLS, it costs a request less than a deadline of its own.
+const BodyTimeout = 30 * time.Second
 
-var errBodyLate = fmt.Errorf("took longer than %v to arrive", bodyTimeout)
+var errBodyLate = fmt.Errorf("took longer than %v to arrive", BodyTimeout)
 
 // boundBody sets a deadline for the request's body, even if no handler reads it:
 // net/http reads the rest before it answers. It removes the deadline itself after the
@@ -27,10 +28,18 @@ func boundBody(w http.ResponseWriter, r *http.Request) {
 	if r.ContentLength == 0 {
 		return
 	}
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
+	if !boundByServer(r) {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(BodyTimeout))
+	}
 	if len(r.TransferEncoding) > 0 {
 		w.Header().Set("Connection", "close")
 	}
+}
+
+// boundByServer reports whether net/http has set a deadline for the body already.
+func boundByServer(r *http.Request) bool {
+	s, ok := r.Context().Value(http.ServerContextKey).(*http.Server)
+	return ok && r.ProtoMajor == 1 && 0 < s.ReadTimeout && s.ReadTimeout <= BodyTimeout
 }
 
 // boundBodies sets the deadline for all requests, including those that should have no

@@ -41,6 +41,12 @@ func (l *oneConn) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "pip
 // dialBubble returns a connection to a node, both in the bubble of the test.
 func dialBubble(t *testing.T, handler func(*feed.Hub, *feed.Publisher) http.Handler) net.Conn {
 	t.Helper()
+	return dialBubbleOf(t, handler, 0)
+}
+
+// dialBubbleOf is dialBubble with a ReadTimeout of the http.Server.
+func dialBubbleOf(t *testing.T, handler func(*feed.Hub, *feed.Publisher) http.Handler, readTimeout time.Duration) net.Conn {
+	t.Helper()
 	store, bus := newKeeper(t), memory.NewBus()
 	hub := feed.NewHub(store, bus, feed.HubOptions{})
 	publisher := feed.NewPublisher(store, hub, bus, feed.PublisherOptions{})
@@ -48,7 +54,7 @@ func dialBubble(t *testing.T, handler func(*feed.Hub, *feed.Publisher) http.Hand
 	here, there := net.Pipe()
 	listener.conns <- there
 	_ = here.SetReadDeadline(time.Now().Add(5 * time.Minute))
-	httpServer := &http.Server{Handler: handler(hub, publisher)}
+	httpServer := &http.Server{Handler: handler(hub, publisher), ReadTimeout: readTimeout}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -92,9 +98,9 @@ func TestStalledBody(t *testing.T) {
 		{"not possible", "PUT /v1/feeds/chat/events HTTP/1.1\r\n" + head + "\r\nhalf", newServer, 405},
 		{"no store yet", post + " HTTP/1.1\r\n" + head + "\r\nhalf", newWaiting, 503},
 	} {
-		t.Run(test.name, func(t *testing.T) {
+		stalls := func(t *testing.T, readTimeout time.Duration) {
 			synctest.Test(t, func(t *testing.T) {
-				conn := dialBubble(t, test.handler)
+				conn := dialBubbleOf(t, test.handler, readTimeout)
 				begin := time.Now()
 				if _, err := io.WriteString(conn, test.request); err != nil {
 					t.Fatal(err)
@@ -115,7 +121,9 @@ func TestStalledBody(t *testing.T) {
 					t.Errorf("took %v", took)
 				}
 			})
-		})
+		}
+		t.Run(test.name, func(t *testing.T) { stalls(t, 0) })
+		t.Run(test.name+", bound by net/http", func(t *testing.T) { stalls(t, server.BodyTimeout) })
 	}
 }
 

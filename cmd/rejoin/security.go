@@ -166,6 +166,8 @@ const answerTimeout = 2 * time.Minute
 func (g security) secure(s *http.Server, writeTimeout time.Duration) {
 	s.WriteTimeout = answerTimeout
 	if g.certificate == nil {
+		// Over HTTP/2, net/http would set a timer for each stream.
+		s.ReadTimeout = server.BodyTimeout
 		return
 	}
 	s.TLSConfig = g.certificate.config()
