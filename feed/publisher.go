@@ -66,6 +66,9 @@ type Publisher struct {
 	more    chan struct{}     // gets a token when the queue has enough, or closed is set
 	blocked map[string]*queue // by feed: calls for feeds that another transaction holds
 
+	late      chan struct{} // of the newest calls
+	lateSince time.Time     // when the oldest of these calls came
+
 	teller    *teller
 	published atomic.Uint64 // events
 }
@@ -77,7 +80,8 @@ type publishCall struct {
 	size  int
 
 	result Result
-	done   chan struct{} // closed when there is a result
+	done   chan struct{}   // closed when there is a result
+	late   <-chan struct{} // closed when the call has waited for publishPatience
 }
 
 // NewPublisher returns a publisher to store, hub and bus, and starts it.
@@ -150,16 +154,17 @@ func (p *Publisher) PublishBatch(ctx context.Context, pub Publication) (Result, 
 	if err := p.enqueue(call); err != nil {
 		return Result{}, err
 	}
-	patience := time.NewTimer(publishPatience)
-	defer patience.Stop()
+	overdue := call.late
 	select {
 	case <-call.done:
 		return call.result, call.result.Err
 	case <-ctx.Done():
 		err = ctx.Err()
-	case <-patience.C:
+	case <-call.late:
 		err = fmt.Errorf("publish: %w: no commit has taken it within %v", ErrUnavailable, publishPatience)
-		patience.Reset(commitGrace)
+		grace, cancel := context.WithTimeout(context.Background(), commitGrace)
+		defer cancel()
+		overdue = grace.Done()
 	}
 	if p.withdraw(call) {
 		return Result{}, err
@@ -167,7 +172,7 @@ func (p *Publisher) PublishBatch(ctx context.Context, pub Publication) (Result, 
 	select {
 	case <-call.done:
 		return call.result, call.result.Err
-	case <-patience.C:
+	case <-overdue:
 		return Result{}, fmt.Errorf("publish: %w: its commit has not ended within %v", ErrUncertain, publishPatience)
 	}
 }

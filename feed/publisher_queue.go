@@ -21,6 +21,9 @@ const (
 	// of use, and the others to find out when the store works again.
 	commitsMost = 8
 
+	// Calls that are queued within this time share a timer.
+	lateShared = 100 * time.Millisecond
+
 	// How long a commit waits for publishers to come back, at most: a few times
 	// the way through a local network.
 	gatherPatience = 2 * time.Millisecond
@@ -43,6 +46,7 @@ func (p *Publisher) enqueue(call *publishCall) error {
 		return fmt.Errorf("publish: %w", ErrOverloaded)
 	}
 	p.calls++
+	call.late = p.lateFrom(time.Now())
 	if blocked := p.blocked[call.feed]; blocked != nil {
 		blocked.calls = append(blocked.calls, call)
 		return nil
@@ -52,6 +56,18 @@ func (p *Publisher) enqueue(call *publishCall) error {
 		poke(p.more)
 	}
 	return nil
+}
+
+// lateFrom returns a channel that is closed publishPatience after now, or up to
+// lateShared earlier. The calls of that time share it: a timer for each would cost
+// more than most of them wait. The caller holds mu.
+func (p *Publisher) lateFrom(now time.Time) <-chan struct{} {
+	if p.late == nil || now.Sub(p.lateSince) > lateShared {
+		late := make(chan struct{})
+		p.late, p.lateSince = late, now
+		time.AfterFunc(publishPatience, func() { close(late) })
+	}
+	return p.late
 }
 
 // withdraw takes back a call, and reports false if a commit has taken it.
