@@ -5,7 +5,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
-	"os"
+	"time"
 
 	"github.com/mattn/go-sqlite3"
 	"github.com/rejoin/rejoin/feed"
@@ -27,6 +27,9 @@ type writer struct {
 	feeds    feedRows
 	columns  []driver.Value // see eventColumns
 	pageSize int64
+
+	inPlaceAt time.Time // when all files were last found in place
+	logSize   int64     // of the write-ahead log at that time
 
 	// The size of the log at which it is emptied: usually, and the next time.
 	walLimit, tolerated int64
@@ -117,7 +120,7 @@ func (s *Store) store(w *writer, f func(*writer) error) error {
 
 // transact runs f in a transaction, and rolls it back if f returns an error.
 func (s *Store) transact(w *writer, f func(*writer) error) error {
-	if err := s.inPlace(); err != nil {
+	if err := s.stillInPlace(w); err != nil {
 		return unavailable(err)
 	}
 	if err := w.begin.exec(); err != nil {
@@ -132,7 +135,7 @@ func (s *Store) transact(w *writer, f func(*writer) error) error {
 	if err := w.commit.exec(); err != nil {
 		return w.undo(commitError(s.explain(err)))
 	}
-	if err := s.inPlace(); err != nil {
+	if err := s.checkInPlace(w); err != nil {
 		return fmt.Errorf("%w: %w", feed.ErrUncertain, err)
 	}
 	return nil
@@ -181,13 +184,12 @@ func commitError(err error) error {
 // Another program that reads, such as a backup, can still prevent it. boundWAL does not
 // wait for that program: it tries again when the log has doubled.
 func (s *Store) boundWAL(w *writer) {
-	info, err := os.Stat(s.path + "-wal")
-	if err != nil || info.Size() < w.tolerated {
+	if w.logSize < w.tolerated {
 		return
 	}
 	w.tolerated = w.walLimit
 	if !s.checkpoint(w, w.truncateWAL) {
-		w.tolerated = max(w.walLimit, 2*info.Size())
+		w.tolerated = max(w.walLimit, 2*w.logSize)
 	}
 }
 

@@ -19,7 +19,7 @@ type fault struct {
 // that failed still fails, or a write has found damage. A file that is damaged in one
 // place still serves all others; only its operator can repair it.
 func (s *Store) Ping(ctx context.Context) error {
-	if err := s.inPlace(); err != nil {
+	if _, err := s.inPlace(); err != nil {
 		return unavailable(err)
 	}
 	if err := s.damage.Load(); err != nil {

@@ -5,6 +5,16 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
+	"time"
+)
+
+const (
+	logSuffix = "-wal"
+
+	// For how long a file that was in place is taken to be there still, at the start of
+	// a transaction. Its end never assumes that.
+	assumeInPlace = 100 * time.Millisecond
 )
 
 // original is a file of the store as it was when the store was opened.
@@ -15,7 +25,7 @@ type original struct {
 
 // noteOriginals records the files that the connections have opened.
 func (s *Store) noteOriginals() error {
-	for _, suffix := range []string{"", "-wal", "-shm"} {
+	for _, suffix := range []string{"", logSuffix, "-shm"} {
 		path := s.path + suffix
 		info, err := os.Stat(path)
 		if err != nil {
@@ -30,21 +40,43 @@ func (s *Store) noteOriginals() error {
 // find: writes to other files would be lost. Files that are moved back are in place
 // again.
 //
+// It also returns the size of the write-ahead log.
+//
 // Reads do not check. They return only acknowledged events, and this Store may hold
 // the last copy.
-func (s *Store) inPlace() error {
+func (s *Store) inPlace() (logSize int64, err error) {
 	for _, o := range s.originals {
 		info, err := os.Stat(o.path)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			return fmt.Errorf("%s was removed or renamed while in use: %s", o.path, s.remedy(o))
+			return 0, fmt.Errorf("%s was removed or renamed while in use: %s", o.path, s.remedy(o))
 		case err != nil:
-			return fmt.Errorf("check that the file is in place: %w", err)
+			return 0, fmt.Errorf("check that the file is in place: %w", err)
 		case !os.SameFile(info, o.info):
-			return fmt.Errorf("%s was replaced by another file while in use: %s", o.path, s.remedy(o))
+			return 0, fmt.Errorf("%s was replaced by another file while in use: %s", o.path, s.remedy(o))
+		case strings.HasSuffix(o.path, logSuffix):
+			logSize = info.Size()
 		}
 	}
-	return nil
+	return logSize, nil
+}
+
+// stillInPlace is inPlace for the start of a transaction. It skips the check if one
+// has succeeded a moment ago: a busy store checks at the end of each transaction.
+func (s *Store) stillInPlace(w *writer) error {
+	if time.Since(w.inPlaceAt) < assumeInPlace {
+		return nil
+	}
+	return s.checkInPlace(w)
+}
+
+// checkInPlace is inPlace, and notes in w what it found.
+func (s *Store) checkInPlace(w *writer) (err error) {
+	w.inPlaceAt = time.Time{}
+	if w.logSize, err = s.inPlace(); err == nil {
+		w.inPlaceAt = time.Now()
+	}
+	return err
 }
 
 func (s *Store) remedy(o original) string {

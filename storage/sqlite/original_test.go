@@ -48,6 +48,7 @@ func TestFileIsTakenAway(t *testing.T) {
 			if err := os.Rename(taken, away); err != nil {
 				t.Fatal(err)
 			}
+			time.Sleep(assumeInPlace)
 			refuses(t, s, taken, "removed or renamed")
 			if err := os.WriteFile(taken, []byte("another"), 0o644); err != nil {
 				t.Fatal(err)
@@ -87,6 +88,31 @@ func TestFileIsTakenAwayDuringACommit(t *testing.T) {
 	}
 }
 
+// A commit right behind another one does not check before it begins. It is not
+// acknowledged either.
+func TestFileIsTakenAwayBehindACommit(t *testing.T) {
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		path := filepath.Join(t.TempDir(), "store.db")
+		s := openStore(t, path)
+		mustPut(t, s, "chat", "kept")
+		if err := os.Rename(path+suffix, path+".away"); err != nil {
+			t.Fatal(err)
+		}
+		_, err := put(t.Context(), s, "chat", "lost?")
+		if !errors.Is(err, feed.ErrUncertain) && !errors.Is(err, feed.ErrUnavailable) { // which, is a matter of time
+			t.Errorf("got %v", err)
+		}
+		wantError(t, err, path+suffix, "removed or renamed")
+		if _, err = put(t.Context(), s, "chat", "lost"); !errors.Is(err, feed.ErrUnavailable) {
+			t.Errorf("got %v, want %v", err, feed.ErrUnavailable)
+		}
+		if err := os.Rename(path+".away", path+suffix); err != nil {
+			t.Fatal(err)
+		}
+		closeStore(t, s)
+	}
+}
+
 // A log that is gone for ever takes nothing with it if the store is closed.
 func TestLogIsRemoved(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store.db")
@@ -95,6 +121,7 @@ func TestLogIsRemoved(t *testing.T) {
 	if err := os.Remove(path + "-wal"); err != nil {
 		t.Fatal(err)
 	}
+	time.Sleep(assumeInPlace)
 	refuses(t, s, path+"-wal", "stop this server")
 	closeStore(t, s)
 	s = openStore(t, path)
