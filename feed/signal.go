@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -20,6 +21,13 @@ type Signaler interface {
 	// returns nil. It outlives failures of the bus. It calls receive, which does
 	// not block and may keep the payload, from one goroutine at a time.
 	Signals(ctx context.Context, receive func(payload []byte)) error
+}
+
+// LoneSignaler is a [Signaler] that knows when no other node is connected to it.
+type LoneSignaler interface {
+	Signaler
+	// Alone reports that at most one node calls Signals at this moment.
+	Alone() bool
 }
 
 // signalKind tells what a note is about.
@@ -78,6 +86,7 @@ type signals struct {
 	out        chan note
 	memory     *Memory
 	lastNumber uint64 // ephemeral events, by sendLoop
+	heardSelf  atomic.Bool
 
 	mu    sync.Mutex
 	peers map[string]*peer
@@ -116,7 +125,7 @@ func newSignals(bus Bus, node string, memory *Memory) *signals {
 
 // send queues a note. It does not wait.
 func (s *signals) send(n note) {
-	if s.bus == nil {
+	if s.bus == nil || s.alone() {
 		return
 	}
 	n.at = time.Now()
@@ -129,6 +138,12 @@ func (s *signals) send(n note) {
 	default:
 		s.memory.Give(HoldBus, size)
 	}
+}
+
+// alone reports whether this node listens to its bus and no other does.
+func (s *signals) alone() bool {
+	bus, ok := s.bus.(LoneSignaler)
+	return ok && s.heardSelf.Load() && bus.Alone()
 }
 
 // sendLoop sends queued notes, and signs of life in between, until ctx ends.
@@ -178,20 +193,25 @@ func (s *signals) gather(n note) []note {
 
 // transmit sends one signal. If that fails, the signal is lost, as signals may be.
 func (s *signals) transmit(ctx context.Context, notes ...note) {
-	payload, err := json.Marshal(notes)
-	if err != nil {
+	var payload bytes.Buffer
+	payload.WriteString(s.node + "\n")
+	if err := json.NewEncoder(&payload).Encode(notes); err != nil {
 		panic(err) // a note is a plain struct
 	}
 	ctx, cancel := context.WithTimeout(ctx, signalBudget)
 	defer cancel()
-	_ = s.bus.Signal(ctx, append([]byte(s.node+"\n"), payload...))
+	_ = s.bus.Signal(ctx, payload.Bytes())
 }
 
 // read returns the notes in a signal of another node. It returns none from a signal that
 // this node sent itself, and from one that it cannot read, which is of another version.
 func (s *signals) read(payload []byte) (node string, notes []note) {
 	from, body, ok := bytes.Cut(payload, []byte("\n"))
-	if !ok || len(from) == 0 || string(from) == s.node || json.Unmarshal(body, &notes) != nil {
+	if ok && string(from) == s.node {
+		s.heardSelf.Store(true)
+		return "", nil
+	}
+	if !ok || len(from) == 0 || json.Unmarshal(body, &notes) != nil {
 		return "", nil
 	}
 	return string(from), notes

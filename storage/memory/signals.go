@@ -16,7 +16,7 @@ const (
 	signalBytes    = 16 << 20
 )
 
-var _ feed.Signaler = (*Bus)(nil)
+var _ feed.LoneSignaler = (*Bus)(nil)
 
 // signals holds the payloads that one call of Signals has yet to pass on.
 type signals struct {
@@ -52,6 +52,13 @@ func (b *Bus) Signal(ctx context.Context, payload []byte) error {
 		s.put(payload)
 	}
 	return nil
+}
+
+// Alone implements [feed.LoneSignaler].
+func (b *Bus) Alone() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.signals) <= 1
 }
 
 // Signals implements [feed.Signaler]. On a closed bus it returns
