@@ -82,7 +82,7 @@
 //
 // # Using it
 //
-//	store, err := sqlite.Open(ctx, "events.db")
+//	store, err := sqlite.Open(ctx, "events.db", sqlite.Options{})
 //	bus := memory.NewBus()
 //	node, err := feed.Open(store, bus, feed.Options{})
 //

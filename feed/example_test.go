@@ -19,7 +19,7 @@ func open(ctx context.Context) (*feed.Publisher, *feed.Hub, func()) {
 	if err != nil {
 		panic(err)
 	}
-	store, err := sqlite.Open(ctx, filepath.Join(dir, "events.db"))
+	store, err := sqlite.Open(ctx, filepath.Join(dir, "events.db"), sqlite.Options{})
 	if err != nil {
 		panic(err)
 	}

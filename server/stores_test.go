@@ -43,7 +43,7 @@ func newUsual(t testing.TB) feed.RetentionStore {
 
 func newSQLite(t testing.TB) feed.RetentionStore {
 	t.Helper()
-	store, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "rejoin.db"))
+	store, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "rejoin.db"), sqlite.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -147,10 +147,13 @@ func (n *node) close() error {
 	return errors.Join(errs...)
 }
 
+// cacheShare is the part of limits.memory that SQLite's cache may have beside it.
+const cacheShare = 10
+
 // openStore tries once to open the store. A notYet error may go away by itself.
 func openStore(ctx context.Context, c Config, logger *slog.Logger) (feed.Store, error) {
 	if path, ok := strings.CutPrefix(c.Store.URL, "sqlite:"); ok {
-		store, err := sqlite.Open(ctx, path)
+		store, err := sqlite.Open(ctx, path, sqlite.Options{Cache: min(c.Limits.Memory/cacheShare, sqlite.DefaultCache)})
 		switch {
 		case err == nil:
 			return store, nil

@@ -84,7 +84,7 @@ func TestRetentionFaults(t *testing.T) {
 // is refused in so many words.
 func TestRetentionRuns(t *testing.T) {
 	t.Parallel() // it waits for a round of the retention
-	store, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "rejoin.db"))
+	store, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "rejoin.db"), sqlite.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,7 +27,7 @@ import (
 // address and its hub.
 func startServer(t *testing.T) (url string, hub *feed.Hub) {
 	t.Helper()
-	store, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "rejoin.db"))
+	store, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "rejoin.db"), sqlite.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,7 +22,7 @@ func serve(o client.Options) (c *client.Client, stop func()) {
 	if err != nil {
 		panic(err)
 	}
-	store, err := sqlite.Open(context.Background(), filepath.Join(dir, "events.db"))
+	store, err := sqlite.Open(context.Background(), filepath.Join(dir, "events.db"), sqlite.Options{})
 	if err != nil {
 		panic(err)
 	}

@@ -40,7 +40,7 @@ func appendKeyed(ctx context.Context, s *Store, worker string, n int) (feed.Resu
 // trims and sweeps a feed.
 func keysChild(path string, out io.Writer) error {
 	ctx := context.Background()
-	s, err := Open(ctx, path)
+	s, err := Open(ctx, path, Options{})
 	if err != nil {
 		return err
 	}

@@ -29,7 +29,7 @@ func command(t *testing.T, child, path string) *exec.Cmd {
 // appendChild appends for ever, from several goroutines, and writes a line for
 // each acknowledged event.
 func appendChild(path string, out io.Writer) error {
-	s, err := Open(context.Background(), path)
+	s, err := Open(context.Background(), path, Options{})
 	if err != nil {
 		return err
 	}

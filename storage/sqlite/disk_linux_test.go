@@ -35,7 +35,7 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	goesOn(t, s)
-	_, err = Open(t.Context(), filepath.Join(dir, "store.db"))
+	_, err = Open(t.Context(), filepath.Join(dir, "store.db"), Options{})
 	wantError(t, err, "in use")
 }
 
@@ -142,7 +142,7 @@ func TestOpenOnFullDisk(t *testing.T) {
 	}
 	filler := testserver.FillDisk(t, dir)
 	for range 2 {
-		_, err := Open(t.Context(), path)
+		_, err := Open(t.Context(), path, Options{})
 		if !errors.Is(err, feed.ErrUnavailable) {
 			t.Errorf("got %v, want %v", err, feed.ErrUnavailable)
 		}
@@ -182,7 +182,7 @@ func limitChild(path string, _ io.Writer) error {
 	// The system sends it along with the error.
 	signal.Ignore(syscall.SIGXFSZ)
 	ctx := context.Background()
-	s, err := Open(ctx, path)
+	s, err := Open(ctx, path, Options{})
 	if err != nil {
 		return err
 	}

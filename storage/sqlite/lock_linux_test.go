@@ -25,7 +25,7 @@ func TestHardLink(t *testing.T) {
 		t.Fatal("another process has opened the link")
 	}
 	wantError(t, fmt.Errorf("%s", out), "in use")
-	other, err := Open(t.Context(), link)
+	other, err := Open(t.Context(), link, Options{})
 	if err == nil {
 		closeStore(t, other)
 	}

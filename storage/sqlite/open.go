@@ -88,12 +88,12 @@ func dsn(path string, params ...string) string {
 	return u.String()
 }
 
-func writerDSN(path string) string {
-	return dsn(path, "mode=rwc", "_mutex=no", "_journal_mode=WAL", "_synchronous=FULL", "_busy_timeout=5000")
+func writerDSN(path string, params ...string) string {
+	return dsn(path, append(params, "mode=rwc", "_mutex=no", "_journal_mode=WAL", "_synchronous=FULL", "_busy_timeout=5000")...)
 }
 
-func readerDSN(path string) string {
-	return dsn(path, "mode=ro", "_mutex=no", "_query_only=1", "_busy_timeout=5000")
+func readerDSN(path string, params ...string) string {
+	return dsn(path, append(params, "mode=ro", "_mutex=no", "_query_only=1", "_busy_timeout=5000")...)
 }
 
 // prepare creates or migrates the store in the file at path, and returns the store's id.

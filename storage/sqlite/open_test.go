@@ -27,7 +27,7 @@ func wantError(t *testing.T, err error, words ...string) {
 
 // openChild opens and closes the store at path.
 func openChild(path string, _ io.Writer) error {
-	s, err := Open(context.Background(), path)
+	s, err := Open(context.Background(), path, Options{})
 	if err != nil {
 		return err
 	}
@@ -152,7 +152,7 @@ func TestOpenRefuses(t *testing.T) {
 				test.make(t, path)
 			}
 			before, _ := os.ReadFile(path)
-			s, err := Open(t.Context(), path)
+			s, err := Open(t.Context(), path, Options{})
 			if err == nil {
 				closeStore(t, s)
 			}
@@ -161,7 +161,7 @@ func TestOpenRefuses(t *testing.T) {
 				t.Error("the refused file was changed")
 			}
 			// Nothing of the attempt stays open.
-			if _, again := Open(t.Context(), path); again == nil || again.Error() != err.Error() {
+			if _, again := Open(t.Context(), path, Options{}); again == nil || again.Error() != err.Error() {
 				t.Errorf("the second time: got %v, want %v", again, err)
 			}
 		})
@@ -170,7 +170,7 @@ func TestOpenRefuses(t *testing.T) {
 
 func TestOpenRefusesPath(t *testing.T) {
 	for _, path := range []string{"", ":memory:"} {
-		s, err := Open(t.Context(), path)
+		s, err := Open(t.Context(), path, Options{})
 		if err == nil {
 			closeStore(t, s)
 		}
@@ -182,7 +182,7 @@ func TestOpenUnderEndedContext(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store.db")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err := Open(ctx, path)
+	_, err := Open(ctx, path, Options{})
 	wantError(t, err, "context canceled")
 	storeFile(t, path)
 }
@@ -205,7 +205,7 @@ func TestOpenRefusesDamagedTables(t *testing.T) {
 			t.Fatal(err)
 		}
 		writeAt(t, path, (page-1)*4096, make([]byte, 4096))
-		s, err := Open(t.Context(), path)
+		s, err := Open(t.Context(), path, Options{})
 		if err == nil {
 			closeStore(t, s)
 		}

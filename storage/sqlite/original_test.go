@@ -138,7 +138,7 @@ func TestStartWithoutTheFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	closeStore(t, s)
-	_, err := Open(context.Background(), path)
+	_, err := Open(context.Background(), path, Options{})
 	wantError(t, err, "missing", path+"-wal")
 	if err := os.Rename(path+".away", path); err != nil {
 		t.Fatal(err)

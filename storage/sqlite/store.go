@@ -21,6 +21,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,9 +39,10 @@ const (
 
 // Store is a [feed.RetentionStore] in an SQLite file.
 type Store struct {
-	path string // without symbolic links
-	id   string
-	now  func() time.Time
+	path  string // without symbolic links
+	cache int    // see Options
+	id    string
+	now   func() time.Time
 
 	// The idle connections. A call takes one and puts it back.
 	writing chan *writer
@@ -62,26 +64,42 @@ var (
 	_ feed.Comparer       = (*Store)(nil)
 )
 
+// Options tunes a store. The zero value is the default.
+type Options struct {
+	// Cache is how many bytes of pages the connections keep in memory, roughly; 0 means
+	// DefaultCache.
+	Cache int
+}
+
+// DefaultCache keeps the newest page of each of some thousands of feeds in memory.
+const DefaultCache = 24 << 20
+
+// cacheOf returns the parameter for a connection's part of the cache, in KiB. Two
+// thirds are the writer's.
+func (s *Store) cacheOf(twelfths int) string {
+	return fmt.Sprintf("_cache_size=-%d", max(s.cache*twelfths/12>>10, 64))
+}
+
 // Open opens the store in the file at path, and creates the file if it does not
 // exist; its directory must. It migrates an older schema. It refuses a newer one, a
 // file that is not a store of this package, a damaged file, and one that another
 // Store has open. ctx bounds the migration. An error that wraps
 // [feed.ErrUnavailable] may go away by itself: the disk is full.
-func Open(ctx context.Context, path string) (*Store, error) {
-	s, err := open(ctx, path)
+func Open(ctx context.Context, path string, o Options) (*Store, error) {
+	s, err := open(ctx, path, o)
 	if err != nil {
 		return nil, fmt.Errorf("open store %q: %w", path, err)
 	}
 	return s, nil
 }
 
-func open(ctx context.Context, path string) (*Store, error) {
+func open(ctx context.Context, path string, o Options) (*Store, error) {
 	path, err := resolve(path)
 	if err != nil {
 		return nil, err
 	}
 	s := &Store{
-		path: path, now: time.Now,
+		path: path, cache: cmp.Or(o.Cache, DefaultCache), now: time.Now,
 		writing: make(chan *writer, 1), reading: make(chan *reader, readers),
 		reserve: reserve{path + "-reserve"},
 		closed:  make(chan struct{}),
@@ -130,13 +148,13 @@ func (s *Store) connect() (err error) {
 			err = errors.Join(err, (<-s.writing).Close())
 		}
 	}()
-	w, err := newWriter(writerDSN(s.path))
+	w, err := newWriter(writerDSN(s.path, s.cacheOf(8)))
 	if err != nil {
 		return fmt.Errorf("connect: %w", explain(err))
 	}
 	s.writing <- w
 	for range readers {
-		r, err := newReader(readerDSN(s.path))
+		r, err := newReader(readerDSN(s.path, s.cacheOf(4/readers)))
 		if err != nil {
 			return fmt.Errorf("connect: %w", explain(err))
 		}

@@ -51,7 +51,7 @@ func TestMain(m *testing.M) {
 // openStore opens a store, which the caller closes.
 func openStore(tb testing.TB, path string) *Store {
 	tb.Helper()
-	s, err := Open(tb.Context(), path)
+	s, err := Open(tb.Context(), path, Options{})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -155,7 +155,7 @@ func TestOpenTwice(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{path, link, dir + "/../" + filepath.Base(dir) + "/store.db"} {
-		s, err := Open(t.Context(), path)
+		s, err := Open(t.Context(), path, Options{})
 		if err == nil {
 			closeStore(t, s)
 		}
@@ -163,7 +163,7 @@ func TestOpenTwice(t *testing.T) {
 	}
 	// The attempts have not taken the locks from the store.
 	mustPut(t, s, "chat", "x")
-	_, err := Open(t.Context(), path)
+	_, err := Open(t.Context(), path, Options{})
 	wantError(t, err, "in use")
 }
 
@@ -174,7 +174,7 @@ func TestOpenAtTheSameTime(t *testing.T) {
 	opened := make(chan *Store, 8)
 	for range cap(opened) {
 		wg.Go(func() {
-			if s, err := Open(t.Context(), path); err == nil {
+			if s, err := Open(t.Context(), path, Options{}); err == nil {
 				opened <- s
 			}
 		})

@@ -28,7 +28,7 @@ import (
 func startServer(t *testing.T) *url.URL {
 	t.Helper()
 	quiet := slog.New(slog.DiscardHandler)
-	store, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "rejoin.db"))
+	store, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "rejoin.db"), sqlite.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

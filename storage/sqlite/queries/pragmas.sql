@@ -1,8 +1,6 @@
 -- name: tune_writer
--- 16 MB of pages, so that the newest page of each of some thousands of feeds stays
--- in memory; and a checkpoint every 4,000 pages instead of 1,000, so that a page
--- that is written many times in between is copied to the file once.
-PRAGMA cache_size = -16384;
+-- A checkpoint every 4,000 pages instead of 1,000, so that a page that is written
+-- many times in between is copied to the file once.
 PRAGMA wal_autocheckpoint = 4000
 
 -- name: get_page_size
