@@ -228,6 +228,7 @@ func (st *stream) Yield() { st.release() }
 
 // Unwritten implements [engine.Stream].
 func (st *stream) Unwritten(written int, left []byte) (keep []byte, err error) {
+	defer st.recyclePiece()
 	if st.takeBack(written) {
 		return nil, nil
 	}
@@ -242,6 +243,7 @@ func (st *stream) Unwritten(written int, left []byte) (keep []byte, err error) {
 
 // Written implements [engine.Stream].
 func (st *stream) Written() {
+	st.recyclePiece()
 	if st.backlogBytes > 0 {
 		st.server.memory.Give(feed.HoldStreams, int(st.backlogBytes))
 		st.slot.held -= st.backlogBytes
@@ -256,6 +258,7 @@ func (st *stream) Written() {
 // Closed implements [engine.Stream].
 func (st *stream) Closed(why error) {
 	st.server.dismiss(st)
+	st.own = nil // not recycled: after an error, net/http may still read it
 	if st.subscriber != nil {
 		st.subscriber.Abandon()
 		st.subscriber.Close()

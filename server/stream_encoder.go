@@ -1,6 +1,9 @@
 package server
 
 import (
+	"slices"
+	"sync"
+
 	"github.com/rejoin/rejoin/feed"
 )
 
@@ -19,6 +22,7 @@ type streamEncoder struct {
 	hidden     []bool  // per feed: its cursor has moved since the client was last shown it
 	single     [1]bool // backs hidden for one feed
 	piece      piece
+	own        *[]byte // backs the last piece, if no other stream shares its bytes
 	pending    *pending
 }
 
@@ -186,7 +190,7 @@ func (e *streamEncoder) eventsOfMany(i int, d feed.Delivery) (out []byte, n int)
 		start := len(out)
 		if out == nil {
 			block := len(encoded) + cap(cursor) + blockFrame
-			out = make([]byte, 0, min(len(d.Events())*block, pieceBytes+block))
+			out = e.ownPiece(min(len(d.Events())*block, pieceBytes+block))
 		}
 		if e.chunked {
 			out = append(out, make([]byte, chunkHead)...)
@@ -197,7 +201,32 @@ func (e *streamEncoder) eventsOfMany(i int, d feed.Delivery) (out []byte, n int)
 			out = endChunk(out, start)
 		}
 	}
+	if out != nil {
+		*e.own = out
+	}
 	return out, n
+}
+
+// ownPieces holds buffers of up to ownPieceBytes for pieces that no other stream
+// shares.
+var ownPieces = sync.Pool{New: func() any { return new([]byte) }}
+
+const ownPieceBytes = 4 * pieceBytes
+
+// ownPiece returns an empty buffer with room for size bytes.
+func (e *streamEncoder) ownPiece(size int) []byte {
+	if e.own == nil {
+		e.own = ownPieces.Get().(*[]byte)
+	}
+	return slices.Grow((*e.own)[:0], size)
+}
+
+// recyclePiece lets other streams use the buffer of a piece that nobody reads any more.
+func (e *streamEncoder) recyclePiece() {
+	if e.own != nil && cap(*e.own) <= ownPieceBytes {
+		ownPieces.Put(e.own)
+	}
+	e.own = nil
 }
 
 func (e *streamEncoder) ephemeral(d feed.Delivery) []byte {
