@@ -20,7 +20,7 @@ const (
 	hostileShortest = 15 * time.Second // as part of all tests
 	hostileLong     = time.Minute      // from here on it is done in full measure
 	hostileBudget   = 64 << 20
-	hostileProcess  = 128 << 20 // what the process itself takes, with garbage that is made faster than it is collected
+	hostileProcess  = 120 << 20 // what the process itself takes, with garbage that is made faster than it is collected
 	hostileStream   = 2 << 10   // and each stream
 	hostileEnough   = 6 << 30   // where it ends: the machine has others on it
 	hostileDelay    = 250 * time.Millisecond
