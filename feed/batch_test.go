@@ -143,8 +143,8 @@ func TestFingerprint(t *testing.T) {
 	}
 }
 
-// TestCommitLetsGo: a commit that hangs keeps only the calls that it has taken in
-// memory. Calls that are withdrawn meanwhile are freed.
+// TestCommitLetsGo: a commit that hangs keeps only its own calls in memory. Calls
+// that are withdrawn meanwhile are freed.
 func TestCommitLetsGo(t *testing.T) {
 	const waiting = 100
 	var q queue
@@ -155,7 +155,7 @@ func TestCommitLetsGo(t *testing.T) {
 	}
 	add()
 	taken := q.take(true)
-	add() // which moves the queue to a larger array
+	add() // moves the queue to a larger array
 	var withdrawn []weak.Pointer[publishCall]
 	for len(q.calls) > 0 {
 		call := q.calls[0]

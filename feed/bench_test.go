@@ -25,8 +25,8 @@ func newBench(b *testing.B) (*feed.Hub, *feed.Publisher) {
 	return hub, pub
 }
 
-// BenchmarkSubscribe opens and closes a subscription to a feed whose log is
-// open, as thousands do that come back at once.
+// BenchmarkSubscribe opens and closes a subscription to a feed whose log is open, as
+// happens when thousands of subscribers come back at once.
 func BenchmarkSubscribe(b *testing.B) {
 	hub, pub := newBench(b)
 	ctx := b.Context()
@@ -107,9 +107,9 @@ func BenchmarkPublish(b *testing.B) {
 	}
 }
 
-// BenchmarkCatchUp has the hub catch up with one new event in each of 10,000 feeds, as
-// after an outage of the bus: with a store that answers at once, and with one that has
-// eight connections, of which each answers after 0.2 ms.
+// BenchmarkCatchUp measures how the hub catches up with one new event in each of
+// 10,000 feeds, as after an outage of the bus. One store answers at once. The other
+// has eight connections, each of which answers after 0.2 ms.
 func BenchmarkCatchUp(b *testing.B) {
 	const feeds = 10_000
 	for _, c := range []struct {

@@ -28,7 +28,7 @@ func TestCallGroupShare(t *testing.T) {
 		if first != second || calls != 1 || first.value != 1 || other.value != 9 {
 			t.Errorf("%d calls, values %d and %d", calls, first.value, other.value)
 		}
-		// Without keep, only callers that waited for a result get it.
+		// Without keep, a result reaches only the callers that waited for it.
 		third := g.do("a", begin, fn)
 		<-third.done
 		if third.value != 2 || len(g.calls) != 0 {
@@ -79,7 +79,7 @@ func TestCallGroupKeep(t *testing.T) {
 		if got := ask(2, nil); got != 4 {
 			t.Errorf("an error was kept: %d", got)
 		}
-		ask(3, nil) // the third, which is one more than are kept
+		ask(3, nil) // the third result; two are kept
 		state := func() (kept, calls int) {
 			synctest.Wait()
 			g.mu.Lock()
@@ -96,7 +96,7 @@ func TestCallGroupKeep(t *testing.T) {
 	})
 }
 
-// Only callers that have it already keep a result that is forgotten.
+// A forgotten result stays with the callers that have it already.
 func TestCallGroupForget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := callGroup[string, int]{keep: time.Second, most: 2}

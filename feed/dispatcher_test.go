@@ -21,8 +21,9 @@ func waiting(dispatcher *Dispatcher, called func()) *Subscription {
 	return &g.subs[0]
 }
 
-// TestDispatcherCallsAll: a dispatcher notifies each of its subscriptions to a log that
-// grew once, and none that has left or belongs to another dispatcher.
+// TestDispatcherCallsAll: when a log has grown, its dispatcher notifies each of its
+// subscriptions once. It does not notify a subscription that has left or that belongs
+// to another dispatcher.
 func TestDispatcherCallsAll(t *testing.T) {
 	l := loaded(1, 0)
 	dispatchers := []*Dispatcher{{more: make(chan struct{}, 1)}, {more: make(chan struct{}, 1)}}
@@ -99,8 +100,9 @@ func TestDispatcherLeaving(t *testing.T) {
 	}
 }
 
-// TestDispatcherGrowsMeanwhile: events that come during a pass also reach the subscribers
-// that were notified before, and the last one has its turn however often the log grows.
+// TestDispatcherGrowsMeanwhile: events that come during a pass also reach the
+// subscribers that were notified before. However often the log grows, the last
+// subscriber is notified.
 func TestDispatcherGrowsMeanwhile(t *testing.T) {
 	l, dispatcher := loaded(1, 0), &Dispatcher{more: make(chan struct{}, 1)}
 	const subscribers = 3 * stepSubscribers

@@ -20,7 +20,7 @@ func (r *rig) say(data string) {
 	}
 }
 
-// only leaves out every event that is not of the type.
+// only encodes the events of one type, and omits all others.
 type only struct{ kind string }
 
 func (o only) Encode(dst []byte, e *feed.Event) []byte {
@@ -142,7 +142,8 @@ func TestEphemeralTakesTurns(t *testing.T) {
 	})
 }
 
-// Ephemeral events travel while the store is away, whether it fails or hangs.
+// Ephemeral events reach subscribers while the store is away, whether it fails or
+// hangs.
 func TestEphemeralWithoutAStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -181,7 +182,7 @@ func TestEphemeralRefusals(t *testing.T) {
 			}
 		}
 		synctest.Wait()
-		r.bus.waitReceiver().Grew("followed", 99) // which is wrong
+		r.bus.waitReceiver().Grew("followed", 99) // a false report
 		refused(feed.Draft{Feed: "followed"}, feed.ErrClosed)
 		refused(feed.Draft{Feed: "alone"}, feed.ErrClosed)
 		refused(feed.Draft{Feed: "-"}, feed.ErrInvalid)

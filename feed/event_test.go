@@ -115,8 +115,8 @@ func TestQuote(t *testing.T) {
 	}
 }
 
-// TestSizes compares them with what the forms of a stream make of the data,
-// character by character.
+// TestSizes compares the computed sizes with what the stream formats make of the
+// data, character by character.
 func TestSizes(t *testing.T) {
 	slowly := func(data string) int {
 		framed, quoted := 0, 0

@@ -29,7 +29,7 @@ func open(ctx context.Context) (*feed.Publisher, *feed.Hub, func()) {
 		panic(err)
 	}
 	return node.Publisher, node.Hub, func() {
-		node.Close() // before what it uses
+		node.Close() // before the store and the bus that it uses
 		bus.Close()
 		store.Close()
 		os.RemoveAll(dir)
@@ -163,7 +163,7 @@ func ExampleNewRetention() {
 
 	retention, err := feed.NewRetention(hub, feed.RetentionOptions{
 		Rules: []feed.Rule{
-			{Feeds: "audit"}, // everything: the first rule that matches counts
+			{Feeds: "audit"}, // keeps everything: the first matching rule applies
 			{Feeds: "chat:*", Age: 30 * 24 * time.Hour, Events: 3},
 			{Feeds: "*", Age: 24 * time.Hour},
 		},

@@ -12,8 +12,8 @@ import (
 	"github.com/rejoin/rejoin/feed/feedtest"
 )
 
-// A bus that speaks of a feed whose log is not loaded yet must not load it:
-// the log would begin wherever the bus says.
+// A report from the bus must not load a log: the log would begin wherever the bus
+// claims.
 func TestGrewDoesNotLoadALog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -35,7 +35,7 @@ func TestGrewDoesNotLoadALog(t *testing.T) {
 	})
 }
 
-// Only the store decides what "now" and "ahead" are, whatever the bus says.
+// Only the store decides what "now" and "ahead" mean, whatever the bus reports.
 func TestLieDecidesNothing(t *testing.T) {
 	for _, lie := range []feed.ID{4, 1000, math.MaxInt64, 1 << 63, math.MaxUint64} {
 		synctest.Test(t, func(t *testing.T) {
@@ -78,8 +78,8 @@ func TestBoundsReadOutlivesItsLog(t *testing.T) {
 	})
 }
 
-// A subscriber whose cursor is the end of a store that was rolled back finds
-// nothing there, again and again: it must ask with pauses.
+// A subscriber's cursor is the end of a store that was rolled back. The subscriber
+// finds nothing there, again and again, so it must pause between its reads.
 func TestNothingBehindTheLogIsNoReasonToSpin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -87,7 +87,7 @@ func TestNothingBehindTheLogIsNoReasonToSpin(t *testing.T) {
 		r.subscribe("a", feed.From{}) // loads the log, which ends with 10
 		s := r.subscribe("a", feed.FromCursor(5))
 		r.store.Rollback("a", 5)
-		r.fail(feed.ErrUnavailable, feedtest.BoundsAsked) // so that the log can't find out
+		r.fail(feed.ErrUnavailable, feedtest.BoundsAsked) // keeps the log from learning its end
 		if d := next(t, s, 10*time.Second); len(d.Events()) > 0 {
 			t.Fatalf("got %v from a store that has none", d.Events())
 		}
@@ -161,15 +161,16 @@ func (h holed) Read(ctx context.Context, name string, after feed.ID, limit feed.
 	return p, err
 }
 
-// If the bounds of a store show events that it does not return, the hub asks it with
-// pauses.
+// If the bounds of a store show events that it does not return, the hub pauses
+// between its reads.
 func TestFillPausesWhenTheStoreBreaksItsPromise(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		calls := 0
 		store := feedtest.NewStore()
 		counted := holed{store.Through(func(_ context.Context, c feedtest.Call) error {
 			if c.At == feedtest.ReadAsked {
-				// Without a pause no time passes in the bubble, and the test has no end.
+				// Without a pause no time passes in the bubble, and the test never
+				// ends.
 				if calls++; calls > 1000 {
 					t.Error("the store is asked without a pause")
 					select {}
@@ -196,7 +197,7 @@ func TestFillPausesWhenTheStoreBreaksItsPromise(t *testing.T) {
 	})
 }
 
-// Close of a subscription ends a Next that waits elsewhere.
+// Close of a subscription ends a Next that waits in another goroutine.
 func TestSubscriptionCloseEndsNext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -215,8 +216,8 @@ func TestSubscriptionCloseEndsNext(t *testing.T) {
 	})
 }
 
-// A hub that is closed while Subscribe waits for the store is no failure of
-// the store, and the caller's context has not ended.
+// If a hub is closed while Subscribe waits for the store, Subscribe returns
+// ErrStopped: the store has not failed, and the caller's context has not ended.
 func TestCloseDuringSubscribe(t *testing.T) {
 	for _, from := range []feed.From{{}, feed.FromCursor(7), feed.FromTime(time.Unix(0, 0))} {
 		synctest.Test(t, func(t *testing.T) {
@@ -258,8 +259,8 @@ func TestCloseWaitsForSubscribe(t *testing.T) {
 	})
 }
 
-// Bounds that were read before the log grew are older than it, and that is no
-// rollback: no subscriber has to ask the store again because of them.
+// Bounds that were read before the log grew show an older end. That is no rollback,
+// and no subscriber has to ask the store again because of it.
 func TestOldBoundsAreNoRollback(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -300,7 +301,7 @@ func TestClosedHubLeavesTheStoreAlone(t *testing.T) {
 	})
 }
 
-// A bus whose Tail ends early is tailed again, but not without a pause.
+// If Tail of a bus ends early, the hub calls it again after a pause.
 func TestTailThatEndsIsBegunAgain(t *testing.T) {
 	for _, err := range []error{nil, errors.New("no bus")} {
 		synctest.Test(t, func(t *testing.T) {
@@ -340,8 +341,7 @@ func TestFromTimeIsNotBeforeItsTime(t *testing.T) {
 	})
 }
 
-// short of results is a store that answers an append with fewer results than
-// it was given batches.
+// shortOfResults is a store that returns one result too few from an append.
 type shortOfResults struct{ *feedtest.Store }
 
 func (s shortOfResults) Append(ctx context.Context, batches []feed.Batch) ([]feed.Result, error) {

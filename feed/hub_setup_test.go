@@ -18,7 +18,7 @@ type quietBus struct {
 	receiver feed.Receiver
 	tails    int
 	tell     func(ctx context.Context, events []feed.Event) error
-	tailErr  func() error // nil: Tail lasts
+	tailErr  func() error // nil: Tail runs until its context ends
 }
 
 func (b *quietBus) Tell(ctx context.Context, events []feed.Event) error {
@@ -55,7 +55,7 @@ type rig struct {
 	t     *testing.T
 	store *feedtest.Store // without a gate
 	bus   *quietBus
-	wire  *wire // in place of bus, of a node among others
+	wire  *wire // replaces bus if the rig is one of several nodes
 	hub   *feed.Hub
 	pub   *feed.Publisher
 	gate  atomic.Pointer[feedtest.Gate]
@@ -64,7 +64,8 @@ type rig struct {
 	calls map[feedtest.Point]int
 }
 
-// newRig starts a rig, which ends with the test. It belongs in a bubble.
+// newRig starts a rig, which ends with the test. It must be called in a synctest
+// bubble.
 func newRig(t *testing.T) *rig {
 	r := &rig{t: t, store: feedtest.NewStore(), bus: &quietBus{}, calls: make(map[feedtest.Point]int)}
 	store := r.store.Through(r.notice)
@@ -78,7 +79,8 @@ func newRig(t *testing.T) *rig {
 	return r
 }
 
-// notice counts a call of the store, and lets the gate hold it, if there is one.
+// notice counts a call of the store, and lets the gate hold the call, if there is a
+// gate.
 func (r *rig) notice(ctx context.Context, c feedtest.Call) error {
 	r.mu.Lock()
 	r.calls[c.At]++

@@ -14,7 +14,8 @@ import (
 	"github.com/rejoin/rejoin/feed/feedtest"
 )
 
-// Thousands that come at once to a feed without a log share one call of the store.
+// Thousands of subscribers that come at once to a feed without a log share one call
+// of the store.
 func TestSubscribeStorm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -39,7 +40,7 @@ func TestSubscribeStorm(t *testing.T) {
 	})
 }
 
-// Thousands that are behind at the same place share their pages.
+// Thousands of subscribers at the same old cursor share their pages.
 func TestReplayStorm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -106,8 +107,8 @@ func TestCloseEndsAll(t *testing.T) {
 	})
 }
 
-// A log stays for a while after its last subscriber, and is then dropped. A
-// quiet one in use frees its memory before that.
+// The hub drops a log some time after its last subscriber has left. A log in use
+// frees its memory when its feed is quiet.
 func TestLogsLinger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -145,8 +146,8 @@ func TestLogsLinger(t *testing.T) {
 	})
 }
 
-// A subscriber sees a store that is away only as a delay. The hub asks it with
-// pauses.
+// A subscriber sees a store that is away only as a delay. The hub pauses between its
+// attempts.
 func TestStoreAwayDuringNext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -247,8 +248,8 @@ func TestStoreHangs(t *testing.T) {
 	})
 }
 
-// Only an answer to a later question shows that a cursor is ahead: a shared one may be
-// older than the event that the cursor stands for.
+// Only an answer to a question asked afterwards shows that a cursor is ahead. A
+// shared answer may be older than the event at the cursor.
 func TestAheadNeedsAFreshAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -268,7 +269,7 @@ func TestAheadNeedsAFreshAnswer(t *testing.T) {
 	})
 }
 
-// "Now" is the end of the store, also while the log has yet to reach it.
+// "Now" is the end of the store, even while the log has not reached it.
 func TestNowIsNotTheEndOfALogWithAHole(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -333,8 +334,8 @@ func TestNextTick(t *testing.T) {
 	})
 }
 
-// Subscribers that come and go while events are published and the hub is
-// closed: for the race detector, and for goroutines that are left behind.
+// Subscribers come and go while events are published and the hub is closed. The test
+// is for the race detector, and finds goroutines that are left behind.
 func TestComingAndGoing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// jsonSamples is JSON, and what is nearly JSON.
+// jsonSamples are valid JSON and near misses.
 var jsonSamples = []string{
 	``, ` `, `null`, `nul`, `nulll`, `true`, `tru`, `false`, `False`, `"`, `""`, `"a`, `"a"`, `"\`, `"\"`, `"\""`, `"\x"`, `"\/\b\f\n\r\t\\"`,
 	`"\u12"`, `"\u12aF"`, `"\u12aG"`, `"\u12a`, "\"\x1f\"", "\"\x7f\"", "\"\xff\"", "\"\n\"", `'a'`,
@@ -26,7 +26,7 @@ func TestValidJSON(t *testing.T) {
 	}
 }
 
-// FuzzValidJSON holds ValidJSON to the standard library.
+// FuzzValidJSON compares ValidJSON with json.Valid.
 func FuzzValidJSON(f *testing.F) {
 	for _, s := range jsonSamples {
 		if len(s) < 100 {

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// BenchmarkLogAppendEncode takes one event into a log and encodes it, as the
-// first subscriber to see it does.
+// BenchmarkLogAppendEncode adds one event to a log and encodes it, as the first
+// subscriber that reads the event does.
 func BenchmarkLogAppendEncode(b *testing.B) {
 	l := loaded(1, 0)
 	now := time.Now()

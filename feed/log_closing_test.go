@@ -110,7 +110,8 @@ func TestLogTrim(t *testing.T) {
 			t.Errorf("after %d: got %v", c, ids(d))
 		}
 	}
-	// Trimmed past the end, and filled by a page that was read before.
+	// The log is trimmed past its end, and then filled from a page that was read
+	// before the trim.
 	l.setBounds(Bounds{First: 31, Last: 40}, confirmed{tail: 20})
 	l.fill(l.toFill(), Page{Bounds: Bounds{First: 1, Last: 40}, Events: stretch("a", 21, 40)}, time.Now())
 	sound(t, l)
@@ -122,14 +123,14 @@ func TestLogTrim(t *testing.T) {
 	}
 }
 
-// A trimmed event does not come back: a store that has it again is an older one.
+// A trimmed event does not come back: a store that has it again is an older copy.
 func TestLogLearnsOfATrimUndone(t *testing.T) {
 	l := loaded(8, 10)
 	p, _ := l.confirmed()
 	if !l.setBounds(Bounds{First: 3, Last: 12}, p).grew || l.first != 3 || l.generation != 1 {
 		t.Errorf("first %d after %d restarts", l.first, l.generation)
 	}
-	// But an answer from before the trim is only late.
+	// But an answer from before the trim is only late, and changes nothing.
 	l = loaded(8, 10)
 	if l.setBounds(Bounds{First: 3, Last: 10}, confirmed{tail: 10, first: 3}).grew || l.first != 8 || l.generation != 0 {
 		t.Errorf("first %d after %d restarts", l.first, l.generation)

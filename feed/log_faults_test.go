@@ -25,7 +25,7 @@ func TestFillWakesWhenThereIsNothing(t *testing.T) {
 	}
 }
 
-// A page that was read before the log started again is of another store.
+// A page that was read before the log restarted belongs to another store.
 func TestFillRefusesAPageFromBeforeARestart(t *testing.T) {
 	l := newTestLog()
 	l.setBounds(Bounds{First: 1, Last: 50}, confirmed{})

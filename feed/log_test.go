@@ -25,7 +25,7 @@ func ids(d Delivery) (ids []ID) {
 	return ids
 }
 
-// sound checks what must be true of a log at all times.
+// sound checks the invariants of a log.
 func sound(t *testing.T, l *log) {
 	t.Helper()
 	at := l.base
@@ -128,8 +128,8 @@ func TestLogAfter(t *testing.T) {
 	}
 }
 
-// Whatever the log drops, the rest of it has no hole, and subscribers of dropped events
-// go to the store.
+// Whatever the log drops, the rest has no hole. Subscribers that need dropped events
+// read them from the store.
 func TestLogShed(t *testing.T) {
 	l := loaded(1, 0)
 	const memory = 128 << 10

@@ -33,9 +33,9 @@ func heap() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// TestLogsShareMemory: whatever feeds there are, and in however many forms their
-// events are read, the logs together hold no more than their share, and what they
-// count is what the heap has.
+// TestLogsShareMemory: for any feeds, read in any number of encodings, the logs
+// together hold no more than their share of memory. Their own count of bytes agrees
+// with the heap.
 func TestLogsShareMemory(t *testing.T) {
 	const budget = 32 << 20
 	for _, c := range []struct {

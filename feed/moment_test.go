@@ -11,8 +11,8 @@ import (
 	"github.com/rejoin/rejoin/feed/feedtest"
 )
 
-// opened subscribes until the store answers, like a client that asked for "now" while
-// it was away.
+// opened tries to subscribe until the store answers, like a client that asks for
+// "now" while the store is away.
 func (r *rig) opened(name string, from feed.From) *feed.Subscription {
 	r.t.Helper()
 	for {
@@ -57,7 +57,7 @@ func TestFromMoment(t *testing.T) {
 }
 
 // TestFromMomentDrift: the moment may be long ago, and the clocks may have been
-// brought into step meanwhile.
+// synchronized since.
 func TestFromMomentDrift(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -76,8 +76,8 @@ func TestFromMomentDrift(t *testing.T) {
 	})
 }
 
-// TestFromMomentCommits: an append is timed before it commits, and a store that
-// stands still can be long about that.
+// TestFromMomentCommits: an append gets its time before it commits, and a store that
+// stalls may commit long after that.
 func TestFromMomentCommits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -104,7 +104,7 @@ func TestFromMomentCommits(t *testing.T) {
 	})
 }
 
-// TestFromMomentTrimmed: trimmed events are not missed, and are no gap.
+// TestFromMomentTrimmed: trimmed events cause no gap.
 func TestFromMomentTrimmed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -123,7 +123,7 @@ func TestFromMomentTrimmed(t *testing.T) {
 	})
 }
 
-// clockless is a store that is no RetentionStore.
+// clockless is a store that does not implement RetentionStore.
 type clockless struct{ feed.Store }
 
 func TestFromMomentWithoutAClock(t *testing.T) {
@@ -150,7 +150,8 @@ func TestFromMomentWithoutAClock(t *testing.T) {
 	})
 }
 
-// TestFromMomentAsksOnce: thousands that come back together ask for the time once.
+// TestFromMomentAsksOnce: subscribers that come together share one question for the
+// store's time.
 func TestFromMomentAsksOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -172,7 +173,8 @@ func TestFromMomentAsksOnce(t *testing.T) {
 	})
 }
 
-// TestFromMomentEnds: nothing waits for the clock of a store that hangs.
+// TestFromMomentEnds: a subscriber that waits for the clock of a hung store ends with
+// its context, or with the hub.
 func TestFromMomentEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)

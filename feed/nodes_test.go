@@ -15,14 +15,14 @@ import (
 	"github.com/rejoin/rejoin/storage/memory"
 )
 
-// wire is one node's way to the others. A test may slow it down, cut it, and
+// wire is one node's connection to the others. A test may slow it down, cut it, and
 // read what is sent.
 type wire struct {
 	*memory.Bus
 	mu   sync.Mutex
-	slow time.Duration             // what a Signal takes
-	out  func(payload []byte) bool // asked about what this node sends
-	in   func(payload []byte) bool // asked about what comes for it
+	slow time.Duration             // how long a Signal takes
+	out  func(payload []byte) bool // reports whether a signal from this node passes
+	in   func(payload []byte) bool // reports whether a signal to this node passes
 }
 
 func (w *wire) set(slow time.Duration, out, in func([]byte) bool) {
@@ -59,7 +59,7 @@ func (w *wire) Signals(ctx context.Context, receive func([]byte)) error {
 
 func nothing([]byte) bool { return false }
 
-// without passes everything but signals that have the text in them.
+// without passes all signals but those that contain the text.
 func without(text string) func([]byte) bool {
 	return func(payload []byte) bool { return !strings.Contains(string(payload), text) }
 }
@@ -92,7 +92,8 @@ func (r *rig) whisper(name, data string) {
 	}
 }
 
-// counts checks what the node counts, and that this takes no longer than most.
+// counts checks the node's count of subscribers, and that counting takes no longer
+// than most.
 func (r *rig) counts(name string, want int, most time.Duration) {
 	r.t.Helper()
 	began := time.Now()
@@ -324,7 +325,8 @@ func TestForgedEphemeralEvents(t *testing.T) {
 	})
 }
 
-// Signals travel while events do, and Close leaves nothing behind.
+// Nodes send signals and events at the same time, and Close leaves no goroutine
+// behind.
 func TestNodesAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := startNodes(t, 3)

@@ -58,7 +58,7 @@ func TestAll(t *testing.T) {
 	}
 }
 
-// TestOpenRefusesRules: a rule that cannot be is refused, and nothing is left running.
+// TestOpenRefusesRules: Open refuses an invalid rule, and leaves nothing running.
 func TestOpenRefusesRules(t *testing.T) {
 	bus := memory.NewBus()
 	defer bus.Close()

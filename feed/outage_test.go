@@ -47,8 +47,8 @@ func (l *logged) take() []string {
 	return lines[:len(lines)-1]
 }
 
-// demand fails the test unless there is one new line for each of the wants, in
-// any order, which has all the words of it.
+// demand fails the test unless the new lines match wants one to one, in any order. A
+// line matches if it contains all the words.
 func (l *logged) demand(t *testing.T, when string, wants ...[]string) {
 	t.Helper()
 	synctest.Wait()
@@ -92,8 +92,8 @@ func newLoggedRig(t *testing.T) (*rig, *logged) {
 	return r, log
 }
 
-// Comparisons work, publishes work, and one part of a feed cannot be read: its
-// subscriber waits, and the log has the cause.
+// Comparisons and publishes succeed, but one part of a feed cannot be read. Its
+// subscriber waits, and the cause is logged.
 func TestReadFaultIsLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, log := newLoggedRig(t)
@@ -204,7 +204,7 @@ func TestStoreOutageIsLogged(t *testing.T) {
 	})
 }
 
-// An idle node has no feeds to compare. Its probes find out.
+// An idle node has no feeds to compare. Its health probes find the outage.
 func TestHealthIsLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, log := newLoggedRig(t)
@@ -264,7 +264,7 @@ func TestOutage(t *testing.T) {
 	}
 }
 
-// A try that succeeds takes no lock: each commit notes one.
+// A success takes no lock, because every commit notes one.
 func TestOutageNotesSuccessWithoutALock(t *testing.T) {
 	var o feed.Outage
 	defer o.Lock()()
@@ -303,7 +303,7 @@ func TestOutageOverAndOver(t *testing.T) {
 			if lines < 2 || lines > 32 {
 				t.Errorf("%s: %d lines in a minute", name, lines)
 			}
-			// An outage that stays is in the log at last.
+			// An outage that lasts is logged in the end.
 			began := o.Note(nil)
 			for range 61 {
 				if c := o.Note(errors.New("for long")); c == feed.OutageBegan {

@@ -19,8 +19,9 @@ func planned(name string, id ID, data string, ms int64) Event {
 	return Event{Feed: name, ID: id, Data: data, Time: time.UnixMilli(ms).UTC()}
 }
 
-// planFeeds returns the feeds of each case: open has 3 events, later has one that a clock
-// ahead of ours has timed, and shut is closed. The feed held has no row: it is held.
+// planFeeds returns the feeds of each case: open has 3 events, later has an event
+// from a clock that is ahead of ours, and shut is closed. The feed held has no row,
+// because another transaction holds it.
 func planFeeds() map[string]*FeedRow {
 	return map[string]*FeedRow{
 		"new":   {},
@@ -30,7 +31,7 @@ func planFeeds() map[string]*FeedRow {
 	}
 }
 
-// planCase is what PlanAppend makes of some batches.
+// planCase has some batches and the plan that PlanAppend must make of them.
 type planCase struct {
 	name     string
 	batches  []Batch
@@ -250,7 +251,8 @@ func checkPlannedEvents(t *testing.T, p AppendPlan, feeds map[string]*FeedRow) {
 	}
 }
 
-// The times of closed feeds, and rows that are kept from one append to the next.
+// PlanAppend updates the rows, so that a caller may keep them for the next append. A
+// close sets only the time of a feed without events.
 func TestPlanAppendAgain(t *testing.T) {
 	feeds := planFeeds()
 	for i, now := range []int64{planNow, planNow + 1} {

@@ -29,8 +29,8 @@ func (r *rig) batch(b feed.Publication) feed.Result {
 	return result
 }
 
-// A batch that is repeated with its key is published once: its events are counted once,
-// told once and delivered once.
+// A batch that is repeated with its key is published once: its events are counted
+// once, sent to the bus once and delivered once.
 func TestReplayedIsPublishedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -61,8 +61,8 @@ func TestReplayedIsPublishedOnce(t *testing.T) {
 	})
 }
 
-// A client that repeats on this node a batch that another node has stored starts behind
-// its events, as if it had published them here.
+// A client repeats on this node a batch that another node has stored. Its next
+// subscription starts after the events, as if it had published them here.
 func TestReplayedThenSubscribe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -139,7 +139,7 @@ func TestPublishRefusals(t *testing.T) {
 		refused(feed.Publication{Feed: "a", Drafts: []feed.Draft{{Feed: "a"}}, Close: true}, feed.ErrClosed)
 		refused(feed.Publication{Drafts: []feed.Draft{{Feed: "b"}, {Feed: "a"}}}, feed.ErrClosed)
 		refused(feed.Publication{Feed: "a", Drafts: []feed.Draft{{Feed: "a"}}, IfLast: new(feed.ID(9))}, feed.ErrClosed)
-		// A known key decides alone, and a second close is no error.
+		// A known key alone decides, and a second close is no error.
 		if got := r.batch(keyed("k", "1")); !got.Replayed {
 			t.Errorf("got %+v", got)
 		}

@@ -23,7 +23,7 @@ type crowd struct {
 	slowest                                 time.Duration
 }
 
-// publish publishes an event of so many bytes, and leaves after patience.
+// publish publishes an event of this size, and cancels after patience.
 func (c *crowd) publish(size int, patience time.Duration) {
 	c.work.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)

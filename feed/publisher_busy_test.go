@@ -144,8 +144,8 @@ func TestHeldFeedWithdraw(t *testing.T) {
 	})
 }
 
-// However long one commit to a held feed takes, later publishes to that feed have
-// their own try at the store.
+// However long one commit to a held feed takes, later publishes to that feed get an
+// attempt of their own at the store.
 func TestHeldFeedDoesNotQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &heldStore{Store: feedtest.NewStore(), name: "held", released: make(chan struct{})}

@@ -11,7 +11,7 @@ import (
 	"github.com/rejoin/rejoin/feed/feedtest"
 )
 
-// slowly makes every append take as long.
+// slowly makes every append take this long.
 func (r *rig) slowly(took time.Duration) {
 	r.hold(func(_ context.Context, c feedtest.Call) error {
 		if c.At == feedtest.AppendAsked {
@@ -53,7 +53,7 @@ func TestCommitGathersPublishers(t *testing.T) {
 				})
 			}
 			done.Wait()
-			// The first commit has one call, and the second may have all but that.
+			// The first commit has one call, and the second may have all the others.
 			if n := r.count(feedtest.AppendAsked); n > each+2 {
 				t.Errorf("%d publishers: %d appends for %d events each", publishers, n, each)
 			}
@@ -61,8 +61,8 @@ func TestCommitGathersPublishers(t *testing.T) {
 	}
 }
 
-// A publish after a commit of several, whose publishers do not come back, waits for
-// them as long as that commit took, and never long.
+// A commit of several publishers is followed by a single publish. It waits for the
+// other publishers as long as that commit took, up to a small limit.
 func TestCommitDoesNotWaitLong(t *testing.T) {
 	for _, test := range []struct{ took, wait time.Duration }{
 		{500 * time.Microsecond, 500 * time.Microsecond},

@@ -15,7 +15,7 @@ import (
 	"github.com/rejoin/rejoin/feed/feedtest"
 )
 
-// While one append is in flight, all that arrives goes into one next append.
+// All calls that arrive during an append share the next append.
 func TestGroupCommit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -301,8 +301,8 @@ func TestPublishRefusesBadDrafts(t *testing.T) {
 	})
 }
 
-// A bus that is frozen neither delays nor fails a publish, nor the end of the
-// publisher for long.
+// A frozen bus neither delays a publish nor makes it fail, and delays Close of the
+// publisher only briefly.
 func TestPublishWithAFrozenBus(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -326,8 +326,8 @@ func TestPublishWithAFrozenBus(t *testing.T) {
 	})
 }
 
-// Events right after a tell wait for further ones. After a pause, and at the end, none
-// wait.
+// The publisher sends a first event to the bus at once, and gathers those that follow
+// for a few milliseconds. After a pause, and in Close, nothing waits.
 func TestTellEvery(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -354,8 +354,8 @@ func TestTellEvery(t *testing.T) {
 	})
 }
 
-// The publisher sends every event to the bus, in order of commit. While it is away, the queue is
-// bounded.
+// The publisher sends every event to the bus, in order of commit. While the bus is
+// away, the queue is bounded.
 func TestTell(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)

@@ -11,9 +11,9 @@ import (
 	"github.com/rejoin/rejoin/feed/feedtest"
 )
 
-// Subscribers replay a feed, each at its own pace and some again and again,
-// while it is trimmed and written to. Each gets every event, or a gap that names those
-// that are gone, and none that was trimmed before it came.
+// Subscribers replay a feed while it is trimmed and written to, each at its own pace
+// and some again and again. Each gets every event, or a gap that names the missing
+// ones. None gets an event that was trimmed before the call of Next.
 func TestReplayWhileTrimming(t *testing.T) {
 	const last, readers = 4000, 20
 	store, bus := feedtest.NewStore(), &quietBus{}
@@ -93,8 +93,8 @@ func (r *replay) trim(before feed.ID) {
 	r.gone.Store(uint64(before))
 }
 
-// read follows the feed from its beginning to the id last. If tick is closed, it
-// does not wait, and takes pages whenever they have come.
+// read follows the feed from its beginning to the id last. If tick is closed, read
+// polls instead of waiting.
 func (r *replay) read(f *feedtest.Follower, last feed.ID, tick <-chan time.Time) {
 	f.Resume(0)
 	s, err := r.hub.Subscribe(r.t.Context(), "a", feed.FromCursor(0))

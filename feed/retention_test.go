@@ -34,7 +34,7 @@ func newKept(t *testing.T, rules ...feed.Rule) *kept {
 	return k
 }
 
-// round lets the retention do its work once.
+// round lets the retention run one round.
 func (k *kept) round() {
 	time.Sleep(10 * time.Second)
 	synctest.Wait()
@@ -73,14 +73,14 @@ func TestRetentionByAge(t *testing.T) {
 		k.append("a", 5)
 		time.Sleep(30 * time.Second)
 		k.append("a", 5)
-		time.Sleep(30 * time.Second) // the first are as old as may be
+		time.Sleep(30 * time.Second) // the first events reach the limit of age
 		synctest.Wait()
 		k.first("a", 1)
 		k.round()
 		k.first("a", 6)
 		time.Sleep(30 * time.Second)
 		synctest.Wait()
-		k.first("a", 11) // without a publish, every event goes in the end
+		k.first("a", 11) // even without a publish, every event expires
 		if e := k.publish("a", "x"); e.ID != 11 {
 			t.Errorf("the next event is %d", e.ID)
 		}
@@ -89,7 +89,7 @@ func TestRetentionByAge(t *testing.T) {
 	})
 }
 
-// The stricter of age and number counts, of the first rule that matches alone.
+// The stricter of age and number applies, of the first matching rule only.
 func TestRetentionRules(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKept(t,
@@ -128,7 +128,7 @@ func TestRetentionOfManyFeeds(t *testing.T) {
 	})
 }
 
-// A clock that jumps back makes nothing go early; events from before the jump
+// A clock that jumps back makes no event expire early. Events from before the jump
 // stay until the clock has caught up with them.
 func TestRetentionWhenTheClockJumps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -153,8 +153,8 @@ func TestRetentionWhenTheClockJumps(t *testing.T) {
 	})
 }
 
-// If one feed cannot be trimmed, the others are, and the disk is swept. The next round
-// tries again.
+// If one feed cannot be trimmed, the retention trims the others and sweeps the disk.
+// The next round tries again.
 func TestRetentionGoesOn(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -219,7 +219,7 @@ func TestRetentionCloseInARound(t *testing.T) {
 type sweepStore struct {
 	*feedtest.Store
 	away   atomic.Bool // another node runs its round
-	more   atomic.Bool // to be swept, without end
+	more   atomic.Bool // Sweep always reports more
 	swept  atomic.Int64
 	window atomic.Int64
 }
@@ -275,7 +275,7 @@ func TestRetentionOnOneNodeAtATime(t *testing.T) {
 	})
 }
 
-// Much to free does not put off trimming.
+// Endless sweeping does not delay trimming.
 func TestRetentionSweepsAndTrims(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newSweepStore(t, feed.RetentionOptions{Rules: []feed.Rule{{Feeds: "*", Events: 1}}, KeyWindow: time.Hour})

@@ -15,11 +15,10 @@ import (
 	"github.com/rejoin/rejoin/feed/feedtest"
 )
 
-// regrow puts an older copy of the feed in the store's place, which ends with
-// last, and stores n other events behind that.
+// regrow rolls the feed back to the id last, and then stores n other events.
 func (r *rig) regrow(name string, last feed.ID, n int) []feed.Event {
 	r.t.Helper()
-	time.Sleep(5 * time.Millisecond) // another store takes its time
+	time.Sleep(5 * time.Millisecond) // the new events get later times
 	r.store.Rollback(name, last)
 	if n == 0 {
 		return nil
@@ -38,7 +37,7 @@ func gapThen(t *testing.T, s *feed.Subscription, want feed.Gap) []feed.Event {
 	return next(t, s, time.Second).Events()
 }
 
-// sameFrom demands the events that are stored from the id on.
+// sameFrom fails the test unless got is the stored events from the id on.
 func sameFrom(t *testing.T, got, stored []feed.Event, id feed.ID) {
 	t.Helper()
 	want := stored[slices.IndexFunc(stored, func(e feed.Event) bool { return e.ID == id }):]
@@ -47,8 +46,8 @@ func sameFrom(t *testing.T, got, stored []feed.Event, id feed.ID) {
 	}
 }
 
-// A feed at 70 loses its last 20 events, and 30 others are stored in one commit:
-// each of the ways in which a node can come across that.
+// A feed at 70 loses its last 20 events, and one commit stores 30 others. Each case
+// is one way in which a node can find out.
 func TestStoreThatWentBackAndGrew(t *testing.T) {
 	for name, meet := range map[string]func(r *rig){
 		"it compares": func(r *rig) { r.regrow("a", 50, 30) },
@@ -89,7 +88,7 @@ func TestStoreThatWentBackAndGrew(t *testing.T) {
 				}
 				reach(t, at, 70, time.Second)
 				if !rested {
-					time.Sleep(2 * time.Second) // it has compared
+					time.Sleep(2 * time.Second) // the hub has compared
 				}
 				within, beyond := r.subscribe("a", feed.FromCursor(50)), r.subscribe("a", feed.FromCursor(51))
 
@@ -103,7 +102,7 @@ func TestStoreThatWentBackAndGrew(t *testing.T) {
 						t.Errorf("got %d events behind the end", len(got))
 					}
 				}
-				if !rested { // otherwise it is not known how far back they agree
+				if !rested { // otherwise the node cannot know how far back they agree
 					var got []feed.Event
 					for within.Cursor() < last {
 						d := next(t, within, time.Second)
@@ -125,8 +124,8 @@ func TestStoreThatWentBackAndGrew(t *testing.T) {
 	}
 }
 
-// Events that were read before the store could answer their append are no sign of an
-// older store, nor are answers that come late.
+// A node may read events before the store answers their append, and answers may come
+// late. Neither is a sign of an older store.
 func TestOwnCommitThatWasReadIsNoReplacement(t *testing.T) {
 	for name, pause := range map[string]time.Duration{"held": time.Second, "given up": time.Minute} {
 		t.Run(name, func(t *testing.T) {
@@ -189,9 +188,9 @@ func TestReplacementIsLoggedOnce(t *testing.T) {
 	})
 }
 
-// An event that came with one history must not be followed by one of another,
-// even if the comparisons find the same newest event: when another server may have
-// answered, the hub compares all events since.
+// Events of one history must not be followed by events of another, even if the
+// comparisons find the same newest event. When another server may have answered, the
+// hub compares all events since the last comparison.
 func TestAnotherServerHasAllCompared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)

@@ -64,7 +64,7 @@ func (s *signaler) Signals(ctx context.Context, receive func([]byte)) error {
 	return nil
 }
 
-// peer is a hub and a publisher, one of several over a store.
+// peer is one of several nodes over a store: a hub and a publisher.
 type peer struct {
 	t   *testing.T
 	bus *signaler
@@ -159,7 +159,7 @@ func TestSignalsSayWhatChanged(t *testing.T) {
 	})
 }
 
-// After the bus was frozen, the notes that waited for it are too old to be sent.
+// Ephemeral events that waited for a frozen bus are too old to be sent.
 func TestSignalsDoNotCarryWhatIsOld(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, store := &air{}, feedtest.NewStore()

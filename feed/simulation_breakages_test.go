@@ -14,7 +14,7 @@ import (
 // The wrappers here break what a Store, a Bus or the engine promises. The
 // simulation has to notice each of them: a simulation that notices nothing proves nothing.
 
-// staleStore answers every third question about bounds as the last but one.
+// staleStore answers every third question for bounds with older bounds.
 type staleStore struct {
 	feed.RetentionStore
 	mu    sync.Mutex
@@ -204,8 +204,8 @@ func (b deafBus) Signals(ctx context.Context, receive func([]byte)) error {
 	return b.signalTail.Signals(ctx, func(payload []byte) { b.spoil(receive, payload) })
 }
 
-// handed spoils the deliveries of clients. It gets the delivery before as well, which is
-// nil at first.
+// handed spoils the deliveries of clients. spoil also gets the previous delivery,
+// which is nil at first.
 func handed(spoil func(before, now *handout) (again bool)) func(*plan) {
 	return func(p *plan) {
 		p.next = func(next nextFunc) nextFunc {
@@ -234,7 +234,7 @@ type handout struct {
 	err  error
 }
 
-// every returns true at each nth call.
+// every returns a function that returns true on each nth call.
 func every(n int64) func() bool {
 	var asked atomic.Int64
 	return func() bool { return asked.Add(1)%n == 0 }

@@ -42,7 +42,7 @@ func TestSimulationNoticesBrokenPromises(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		alter func(*plan)
-		want  string // in what is noticed; "" if anything will do
+		want  string // in the error; "" if any error will do
 	}{
 		{"bounds from a stale replica", func(p *plan) {
 			through(func(s feed.RetentionStore) feed.RetentionStore {

@@ -81,7 +81,7 @@ func (t *tail) clear() {
 // to all nodes at once, except for the dead one.
 type carrier struct {
 	name   string
-	within time.Duration // the other nodes have an event, without asking the store more often
+	within time.Duration // how soon other nodes have an event without asking the store more often
 	hand   func(feed.Receiver, []feed.Event)
 }
 
@@ -117,7 +117,8 @@ func (w *world) carry(events []feed.Event) {
 	}
 }
 
-// deliver lets something that is on its way to a node arrive there, somehow.
+// deliver ends or repeats the way of something to a node: it arrives, in some order,
+// or is lost, or is only reported.
 func (w *world) deliver() bool {
 	n := w.anyNode()
 	if n == nil || w.busState != up {

@@ -20,7 +20,7 @@ type reader struct {
 	group      bool
 	dispatched bool // a group is read by way of a dispatcher
 	parts      []*part
-	opened     atomic.Bool // a first time, so that it has cursors
+	opened     atomic.Bool // it was connected before, so it has cursors
 	conn       *conn
 }
 
@@ -31,7 +31,7 @@ type part struct {
 	ahead    atomic.Pointer[feed.Gap] // the last gap with that reason
 }
 
-// addReader adds a reader to the world, which has yet to come.
+// addReader adds a reader to the world. It is not connected yet.
 func (w *world) addReader(name string) {
 	r := &reader{name: name, group: len(w.feeds) > 1 && w.chance(w.plan.groups)}
 	feeds := []string{w.anyFeed()}
@@ -125,8 +125,8 @@ func (w *world) connect(r *reader, n *node, starts []start) {
 	}()
 }
 
-// nextFunc is [feed.BlockingSubscriber] Next, or that of a Subscription, which is the one
-// with the index 0.
+// nextFunc is Next of a [feed.BlockingSubscriber], or of a Subscription, whose index
+// is 0.
 type nextFunc func(ctx context.Context, tick <-chan time.Time) (int, feed.Delivery, error)
 
 // standing is where a subscription stands.
@@ -373,7 +373,7 @@ func (w *world) from(name string) start {
 	case 4:
 		return start{from: feed.FromCursor(feed.ID(w.rng.IntN(int(b.Last) + 1)))}
 	case 5:
-		// No later event may be behind it.
+		// A later event must not be behind the cursor.
 		last := b.Last
 		return start{from: feed.FromMoment(time.Now()), upper: func() feed.ID { return max(last, oldest()) }}
 	default:

@@ -17,7 +17,7 @@ type dispatched struct {
 // Notify implements [feed.Notifier].
 func (r *dispatched) Notify() { r.notified = true }
 
-// next is [feed.BlockingSubscriber] Next.
+// next does what Next of a [feed.BlockingSubscriber] does.
 func (r *dispatched) next(s *feed.Subscriber) nextFunc {
 	return func(ctx context.Context, tick <-chan time.Time) (int, feed.Delivery, error) {
 		for {

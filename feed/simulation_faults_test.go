@@ -8,7 +8,7 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// What happens to the store and the bus as a whole.
+// Faults of the store and the bus as a whole.
 
 // anyState returns another state than now.
 func (w *world) anyState(now state) state {
@@ -71,8 +71,8 @@ func (w *world) unlock() bool {
 	return true
 }
 
-// interrupt ends every call of the store, before another is put in its place. A
-// page that was read may still be on its way to a node.
+// interrupt ends every call of the store, before another store replaces it. A page
+// that was read may still be on its way to a node.
 func (w *world) interrupt() {
 	for _, c := range w.gate.calls(func(p *parked) bool { return p.at.ofStore() }) {
 		if c.at == readAnswered && w.chance(50) {
@@ -87,13 +87,12 @@ func (w *world) interrupt() {
 		}
 	}
 	w.emptyBus()
-	time.Sleep(2 * time.Millisecond) // no two events of different pasts have one time
+	time.Sleep(2 * time.Millisecond) // events of different histories have different times
 	w.store.NewEpoch()
 }
 
-// rollback puts an older state of one feed in place, of a moment between two
-// batches. Clients of the newer state lose their connections, and the bus loses its
-// events.
+// rollback replaces one feed by its state between two earlier batches. Clients of the
+// newer state lose their connections, and the bus loses its events.
 func (w *world) rollback() bool {
 	if !w.plan.rollbacks {
 		return false
@@ -142,7 +141,7 @@ func (w *world) rollTo(name string, last feed.ID) {
 	w.log("%s is rolled back to %d of %d", name, last, w.bounds(name).Last)
 	w.checker.RolledBack(name, last)
 	w.store.Rollback(name, last)
-	// Nodes and readers that have more of the feed are of another past now.
+	// Nodes and readers that have more of the feed are in another history now.
 	for i, c := range w.copies {
 		if b := c.Bounds(name); b.Last > last || b.Closed {
 			w.copies = w.copies[:i]
@@ -161,8 +160,8 @@ func (w *world) copyStore() bool {
 	return true
 }
 
-// replaceStore puts an older copy in the place of the store, of all feeds with
-// what was trimmed since.
+// replaceStore puts an older copy of all feeds in the place of the store. The copy
+// still has what was trimmed since.
 func (w *world) replaceStore() bool {
 	if len(w.copies) == 0 {
 		return false

@@ -178,7 +178,7 @@ func (g *gate) release(c call, err error) {
 	}
 }
 
-// crash ends every call of the node; to the node it is as if it never ended.
+// crash ends every call of the node. To the node, none of them ever returns.
 func (g *gate) crash(n *node) {
 	n.dead.Store(true)
 	for _, p := range g.remove(func(p *parked) bool { return p.node == n }) {
@@ -196,7 +196,7 @@ func (g *gate) heal() {
 	}
 }
 
-// failure is how a call fails that has come as far as this.
+// failure returns the error of a call that fails at this point.
 func failure(at point) error {
 	if at == appendCommitted || at == trimDone {
 		return fmt.Errorf("simulated: %w", feed.ErrUncertain)

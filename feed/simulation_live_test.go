@@ -8,7 +8,7 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// What is demanded when all is well.
+// The demands on a healthy world.
 
 // speakLive demands that an ephemeral event reaches everyone at once.
 func (w *world) speakLive() {
@@ -58,7 +58,7 @@ func (w *world) rollLive() {
 	end := w.bounds(name).Last
 	for _, n := range w.running() {
 		if r, _ := n.tail.state(); r != nil && w.chance(70) {
-			r.Missed() // it need not wait for its turn, then
+			r.Missed() // then the node need not wait for its next comparison
 		} else {
 			time.Sleep(1100 * time.Millisecond)
 		}

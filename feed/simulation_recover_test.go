@@ -151,7 +151,7 @@ func (w *world) live() {
 		return
 	}
 	wr := &writer{name: fmt.Sprint("last", len(w.trace))}
-	time.Sleep(feed.TellEvery) // since what was told last
+	time.Sleep(feed.TellEvery) // since the bus was last told
 	w.settle()
 	var drafts []feed.Draft
 	for range 1 + w.rng.IntN(3)*w.rng.IntN(20) {

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// A simulation runs one goroutine at a time, so many of them run in a process for
-// each processor, each with one processor of its own.
+// A simulation runs one goroutine at a time. So the seeds are shared among as many
+// processes as there are processors, and each process uses one processor.
 var (
 	firstFlag = flag.Uint64("simulation-first", 1, "the first seed of this process")
 	everyFlag = flag.Uint64("simulation-every", 0, "run this process's share of the seeds: every so many")

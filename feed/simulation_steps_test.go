@@ -227,8 +227,8 @@ func (w *world) stall() bool {
 	return true
 }
 
-// read lets a stalled reader read once, and one of a group all that there is:
-// which feed a single read would return depends on which was first in a step.
+// read lets a stalled reader read once. A reader of a group reads all that there is:
+// which feed a single read returns depends on which was first in a step.
 func (w *world) read() bool {
 	r := w.anyReader(true)
 	if r == nil {

@@ -185,10 +185,10 @@ func (w *world) judgeTrim(name string, before feed.ID) {
 // lock is a transaction that holds feeds: a node's append, or a foreign one.
 type lock struct {
 	node   *node        // nil for a foreign one
-	drafts []feed.Draft // that it appends, then
+	drafts []feed.Draft // a foreign one appends these if it commits
 }
 
-// locks tells which transaction holds which feed.
+// locks records which transaction holds which feed.
 type locks struct {
 	mu   sync.Mutex
 	open bool // no feed is held any more
@@ -234,7 +234,7 @@ func (l *locks) holder(name string) *lock {
 	return l.held[name]
 }
 
-// haunt has a crashed node's append hold the feed until the store has noticed.
+// haunt makes a crashed node's append hold the feed until the store has noticed.
 func (l *locks) haunt(name string, n *node) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -19,7 +19,7 @@ var (
 // end and what went wrong in it.
 func simulate(t *testing.T, seed uint64, alter func(*plan)) (w *world, err error) {
 	t.Helper()
-	// A hub that spins lets no time pass in the bubble, for ever.
+	// If a hub spins, time stands still in the bubble for ever.
 	watch := time.AfterFunc(20*time.Second, func() {
 		panic(fmt.Sprintf("seed %d: a step without an end\n%s", seed, w.story()))
 	})
@@ -32,8 +32,8 @@ func simulate(t *testing.T, seed uint64, alter func(*plan)) (w *world, err error
 	return w, err
 }
 
-// TestSimulation joins replay and live under everything that can go wrong, as
-// decided by the seed, and demands that no subscriber notices.
+// TestSimulation mixes replay and live delivery with all the faults that the seed
+// decides on, and demands that no subscriber notices.
 func TestSimulation(t *testing.T) {
 	switch {
 	case *seedFlag != 0:
@@ -48,22 +48,22 @@ func TestSimulation(t *testing.T) {
 	case *seedsFlag > 0:
 		simulateAll(t, *seedsFlag, 10*time.Second)
 	case raceEnabled:
-		simulateAll(t, 1000, time.Hour) // which take longer than 10,000 without
+		simulateAll(t, 1000, time.Hour) // takes longer than 10,000 without the race detector
 	default:
 		simulateAll(t, 10_000, time.Hour)
 	}
 }
 
-// oneProcessor makes the goroutines of a bubble take turns, so that a seed goes
-// the same way every time. It is also much faster: they have nothing to do at
-// the same time.
+// oneProcessor makes the goroutines of a bubble take turns, so that a seed always
+// runs the same way. It is also much faster, because they never have anything to do
+// at the same time.
 func oneProcessor(t *testing.T) {
 	before := runtime.GOMAXPROCS(1)
 	t.Cleanup(func() { runtime.GOMAXPROCS(before) })
 }
 
-// TestSimulationReplays holds the simulation to what makes a seed worth
-// printing: it takes the same way every time.
+// TestSimulationReplays demands that a seed always runs the same way. Otherwise it
+// would be useless to print the seed of a failure.
 func TestSimulationReplays(t *testing.T) {
 	oneProcessor(t)
 	seeds := 300

@@ -19,7 +19,7 @@ import (
 
 var quiet = slog.New(slog.DiscardHandler)
 
-// plan is what a seed's world is made of, and what may happen in it.
+// plan describes the world of a seed, and what may happen in it.
 type plan struct {
 	nodes, feeds, readers, writers, steps int
 	large                                 int // bytes of an event; 0 for a few
@@ -38,7 +38,7 @@ type plan struct {
 	retain                                feed.Rule
 	blind                                 bool // hubs don't compare their feeds with the store
 
-	// What puts something broken in the way.
+	// Wrappers that break one part of the world.
 	store  func(*world, feed.RetentionStore) feed.RetentionStore
 	bus    func(feed.Bus) feed.Bus
 	next   func(nextFunc) nextFunc

@@ -50,7 +50,7 @@ func (w *world) publish(wr *writer, n *node, b feed.Publication) {
 	}()
 }
 
-// judge holds the answer of a publish to what it promises.
+// judge checks the answer of a publish against what a publisher promises.
 func (w *world) judge(wr *writer, n *node, b feed.Publication, result feed.Result, err error) {
 	last, conditional := errors.AsType[*feed.LastError](err)
 	switch {
@@ -135,7 +135,7 @@ func (w *world) allow(b feed.Publication) {
 	}
 }
 
-// ballast is what the data of large events is cut from: each piece is another,
+// ballast is the text that the data of large events is cut from: each piece differs,
 // and all of them together cost no memory.
 var ballast = func() string {
 	var b []byte

@@ -27,7 +27,7 @@ func (r *rig) follow(starts ...feed.SubscribeRequest) *feed.BlockingSubscriber {
 	return g
 }
 
-// drain returns what the subscriber has at this moment, in words.
+// drain returns what the subscriber can read now, as text.
 func (r *rig) drain(g *feed.BlockingSubscriber) (all []string) {
 	r.t.Helper()
 	synctest.Wait()
@@ -56,16 +56,16 @@ func (r *rig) drain(g *feed.BlockingSubscriber) (all []string) {
 		for _, e := range d.Events() {
 			all = append(all, fmt.Sprintf("%s: %d", e.Feed, e.ID))
 		}
-		synctest.Wait() // for what it has asked the store
+		synctest.Wait() // for the answers of the store
 	}
 }
 
 func (r *rig) wantDrained(g *feed.BlockingSubscriber, want ...string) {
 	r.t.Helper()
-	// Which of several ready feeds comes first is not promised: the tests have
-	// one at a time.
+	// The order of several ready feeds is not promised, so the tests have one at a
+	// time.
 	var got []string
-	for range 3 { // a tick may win over what is ready
+	for range 3 { // a tick may win over a ready event
 		got = append(got, r.drain(g)...)
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -123,8 +123,8 @@ func TestSubscriberAsksOnce(t *testing.T) {
 	})
 }
 
-// TestSubscriberCannotWait: only its Notifier wakes a subscriber of a dispatcher, so that
-// waiting for it would take for ever.
+// TestSubscriberCannotWait: only its Notifier wakes a subscriber of a dispatcher, so
+// a method that waits would never return.
 func TestSubscriberCannotWait(t *testing.T) {
 	type next interface {
 		Next(context.Context, <-chan time.Time) (int, feed.Delivery, error)
@@ -153,7 +153,7 @@ func TestSubscriberCannotWait(t *testing.T) {
 	var _ nextOfOne = &feed.Subscription{}
 }
 
-// TestSubscriberNone: if one subscription fails, none is left.
+// TestSubscriberNone: if one subscription fails, the others are closed.
 func TestSubscriberNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)

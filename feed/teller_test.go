@@ -44,8 +44,8 @@ func TestTellOfOneStore(t *testing.T) {
 			}
 			synctest.Wait()
 		}
-		publish() // the bus is being told of it
-		publish() // it is queued
+		publish() // the bus is busy with this one
+		publish() // waits in the queue
 		store.id.Store(new("second"))
 		close(release)
 		time.Sleep(time.Second)

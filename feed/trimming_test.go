@@ -16,7 +16,7 @@ import (
 func TestTrimmedIsNotServed(t *testing.T) {
 	for _, c := range []struct {
 		name   string
-		before int // events that are there before the subscription, and its log
+		before int // events stored before the subscription and its log exist
 		do     func(r *rig, s *feed.Subscription, trim func())
 	}{
 		{"from the log, within a segment", 0, func(r *rig, _ *feed.Subscription, trim func()) {
@@ -89,8 +89,8 @@ func TestTrimElsewhereIsFoundInTime(t *testing.T) {
 	})
 }
 
-// To start at the start, or with the newest, is never a gap, even where the
-// answer about the bounds was asked for before a trim.
+// A start at the first event, or with the newest, is never a gap, even if a trim
+// comes between the question for the bounds and its answer.
 func TestTrimDuringSubscribe(t *testing.T) {
 	for _, from := range []feed.From{feed.FromStart(), feed.FromNewest(5)} {
 		synctest.Test(t, func(t *testing.T) {
@@ -159,7 +159,8 @@ func TestTrimAnswers(t *testing.T) {
 		if err := r.hub.Trim(t.Context(), "a", 4); !errors.Is(err, feed.ErrUnavailable) {
 			t.Errorf("the store is away: %v", err)
 		}
-		// One that goes away behind the trim leaves this node without knowing.
+		// A store that fails right after the trim leaves this node without the new
+		// bounds.
 		r.append("a", 6)
 		s := r.subscribe("a", feed.FromCursor(0))
 		r.fail(feed.ErrUnavailable, feedtest.BoundsAsked)

@@ -39,7 +39,7 @@ func TestBlockReader(t *testing.T) {
 	}
 }
 
-// TestBlockReaderIsBounded: what is not one of our servers can send without end.
+// TestBlockReaderIsBounded: a server other than Rejoin may send without end.
 func TestBlockReaderIsBounded(t *testing.T) {
 	for name, endless := range map[string]string{
 		"a line":           strings.Repeat("x", 2*blockBytes),

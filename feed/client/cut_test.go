@@ -52,9 +52,9 @@ func startServer(t *testing.T) (url string, hub *feed.Hub) {
 	return http.URL, hub
 }
 
-// cutter breaks the connections that it dials off after so many bytes. Each
-// takes its limits when it is dialled: one more than the bytes that pass; 0 is
-// none.
+// cutter breaks each connection that it dials after some number of bytes. A
+// connection gets its limits when it is dialled. A limit is one more than the bytes
+// that pass, and 0 means none.
 type cutter struct {
 	limits func() (read, written int64)
 	cuts   atomic.Int64
@@ -90,7 +90,7 @@ type cutConn struct {
 func (c *cutConn) Read(p []byte) (int, error) { return c.cut(c.Conn.Read, p, &c.read) }
 
 func (c *cutConn) Write(p []byte) (n int, err error) {
-	for n < len(p) && err == nil { // a part may be all that the limit leaves
+	for n < len(p) && err == nil { // the limit may let only a part pass
 		var more int
 		more, err = c.cut(c.Conn.Write, p[n:], &c.written)
 		n += more

@@ -78,7 +78,7 @@ func Example() {
 	// 2 anybody here?
 }
 
-// A program that keeps the cursor begins where it was the time before.
+// A program that keeps its cursor continues where its last run stopped.
 func ExampleClient_Follow() {
 	ctx := context.Background()
 	c, stop := serve(client.Options{})

@@ -34,9 +34,9 @@ func TestFollowMany(t *testing.T) {
 	}
 }
 
-// TestFollowManyHoldsServerToItsPromise: an event at the wrong place in its feed,
-// and a cursor that contradicts the events, of which the next connection would
-// make a loss.
+// TestFollowManyHoldsServerToItsPromise: the client refuses an event at the wrong
+// place in its feed. It also refuses a cursor that contradicts the events, with which
+// the next connection would lose some.
 func TestFollowManyHoldsServerToItsPromise(t *testing.T) {
 	for name, blocks := range map[string][]string{
 		"another cursor":                 {openedAt("chat=1,news=3")},

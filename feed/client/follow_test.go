@@ -44,7 +44,7 @@ func TestFollowResumes(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{
 		"unexpected EOF", "unexpected EOF", "unexpected EOF", "the stream ended",
-		"the detail of 503 (status 503)", "the detail of 429 (status 429)", // net/http tries again by itself what vanishes
+		"the detail of 503 (status 503)", "the detail of 429 (status 429)", // net/http itself repeats the requests that vanish
 		"unexpected EOF",
 	}, got.losses); diff != "" {
 		t.Error(diff)
@@ -77,8 +77,8 @@ func TestFollowGaps(t *testing.T) {
 	}
 }
 
-// TestFollowDeadConnection: a connection that is gone without a word shows only
-// by its silence. Keep-alives count as life, and what the caller takes for an
+// TestFollowDeadConnection: a connection that dies without an end shows only by its
+// silence. A keep-alive is a sign of life. The time that the caller spends on an
 // event does not count.
 func TestFollowDeadConnection(t *testing.T) {
 	silent := func(w http.ResponseWriter, r *http.Request) {
@@ -126,10 +126,10 @@ func TestFollowDeadConnection(t *testing.T) {
 	})
 }
 
-// TestFollowBacksOff: a server in trouble must not be hammered, neither by
-// failures nor by the empty streams with which it turns clients away.
+// TestFollowBacksOff: a client must not hammer a server that fails or that turns
+// clients away with empty streams.
 func TestFollowBacksOff(t *testing.T) {
-	turned := breaks("retry: 9000\n") // it counts only where it is more
+	turned := breaks("retry: 9000\n") // used only if it is longer than the client's own delay
 	refused := fails(503, nil)
 	got, script := followScript(t, chat, turned, refused, turned, vanishes, turned, refused, turned, refused,
 		breaks(opened(0)), fails(503, map[string]string{"Retry-After": "20"}), fails(503, map[string]string{"Retry-After": "7200"}), delivered)
@@ -172,8 +172,8 @@ func TestBackoff(t *testing.T) {
 	}
 }
 
-// TestFollowHoldsServerToItsPromise: what is yielded is whole up to where the
-// server breaks its promise, and nothing comes after it.
+// TestFollowHoldsServerToItsPromise: the client yields everything before a broken
+// promise, and nothing after it.
 func TestFollowHoldsServerToItsPromise(t *testing.T) {
 	for name, second := range map[string]http.HandlerFunc{
 		"an event again":        breaks(opened(2), sent(2, "two")),
@@ -200,7 +200,7 @@ func TestFollowHoldsServerToItsPromise(t *testing.T) {
 	}
 }
 
-// TestFollowLongIdle: keep-alives may not count against what the next event needs.
+// TestFollowLongIdle: keep-alives do not use up the room for the next event.
 func TestFollowLongIdle(t *testing.T) {
 	data := strings.Repeat("x", 60_000)
 	got, script := followScript(t, chat, breaks(opened(0), strings.Repeat(":\n", 100_000), sent(1, data)), delivered)
@@ -240,7 +240,7 @@ func TestFollowEnvelopes(t *testing.T) {
 	}
 }
 
-// TestFollowTypes: with a filter, cursors move over what is not shown, and never
+// TestFollowTypes: with a filter, cursors move past the hidden events, and never
 // back.
 func TestFollowTypes(t *testing.T) {
 	got, script := followScript(t, chat.of("a", "b"),
@@ -283,7 +283,7 @@ func TestFollowEphemeral(t *testing.T) {
 	}
 }
 
-// TestFollowEnds: by what ends the iteration, and that nothing comes after it.
+// TestFollowEnds: each error that ends the iteration, and that nothing follows it.
 func TestFollowEnds(t *testing.T) {
 	page := func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>welcome") }
 	moved := func(w http.ResponseWriter, r *http.Request) {

@@ -17,7 +17,7 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// stored is what the server was sent.
+// stored is a publication as the server received it.
 type stored struct {
 	path, contentType, eventType, ifMatch, data string
 }
@@ -76,7 +76,7 @@ func (k *keeper) store(w http.ResponseWriter, r *http.Request, body string) int 
 	return len(k.events)
 }
 
-// away answers that the store is, and what became of the event.
+// away answers that the store is away, with the given member "stored".
 func away(stored string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/problem+json")
@@ -104,7 +104,7 @@ func say(data string) Publication {
 	return Publication{Feed: "log", Drafts: []feed.Draft{{Data: data}}}
 }
 
-// TestPublishTravels: what a publication becomes on the way.
+// TestPublishTravels: the request of each publication.
 func TestPublishTravels(t *testing.T) {
 	const text, lines = "text/plain; charset=utf-8", "application/x-ndjson"
 	two := []feed.Draft{{Data: "a\r\n<b>"}, {Type: "x", Data: "{\n \"n\": 1.0}", JSON: true}}
@@ -136,7 +136,7 @@ func TestPublishTravels(t *testing.T) {
 	}
 }
 
-// TestPublishIsChecked: what can never be stored is not sent.
+// TestPublishIsChecked: a publication that can never be stored is not sent.
 func TestPublishIsChecked(t *testing.T) {
 	k := &keeper{}
 	publishing(t, k, Options{}, func(t *testing.T, _ *pipes, c *Client) {
@@ -163,8 +163,8 @@ func TestPublishIsChecked(t *testing.T) {
 	}
 }
 
-// TestPublishOnce: what may or may not be stored is sent until that is known,
-// and is there once.
+// TestPublishOnce: a publication with an unknown outcome is sent again until the
+// outcome is known, and is stored once.
 func TestPublishOnce(t *testing.T) {
 	for name, answer := range map[string]http.HandlerFunc{
 		"connection lost":        vanishes,
@@ -198,7 +198,8 @@ func TestPublishOnce(t *testing.T) {
 	}
 }
 
-// TestPublishTriesAgain: what is surely not stored is sent until it is.
+// TestPublishTriesAgain: a publication that is certainly not stored is sent again
+// until it is.
 func TestPublishTriesAgain(t *testing.T) {
 	many := make([]http.HandlerFunc, 100)
 	for i := range many {
@@ -227,8 +228,8 @@ func TestPublishTriesAgain(t *testing.T) {
 	}
 }
 
-// TestPublishRefused: what would stay the same is sent once, and has the error
-// that it stands for.
+// TestPublishRefused: a publication that would be refused again is sent once, and
+// returns the error of its status.
 func TestPublishRefused(t *testing.T) {
 	last := func(w http.ResponseWriter, r *http.Request) { fails(412, map[string]string{"ETag": `"41"`})(w, r) }
 	for _, test := range []struct {

@@ -57,8 +57,8 @@ func (p *pipes) Close() error {
 
 func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "pipe"} }
 
-// servePipes serves handler and returns the network and a client that reaches
-// it. It is for a bubble: the end of the test ends both.
+// servePipes serves handler and returns the network and a client that reaches it. It
+// must be called in a bubble. Both end with the test.
 func servePipes(t *testing.T, handler http.Handler, o Options) (*pipes, *Client) {
 	t.Helper()
 	network := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
@@ -112,7 +112,7 @@ func (s *scripted) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	answer(w, r)
 }
 
-// cursors returns with which cursor each connection came.
+// cursors returns the cursor that each connection came with.
 func (s *scripted) cursors() (cursors []string) {
 	for _, v := range s.visits {
 		cursors = append(cursors, v.cursor+v.from)
@@ -197,7 +197,7 @@ func closed(name string, last int, id string) string {
 	return control("closed", fmt.Sprintf(`{"feed":%q,"last":%d}`, name, last), id)
 }
 
-// followed is what came of following.
+// followed is the outcome of a call of Follow.
 type followed struct {
 	events []Event
 	lines  []string // the same, but for KindOpen, as text

@@ -11,7 +11,7 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// TestSubscriptionTravels: what a subscription becomes on the way.
+// TestSubscriptionTravels: the request of each subscription.
 func TestSubscriptionTravels(t *testing.T) {
 	c, err := New("http://rejoin.test", Options{})
 	if err != nil {
@@ -40,7 +40,8 @@ func TestSubscriptionTravels(t *testing.T) {
 	}
 }
 
-// TestControls follows a server that is asked for them, until each has come.
+// TestControls asks for the optional control events, and follows until each kind has
+// come.
 func TestControls(t *testing.T) {
 	t.Parallel() // a heartbeat takes two seconds
 	url, _ := startServer(t)
@@ -89,7 +90,7 @@ func TestEventOfEnvelope(t *testing.T) {
 	}
 }
 
-// TestPositions: an event that moves the cursor has it feed by feed.
+// TestPositions: an event that moves the cursor also has the position in each feed.
 func TestPositions(t *testing.T) {
 	got, _ := followScript(t, both, sends(openedAt("chat=3,news=4"), wrapped("news", 5, "1", "chat=3,news=5"), closed("chat", 3, "chat=3,news=5"), closed("news", 5, "chat=3,news=5")))
 	var positions [][]feed.ID

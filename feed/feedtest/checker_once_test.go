@@ -11,8 +11,7 @@ func result(replayed bool, id feed.ID) feed.Result {
 	return feed.Result{Events: events(id, id), Replayed: replayed}
 }
 
-// Stories of keys, closing, and what a node knows to be gone. One without a
-// fault has none in want.
+// Stories about keys, closes and trims. A story without a fault has an empty want.
 func TestCheckerOfKeysAndCloses(t *testing.T) {
 	for _, c := range []struct {
 		name string

@@ -65,7 +65,7 @@ func (s *story) close(last feed.ID) {
 	s.page.Closed = true
 }
 
-// keyed publishes event 11 under a key, and says how that was answered.
+// keyed publishes event 11 under a key, and records the result.
 func (s *story) keyed(result feed.Result) {
 	s.Keyed("a", "k", feed.Draft{Feed: "a", Type: "note", Data: "data 11"})
 	s.AckedKey("a", "k", result)
@@ -364,7 +364,7 @@ func TestCheckerCatches(t *testing.T) {
 	}
 }
 
-// TestCheckerReportsAFew keeps a report of a run that went all wrong readable.
+// TestCheckerReportsAFew: a report stays readable if everything went wrong.
 func TestCheckerReportsAFew(t *testing.T) {
 	s := newStory()
 	for range 1000 {

@@ -10,7 +10,7 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// TestJudgeExcuses: what a run may do is no finding.
+// TestJudgeExcuses: behaviour that is allowed yields no finding.
 func TestJudgeExcuses(t *testing.T) {
 	later := func(s *script) {
 		for i := s.index(0, "b", 12); i < len(s.clients[0]); i++ {
@@ -51,7 +51,7 @@ func TestJudgeExcuses(t *testing.T) {
 	}
 }
 
-// TestJudgeFound: what others found counts as what it found itself.
+// TestJudgeFound: a finding from outside counts like the judge's own.
 func TestJudgeFound(t *testing.T) {
 	r := soundScript().play()
 	found := Finding{Kind: BadAnswer, Feed: "b", Detail: "a 409"}
@@ -61,7 +61,7 @@ func TestJudgeFound(t *testing.T) {
 	}
 }
 
-// TestJudgeDelays: deliveries are counted under all that was broken meanwhile.
+// TestJudgeDelays: a delivery counts under all faults that were active meanwhile.
 func TestJudgeDelays(t *testing.T) {
 	s := soundScript()
 	s.faults = []Fault{{Name: "b"}, {Name: "a", Bound: time.Second}}
@@ -69,7 +69,7 @@ func TestJudgeDelays(t *testing.T) {
 	if len(report.Faults) != 1 || !slices.Equal(report.Faults[0].Names, []string{"a", "b"}) || report.Faults[0].Bound != time.Second {
 		t.Fatalf("got %+v", report.Faults)
 	}
-	// The events 10 to 19 of a feed are under way then.
+	// The events 10 to 19 of a feed are under way during the faults.
 	if n := report.Faults[0].Count; n < 40 || n > 60 {
 		t.Errorf("%d deliveries under the faults", n)
 	}
@@ -109,8 +109,8 @@ func TestJudgeDelaysApart(t *testing.T) {
 	}
 }
 
-// TestJudgeDelaysApartInHealth: those that are judged apart may have a bound of
-// their own where nothing is broken.
+// TestJudgeDelaysApartInHealth: deliveries that are judged apart may have a bound of
+// their own for the time without faults.
 func TestJudgeDelaysApartInHealth(t *testing.T) {
 	for bound, late := range map[time.Duration]bool{0: false, time.Microsecond: true, time.Second: false} {
 		r := soundScript().play()
@@ -158,7 +158,7 @@ func TestDelays(t *testing.T) {
 	}
 }
 
-// TestDeliveryLogKeeps reads back what was written, whatever it was.
+// TestDeliveryLogKeeps reads back any steps that were written.
 func TestDeliveryLogKeeps(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	run := NewRecording()
@@ -194,7 +194,7 @@ func TestDeliveryLogKeeps(t *testing.T) {
 	}
 }
 
-// BenchmarkJudge records and judges deliveries, and says what a log takes.
+// BenchmarkJudge records and judges deliveries, and reports the size of a log.
 func BenchmarkJudge(b *testing.B) {
 	const clients, events = 100, 10_000
 	for b.Loop() {

@@ -80,8 +80,8 @@ func soundScript() *script {
 	return s
 }
 
-// connection is a connection begun at ms milliseconds, which brings what
-// follows a cursor up to an event.
+// connection returns the steps of a connection that begins at ms milliseconds and
+// delivers the events after cursor, up to the event to.
 func connection(ms int, cursor, to feed.ID, feeds ...string) (steps []step) {
 	began := time.Duration(ms) * time.Millisecond
 	steps = append(steps, step{at: began, kind: connected})
@@ -162,8 +162,7 @@ func (s step) play(log *DeliveryLog, at time.Time) {
 	}
 }
 
-// index returns where a client of the script is delivered an event of a feed,
-// for the first time.
+// index returns the step at which the client first gets the event.
 func (s *script) index(client int, name string, id feed.ID) int {
 	return slices.IndexFunc(s.clients[client], func(s step) bool { return s.kind == delivered && s.feed == name && s.id == id })
 }
@@ -173,7 +172,7 @@ func (s *script) ack(name string, id feed.ID) *Attempt {
 	return &s.attempts[i]
 }
 
-// drop leaves out what a client is delivered, from one event to another.
+// drop removes the client's deliveries of the events from one id to another.
 func (s *script) drop(client int, name string, from, to feed.ID) {
 	s.clients[client] = slices.DeleteFunc(s.clients[client], func(s step) bool {
 		return s.kind == delivered && s.feed == name && s.id >= from && s.id <= to
@@ -184,7 +183,7 @@ func (s *script) insert(client, at int, steps ...step) {
 	s.clients[client] = slices.Insert(s.clients[client], at, steps...)
 }
 
-// move has a client be delivered an event again, behind another one.
+// again delivers an event to the client once more, behind another event.
 func (s *script) again(client int, name string, id, behind feed.ID) {
 	at := s.index(client, name, behind)
 	s.insert(client, at+1, step{at: s.clients[client][at].at, kind: delivered, feed: name, id: id, sum: sumAt(name, id)})

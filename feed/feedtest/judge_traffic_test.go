@@ -63,7 +63,8 @@ func (r run) whisper(number int) Sum {
 	return sum
 }
 
-// batch adds a batch, by the ids of its events; 0 is for one that is nowhere.
+// batch attempts one batch whose events are stored under these ids; 0 means not
+// stored.
 func (r run) batch(ids ...feed.ID) {
 	held := make(map[feed.ID]Sum)
 	for i, id := range ids {
@@ -79,7 +80,7 @@ func (r run) batch(ids ...feed.ID) {
 	}
 }
 
-// traffic is what runs may have and what they must not.
+// traffic are runs that are sound, and runs that are not.
 var traffic = []struct {
 	name, kind string // no kind: it is sound
 	run        func(r run)

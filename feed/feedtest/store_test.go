@@ -131,8 +131,7 @@ func TestStoreRefuse(t *testing.T) {
 	}
 }
 
-// A copy knows nothing of what came after it, and neither does the store that it
-// replaces.
+// A copy has nothing that came after it, and neither has the store after Replace.
 func TestStoreReplace(t *testing.T) {
 	s := NewStore()
 	fill(t, s, "a", 4)
