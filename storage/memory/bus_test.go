@@ -43,7 +43,7 @@ func TestNodes(t *testing.T) {
 	})
 }
 
-// node is a receiver that stands still while it is held.
+// node is a receiver that blocks while it is held.
 type node struct {
 	cursor map[string]feed.ID
 	hold   chan struct{}
@@ -90,8 +90,8 @@ func event(name string, id feed.ID, data string) feed.Event {
 	return feed.Event{Feed: name, ID: id, Data: data}
 }
 
-// A receiver that is behind costs the bus an inbox and no more. Then it is told
-// that it missed something, and goes on with what is told from there on.
+// A receiver that falls behind costs the bus one full inbox and no more. The bus then
+// calls Missed, and the receiver continues with the events told from then on.
 func TestOverflow(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -134,7 +134,7 @@ func TestOverflow(t *testing.T) {
 	}
 }
 
-// What one call tells can be more than an inbox takes.
+// One call of Tell may have more events than an inbox takes.
 func TestTellMoreThanAnInbox(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBus()
@@ -185,7 +185,7 @@ func TestToldEventsAreCopied(t *testing.T) {
 	})
 }
 
-// keeper keeps the slices that it is handed.
+// keeper keeps the slices that it receives.
 type keeper struct {
 	node
 	kept [][]feed.Event
@@ -193,7 +193,7 @@ type keeper struct {
 
 func (k *keeper) Receive(events []feed.Event) { k.kept = append(k.kept, events) }
 
-// The inbox may fill a slice again only if nobody was handed it.
+// The inbox may fill a slice again only if no receiver got it.
 func TestReceivedSlicesAreLeftAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBus()

@@ -9,8 +9,8 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// A receiver that stands still costs the bus an inbox and nobody any time. What
-// does not fit is lost; what is sent once there is room arrives.
+// A receiver that blocks costs the bus one full inbox, and delays no other node.
+// Signals that do not fit are lost. Signals that are sent once there is room arrive.
 func TestSignalsOverflow(t *testing.T) {
 	tests := []struct {
 		name string
@@ -61,8 +61,7 @@ func TestSignalsOverflow(t *testing.T) {
 	}
 }
 
-// The caller may use its slice again, and no receiver sees what another does
-// with its own.
+// The caller may reuse its slice, and receivers do not share one.
 func TestSignalsAreCopied(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBus()

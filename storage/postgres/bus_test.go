@@ -33,8 +33,8 @@ func TestCluster(t *testing.T) {
 	})
 }
 
-// writer is the bus of a node of its own. It stores what it is told, for the suites
-// which tell events that no store has.
+// writer is the bus of one node. It stores the events that it is told, because the
+// suites tell events that are in no store.
 type writer struct {
 	*Bus
 	store *Store

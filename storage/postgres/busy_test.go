@@ -11,8 +11,8 @@ import (
 	"github.com/rejoin/rejoin/storage/testserver"
 )
 
-// Somebody's long transaction holds a feed, or is making one: an append of
-// several batches stores the others at once, and says which it left out.
+// A long transaction holds a feed, or is creating one. An append of several batches
+// stores the others at once, and reports which it left out.
 func TestBusy(t *testing.T) {
 	url := testserver.SharedPostgres(t).NewDatabase(t)
 	s := start(t, url, Options{LockTimeout: 600 * time.Millisecond})
@@ -62,7 +62,7 @@ func TestBusy(t *testing.T) {
 		t.Errorf("a feed that is being made has bounds %v", b)
 	}
 
-	// Unless they say so, batches wait as long as they may.
+	// Batches that may wait do so as long as they may.
 	for _, b := range [][]feed.Batch{batch("held", "2"), batch("made", "1"), {both}} {
 		began := time.Now()
 		_, err := s.Append(t.Context(), b)
@@ -85,8 +85,8 @@ func TestBusy(t *testing.T) {
 	}
 }
 
-// An append that waits goes on as soon as the feed is free, with the number that
-// follows what was stored meanwhile.
+// An append that waits goes on as soon as the feed is free, with the number after the
+// last that was stored meanwhile.
 func TestWaits(t *testing.T) {
 	t.Parallel()
 	url := testserver.SharedPostgres(t).NewDatabase(t)
@@ -152,7 +152,7 @@ func TestWaitersLeaveRoom(t *testing.T) {
 	for i := range 20 {
 		publish(t, s, fmt.Sprintf("free:%d", i%3), "x")
 	}
-	// Those that have not begun heed their context.
+	// Appends that have not begun end with their context.
 	cancel()
 	if _, err := elsewhere.Exec(t.Context(), "ROLLBACK"); err != nil {
 		t.Fatal(err)
@@ -160,8 +160,8 @@ func TestWaitersLeaveRoom(t *testing.T) {
 	waiting.Wait()
 }
 
-// Nodes that append to the same feeds, in any order, never stop each other for
-// good, and nothing is lost or stored twice.
+// Nodes that append to the same feeds, in any order, never deadlock, and nothing is
+// lost or stored twice.
 func TestManyNodes(t *testing.T) {
 	t.Parallel()
 	url := testserver.SharedPostgres(t).NewDatabase(t)

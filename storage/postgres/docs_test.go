@@ -71,8 +71,8 @@ except IntegrityError:
 		}
 	}
 
-	// The trigger publishes what each of them has inserted, and what a role with the
-	// grants changes.
+	// The trigger publishes the rows that the examples have inserted, and the changes
+	// of a role that has the grants.
 	runSQL(t, c, "SET ROLE app", "UPDATE orders SET customer = 'alan' WHERE id = 7", "DELETE FROM orders WHERE id = 8", "RESET ROLE")
 	var queue []string
 	for _, q := range readQueue(t, c, 0, 100) {
@@ -147,7 +147,7 @@ func main() {
 	runExample(t, url, exec.Command("go", "run", file))
 }
 
-// python runs a program in a Python that has what the examples import.
+// python runs a program in a Python that has the modules of the examples.
 func python(t *testing.T, url, program string) {
 	t.Helper()
 	for _, interpreter := range []string{"/usr/bin/python3", "python3"} { // Debian's first

@@ -12,7 +12,7 @@ import (
 	"github.com/rejoin/rejoin/storage/testserver"
 )
 
-// What is enqueued comes to subscribers in the order of the commits.
+// Enqueued events reach subscribers in the order of the commits.
 func TestDrain(t *testing.T) {
 	t.Parallel()
 	url := testserver.SharedPostgres(t).NewDatabase(t)
@@ -28,7 +28,7 @@ func TestDrain(t *testing.T) {
 	runWith(t, late, "ROLLBACK TO s")
 	runWith(t, late, "SELECT rejoin_enqueue_text('chat', NULL, '2')")
 	runWith(t, late, "COMMIT")
-	// A transaction that is open holds up nothing.
+	// An open transaction holds up nothing.
 	events := take(t, chat, 2)
 	runWith(t, early, "COMMIT")
 	events = append(events, take(t, chat, 1)...)
@@ -40,8 +40,8 @@ func TestDrain(t *testing.T) {
 	wantQueue(t, early, "")
 }
 
-// What cannot be numbered is put aside with the reason, and nothing waits for it. A key
-// makes an event one that is stored once, whichever way it comes.
+// An event that cannot be numbered is put aside with the reason, and no other event
+// waits for it. An event with a key is stored once, by whichever way it comes.
 func TestDrainRefused(t *testing.T) {
 	t.Parallel()
 	url := testserver.SharedPostgres(t).NewDatabase(t)
@@ -102,8 +102,8 @@ func TestDrainHeld(t *testing.T) {
 	}
 }
 
-// Several nodes drain, and lose their connections meanwhile. Each event is numbered
-// once, and those of a transaction in their order.
+// Several nodes drain the queue, and lose their connections meanwhile. Each event is
+// numbered once, and the events of a transaction keep their order.
 func TestDrainOnce(t *testing.T) {
 	t.Parallel()
 	url := testserver.SharedPostgres(t).NewDatabase(t)

@@ -15,8 +15,9 @@ var everyCall = []string{
 	"SELECT rejoin.rejoin_enqueue('mine', 't', '1')", "SELECT rejoin.rejoin_enqueue_text('mine', 't', 'x')",
 }
 
-// A role needs USAGE on the schema and EXECUTE on the functions, and nothing else;
-// without them, nothing works. What it puts in their way does not matter.
+// A role needs USAGE on the schema and EXECUTE on the functions, and nothing else.
+// Without them, nothing works. Objects that the role creates in their way change
+// nothing.
 func TestGrants(t *testing.T) {
 	t.Parallel()
 	p := testserver.StartPostgres(t)
@@ -26,7 +27,7 @@ func TestGrants(t *testing.T) {
 	p.Exec(t, "postgres", "CREATE SCHEMA rejoin AUTHORIZATION node")
 	p.Exec(t, "postgres", "GRANT CREATE ON SCHEMA public TO node")
 	as := func(role string) string { return "postgres://" + role + ":secret@" + p.Addr() + "/postgres" }
-	// The role that migrates is the one that the nodes work with.
+	// The nodes use the role that migrates.
 	s := start(t, as("node"), Options{})
 	publish(t, s, "chat", "x")
 	c := connect(t, as("app"))
@@ -53,7 +54,8 @@ func TestGrants(t *testing.T) {
 	runSQL(t, c, everyCall...)
 	failsWith(t, c, "42501", "SELECT rejoin.append_event('mine', '', '1', true, NULL, NULL, NULL, NULL, NULL)")
 	failsWith(t, c, "42501", "INSERT INTO rejoin.queue (feed, type, data, json, close) VALUES ('a', '', '', false, false)")
-	// Those in public are granted apart, and need no USAGE on the schema rejoin.
+	// The functions in public are granted separately, and need no USAGE on the schema
+	// rejoin.
 	failsWith(t, c, "42501", "SELECT public.rejoin_append('mine', 't', '1')")
 	runSQL(t, owner, "GRANT EXECUTE ON FUNCTION public.rejoin_append TO other")
 	runSQL(t, connect(t, as("other")), "SELECT rejoin_append('mine', 't', '1')")
@@ -97,7 +99,8 @@ func TestGrants(t *testing.T) {
 	}
 }
 
-// A role that may not create in public migrates, and what is there stays as it is.
+// A role that may not create in public can migrate, and the functions there stay as
+// they are.
 func TestPublicFunctions(t *testing.T) {
 	t.Parallel()
 	p := testserver.StartPostgres(t)

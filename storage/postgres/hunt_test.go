@@ -14,9 +14,9 @@ import (
 	"github.com/rejoin/rejoin/storage/testserver"
 )
 
-// Two nodes do everything that there is to do with the same few feeds and keys
-// at once, for a while. Nobody stops another for good, which Postgres would end
-// with an error, and everything is as it was answered.
+// Two nodes use every method on the same few feeds and keys at once, for a while.
+// They never deadlock, which Postgres would end with an error, and the store agrees
+// with every answer.
 func TestHunt(t *testing.T) {
 	t.Parallel()
 	const lasts, window = 3 * time.Second, 400 * time.Millisecond
@@ -73,7 +73,7 @@ func TestHunt(t *testing.T) {
 	}
 }
 
-// hunt notes what was answered.
+// hunt records the answers.
 type hunt struct {
 	window time.Duration
 
@@ -93,7 +93,7 @@ type answer struct {
 	replayed bool
 }
 
-// append appends some batches of few that there are.
+// append appends a few batches from a small set.
 func (h *hunt) append(s *Store) error {
 	batches := make([]feed.Batch, 1+rand.IntN(3))
 	patient := rand.IntN(2) == 0
@@ -115,8 +115,8 @@ func (h *hunt) append(s *Store) error {
 	return nil
 }
 
-// batch returns one of few batches, in which a key is always that of the same
-// one.
+// batch returns a batch from a small set, in which a key always belongs to the same
+// batch.
 func (h *hunt) batch() feed.Batch {
 	n := rand.IntN(30)
 	key := fmt.Sprint("key ", n)
@@ -167,8 +167,8 @@ func (h *hunt) note(b feed.Batch, r feed.Result) error {
 	return nil
 }
 
-// checkKeys holds what was replayed to what was stored, at most so many times for
-// one key.
+// checkKeys demands that each replay has events that were stored with its key, and
+// that no key was stored more than most times.
 func (h *hunt) checkKeys(t *testing.T, most int) {
 	t.Helper()
 	for name, answers := range h.answers {

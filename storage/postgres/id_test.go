@@ -47,7 +47,7 @@ func TestIDOfCopy(t *testing.T) {
 	}
 }
 
-// A dump that is put back in place, with all that it had, is another store.
+// A dump that is restored in place is another store, even if nothing is missing.
 func TestIDOfRestored(t *testing.T) {
 	t.Parallel()
 	u := testserver.SharedPostgres(t).NewDatabase(t)
@@ -59,8 +59,8 @@ func TestIDOfRestored(t *testing.T) {
 	}
 }
 
-// A standby that is promoted may lack what its primary had. What runs notices,
-// by whatever it calls first, and leaves no connection to the old primary.
+// A standby that is promoted may lack what its primary had. A store notices with its
+// next call, whichever it is, and keeps no connection to the old primary.
 func TestIDAfterPromotion(t *testing.T) {
 	t.Parallel()
 	primary := testserver.StartPostgres(t)
@@ -81,8 +81,8 @@ func TestIDAfterPromotion(t *testing.T) {
 	if got := s.ID(); got != id {
 		t.Errorf("the id was %q and is %q, with the primary still there", id, got)
 	}
-	// As a proxy does that leads to the new primary from now on: the primary is
-	// out of reach for new connections, and those that stand do still work.
+	// This is what a proxy does that leads to the new primary from now on: new
+	// connections cannot reach the old primary, and open ones still work.
 	primary.Exec(t, "postgres", "ALTER DATABASE "+databaseOf(t, u)+" ALLOW_CONNECTIONS false")
 	s.verify.Reset()
 	bounds(t, s, "chat")
@@ -99,8 +99,8 @@ func TestIDAfterPromotion(t *testing.T) {
 	}
 }
 
-// After a restart nobody can say whether the files are the same: they may have
-// been replaced by an older state.
+// After a restart, the files may have been replaced by an older state, so the id
+// changes.
 func TestIDAfterRestart(t *testing.T) {
 	t.Parallel()
 	p := testserver.StartPostgres(t)

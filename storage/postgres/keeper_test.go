@@ -13,7 +13,7 @@ import (
 	"github.com/rejoin/rejoin/storage/testserver"
 )
 
-// Appends leave rows behind of feeds that nothing was stored in.
+// Appends leave rows behind for feeds in which nothing was stored.
 func TestListLeavesOutUnwritten(t *testing.T) {
 	t.Parallel()
 	url := testserver.SharedPostgres(t).NewDatabase(t)
@@ -42,7 +42,8 @@ func TestListLeavesOutUnwritten(t *testing.T) {
 	}
 }
 
-// What nobody would name a feed may be asked for, and Postgres takes not all of it.
+// A list may be asked for with text that is no feed name, and that Postgres does not
+// take.
 func TestListStrangeNames(t *testing.T) {
 	t.Parallel()
 	s := start(t, testserver.SharedPostgres(t).NewDatabase(t), Options{})
@@ -119,8 +120,7 @@ func TestTrimWaits(t *testing.T) {
 	sound(t, url)
 }
 
-// Feeds that somebody holds are left for another time, and do not keep the
-// others from being swept.
+// A sweep leaves out feeds that other transactions hold, and sweeps the rest.
 func TestSweepLeavesOutHeld(t *testing.T) {
 	t.Parallel()
 	url := testserver.SharedPostgres(t).NewDatabase(t)
@@ -246,8 +246,8 @@ func timed(took []time.Duration) timing {
 	return timing{len(took), took[len(took)*99/100]}
 }
 
-// When the session that holds the lock is lost, another node may run its own: the
-// first learns that its time is over.
+// When the session that holds the lock is lost, another node may run its own
+// function, and the context of the first ends.
 func TestAloneEndsWithItsSession(t *testing.T) {
 	t.Parallel()
 	url := testserver.SharedPostgres(t).NewDatabase(t)
@@ -272,7 +272,7 @@ func TestAloneEndsWithItsSession(t *testing.T) {
 	}
 }
 
-// Close ends what runs alone, and waits for it.
+// Close ends a function that runs alone, and waits for it.
 func TestCloseEndsAlone(t *testing.T) {
 	t.Parallel()
 	url := testserver.SharedPostgres(t).NewDatabase(t)

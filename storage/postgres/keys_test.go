@@ -68,8 +68,8 @@ func wantReplayed(t testing.TB, r feed.Result, events []feed.Event) {
 	}
 }
 
-// Somebody's long transaction holds a feed. A key of it that is known is
-// answered all the same; one that is not waits as the feed's events do.
+// A long transaction holds a feed. A batch whose key is known is answered all the
+// same. A batch whose key is new waits for the feed.
 func TestKeyOfBusyFeed(t *testing.T) {
 	t.Parallel()
 	url := testserver.SharedPostgres(t).NewDatabase(t)
@@ -96,7 +96,7 @@ func TestKeyOfBusyFeed(t *testing.T) {
 			wants(t, give(t, s, b).Err, feed.ErrUnavailable)
 		}
 	}
-	// What does not need the feed is not kept waiting by what does.
+	// Batches that do not need the feed do not wait with those that do.
 	free := keyed("new", on("free", "2"))
 	results, err := s.Append(t.Context(), []feed.Batch{noWait(late[0]), noWait(free), noWait(late[1])})
 	if err != nil {
@@ -143,7 +143,7 @@ func TestBusyKey(t *testing.T) {
 	until(t, func() bool {
 		return value(t, url, "SELECT count(*)::text FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()") == "1"
 	})
-	publish(t, s, "a", "4") // who waits for a key holds no feed
+	publish(t, s, "a", "4") // a batch that waits for its key holds no feed
 	if _, err := elsewhere.Exec(t.Context(), "SELECT pg_advisory_unlock($1)", keyLock("k")); err != nil {
 		t.Fatal(err)
 	}
@@ -194,8 +194,8 @@ func TestKeyOfDifferentFeeds(t *testing.T) {
 	sound(t, url)
 }
 
-// A node is cut off between COMMIT and its answer, and nobody can be asked. The
-// repeat through another node gets what was stored, once.
+// A node is cut off between COMMIT and its answer, and cannot ask any server. The
+// repeat through another node gets the stored events, once.
 func TestKeyAfterUnknownOutcome(t *testing.T) {
 	t.Parallel()
 	p := testserver.StartPostgres(t)
@@ -225,8 +225,8 @@ func TestKeyAfterUnknownOutcome(t *testing.T) {
 	sound(t, url)
 }
 
-// The answer to a COMMIT is lost, of batches that store no event among others:
-// what became of them is found out.
+// The answer to a COMMIT is lost, of batches that store no event among others. The
+// store finds out their outcomes.
 func TestLostAnswerWithoutEvents(t *testing.T) {
 	t.Parallel()
 	p := testserver.StartPostgres(t)
@@ -266,7 +266,8 @@ func TestLostAnswerWithoutEvents(t *testing.T) {
 	sound(t, url)
 }
 
-// What the id of a transaction cannot tell, what it closed can, or its key.
+// If the id of a transaction does not show the outcome, the closed feed or the key
+// does.
 func TestVerdictsWithoutEvents(t *testing.T) {
 	t.Parallel()
 	url := testserver.SharedPostgres(t).NewDatabase(t)

@@ -116,7 +116,7 @@ func wants(t testing.TB, got, want error) {
 	}
 }
 
-// until returns when ok does, and fails the test if that takes too long.
+// until returns once ok does, and fails the test if that takes too long.
 func until(t testing.TB, ok func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(30 * time.Second)
@@ -128,8 +128,8 @@ func until(t testing.TB, ok func() bool) {
 	}
 }
 
-// ledger notes what became of each event that a test appended. No two have the
-// same data.
+// ledger records the outcome of each event that a test appended. No two have the same
+// data.
 type ledger struct {
 	acknowledged map[string]feed.Event
 	refused      map[string]bool // nothing was stored
@@ -160,7 +160,7 @@ func (l *ledger) enter(b feed.Batch, results []feed.Result, err error) error {
 	return nil
 }
 
-// check holds what is stored to what was answered.
+// check compares the stored events with the answers.
 func (l *ledger) check(events []feed.Event) error {
 	seen := make(map[string]bool)
 	for _, e := range events {

@@ -96,7 +96,8 @@ func version(t *testing.T, url string, newest int64) {
 	}
 }
 
-// sound holds the tables to what must be true whenever nothing is being stored.
+// sound checks the invariants of the tables, which hold whenever nothing is being
+// stored.
 func sound(t testing.TB, url string) {
 	t.Helper()
 	c := connect(t, url)

@@ -41,7 +41,7 @@ func TestGrowthPayload(t *testing.T) {
 			t.Errorf("%d bytes became %d: %.20q", test.bytes, len(payload), payload)
 		}
 	}
-	// What a later version may add does not spoil what is known.
+	// Additions of a later version do not spoil the known part.
 	if got := parseGrowth([]string{"a", "1", "b", "x", "c", "3"}); !maps.Equal(got, growth{"a": 1}) {
 		t.Errorf("got %v of a payload that cannot be read to its end", got)
 	}
@@ -101,8 +101,8 @@ func FuzzAssembly(f *testing.F) {
 	})
 }
 
-// TestNotifierGathers: of commits in quick succession only the first notifies. What
-// the others commit is told afterwards, and nothing is told twice.
+// TestNotifierGathers: of commits in quick succession only the first notifies. The
+// events of the others are reported afterwards, and nothing is reported twice.
 func TestNotifierGathers(t *testing.T) {
 	t.Parallel()
 	n := notifier{on: true, node: "me"}

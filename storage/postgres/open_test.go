@@ -66,8 +66,8 @@ func TestWrongEncoding(t *testing.T) {
 	refused(t, p.URL(name), "LATIN1")
 }
 
-// What no waiting mends ends the start, what may pass does not, and neither
-// tells the password.
+// A permanent error ends the start, and a temporary one does not. Neither shows the
+// password.
 func TestOpenErrors(t *testing.T) {
 	t.Parallel()
 	p := testserver.StartPostgres(t)
@@ -124,8 +124,8 @@ func TestGivenSchema(t *testing.T) {
 	publish(t, s, "chat", "x")
 }
 
-// A standby is behind its primary: what it answers may be older than what was
-// acknowledged. It may be promoted, so the error is one to wait on.
+// A standby is behind its primary: its answers may be older than an acknowledged
+// event. It may be promoted, so the error is temporary.
 func TestStandby(t *testing.T) {
 	t.Parallel()
 	p := testserver.StartPostgres(t)
@@ -150,8 +150,8 @@ func TestStandby(t *testing.T) {
 	publish(t, s, "chat", "z")
 }
 
-// An acknowledged event has to be on the disk, even where somebody has told the
-// database that commits need not be, and whenever they tell it.
+// An acknowledged event has to be on the disk, even if the database is set up not to
+// wait for that, and whenever it was set up so.
 func TestDurableCommits(t *testing.T) {
 	t.Parallel()
 	p := testserver.StartPostgres(t)
@@ -214,7 +214,7 @@ func refused(t *testing.T, url, hint string) {
 	}
 }
 
-// connect returns a session of somebody else.
+// connect returns a session of another program.
 func connect(t testing.TB, url string) *pgx.Conn {
 	t.Helper()
 	c, err := pgx.Connect(t.Context(), url)

@@ -11,8 +11,8 @@ import (
 	"github.com/rejoin/rejoin/storage/testserver"
 )
 
-// The answer to a COMMIT is lost, and it was done: the append says so, with the
-// events as they are stored.
+// The answer to a COMMIT is lost, but the COMMIT was done. The append reports
+// success, with the events as they are stored.
 func TestLostAnswer(t *testing.T) {
 	t.Parallel()
 	p := testserver.StartPostgres(t)
@@ -40,8 +40,8 @@ func TestLostAnswer(t *testing.T) {
 	}
 }
 
-// The COMMIT itself is lost: nothing was stored, and the append says that, with
-// the server left in the dark about the connection or not.
+// The COMMIT itself is lost, so nothing was stored. The append reports that, whether
+// the server has noticed the lost connection or not.
 func TestLostCommit(t *testing.T) {
 	t.Parallel()
 	p := testserver.StartPostgres(t)
@@ -74,7 +74,7 @@ func TestLostCommit(t *testing.T) {
 	}
 }
 
-// Nobody can be asked within the time: only then is the outcome unknown.
+// No server can be asked in time. Only then is the outcome unknown.
 func TestUnknownOutcome(t *testing.T) {
 	t.Parallel()
 	p := testserver.StartPostgres(t)
@@ -92,7 +92,7 @@ func TestUnknownOutcome(t *testing.T) {
 	}
 }
 
-// What the id of a transaction cannot tell, the events can.
+// If the id of a transaction does not show the outcome, the events do.
 func TestVerdicts(t *testing.T) {
 	t.Parallel()
 	url := testserver.SharedPostgres(t).NewDatabase(t)

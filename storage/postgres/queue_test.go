@@ -47,8 +47,8 @@ func wantQueue(t testing.TB, c *pgx.Conn, want string) {
 	}
 }
 
-// A place is that of the commit, whatever came first, and whichever part of a
-// transaction was undone.
+// Rows are in the order of the commits, in whatever order they were enqueued, and
+// whichever part of a transaction was undone.
 func TestEnqueue(t *testing.T) {
 	t.Parallel()
 	url := testserver.SharedPostgres(t).NewDatabase(t)
@@ -69,8 +69,8 @@ func TestEnqueue(t *testing.T) {
 		t.Errorf("got bounds %v", b)
 	}
 
-	// Constraints that are made immediate take the place at once and hold it: those
-	// who commit meanwhile wait, and come later.
+	// Constraints that are made immediate take the place at once and hold it.
+	// Transactions that commit meanwhile wait, and come later.
 	runSQL(t, c, "TRUNCATE rejoin.queue, rejoin.queue_places")
 	runSQL(t, one, "BEGIN", enqueue("1a"), "SAVEPOINT s", "SET CONSTRAINTS ALL IMMEDIATE", enqueue("never"), "ROLLBACK TO s")
 	runSQL(t, two, enqueue("2")) // undoing the part has freed the place
@@ -274,7 +274,7 @@ func TestDrainStatements(t *testing.T) {
 	if got := value(t, url, "SELECT count(*)::text FROM rejoin.queue_places"); got != "2" {
 		t.Errorf("%s places are left, want 2", got)
 	}
-	// As nodes plan it, a read walks along the places.
+	// With the plan that a node gets, a read walks along the places.
 	pooled, err := s.keep.Acquire(t.Context())
 	if err != nil {
 		t.Fatal(err)

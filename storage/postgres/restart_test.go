@@ -31,7 +31,7 @@ func TestServerDies(t *testing.T) {
 	}
 }
 
-// appendThrough appends all along while the server dies three times.
+// appendThrough keeps appending while the server dies three times.
 func appendThrough(t *testing.T, s *Store, die func(), how string) {
 	ctx, stop := context.WithCancel(t.Context())
 	writers := make([]*ledger, 3)
@@ -126,7 +126,8 @@ func TestDeadConnections(t *testing.T) {
 	}
 }
 
-// While the server is down, calls fail at once and say that they may be repeated.
+// While the server is down, calls fail at once, with an error that shows that they
+// may be repeated.
 func TestServerDown(t *testing.T) {
 	p := testserver.StartPostgres(t)
 	url := p.NewDatabase(t)
@@ -154,8 +155,8 @@ func TestServerDown(t *testing.T) {
 	}
 }
 
-// A server that is frozen answers nothing and breaks nothing off. Calls end
-// nevertheless, and what they say holds once it goes on.
+// A frozen server answers nothing and closes no connection. Calls end nevertheless,
+// and their answers still hold when it goes on.
 func TestServerFrozen(t *testing.T) {
 	t.Parallel()
 	p := testserver.StartPostgres(t)

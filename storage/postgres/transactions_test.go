@@ -46,8 +46,8 @@ func failsWith(t testing.TB, c *pgx.Conn, want, sql string, args ...any) *pgconn
 	return e
 }
 
-// What commits appears, as if a node had appended it; what is rolled back leaves no
-// hole, whether it is all of a transaction or a part.
+// Committed events appear as if a node had appended them. A rollback leaves no hole,
+// of a whole transaction or of a part.
 func TestAppendInTransaction(t *testing.T) {
 	t.Parallel()
 	url := testserver.SharedPostgres(t).NewDatabase(t)
@@ -200,8 +200,8 @@ func TestAppendDeadlock(t *testing.T) {
 	}
 }
 
-// A transaction with a snapshot that is older than a change of the feed fails, and
-// never decides on what it sees.
+// A transaction whose snapshot is older than a change of the feed fails. It never
+// decides by the old state.
 func TestAppendOldSnapshot(t *testing.T) {
 	t.Parallel()
 	url := testserver.SharedPostgres(t).NewDatabase(t)
@@ -228,14 +228,14 @@ func TestAppendOldSnapshot(t *testing.T) {
 			runSQL(t, c, "BEGIN ISOLATION LEVEL "+level, "SELECT count(*) FROM rejoin.feeds")
 			runSQL(t, other, on(test.since))
 			failsWith(t, c, "40001", on(test.then))
-			// Of another feed, the snapshot does not matter; nor does it to enqueue.
+			// For another feed, and for enqueueing, the snapshot does not matter.
 			runSQL(t, c, "ROLLBACK", "BEGIN ISOLATION LEVEL "+level, "SELECT count(*) FROM rejoin.feeds")
 			runSQL(t, other, on("SELECT rejoin_append_text('elsewhere', '', 'x')"))
 			runSQL(t, c, on("SELECT rejoin_append_text('own:' || $f, '', 'x')"), on("SELECT rejoin_enqueue_text($f, '', 'x')"), "COMMIT")
 		}
 	}
-	// A key that the snapshot has is known, whatever became of the feed: nothing
-	// changes it.
+	// A key in the snapshot is known, whatever has happened to the feed, because keys
+	// do not change.
 	runSQL(t, other, "SELECT rejoin_append_text('replay', '', '1', idempotency_key => 'k')")
 	c := connect(t, url)
 	runSQL(t, c, "BEGIN ISOLATION LEVEL REPEATABLE READ", "SELECT count(*) FROM rejoin.feeds")
@@ -252,7 +252,7 @@ func TestAppendOldSnapshot(t *testing.T) {
 }
 
 // One transaction waits for another that creates the feed, or stores the key, and
-// then decides on what it left.
+// then decides by the outcome.
 func TestAppendWaits(t *testing.T) {
 	t.Parallel()
 	url := testserver.SharedPostgres(t).NewDatabase(t)
@@ -296,7 +296,7 @@ func TestAppendWaits(t *testing.T) {
 	sound(t, url)
 }
 
-// What a subscriber may have seen has to be on the disk.
+// An event that a subscriber may have seen has to be on the disk.
 func TestTransactionsAreDurable(t *testing.T) {
 	t.Parallel()
 	url := testserver.SharedPostgres(t).NewDatabase(t)

@@ -21,8 +21,8 @@ import (
 	"github.com/rejoin/rejoin/storage/testserver"
 )
 
-// attempt is one publish, and the status that HTTP answers with; SQL refuses with RJ
-// and the same.
+// attempt is one publish, and its status over HTTP. SQL refuses it with the SQLSTATE
+// RJ and that number.
 type attempt struct {
 	feed, typ, data string
 	json            bool
@@ -89,7 +89,7 @@ var attempts = []attempt{
 	{feed: "c", data: "1", key: "end", close: true, want: 201}, {feed: "c", data: "2", want: 409}, {feed: "c", data: "2", close: true, want: 409},
 	{feed: "c", data: "2", ifLast: "9", want: 409}, {feed: "c", data: "1", key: "end", close: true, want: 201}, {feed: "c", data: "2", key: "end", close: true, want: 422},
 	{feed: "c", data: "2", key: "other", want: 409},
-	// The order of what is wrong.
+	// The order of the checks.
 	{feed: "c", typ: "a b", want: 400}, {feed: "c", data: strings.Repeat("x", 60_001), want: 413},
 }
 
@@ -217,7 +217,7 @@ func status(t *testing.T, err error, fine int) int {
 	return n
 }
 
-// What only SQL can ask for.
+// Arguments that only SQL has.
 func TestRefusedArguments(t *testing.T) {
 	t.Parallel()
 	url := testserver.SharedPostgres(t).NewDatabase(t)

@@ -17,7 +17,7 @@ import (
 	"github.com/rejoin/rejoin/storage/testserver"
 )
 
-// runWith runs a statement with arguments, on whatever goroutine.
+// runWith runs a statement with arguments, on any goroutine.
 func runWith(t testing.TB, c *pgx.Conn, sql string, args ...any) {
 	t.Helper()
 	if _, err := c.Exec(t.Context(), sql, args...); err != nil {
@@ -67,8 +67,8 @@ func take(t *testing.T, s *feed.Subscription, n int) (events []feed.Event) {
 	return events
 }
 
-// What an application commits in SQL comes to subscribers, and what it rolls back does
-// not.
+// Events that an application commits in SQL reach subscribers, and events that it
+// rolls back do not.
 func TestWatchAppends(t *testing.T) {
 	t.Parallel()
 	url := testserver.SharedPostgres(t).NewDatabase(t)
@@ -103,7 +103,7 @@ func TestWatchAppends(t *testing.T) {
 	}
 }
 
-// More than one query takes: of one feed, of many feeds, and of many bytes.
+// More than one query returns: of one feed, of many feeds, and of many bytes.
 func TestWatchMuch(t *testing.T) {
 	t.Parallel()
 	url := testserver.SharedPostgres(t).NewDatabase(t)
@@ -126,7 +126,8 @@ func TestWatchMuch(t *testing.T) {
 	take(t, large, 2*newsBytes/size)
 }
 
-// A subscriber that comes while an application appends misses nothing, and has it soon.
+// A subscriber that comes while an application appends misses nothing, and gets each
+// event soon.
 func TestWatchComing(t *testing.T) {
 	t.Parallel()
 	url := testserver.SharedPostgres(t).NewDatabase(t)
@@ -170,7 +171,7 @@ func TestListenerHeals(t *testing.T) {
 	}
 }
 
-// A node that counts on being alone says so when it is not, once.
+// A node that is configured to be alone logs once that it is not.
 func TestListenerNoticesOthers(t *testing.T) {
 	t.Parallel()
 	url := testserver.SharedPostgres(t).NewDatabase(t)

@@ -15,7 +15,8 @@ import (
 	"github.com/rejoin/rejoin/storage/testserver"
 )
 
-// Events of one flush, each of another feed or all of one.
+// BenchmarkTell tells the events of one flush, each of a different feed or all of one
+// feed.
 func BenchmarkTell(b *testing.B) {
 	server := testserver.StartRedis(b)
 	for _, feeds := range []int{1, 1000} {
@@ -36,8 +37,8 @@ func BenchmarkTell(b *testing.B) {
 	}
 }
 
-// One event of one of many open feeds, told by one node, received by another.
-// What it costs must not depend on how many feeds are open.
+// BenchmarkWake tells one event of one of many open feeds to another node. The cost
+// must not depend on how many feeds are open.
 func BenchmarkWake(b *testing.B) {
 	for _, feeds := range []int{100, 10_000} {
 		b.Run(fmt.Sprintf("open=%d", feeds), func(b *testing.B) {
@@ -55,7 +56,7 @@ func BenchmarkWake(b *testing.B) {
 			for !tailer.Stats().Up {
 				time.Sleep(time.Millisecond) // until it is connected
 			}
-			// All feeds have a stream, as they would.
+			// Give every feed a stream, as in real use.
 			for range feeds / 100 {
 				if err := teller.Tell(b.Context(), source.next(100)); err != nil {
 					b.Fatal(err)
@@ -139,7 +140,7 @@ func startMeter(b *testing.B, server *testserver.Redis) *meter {
 	return m
 }
 
-// used returns seconds.
+// used returns the processor time in seconds.
 func (m *meter) used() (server, own float64) {
 	info, err := m.client.InfoMap(m.b.Context(), "cpu").Result()
 	if err != nil {

@@ -154,7 +154,7 @@ func owner(t *testing.T, servers []*testserver.Redis, key string) *testserver.Re
 func testServerAway(t *testing.T, server *testserver.Redis, teller *redis.Bus, n *node, feeds []string) {
 	server.Pause()
 	defer server.Resume()
-	// Two thirds of the feeds are none the wiser.
+	// Two thirds of the feeds are not affected.
 	reached := 0
 	for _, name := range feeds {
 		live, _, _ := n.counts()
@@ -176,9 +176,9 @@ func testServerAway(t *testing.T, server *testserver.Redis, teller *redis.Bus, n
 	}
 }
 
-// move gives the slot of a key, with all keys in it, to another server. It runs
-// check when the slot has not left the one and not arrived at the other, when it
-// has no key left at the one, and when it has moved.
+// move gives the slot of a key, with all keys in it, to another server. It calls
+// check at the start of the move, when all keys have moved, and when the slot has
+// moved.
 func move(t *testing.T, servers []*testserver.Redis, key string, check func()) {
 	t.Helper()
 	clients := make(map[string]*goredis.Client)
@@ -215,8 +215,8 @@ func move(t *testing.T, servers []*testserver.Redis, key string, check func()) {
 		do(from, "migrate", host, port, k, 0, 5000)
 	}
 	check()
-	// The new owner hears of it first: until it knows, it would send back whoever
-	// the old one sends there.
+	// The new owner learns of the move first: until then it redirects clients back to
+	// the old owner.
 	for _, addr := range []string{to, from} {
 		do(addr, "cluster", "setslot", slot, "node", ids[to])
 	}
@@ -226,7 +226,7 @@ func move(t *testing.T, servers []*testserver.Redis, key string, check func()) {
 	check()
 }
 
-// The master fails, a replica takes its place: older, for all anybody knows.
+// The master fails, and a replica takes its place, which may be older.
 func TestSentinel(t *testing.T) {
 	t.Parallel()
 	master := testserver.StartRedis(t, "--repl-diskless-sync-delay", "0")
@@ -247,7 +247,7 @@ func TestSentinel(t *testing.T) {
 
 	master.Kill()
 	began := time.Now()
-	_ = tell(teller, n.world.commit("news", 1)) // nobody is there to take it
+	_ = tell(teller, n.world.commit("news", 1)) // no server takes it
 	r := direct(t, replica.URL())
 	eventually(t, 20*time.Second, "the replica is master", func() bool {
 		info, err := r.Info(t.Context(), "replication").Result()

@@ -14,7 +14,7 @@ import (
 
 const exhausted = "18446744073709551615-18446744073709551615"
 
-// damage is something that somebody does by hand to the keys of a feed.
+// damage is a change that an operator makes by hand to the keys of a feed.
 type damage struct {
 	name  string
 	do    func(t *testing.T, feed, wake string)
@@ -73,8 +73,8 @@ func damages(c *goredis.Client) []damage {
 	}
 }
 
-// What somebody does to our keys by hand reaches no subscriber, and ends with
-// the next event at the latest.
+// A change of our keys by hand reaches no subscriber, and its effect ends with the
+// next event at the latest.
 func TestDamage(t *testing.T) {
 	t.Parallel()
 	server := testserver.StartRedis(t)
@@ -131,8 +131,8 @@ func TestRollback(t *testing.T) {
 	n.mu.Lock()
 	n.cursors["chat"] = 45 // as a hub does when it compares
 	n.mu.Unlock()
-	// The first of them meets old events under the same ids, the last one does
-	// not: neither may arrive as it was before.
+	// Redis still has old events under the first of these ids, and none under the
+	// last. In both cases the new event must arrive.
 	if err := tell(teller, n.world.commit("chat", 10)); err != nil {
 		t.Fatal(err)
 	}
@@ -143,14 +143,14 @@ func TestRollback(t *testing.T) {
 	}
 }
 
-// What a node takes from Redis is held to what a feed can hold.
+// A node takes from Redis only what a feed can hold.
 func TestDecoding(t *testing.T) {
 	server := testserver.StartRedis(t)
 	o := options()
 	teller, n := pair(t, server.URL(), o, "chat")
 	flows(t, teller, n, "chat")
-	// A teller gone mad: what it tells is refused at the other end, although
-	// it vouches for it. A carriage return would end a line at a browser.
+	// A broken node tells invalid events with the right checksums. The receiving node
+	// refuses them. A carriage return would end a line in a browser.
 	for _, e := range []feed.Event{
 		{Data: "a\rdata: b"}, {Data: "a\x00"}, {Data: "\xff"}, {Type: "feed.open"}, {Type: "a b"}, {Type: "error"},
 		{Time: time.UnixMilli(math.MaxInt64 / 2)}, {Time: time.UnixMilli(-5)},

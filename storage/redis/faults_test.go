@@ -68,8 +68,8 @@ func TestAbsentAtStart(t *testing.T) {
 	flows(t, teller, n, "chat")
 }
 
-// Everything is deleted while all connections stand: the nodes learn of what
-// went with it, and what is told afterwards flows.
+// Everything is deleted while all connections stay open. The nodes learn what may be
+// lost, and later events flow.
 func TestFlushAll(t *testing.T) {
 	t.Parallel()
 	server := testserver.StartRedis(t)
@@ -79,7 +79,7 @@ func TestFlushAll(t *testing.T) {
 	flows(t, teller, n, "chat")
 	for i := range 3 {
 		_, _, before := n.counts()
-		// This may be gone before anybody has read it.
+		// This may be gone before any node has read it.
 		if err := tell(teller, n.world.commit("news", 1)); err != nil {
 			t.Fatal(err)
 		}
@@ -100,7 +100,7 @@ func TestFlushAll(t *testing.T) {
 	}
 }
 
-// The stream of a feed goes, or loses entries: the node reads the store.
+// The stream of a feed is deleted, or loses entries. The node reads the store.
 func TestStreamDeleted(t *testing.T) {
 	t.Parallel()
 	server := testserver.StartRedis(t)
@@ -126,8 +126,8 @@ func TestStreamDeleted(t *testing.T) {
 	}
 }
 
-// A server that stands still with its connections open: it is noticed, nobody
-// waits for it, and when it goes on, so do the events.
+// A server freezes with its connections open. The nodes notice, and none waits for
+// it. When the server goes on, so do the events.
 func TestFrozen(t *testing.T) {
 	t.Parallel()
 	server := testserver.StartRedis(t)
@@ -145,7 +145,7 @@ func TestFrozen(t *testing.T) {
 	eventually(t, time.Until(frozen.Add(4*time.Second)), "the frozen server is noticed", func() bool {
 		return n.bus.Ping(t.Context()) != nil
 	})
-	// The fault has to last: this is what it is.
+	// The fault lasts this long.
 	time.Sleep(time.Until(frozen.Add(5 * time.Second)))
 	server.Resume()
 	n.arrives(1500 * time.Millisecond)
@@ -164,7 +164,7 @@ func TestTailEndsWhileFrozen(t *testing.T) {
 	server.Resume()
 }
 
-// Without memory, Redis takes nothing more: Tell says so, the tail goes on.
+// Without memory, Redis takes nothing more. Tell fails, and the tail goes on.
 func TestOutOfMemory(t *testing.T) {
 	t.Parallel()
 	server := testserver.StartRedis(t, "--maxmemory-policy", "noeviction")
@@ -184,7 +184,7 @@ func TestOutOfMemory(t *testing.T) {
 		t.Errorf("ping of a node that only tails: %v", err)
 	}
 	c.ConfigSet(t.Context(), "maxmemory", "0")
-	// What was not told shows as soon as something is.
+	// The next event that is told shows the node what it lacks.
 	if err := tell(teller, n.world.commit("chat", 1)); err != nil {
 		t.Errorf("tell with memory again: %v", err)
 	}
@@ -195,7 +195,7 @@ func TestOutOfMemory(t *testing.T) {
 	}
 }
 
-// Redis throws away keys as it likes. Nothing is lost by it.
+// Redis evicts any keys. No event is lost.
 func TestEviction(t *testing.T) {
 	t.Parallel()
 	server := testserver.StartRedis(t, "--maxmemory-policy", "allkeys-random")
@@ -227,7 +227,7 @@ func TestEviction(t *testing.T) {
 	t.Logf("%d events by the bus, %d times by the store, %d times missed", live, grew, missed)
 }
 
-// A server that comes and goes.
+// The server comes and goes.
 func TestFlapping(t *testing.T) {
 	t.Parallel()
 	server := testserver.StartRedis(t)
@@ -263,7 +263,7 @@ func TestReplica(t *testing.T) {
 	flows(t, teller, n, "chat")
 }
 
-// Stores, and prefixes, keep their events to themselves.
+// Buses with different stores or prefixes do not share events.
 func TestApart(t *testing.T) {
 	t.Parallel()
 	url := testserver.RedisURL(t)
@@ -293,7 +293,7 @@ func TestApart(t *testing.T) {
 	}
 }
 
-// A budget that is used up before it begins costs nothing and proves nothing.
+// A Tell whose context has already ended does not count as a failure of Redis.
 func TestTellWithoutBudget(t *testing.T) {
 	t.Parallel()
 	b := open(t, testserver.RedisURL(t), options())

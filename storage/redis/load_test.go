@@ -51,8 +51,8 @@ func TestOvertaking(t *testing.T) {
 	t.Logf("of %d events %d were refused, %d arrived by the bus, %d times by the store", tellers*publishers*each, stats.Refused, live, grew)
 }
 
-// A node that is held up until the wake stream has been trimmed past it is
-// told that it missed something.
+// A node is held up until the wake stream has been trimmed past its position. It gets
+// a call of Missed.
 func TestTrimmedPast(t *testing.T) {
 	t.Parallel()
 	server := testserver.StartRedis(t)
@@ -82,7 +82,7 @@ func TestTrimmedPast(t *testing.T) {
 	flows(t, teller, n, "news")
 }
 
-// Streams are bounded in length, and go when nothing has been told for a while.
+// Streams are bounded in length, and expire when nothing has been told for a while.
 func TestStreamsEnd(t *testing.T) {
 	t.Parallel()
 	url := testserver.RedisURL(t)

@@ -56,8 +56,8 @@ func TestLogin(t *testing.T) {
 	}
 }
 
-// allow makes the user rejoin, or gives it further rules: it has what doc.go
-// says that it needs.
+// allow makes the user rejoin with the rights that doc.go lists, or gives it further
+// rules.
 func allow(t *testing.T, server *testserver.Redis, rules ...any) {
 	t.Helper()
 	all := append([]any{"acl", "setuser", "rejoin", "on", "nopass", "resetchannels", "~test:*", "&test:*", "+ping",
@@ -67,7 +67,7 @@ func allow(t *testing.T, server *testserver.Redis, rules ...any) {
 	}
 }
 
-// A password that is changed while the bus runs ends up in no log either.
+// If the password changes while the bus runs, no log has it either.
 func TestLoginLost(t *testing.T) {
 	t.Parallel()
 	server := testserver.StartRedis(t, "--requirepass", "s3cret")
@@ -91,7 +91,7 @@ func TestLoginLost(t *testing.T) {
 	}
 }
 
-// Whatever is wrong with a URL, no part of it that may be a password shows.
+// Whatever is wrong with a URL, the error shows no part that may be a password.
 func TestURLs(t *testing.T) {
 	for _, url := range []string{
 		"", "redis", "s3cret", "redis:s3cret", "http://u:s3cret@host", "redis+x://u:s3cret@host", "redis+://host",
@@ -148,7 +148,7 @@ func TestTLS(t *testing.T) {
 	teller, n = pair(t, server.URL()+"?skip_verify=true", o, "chat")
 	flows(t, teller, n, "chat")
 
-	// Somebody else's certificate: not a word is said to that server.
+	// The certificate is unknown, so the bus sends nothing to that server.
 	b := open(t, server.URL(), o)
 	defer b.Close()
 	if err := tell(b, newWorld().commit("chat", 1)); err == nil || !strings.Contains(err.Error(), "certificate") {
@@ -227,7 +227,7 @@ func TestLoading(t *testing.T) {
 		err := n.bus.Ping(t.Context())
 		return err != nil && strings.Contains(err.Error(), "LOADING")
 	})
-	// Some tries later, the log still has one line of it.
+	// After several attempts, the log still has one line about it.
 	eventually(t, 5*time.Second, "the tail tries again", func() bool { return n.bus.Stats().Reconnects > 3 })
 	if got := n.log.count("\n"); got != 1 {
 		t.Errorf("the log has %d lines:\n%s", got, n.log)

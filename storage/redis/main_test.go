@@ -12,7 +12,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // goroutinesEnd waits until no goroutine is left that began after before was made,
 // which is [goleak.IgnoreCurrent]. Parallel tests begin some, so the test that calls
-// it is none of them.
+// it must not be parallel.
 func goroutinesEnd(t *testing.T, before goleak.Option) {
 	t.Helper()
 	for deadline := time.Now().Add(5 * time.Second); ; {

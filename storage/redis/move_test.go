@@ -11,8 +11,7 @@ import (
 	"github.com/rejoin/rejoin/storage/testserver"
 )
 
-// changing returns options with the id of a store that changes with what it
-// holds, and the id.
+// changing returns options whose store id can change, and the id.
 func changing() (redis.Options, *atomic.Pointer[string]) {
 	o := options()
 	id := &atomic.Pointer[string]{}
@@ -21,13 +20,13 @@ func changing() (redis.Options, *atomic.Pointer[string]) {
 	return o, id
 }
 
-// When the store has become another, its buses leave the old keys to whoever
-// goes on with them, and meet at the new ones.
+// When the id of the store changes, the buses of that store move to new keys. The old
+// keys stay for buses that still use the old id.
 func TestMove(t *testing.T) {
 	t.Parallel()
 	url := testserver.StartRedis(t).URL()
 	o, id := changing()
-	left := options() // a node that stays with what was there before
+	left := options() // a node that stays with the old store
 	left.StoreID = named(o.StoreID())
 	teller, n := pair(t, url, o, "chat")
 	stayed := open(t, url, left)
@@ -63,7 +62,7 @@ func TestMove(t *testing.T) {
 	}
 }
 
-// Keys that nobody uses any more go away by themselves.
+// Keys that are no longer used expire.
 func TestOldKeysExpire(t *testing.T) {
 	t.Parallel()
 	url := testserver.StartRedis(t).URL()

@@ -8,7 +8,8 @@ import (
 	"github.com/rejoin/rejoin/storage/testserver"
 )
 
-// One node is cut off by its network, in every way there is; the other is not.
+// The network cuts off one node, in every way that there is. The other stays
+// connected.
 func TestNetwork(t *testing.T) {
 	t.Parallel()
 	server := testserver.StartRedis(t)
@@ -37,7 +38,7 @@ func TestNetwork(t *testing.T) {
 		if err := tell(teller, w.commit("news", 3)); err != nil {
 			t.Fatal(err)
 		}
-		// What this node tells arrives, but it can't know.
+		// The events of this node arrive, but the node cannot know that.
 		if err := tell(n.bus, w.commit("chat", 1)); err == nil {
 			t.Error("tell without an answer: no error")
 		}

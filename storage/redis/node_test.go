@@ -63,9 +63,9 @@ func (w *world) event(name string, id feed.ID) (feed.Event, bool) {
 	return w.events[name][id-1], true
 }
 
-// node is a hub in miniature: it takes the next event and no other, and reads
-// the store when the bus says that it should. It never does so by itself, so
-// that what a bus keeps to itself stays unnoticed.
+// node is a minimal hub. It takes the next event and no other, and reads the store
+// only when the bus asks it to. So a test notices if the bus fails to report an
+// event.
 type node struct {
 	t     *testing.T
 	world *world
@@ -174,7 +174,8 @@ func (n *node) Missed() {
 	}
 }
 
-// counts returns how often what happened.
+// counts returns the number of events that came by the bus, and of calls of Grew and
+// Missed.
 func (n *node) counts() (live, grew, missed int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -206,8 +207,8 @@ func (n *node) up(within time.Duration) {
 	})
 }
 
-// eventually waits until ok holds. There is nothing to be told by when: the
-// other side is a server in another process.
+// eventually waits until ok holds. It polls, because the other side is a server in
+// another process and sends no signal.
 func eventually(t *testing.T, within time.Duration, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(within); !ok(); time.Sleep(2 * time.Millisecond) {
@@ -217,7 +218,7 @@ func eventually(t *testing.T, within time.Duration, what string, ok func() bool)
 	}
 }
 
-// tell tells as a publisher does: with a budget, and without minding errors.
+// tell tells events as a publisher does, with a limit of one second.
 func tell(b *redis.Bus, events []feed.Event) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
@@ -242,7 +243,7 @@ func flows(t *testing.T, teller *redis.Bus, n *node, name string) {
 	n.arrives(time.Second)
 }
 
-// named returns the id of a store that keeps it.
+// named returns the id of a store whose id does not change.
 func named(id string) func() string { return func() string { return id } }
 
 func options() redis.Options {
@@ -262,7 +263,7 @@ func direct(t *testing.T, url string) *goredis.Client {
 	return c
 }
 
-// keysOf returns the keys that end so.
+// keysOf returns the keys with this ending.
 func keysOf(t *testing.T, c *goredis.Client, o redis.Options, end string) []string {
 	t.Helper()
 	keys, err := c.Keys(t.Context(), o.Prefix+":"+o.StoreID()+":*"+end).Result()

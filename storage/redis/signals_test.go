@@ -112,7 +112,7 @@ func TestSignalsReconnect(t *testing.T) {
 		if err := sendSignal(sender); err == nil || time.Since(began) > 900*time.Millisecond {
 			t.Errorf("signal to a frozen server took %v: %v", time.Since(began), err)
 		}
-		time.Sleep(4 * time.Second) // the fault has to last: this is what it is
+		time.Sleep(4 * time.Second) // the fault lasts this long
 		server.Resume()
 		e.hears(sender, 1500*time.Millisecond)
 	})
@@ -121,7 +121,7 @@ func TestSignalsReconnect(t *testing.T) {
 	}
 }
 
-// A server that stands still is given up, though no connection ends.
+// The bus leaves a frozen server, even though no connection ends.
 func TestSignalsFrozen(t *testing.T) {
 	t.Parallel()
 	server := testserver.StartRedis(t)
@@ -176,8 +176,8 @@ func TestSignalsEndWhileFrozen(t *testing.T) {
 	}
 }
 
-// After a failover a node may be left listening to a server that works, but
-// that nobody publishes on any more. Its own signals tell it so.
+// After a failover a node may still listen to a server that works but that no other
+// node uses. The node notices that its own signals do not come back.
 func TestSignalsDeaf(t *testing.T) {
 	t.Parallel()
 	old, current := testserver.StartRedis(t), testserver.StartRedis(t)
@@ -186,7 +186,7 @@ func TestSignalsDeaf(t *testing.T) {
 	e := hear(t, p.URL(old.URL()), o)
 	e.hears(e.bus, 5*time.Second)
 	p.Point(current.Addr())
-	// What it sends goes to the other server from now on.
+	// From now on, the node's own signals go to the other server.
 	if err := direct(t, old.URL()).Do(t.Context(), "client", "kill", "type", "normal").Err(); err != nil {
 		t.Fatal(err)
 	}

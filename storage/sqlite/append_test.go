@@ -22,7 +22,7 @@ func drivers(values []any) []driver.Value {
 	return row
 }
 
-// A clock that is set back must not make times fall: Seek halves by them.
+// A clock that is set back must not make times fall: Seek is a binary search by time.
 func TestClockSetBack(t *testing.T) {
 	s := newStore(t)
 	noon := time.Date(2030, 1, 1, 12, 0, 0, 123_456_789, time.UTC)
@@ -78,7 +78,7 @@ func TestCommitError(t *testing.T) {
 	}
 }
 
-// fails appends what must not be stored.
+// fails makes appends that must fail with want, and that must store nothing.
 func fails(t *testing.T, s *Store, want error) {
 	t.Helper()
 	before := last(t, s, "chat")
@@ -92,7 +92,7 @@ func fails(t *testing.T, s *Store, want error) {
 	}
 }
 
-// goesOn appends what must be stored, under the ids right after the last.
+// goesOn makes an append that must succeed, with the id right after the last.
 func goesOn(t *testing.T, s *Store) {
 	t.Helper()
 	before := last(t, s, "chat")
@@ -129,7 +129,7 @@ func TestPageLimit(t *testing.T) {
 	goesOn(t, s)
 	w := <-s.writing
 	pages := pragma(t, w.conn, "page_count").(int64)
-	pragma(t, w.conn, "max_page_count = 1") // which makes it as many as there are
+	pragma(t, w.conn, "max_page_count = 1") // SQLite raises it to the number that exists
 	s.writing <- w
 	fails(t, s, feed.ErrUnavailable)
 	w = <-s.writing
@@ -141,8 +141,8 @@ func TestPageLimit(t *testing.T) {
 	goesOn(t, s)
 }
 
-// A statement fails in the middle of the transaction: all of it is undone, the
-// feeds that it made too.
+// A statement fails in the middle of the transaction. All of it is undone, including
+// the feeds that it created.
 func TestStatementFails(t *testing.T) {
 	s := newStore(t)
 	goesOn(t, s)
@@ -171,7 +171,7 @@ func TestStatementFails(t *testing.T) {
 	}
 }
 
-// limitLog sets the size from which on the log is emptied.
+// limitLog sets the size at which the log is emptied.
 func limitLog(s *Store, bytes int64) {
 	w := <-s.writing
 	w.walLimit, w.tolerated = bytes, bytes

@@ -13,7 +13,7 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// keyedBatch is the batch that a worker publishes as its nth, whoever asks.
+// keyedBatch returns the nth batch of a worker, always with the same contents.
 func keyedBatch(worker string, n int) feed.Batch {
 	var b feed.Batch
 	for i := range 1 + n%5 {
@@ -35,9 +35,9 @@ func appendKeyed(ctx context.Context, s *Store, worker string, n int) (feed.Resu
 	return results[0], results[0].Err
 }
 
-// keysChild appends for ever, from several goroutines, and writes a line for
-// every other batch: of those between, only the store knows. It also fills,
-// trims and sweeps a feed.
+// keysChild appends for ever, from several goroutines, and writes a line for every
+// other batch. Only the store knows the outcome of the batches in between. keysChild
+// also fills, trims and sweeps a feed.
 func keysChild(path string, out io.Writer) error {
 	ctx := context.Background()
 	s, err := Open(ctx, path, Options{})
@@ -55,7 +55,7 @@ func keysChild(path string, out io.Writer) error {
 					return
 				}
 				if n%2 == 1 {
-					// One Write: lines neither mix nor are they cut.
+					// One Write, so that lines are neither mixed nor cut.
 					fmt.Fprintf(out, "%s %d %d\n", worker, n, r.Events[0].ID)
 				}
 			}
@@ -79,8 +79,8 @@ func keysChild(path string, out io.Writer) error {
 	return <-failed
 }
 
-// What was published with a key and killed before its answer is there once,
-// however often it is repeated, and a sweep that was cut short goes on.
+// If a process is killed before it answers a batch with a key, the batch is stored
+// once, however often it is repeated. A sweep that was cut short goes on.
 func TestKillKeys(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "store.db")
@@ -104,7 +104,7 @@ func TestKillKeys(t *testing.T) {
 			for _, a := range told {
 				ids[a.n] = a.id
 			}
-			// The two behind the last line may have been stored or not.
+			// The two after the last line may have been stored or not.
 			for n := range last + 3 {
 				first, err := appendKeyed(t.Context(), s, worker, n)
 				if err != nil || n <= last && !first.Replayed {
@@ -148,8 +148,8 @@ func checkOnce(t *testing.T, s *Store) {
 	}
 }
 
-// checkSwept sweeps what the child has left, and fails the test unless that
-// comes out even.
+// checkSwept ends the sweep of the child, and fails the test unless the feed's size
+// is that of its events and no trimmed row is left.
 func checkSwept(t *testing.T, s *Store) {
 	t.Helper()
 	for more := true; more; {

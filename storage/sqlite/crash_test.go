@@ -60,8 +60,8 @@ func appendChild(path string, out io.Writer) error {
 	return <-failed
 }
 
-// runAndKill runs the named child, kills it after so many lines of what it
-// writes, and calls f with each line.
+// runAndKill runs the named child, kills it after this number of lines, and calls f
+// with each line.
 func runAndKill(t *testing.T, child, path string, lines int, f func(line string)) {
 	t.Helper()
 	cmd := command(t, child, path)

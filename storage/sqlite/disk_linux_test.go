@@ -68,12 +68,12 @@ func sweepAll(t *testing.T, s *Store, before feed.ID) {
 	}
 }
 
-// What is deleted on a full disk makes room for what is published, though the
-// disk stays as full as it is.
+// Events that are deleted on a full disk make room for new ones, even if the disk
+// stays full.
 func TestDeleteOnFullDisk(t *testing.T) {
 	for _, test := range []struct {
 		name    string
-		publish int // events before something else fills the disk; 0 for until it is full
+		publish int // events before another file fills the disk; 0 to fill it with events
 		reopen  bool
 	}{
 		{"filled by events", 0, false},
@@ -161,8 +161,8 @@ func TestOpenOnFullDisk(t *testing.T) {
 	}
 }
 
-// A COMMIT that fails in the middle of its writing leaves the outcome unknown;
-// the store itself is none the worse for it.
+// A COMMIT that fails in the middle of its writing leaves the outcome unknown. The
+// store still works.
 func TestCommitFails(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store.db")
 	if err := command(t, "limit", path).Run(); err != nil {
@@ -179,7 +179,7 @@ func TestCommitFails(t *testing.T) {
 // limitChild appends while the system refuses to let files grow, in a process
 // of its own because that is a limit of the process.
 func limitChild(path string, _ io.Writer) error {
-	// The system sends it along with the error.
+	// The kernel sends this signal along with the error.
 	signal.Ignore(syscall.SIGXFSZ)
 	ctx := context.Background()
 	s, err := Open(ctx, path, Options{})
@@ -216,15 +216,15 @@ func limitChild(path string, _ io.Writer) error {
 	return s.Close()
 }
 
-// These run as a user who may do less than root.
+// The cases run as a user with fewer rights than root.
 func TestOpenWithoutPermission(t *testing.T) {
 	asNobody := func(t *testing.T, path string) error {
 		t.Helper()
 		cmd := command(t, "open", path)
 		cmd.Stderr = nil
 		if os.Getuid() == 0 {
-			// By this name, because nobody else may enter the directory
-			// that the test binary is built in.
+			// Under this name, because other users may not enter the directory that
+			// the test binary is built in.
 			cmd.Path = "/proc/self/exe"
 			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 		}

@@ -38,7 +38,7 @@ func numberedStore(t *testing.T) (s *Store, content []byte) {
 	return s, content
 }
 
-// pageOf returns where the page begins that the event is on.
+// pageOf returns the offset of the page that has the event.
 func pageOf(content []byte, data string) int64 {
 	return int64(bytes.Index(content, []byte(data))) / 4096 * 4096
 }
@@ -73,7 +73,7 @@ func overwriteChild(args string, _ io.Writer) error {
 
 var everything = feed.Limit{Events: 1 << 20, Bytes: 1 << 30}
 
-// damaged wants an error that tells the operator which file is damaged.
+// damaged demands an error that names the damaged file.
 func damaged(t *testing.T, s *Store, err error) {
 	t.Helper()
 	if !errors.Is(err, feed.ErrUnavailable) {
@@ -82,13 +82,13 @@ func damaged(t *testing.T, s *Store, err error) {
 	wantError(t, err, s.path, "damaged")
 }
 
-// A page that is damaged fails what needs it, and Ping until it is sound again:
-// all else works.
+// A damaged page fails every call that needs it, and Ping until the page is sound
+// again. All other calls work.
 func TestDamagedPage(t *testing.T) {
 	s, content := numberedStore(t)
 	at := pageOf(content, "needle-1000")
 	overwrite(t, s, at, make([]byte, 4096))
-	mustPing(t, s) // nothing has met it yet
+	mustPing(t, s) // no read has met it yet
 	_, err := s.Read(t.Context(), "chat", 0, everything)
 	damaged(t, s, err)
 	damaged(t, s, s.Ping(t.Context()))

@@ -9,8 +9,8 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// The writer keeps the rows of feeds between transactions. Whoever mends one with
-// another program must not have that undone by the next append.
+// The writer keeps the rows of feeds between transactions. The next append must not
+// undo a repair by another program.
 func TestRowsOfAnotherWriter(t *testing.T) {
 	s := newStore(t)
 	mustPut(t, s, "chat", "1", "2")

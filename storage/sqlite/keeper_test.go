@@ -19,7 +19,7 @@ func fastest(f func()) time.Duration {
 	return best
 }
 
-// The rows of what was given up must not be in the way of who reads the rest.
+// The rows of trimmed events must not slow down a read of the rest.
 func TestReadPastTrimmed(t *testing.T) {
 	s := newStore(t)
 	fill(t, s, "chat", 40_000)

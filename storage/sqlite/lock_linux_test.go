@@ -43,7 +43,7 @@ func TestHardLink(t *testing.T) {
 	mustPut(t, s, "chat", "y")
 }
 
-// What stands in for the lock where it cannot be had, and on other systems.
+// The lock file replaces the flock where that does not work, and on other systems.
 func TestLockFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store.db")
 	l, err := acquireBeside(path)

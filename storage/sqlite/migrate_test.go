@@ -11,7 +11,7 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// oldFile makes a store of an older schema, which does what the statements say.
+// oldFile makes a store of an older schema, and runs the statements on it.
 func oldFile(t *testing.T, path string, version int64, statements ...string) {
 	t.Helper()
 	db, err := sql.Open("sqlite3", writerDSN(path))

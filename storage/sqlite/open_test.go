@@ -187,7 +187,7 @@ func TestOpenUnderEndedContext(t *testing.T) {
 	storeFile(t, path)
 }
 
-// Damage is noticed at the start where it costs nothing to look.
+// Open notices damage where a check costs nothing.
 func TestOpenRefusesDamagedTables(t *testing.T) {
 	t.Parallel()
 	for _, table := range []string{"store", "feeds", "events", "keys", "goose_db_version"} {
@@ -257,7 +257,7 @@ func TestOpenPaths(t *testing.T) {
 	})
 }
 
-// A first start that was cut short, wherever, is no obstacle to the second.
+// A first start that is cut short, at any point, does not prevent the second.
 func TestOpenAfterCutShort(t *testing.T) {
 	t.Parallel()
 	for name, statements := range map[string][]string{

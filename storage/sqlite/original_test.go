@@ -11,8 +11,8 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// refuses wants everything that writes, and Ping, to fail with an error that has
-// the words, and reads to go on.
+// refuses demands that every write and Ping fail with an error that has the words,
+// and that reads still work.
 func refuses(t *testing.T, s *Store, words ...string) {
 	t.Helper()
 	_, err := put(t.Context(), s, "chat", "lost")
@@ -33,8 +33,8 @@ func mustPing(t *testing.T, s *Store) {
 	}
 }
 
-// What would be written to a file that is not where the next start looks is not
-// written, and files that are put back are written again.
+// The store does not write to a file that the next start would not find. It writes
+// again once the files are put back.
 func TestFileIsTakenAway(t *testing.T) {
 	t.Parallel()
 	for _, suffix := range []string{"", "-wal", "-shm"} {
@@ -66,7 +66,7 @@ func TestFileIsTakenAway(t *testing.T) {
 	}
 }
 
-// A file that is taken away during a commit may or may not have got it.
+// A file that is taken away during a commit may or may not contain it.
 func TestFileIsTakenAwayDuringACommit(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store.db")
 	s := openStore(t, path)
@@ -113,7 +113,7 @@ func TestFileIsTakenAwayBehindACommit(t *testing.T) {
 	}
 }
 
-// A log that is gone for ever takes nothing with it if the store is closed.
+// If the log is removed, nothing is lost as long as the store is closed.
 func TestLogIsRemoved(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store.db")
 	s := openStore(t, path)
@@ -129,7 +129,7 @@ func TestLogIsRemoved(t *testing.T) {
 	checkFeed(t, s, "chat", map[feed.ID]string{1: "kept"})
 }
 
-// The next start does not begin anew beside the log of the file that is away.
+// A start refuses to create a new file beside the log of a missing one.
 func TestStartWithoutTheFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store.db")
 	s := openStore(t, path)

@@ -6,9 +6,8 @@ import (
 	"testing"
 )
 
-// Statements find their rows by an index, to the last column of it, and do not
-// sort: what they cost must not grow with the store, nor with what a feed has
-// given up.
+// Statements find their rows by an index, to its last column, and do not sort. Their
+// cost must not grow with the store, nor with the number of trimmed events.
 func TestPlans(t *testing.T) {
 	s := newStore(t)
 	w := <-s.writing
@@ -64,7 +63,7 @@ func plan(t *testing.T, c *conn, name string) (steps []string) {
 	return steps
 }
 
-// follows says whether the words of want are in the step, in order.
+// follows reports whether the words of want are in the step, in order.
 func follows(step, want string) bool {
 	for word := range strings.FieldsSeq(want) {
 		var found bool

@@ -25,8 +25,8 @@ func TestStore(t *testing.T) {
 	})
 }
 
-// children are what this test binary does when it is run as a child of itself:
-// the arguments are the child's name and a path.
+// children are the functions of this test binary when it runs as a child of itself.
+// The arguments are the child's name and a path.
 var children = map[string]func(path string, out io.Writer) error{
 	"open":      openChild,
 	"append":    appendChild,
@@ -86,7 +86,7 @@ func put(ctx context.Context, s *Store, name string, data ...string) ([]feed.Eve
 	return results[0].Events, results[0].Err
 }
 
-// mustPut is put that has to succeed.
+// mustPut calls put, which has to succeed.
 func mustPut(tb testing.TB, s *Store, name string, data ...string) []feed.Event {
 	tb.Helper()
 	events, err := put(tb.Context(), s, name, data...)
@@ -211,8 +211,7 @@ func TestClose(t *testing.T) {
 	}
 }
 
-// A call that waits for the writer gives up with its context, and when the
-// store closes.
+// A call that waits for the writer ends with its context, and when the store closes.
 func TestWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStore(t)

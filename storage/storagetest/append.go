@@ -169,7 +169,8 @@ func testNames(t *testing.T, open Opener) {
 	}
 }
 
-// The time is of the commit: between the call and its return, rounded.
+// The time of an event is that of its commit: between the call and its return,
+// rounded.
 func testTimes(t *testing.T, open Opener) {
 	s := start(t, open)
 	var all []feed.Event

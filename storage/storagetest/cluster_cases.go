@@ -10,8 +10,8 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// An ephemeral event reaches who is connected, on every node, with what it was
-// published with, and is nowhere afterwards.
+// An ephemeral event reaches the connected subscribers of every node, unchanged, and
+// is not stored.
 func testEphemeral(t *testing.T, c *cluster) {
 	nodes := c.nodes(3)
 	nodes[0].publish("chat", 3)
@@ -43,8 +43,8 @@ func testEphemeral(t *testing.T, c *cluster) {
 	}
 }
 
-// Many ephemeral events keep no stored event from its subscribers, whose cursor
-// follows the stored ones alone.
+// However many ephemeral events there are, subscribers get every stored event, and
+// their cursors follow only the stored ones.
 func testEphemeralAmongStored(t *testing.T, c *cluster) {
 	nodes := c.nodes(2)
 	s := nodes[1].follow("chat", feed.From{})
@@ -76,7 +76,7 @@ func testEphemeralAmongStored(t *testing.T, c *cluster) {
 	}
 }
 
-// Every node counts the subscribers of all, and is back as soon as all have
+// Every node counts the subscribers of all nodes, and returns as soon as all have
 // answered.
 func testCounting(t *testing.T, c *cluster) {
 	nodes := c.nodes(3)
@@ -131,7 +131,7 @@ func testNodeEnds(t *testing.T, c *cluster) {
 	nodes[0].follow("chat", feed.From{})
 	nodes[1].follow("chat", feed.From{})
 	nodes[1].end()
-	// Its farewell has to arrive first.
+	// The farewell of the node has to arrive first.
 	for deadline := time.Now().Add(soon); ; {
 		got, took, ok := nodes[0].prompt("chat")
 		if ok && got == 1 {
@@ -143,8 +143,8 @@ func testNodeEnds(t *testing.T, c *cluster) {
 	}
 }
 
-// A node that does not answer costs half a second, and after six seconds of
-// silence nothing. When it is back, it counts again.
+// A node that does not answer delays a count by half a second. After six seconds of
+// silence it delays no count. When it is back, it counts again.
 func testNodeFrozen(t *testing.T, c *cluster) {
 	nodes := c.nodes(2)
 	nodes[0].follow("chat", feed.From{})
@@ -199,7 +199,7 @@ func testClosingReaches(t *testing.T, c *cluster) {
 	}
 }
 
-// What is trimmed on one node is no longer handed out of the memory of another.
+// A node does not deliver from memory what another node has trimmed.
 func testTrimmingReaches(t *testing.T, c *cluster) {
 	nodes := c.nodes(2)
 	s := nodes[1].follow("chat", feed.From{})
@@ -225,6 +225,6 @@ func testTrimmingReaches(t *testing.T, c *cluster) {
 		if time.Now().After(deadline) {
 			t.Fatal("the other node does not know that the feed was trimmed")
 		}
-		time.Sleep(time.Millisecond) // nobody says when it does
+		time.Sleep(time.Millisecond) // the store does not signal it
 	}
 }

@@ -169,7 +169,8 @@ func (l *ledger) checkAll(t *testing.T, s feed.Store, name string) {
 	}
 }
 
-// A context that ended before the call: all or nothing, and the answer is true.
+// The context has ended before the call. The append stores all or nothing, and its
+// answer is true.
 func testEndedContext(t *testing.T, open Opener) {
 	s := start(t, open)
 	told := newLedger()
@@ -195,7 +196,7 @@ func testEndedContext(t *testing.T, open Opener) {
 	told.checkAll(t, s, "chat")
 }
 
-// A context that ends at any moment of an append.
+// The context ends at any moment of an append.
 func testEndingContext(t *testing.T, open Opener) {
 	s := start(t, open)
 	told := newLedger()
@@ -207,13 +208,13 @@ func testEndingContext(t *testing.T, open Opener) {
 		appendUnder(t, ctx, s, told)
 		cancel()
 	}
-	// The store has to be as good as before.
+	// The store still works.
 	appendUnder(t, t.Context(), s, told)
 	told.checkAll(t, s, "chat")
 }
 
-// appendUnder appends two batches under ctx and enters them into the ledger if
-// the store says that they are stored.
+// appendUnder appends two batches under ctx, and enters them into the ledger if the
+// answer shows that they are stored.
 func appendUnder(t *testing.T, ctx context.Context, s feed.Store, told *ledger) {
 	t.Helper()
 	batches := []feed.Batch{{Drafts: numbered("chat", 0, 3)}, {Drafts: numbered("chat", 3, 4)}}

@@ -165,8 +165,8 @@ func testIfLastInOneAppend(t *testing.T, open Opener) {
 
 func testIfLastRace(t *testing.T, open Opener) { raceIfLast(t, start(t, open)) }
 
-// raceIfLast has many compare and append until the feed has enough events: each
-// id is won by one of them, and whoever loses learns of a last id that is new.
+// raceIfLast makes many writers compare and append until the feed has enough events.
+// One writer wins each id, and the others learn a new last id.
 func raceIfLast(t *testing.T, stores ...feed.Store) {
 	const enough = 150
 	told := newLedger()
@@ -284,9 +284,9 @@ func testCloseInOneAppend(t *testing.T, open Opener) {
 	wantBounds(t, s, "news", feed.Bounds{First: 1, Last: 1})
 }
 
-// A condition that does not hold closes nothing. A feed that is closed says so
-// to whoever has an event for it, whatever the condition; to close it once more
-// is fine if the condition holds.
+// A close whose condition does not hold changes nothing. A closed feed answers every
+// append of an event with ErrClosed, whatever its condition. A second close without
+// an event succeeds if its condition holds.
 func testCloseIfLast(t *testing.T, open Opener) {
 	s := start(t, open)
 	refuse(t, s, closing(ifLast(1, on("chat"))), &feed.LastError{Last: 0})

@@ -129,7 +129,7 @@ func testList(t *testing.T, open Opener) {
 func testListInfo(t *testing.T, open Opener) {
 	s := keep(t, open)
 	wantNow(t, s, 10)
-	// What was refused has made no feed.
+	// A refused batch creates no feed.
 	refuse(t, s, ifLast(1, on("new", "x")), &feed.LastError{})
 	refuse(t, s, keyed("k", ifLast(1, on("new", "x"))), &feed.LastError{})
 	wantNow(t, s, 10)
@@ -146,7 +146,7 @@ func testListInfo(t *testing.T, open Opener) {
 		})
 		waitUntil(last.Time.Add(2 * time.Millisecond))
 	}
-	// Neither closing nor trimming is news of a feed that has had events.
+	// Neither a close nor a trim updates the time of a feed that has had events.
 	store(t, s, closing(on("b")))
 	want[1].Closed = true
 	trim(t, s, "c", 3)
@@ -159,7 +159,7 @@ func testListInfo(t *testing.T, open Opener) {
 	wantNow(t, s, 0)
 }
 
-// wantNow demands the time of a list, and nothing else.
+// wantNow demands an empty list with the current time.
 func wantNow(t *testing.T, k feed.RetentionStore, limit int) {
 	t.Helper()
 	before := time.Now().Truncate(time.Millisecond)
@@ -179,7 +179,7 @@ func testAlone(t *testing.T, open Opener) {
 		calls := 0
 		ran, err := s.RunExclusive(t.Context(), func(ctx context.Context) error {
 			calls++
-			// It may use the store.
+			// The function may use the store.
 			if err := s.Trim(ctx, "chat", 1); err != nil {
 				return err
 			}

@@ -38,8 +38,8 @@ func keyedFor(window time.Duration, name string, b feed.Batch) feed.Batch {
 	return b
 }
 
-// replay appends a batch whose key is known: nothing is stored, and the answer
-// is what it was the first time.
+// replay appends a batch whose key is known: nothing is stored, and the answer is the
+// same as the first time.
 func replay(t *testing.T, s feed.Store, b feed.Batch, want []feed.Event) {
 	t.Helper()
 	wantReplay(t, appendAll(t, s, b)[0], want)
@@ -67,7 +67,7 @@ func testKey(t *testing.T, open Opener) {
 	replay(t, s, b, first)
 	want = append(want, first...)
 	want = append(want, store(t, s, on("chat", "after"))...)
-	waitUntil(first[0].Time.Add(2 * time.Millisecond)) // the time, too, is the first
+	waitUntil(first[0].Time.Add(2 * time.Millisecond)) // a replay has the time of the first, too
 	for range 3 {
 		replay(t, s, b, first)
 		refuse(t, s, keyed("k", on("chat", "other")), feed.ErrKeyReused)
@@ -141,8 +141,8 @@ func testKeySeveralFeeds(t *testing.T, open Opener) {
 	}
 }
 
-// What is refused can come again, or something else with its key, and has used
-// up no id.
+// A refused batch uses up no id. It can come again, and another batch can have its
+// key.
 func testKeyRefused(t *testing.T, open Opener) {
 	s := start(t, open)
 	store(t, s, closing(on("closed", "1")))
@@ -162,7 +162,7 @@ func testKeyRefused(t *testing.T, open Opener) {
 	refuse(t, s, several, feed.ErrKeyReused)
 	chat = append(chat, first...)
 
-	// A feed that nothing was stored in.
+	// A feed without events.
 	refuse(t, s, keyed("k", ifLast(7, on("new", "x"))), &feed.LastError{Last: 0})
 	wantBounds(t, s, "new", feed.Unwritten)
 	first = store(t, s, keyed("k", on("new", "1")))
@@ -202,7 +202,7 @@ func testKeyInOneAppend(t *testing.T, open Opener) {
 	replay(t, s, b, results[1].Events)
 }
 
-// A key that is known decides, whatever else would refuse the batch.
+// A known key decides, even if the batch is refused without it.
 func testKeyFirst(t *testing.T, open Opener) {
 	s := start(t, open)
 	first := keyed("first", ifLast(0, on("chat", "1")))
@@ -231,7 +231,7 @@ func testKeyFirst(t *testing.T, open Opener) {
 	wantBounds(t, s, "a", feed.Bounds{First: 1, Last: 1})
 }
 
-// A key that is older than the window is a new one, with a time of its own.
+// A key that is older than the window counts as a new one, with a time of its own.
 func testKeyWindow(t *testing.T, open Opener) {
 	s := start(t, open)
 	const window = 20 * time.Millisecond
@@ -256,8 +256,8 @@ func testKeyWindow(t *testing.T, open Opener) {
 
 func testKeyRace(t *testing.T, open Opener) { raceKey(t, start(t, open)) }
 
-// raceKey has many publish the same at once: it is stored once, and everybody
-// gets the same answer. Others are in the way.
+// raceKey makes many publishers append the same batch at once. It is stored once, and
+// all get the same answer. Half of the calls also have another batch.
 func raceKey(t *testing.T, stores ...feed.Store) {
 	several := feed.Batch{Drafts: slices.Concat(drafts("b", "1"), drafts("a", "1"), drafts("b", "2"))}
 	for i, b := range []feed.Batch{on("chat", "1", "2"), several, closing(on("end", "1")), on("chat", "3")} {
@@ -303,7 +303,8 @@ func raceKey(t *testing.T, stores ...feed.Store) {
 	}
 }
 
-// A key outlives the store's being closed, and the events that it stands for.
+// A key survives that the store is closed, and that the events of its batch are
+// trimmed.
 func testKeySurvives(t *testing.T, open Opener) {
 	s := open(t)
 	one := keyed("k", closing(on("chat", "1", "2")))

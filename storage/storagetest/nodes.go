@@ -30,7 +30,7 @@ func TestNodes(t *testing.T, fresh func(t *testing.T) Opener) {
 	}
 }
 
-// A node sees at once what another has done.
+// A node sees at once what another node has done.
 func testOneContent(t *testing.T, a, b feed.RetentionStore) {
 	if a.ID() != b.ID() {
 		t.Errorf("one store has the ids %q and %q", a.ID(), b.ID())

@@ -73,7 +73,7 @@ func testReadLimits(t *testing.T, open Opener) {
 				test.after, test.events, test.bytes, len(page.Events), test.want)
 		}
 	}
-	// Page by page gives what one page gives.
+	// Small pages have the same events as one large page.
 	publish(t, s, numbered("long", 0, 1000))
 	var paged []feed.Event
 	for {
@@ -86,8 +86,8 @@ func testReadLimits(t *testing.T, open Opener) {
 	expect(t, s, "long", paged)
 }
 
-// testEnds is about a store that is a [feed.Comparer]: the ends of feeds, and the
-// times of events in them, are those that it has elsewhere.
+// testEnds tests a store that is a [feed.Comparer]: Ends agrees with the bounds and
+// the events that other methods return.
 func testEnds(t *testing.T, open Opener) {
 	s := start(t, open)
 	c, ok := s.(feed.Comparer)
@@ -108,7 +108,7 @@ func testEnds(t *testing.T, open Opener) {
 	var events []feed.Event
 	for i := range 5 {
 		events = append(events, publish(t, s, numbered("a", i, 1))...)
-		time.Sleep(2 * time.Millisecond) // the times are to differ
+		time.Sleep(2 * time.Millisecond) // so that the times differ
 	}
 	publish(t, s, numbered("other", 0, 7))
 	if err := s.(feed.RetentionStore).Trim(t.Context(), "a", 3); err != nil {

@@ -77,8 +77,8 @@ func (r *receiver) Grew(name string, last feed.ID) {
 
 func (r *receiver) Missed() { r.call(func() { r.missed++ }) }
 
-// wait returns once ok holds, whose caller has r's lock, or when it has taken
-// too long; it says which.
+// wait returns true once ok holds, and false after the limit. It calls ok with r
+// locked.
 func (r *receiver) wait(limit time.Duration, ok func() bool) bool {
 	timeout := time.After(limit)
 	for {

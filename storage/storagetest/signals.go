@@ -73,8 +73,8 @@ func (l *listener) count(payload string) int {
 	return l.got[payload]
 }
 
-// wait returns once the listener was handed the payload more than n times, or
-// when it has taken too long; it says which.
+// wait returns true once the listener has received the payload more than n times, and
+// false after the limit.
 func (l *listener) wait(limit time.Duration, payload string, n int) bool {
 	timeout := time.After(limit)
 	for {
@@ -92,7 +92,7 @@ func (l *listener) wait(limit time.Duration, payload string, n int) bool {
 	}
 }
 
-// signalBus is what a bus of these tests is.
+// signalBus is a bus that carries signals.
 type signalBus interface {
 	feed.Bus
 	feed.Signaler

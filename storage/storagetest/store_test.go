@@ -10,7 +10,7 @@ import (
 	"github.com/rejoin/rejoin/feed/feedtest"
 )
 
-// simple is a store whose Close counts.
+// simple is a feedtest.Store that refuses calls after Close.
 type simple struct {
 	*feedtest.Store
 	closed atomic.Bool
@@ -70,7 +70,7 @@ func (s *simple) Close() error {
 	return nil
 }
 
-// The store that the tests of feeds stand on keeps the same promises.
+// The store that the tests of feeds use keeps the same promises.
 func TestSimpleStore(t *testing.T) {
 	TestStore(t, func(t *testing.T) Opener {
 		s := feedtest.NewStore()

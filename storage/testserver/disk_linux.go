@@ -10,9 +10,9 @@ import (
 	"testing"
 )
 
-// SmallDisk mounts a disk of the size for the test. A user that may not mount runs
-// the whole test again in a user namespace, where every user may; ok is false then,
-// and the caller returns.
+// SmallDisk mounts a disk of the size for the test. If the user may not mount,
+// SmallDisk runs the whole test again in a user namespace, where every user may. Then
+// ok is false, and the caller returns.
 func SmallDisk(t *testing.T, size string) (dir string, ok bool) {
 	t.Helper()
 	dir = t.TempDir()
@@ -32,7 +32,7 @@ func SmallDisk(t *testing.T, size string) (dir string, ok bool) {
 	return dir, true
 }
 
-// FillDisk takes all the room that the disk has, and returns the file that does.
+// FillDisk fills the disk with one file, and returns that file.
 func FillDisk(t *testing.T, dir string) (filler string) {
 	t.Helper()
 	filler = filepath.Join(dir, "filler")

@@ -120,8 +120,8 @@ func (c *client) sends(text string) {
 	}
 }
 
-// gets demands the text, or that reading fails in this way. Silence is a deadline
-// that is exceeded.
+// gets demands the text, or that reading fails with this error. Silence is an
+// exceeded deadline.
 func (c *client) gets(text string, want error) {
 	c.t.Helper()
 	patience := 10 * time.Second
@@ -136,14 +136,14 @@ func (c *client) gets(text string, want error) {
 	}
 }
 
-// says sends a line and demands that it comes back, or fails in this way.
+// says sends a line and demands it back, or that reading fails with this error.
 func (c *client) says(line string, want error) {
 	c.t.Helper()
 	if _, err := io.WriteString(c.conn, line+"\n"); err != nil {
 		if want != syscall.ECONNRESET || !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
 			c.t.Errorf("send %q: %v", line, err)
 		}
-		return // the reset was there before the line
+		return // the reset came before the line
 	}
 	c.gets(line+"\n", want)
 }

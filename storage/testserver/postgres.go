@@ -123,7 +123,7 @@ func startOwn(t testing.TB, seed func(*server) (password string, err error)) *Po
 	return p
 }
 
-// StopPostgres stops what [SharedPostgres] started, and removes the files.
+// StopPostgres stops the server that [SharedPostgres] started, and removes its files.
 func StopPostgres() {
 	shared.Lock()
 	defer shared.Unlock()
@@ -144,13 +144,13 @@ func (p *Postgres) URL(database string) string {
 // Addr returns the host and port that the server listens on.
 func (p *Postgres) Addr() string { return p.addr }
 
-// Dir returns the directory of a server that the tests started; its data are in
-// data below that.
+// Dir returns the directory of a server that the tests started. Its data is in the
+// directory data below that.
 func (p *Postgres) Dir() string { return p.dir }
 
-// NewDatabase makes an empty database for this test and returns its URL. On a
-// server that was there before it is dropped when the test ends; elsewhere it
-// goes with the server, which is quicker.
+// NewDatabase makes an empty database for this test and returns its URL. On a server
+// that was already running, the database is dropped when the test ends. Otherwise it
+// disappears with the server, which is quicker.
 func (p *Postgres) NewDatabase(t testing.TB) string {
 	t.Helper()
 	return p.newDatabase(t, "template0") // the other template may be in use, or not be empty

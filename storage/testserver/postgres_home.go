@@ -16,9 +16,9 @@ import (
 	"syscall"
 )
 
-// home holds the directory in which the servers of this process keep their files,
-// and the user that they run as: this one, or another if this one is root, as which
-// Postgres refuses to run.
+// home holds the directory in which the servers of this process keep their files, and
+// the user that they run as. This is the current user, or another if that is root:
+// Postgres refuses to run as root.
 var home postgresHome
 
 type postgresHome struct {
@@ -46,13 +46,13 @@ func (h *postgresHome) seed(s *server) (password string, err error) {
 	if err := errors.Join(os.WriteFile(secret, []byte(password+"\n"), 0o600), h.give(secret)); err != nil {
 		return "", err
 	}
-	// A password over TCP, so that a wrong one can be tried and so that nobody
-	// else on this machine gets in; the sockets are in a directory of our own.
+	// TCP needs a password, so that a test can try a wrong one and so that no other
+	// user of this machine can connect. The sockets are in a directory of our own.
 	if err := s.run(filepath.Join(s.bin, "initdb"), "-D", cluster, "-U", "postgres", "--no-sync", "--encoding=UTF8", "--locale=C",
 		"--auth-local=trust", "--auth-host=scram-sha-256", "--pwfile="+secret); err != nil {
 		return "", err
 	}
-	// Out of the way of this server, which may end before the next starts.
+	// Moved away from the files of this server, which may end before the next starts.
 	h.cluster, h.password = filepath.Join(h.dir, "cluster"), password
 	if err := os.Rename(cluster, h.cluster); err != nil {
 		return "", err
@@ -77,8 +77,8 @@ func (h *postgresHome) newDir() (string, error) {
 	return dir, h.give(dir)
 }
 
-// enter makes the home, and has it removed when this process ends, however it
-// ends.
+// enter makes the home, and starts a process that removes it when this process ends,
+// however it ends.
 func (h *postgresHome) enter() error {
 	if os.Getuid() == 0 {
 		cred, err := otherUser()
@@ -95,7 +95,7 @@ func (h *postgresHome) enter() error {
 	if err != nil {
 		return err
 	}
-	// Others may pass, to what they can name; they cannot look around.
+	// Other users may pass through to a path that they know, but cannot list it.
 	if err := os.Chmod(dir, 0o711); err != nil {
 		return err
 	}
@@ -128,7 +128,7 @@ func (h *postgresHome) leave() {
 	h.dir, h.cluster = "", ""
 }
 
-// give makes path the property of the user that the servers run as.
+// give makes the user that the servers run as the owner of path.
 func (h *postgresHome) give(path string) error {
 	if h.user == nil {
 		return nil
@@ -136,8 +136,8 @@ func (h *postgresHome) give(path string) error {
 	return os.Chown(path, int(h.user.Uid), int(h.user.Gid))
 }
 
-// parent returns a directory for temporary files that the servers can reach:
-// that of this process may be open to this user alone.
+// parent returns a directory for temporary files that the servers can reach. The one
+// of this process may be open to this user only.
 func (h *postgresHome) parent() (string, error) {
 	for _, dir := range []string{os.TempDir(), "/tmp", "/var/tmp"} {
 		if h.user == nil || open(dir) {

@@ -157,7 +157,7 @@ func (s *server) kill() {
 		<-s.exited
 		for _, pid := range pids {
 			for syscall.Kill(pid, 0) == nil && !zombie(pid) {
-				time.Sleep(time.Millisecond) // not our children: nobody tells when they are gone
+				time.Sleep(time.Millisecond) // these are not our children, so no signal tells when they are gone
 			}
 		}
 	}

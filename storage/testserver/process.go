@@ -12,14 +12,14 @@ import (
 	"time"
 )
 
-// patience is how long a server may take to start, which takes milliseconds.
+// patience is how long a server may take to start. It usually takes milliseconds.
 const patience = 20 * time.Second
 
-// launch starts a server, and closes exited when it has ended, however.
+// launch starts a server, and closes exited when it has ended, however it ended.
 //
-// Where the kernel is to end servers with this process, it ends them with the
-// thread that started them. So that thread lives as long as they do, and runs
-// nothing else meanwhile.
+// Where the kernel is asked to end a server with this process, it ends the server
+// with the thread that started it. So that thread lives as long as the server, and
+// runs nothing else meanwhile.
 func launch(cmd *exec.Cmd) (exited <-chan struct{}, err error) {
 	started, ended := make(chan error), make(chan struct{})
 	go func() {
@@ -36,8 +36,8 @@ func launch(cmd *exec.Cmd) (exited <-chan struct{}, err error) {
 }
 
 // FreePort returns a TCP port of 127.0.0.1 that is free now. The kernel does not
-// give it to those who ask for any port, so other tests hardly take it before it
-// is used, or while its server is down.
+// choose it for listeners that ask for any port, so another test is unlikely to take
+// it before it is used, or while its server is down.
 func FreePort(t testing.TB) int {
 	t.Helper()
 	for range 100 {

@@ -54,15 +54,14 @@ type Fault struct {
 	ToClient Flow
 }
 
-// Flow describes how the bytes of one direction fare. They are looked at a read
-// at a time, or a message at a time if the proxy has a [Proxy.Tap].
+// Flow describes what happens to the bytes of one direction. The proxy looks at one
+// read at a time, or at one message at a time if it has a [Proxy.Tap].
 type Flow struct {
-	// Lose discards the bytes. The connection stays open. One that loses the
-	// bytes of both directions is a black hole, through which no end and no
-	// reset gets either, for as long as the fault lasts.
+	// Lose discards the bytes. The connection stays open. If both directions lose
+	// their bytes, the connection is a black hole: no end and no reset gets through
+	// either, for as long as the fault lasts.
 	Lose bool
-	// Hold makes the bytes wait for the fault to end, and the end of the
-	// connection as well.
+	// Hold makes the bytes, and the end of the connection, wait for the fault to end.
 	Hold bool
 	// Delay makes each read wait. The next read begins only after that.
 	Delay time.Duration
@@ -185,15 +184,16 @@ func (p *Proxy) Draw(seed uint64, draw func(*rand.Rand) Fault) {
 	p.random, p.draw = rand.New(rand.NewPCG(seed, 0)), draw
 }
 
-// Tap makes pass look at all messages before they meet the fault of their
-// connection, and those for which it returns false are lost. It may call the
-// methods of the proxy and of the connection, also to end that before the
-// message. It is called for both directions at the same time.
+// Tap makes the proxy call pass with every message, before the fault of the
+// connection applies to it. A message for which pass returns false is lost. pass may
+// call the methods of the proxy and of the connection, for example to end the
+// connection before the message. The proxy calls pass for both directions at the same
+// time.
 //
-// split returns the length of the first message of data, or 0 if data ends before
-// the message does, and what is left at the end of a connection is not passed on.
-// A nil split takes each read for a message. Connections that are open already
-// are not tapped.
+// split returns the length of the first message of data, or 0 if data ends before the
+// message does. An incomplete message at the end of a connection is not passed on. A
+// nil split takes each read for a message. Connections that are open already are not
+// tapped.
 func (p *Proxy) Tap(split func(c *Conn, d Direction, data []byte) int, pass func(c *Conn, d Direction, message []byte) bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

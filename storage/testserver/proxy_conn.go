@@ -54,7 +54,7 @@ func (c *Conn) cut(e End) {
 	case Reset:
 		c.reset()
 	case Close:
-		_ = c.client.CloseWrite() // and carry reads it to its end: unread bytes would make a reset of it
+		_ = c.client.CloseWrite() // carry then reads it to its end, because unread bytes would cause a reset
 		_ = c.server.Close()
 	case Vanish:
 		_ = c.client.Close()
@@ -93,7 +93,7 @@ func (c *Conn) carry(d Direction) {
 	if d == ToClient {
 		from = c.server
 	}
-	var messages []byte // the beginning of one that has not come as a whole
+	var messages []byte // the beginning of an incomplete one
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buf)
@@ -126,8 +126,8 @@ func (c *Conn) offer(d Direction, message []byte) {
 	}
 	lost := c.pass != nil && !c.pass(c, d, message)
 	c.seen[d].Add(int64(len(message)))
-	// Heal, which resets those that have lost something, misses none: a loss is
-	// noted while the fault cannot change.
+	// A loss is noted while the fault cannot change, so that Heal finds every
+	// connection that has lost something.
 	f := c.await(func(f Fault) bool { return f.flow(d).Hold && !lost }, func(f Fault) {
 		if lost = lost || f.flow(d).Lose; lost && !c.ended() {
 			c.lossy = true

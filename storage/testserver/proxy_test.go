@@ -218,7 +218,7 @@ func TestProxyCuts(t *testing.T) {
 
 	c = connected(t, p)
 	p.Cut(Close)
-	c.sends("not heard\n") // which makes no reset of it
+	c.sends("not heard\n") // must not turn the end into a reset
 	c.gets("x", io.EOF)
 	eventually(t, "the server sees an end", func() bool { return len(e.ended()) == 2 && e.ended()[1] == io.EOF })
 
@@ -250,7 +250,7 @@ func TestProxyCutsAfter(t *testing.T) {
 	c = connected(t, p)
 	p.Set(Fault{ToServer: Flow{CutAfter: 3, End: Close}})
 	c.sends("1\n3\n")
-	c.gets("x", io.EOF) // if not the answer to the first
+	c.gets("x", io.EOF) // the answer to the first line may have come before
 	eventually(t, "the server sees an end", func() bool { return len(e.ended()) == 2 })
 	p.Set(Fault{})
 	c = connected(t, p)
@@ -261,7 +261,7 @@ func TestProxyCutsAfter(t *testing.T) {
 	}
 }
 
-// Connections fail each in its own way, and a seed gives the same ways again.
+// Each connection fails in its own way, and a seed repeats these ways.
 func TestProxyDraws(t *testing.T) {
 	t.Parallel()
 	e := startEcho(t)

@@ -46,7 +46,7 @@ func StartRedis(t testing.TB, args ...string) *Redis {
 		r.password = args[i+1]
 	}
 	t.Cleanup(r.Kill)
-	// Somebody else may take the port before the server does.
+	// Another process may take the port before the server does.
 	for range 5 {
 		r.port = FreePort(t)
 		if r.start() == nil {
@@ -57,8 +57,8 @@ func StartRedis(t testing.TB, args ...string) *Redis {
 	return nil
 }
 
-// RedisURL returns the URL of a Redis that works: the one that the environment
-// names in REJOIN_TEST_REDIS, which others use as well, or else a new one.
+// RedisURL returns the URL of a Redis that works: the one in the environment variable
+// REJOIN_TEST_REDIS, which others use as well, or else a new one.
 func RedisURL(t testing.TB) string {
 	if u := os.Getenv("REJOIN_TEST_REDIS"); u != "" {
 		return u

@@ -19,7 +19,7 @@ func TestRedisPortTaken(t *testing.T) {
 			if err != nil {
 				return
 			}
-			_, _ = c.Write([]byte("HTTP/1.1 400 Bad Request\r\n\r\n")) // who is gone needs no answer
+			_, _ = c.Write([]byte("HTTP/1.1 400 Bad Request\r\n\r\n")) // a client that is gone needs no answer
 			c.Close()
 		}
 	}()

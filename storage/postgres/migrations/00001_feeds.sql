@@ -4,9 +4,9 @@ CREATE TABLE rejoin.store (
     id     text NOT NULL
 );
 
--- A row is never deleted: the numbering of a feed goes on for ever. A feed whose
--- last is 0 was never written to. Its row is updated by every append, in place
--- as long as the page has room.
+-- A row is never deleted: the numbering of a feed goes on for ever. A feed whose last
+-- is 0 was never written to. Every append updates the feed's row, in place as long as
+-- the page has room.
 CREATE TABLE rejoin.feeds (
     id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name    text COLLATE "C" NOT NULL UNIQUE,
@@ -26,9 +26,9 @@ CREATE TABLE rejoin.events (
     PRIMARY KEY (feed, seq)
 );
 
--- make_feeds makes those of the feeds that do not exist, and leaves out any that
--- another transaction is making at this moment: waiting for that one could take
--- as long as it likes. Nothing but trying tells whether there is one.
+-- make_feeds creates the feeds that do not exist. It leaves out any that another
+-- transaction is creating at this moment, because waiting for that one could take any
+-- time. Only an attempt shows whether there is one.
 -- +goose StatementBegin
 CREATE FUNCTION rejoin.make_feeds(names text[]) RETURNS void
 LANGUAGE plpgsql

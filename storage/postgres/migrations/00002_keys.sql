@@ -4,7 +4,7 @@
 -- changes, so that appends go on updating rows in place.
 ALTER TABLE rejoin.feeds
     ADD COLUMN swept bigint NOT NULL DEFAULT 1, -- the lowest id whose row may still be there; at most first
-    ADD COLUMN bytes bigint NOT NULL DEFAULT 0; -- of the data of the rows that are there
+    ADD COLUMN bytes bigint NOT NULL DEFAULT 0; -- the size of the data in those rows
 
 UPDATE rejoin.feeds f SET swept = n.swept, bytes = n.bytes
 FROM (
@@ -16,12 +16,12 @@ WHERE n.id = f.id;
 
 CREATE INDEX feeds_unswept ON rejoin.feeds (id) WHERE swept < first;
 
--- What became of a batch that has a key. Its events follow from its drafts: the
--- ids of a batch are dense in each feed, and their times the same.
+-- The outcomes of batches that have a key. The events of a batch follow from its
+-- drafts: in each feed, the ids are dense and the times are the same.
 CREATE TABLE rejoin.keys (
     feed   bigint NOT NULL,                   -- feeds.id; 0 for batches for several feeds
     key    text COLLATE "C" NOT NULL,
-    print  bytea NOT NULL,                    -- tells the batch from another
+    print  bytea NOT NULL, -- the fingerprint of the batch
     firsts bigint[] NOT NULL,                 -- the first id in each of its feeds, in the order of the drafts
     times  bigint[] NOT NULL,                 -- the events' time in each
     time   bigint NOT NULL,                   -- of the batch, by the server's clock, in Unix milliseconds

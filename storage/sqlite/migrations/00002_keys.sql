@@ -1,9 +1,9 @@
 -- +goose Up
--- Events before first are given up, and no reader sees them. Their rows are
--- removed later, a few at a time: those below swept are gone.
+-- No reader sees events before first. Their rows are deleted later, a few at a time.
+-- Rows below swept are deleted already.
 ALTER TABLE feeds ADD COLUMN swept INTEGER NOT NULL DEFAULT 1;
 
--- Of the data of its events' rows.
+-- The size of the data in the rows of the feed's events.
 ALTER TABLE feeds ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;
 -- One scan, in the order of the rows: a GROUP BY would look up each, or sort them
 -- all.
@@ -15,12 +15,12 @@ DROP TABLE sizes;
 
 CREATE INDEX feeds_unswept ON feeds (id) WHERE swept < first;
 
--- What was published with a key, until the key is too old. The events themselves
--- are not here: whoever repeats the key brings the drafts.
+-- Batches that were published with a key, until the key expires. The events are not
+-- here: a publisher that repeats the key sends the drafts again.
 CREATE TABLE keys (
     feed   INTEGER NOT NULL,            -- feeds.id; 0 for batches about several feeds
     name   TEXT NOT NULL,
-    print  BLOB NOT NULL,               -- tells the batch from others
+    print  BLOB NOT NULL, -- the fingerprint of the batch
     starts BLOB NOT NULL,               -- where its events begin: see encodeStarts
     time   INTEGER NOT NULL,            -- Unix milliseconds
     PRIMARY KEY (feed, name)
