@@ -59,7 +59,7 @@ func (n *node) head(method, path string, header map[string]string, body string) 
 	return r, string(b)
 }
 
-// TestWhoMay: what a token covers, by route.
+// TestWhoMay: which tokens may use which routes.
 func TestWhoMay(t *testing.T) {
 	console := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "console") })
 	n := guarded(t, auth.Options{Key: secret}, server.Options{Console: console})
@@ -132,8 +132,8 @@ func TestKeysAway(t *testing.T) {
 	}
 }
 
-// TestCORS: pages of the origins that are named may use the server, and read
-// what clients need of the answer.
+// TestCORS: pages of the configured origins may use the server, and may read the
+// headers that clients need.
 func TestCORS(t *testing.T) {
 	named := start(t, server.Options{Origins: []string{"https://a.example", "http://b.example:8080", "https://*.d.example"}}, nil)
 	all := start(t, server.Options{Origins: []string{"*"}}, nil)
@@ -200,8 +200,8 @@ func TestCORS(t *testing.T) {
 	}
 }
 
-// TestStreamFromAnotherOrigin: CORS stands between the stream and its
-// connection, and must hold nothing back.
+// TestStreamFromAnotherOrigin: the CORS handler wraps the connection of the stream,
+// and must hold nothing back.
 func TestStreamFromAnotherOrigin(t *testing.T) {
 	n := start(t, server.Options{Origins: []string{"https://a.example"}}, nil)
 	f := n.follow(events, map[string]string{"Origin": "https://a.example"})

@@ -13,8 +13,8 @@ import (
 	"github.com/rejoin/rejoin/server/auth"
 )
 
-// TestMayAdmin: deleting takes a token with admin, and a cookie only does from
-// a page of this origin. The handler behind it sees the grant.
+// TestMayAdmin: a delete needs a token with admin. A token in a cookie counts only
+// from a page of this origin. The handler behind the check sees the grant.
 func TestMayAdmin(t *testing.T) {
 	const secret = "0123456789abcdef0123456789abcdef"
 	v, err := auth.Open(t.Context(), auth.Options{Key: secret})

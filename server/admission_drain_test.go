@@ -36,9 +36,8 @@ func newHub(t *testing.T) *feed.Hub {
 	return hub
 }
 
-// drainTen drains ten subscribers over 100 ms, is held up for so long by the
-// first, and returns how long all of it took. After the time of bored, all
-// leave by themselves.
+// drainTen drains ten subscribers over 100 ms and returns how long that took. The
+// first of them holds up the drain for heldUp. After bored, all leave by themselves.
 func drainTen(t *testing.T, heldUp, bored time.Duration) time.Duration {
 	t.Helper()
 	s := New(newHub(t), nil, Options{})
@@ -55,8 +54,8 @@ func drainTen(t *testing.T, heldUp, bored time.Duration) time.Duration {
 	return time.Since(began)
 }
 
-// TestDrainKeepsTime: what holds a drain up, such as timers that are late, does
-// not make it longer than its window.
+// TestDrainKeepsTime: delays within a drain, such as late timers, do not make it
+// longer than its window.
 func TestDrainKeepsTime(t *testing.T) {
 	for _, heldUp := range []time.Duration{0, 70 * time.Millisecond} {
 		synctest.Test(t, func(t *testing.T) {

@@ -93,7 +93,7 @@ func (n *node) take() *follower {
 func TestSubscribersLimit(t *testing.T) {
 	n := start(t, server.Options{Subscribers: 3}, nil)
 	n.publish("chat", "x", 1)
-	many := n.follow("/v1/events?feed=chat,a,b,c", nil) // one, whatever it follows
+	many := n.follow("/v1/events?feed=chat,a,b,c", nil) // counts as one, however many feeds it follows
 	many.block()
 	lines := n.follow(events, map[string]string{"Accept": "application/x-ndjson"})
 	ctx, leave := context.WithCancel(t.Context())
@@ -106,7 +106,7 @@ func TestSubscribersLimit(t *testing.T) {
 		}
 		polled <- err
 	}()
-	const feeds = 6 // that the three follow
+	const feeds = 6 // the number of feeds that the three follow
 	for arrived := within(t, 10*time.Second); n.hub.Stats().Subscribers < feeds; runtime.Gosched() {
 		if arrived.Err() != nil {
 			t.Fatal("the request for a page does not wait")
@@ -116,7 +116,7 @@ func TestSubscribersLimit(t *testing.T) {
 
 	many.close()
 	n.take().close()
-	n.take().block() // it is free again each time
+	n.take().block() // the slot is free again each time
 	n.wantFull(http.StatusServiceUnavailable, "its limit of subscribers")
 	lines.close()
 	n.take().block()
@@ -129,8 +129,7 @@ func TestSubscribersLimit(t *testing.T) {
 	n.wantFull(http.StatusServiceUnavailable, "its limit of subscribers")
 }
 
-// TestSubscribersPerAddress: one address that wants them all must not get the
-// places of the others.
+// TestSubscribersPerAddress: one address must not take the slots of the others.
 func TestSubscribersPerAddress(t *testing.T) {
 	n := start(t, server.Options{SubscribersPerAddress: 2}, nil)
 	first, second := n.follow(events, nil), n.follow(events, nil)
@@ -144,7 +143,7 @@ func TestSubscribersPerAddress(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	// What a client says of its own address is not its address.
+	// The server ignores an address that the client claims.
 	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 127.0.0.1\r\nForwarded: for=127.0.0.1\r\n\r\n", events)
 	if resp, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil || resp.StatusCode != http.StatusOK {
 		t.Errorf("from another address: %v, %v", resp, err)

@@ -15,7 +15,7 @@ import (
 	"github.com/rejoin/rejoin/server"
 )
 
-// keeperAway is a broken store that is a Keeper.
+// keeperAway is a broken store that is a [feed.RetentionStore].
 type keeperAway struct {
 	*broken
 	keeper feed.RetentionStore
@@ -81,7 +81,7 @@ func TestAwayThenAtOnce(t *testing.T) {
 	}
 }
 
-// TestAwayThenResume: what such a stream has missed comes in one go.
+// TestAwayThenResume: such a stream gets all events that it has missed at once.
 func TestAwayThenResume(t *testing.T) {
 	n, store := startAway(t, server.Options{})
 	const count = 5000
@@ -93,7 +93,7 @@ func TestAwayThenResume(t *testing.T) {
 		}
 		n.publishBatch(b)
 	}
-	// A node that has just started holds nothing of it.
+	// A node that has just started has none of the feed in memory.
 	n = startOn(t, shared{store}, server.Options{})
 	store.down.Store(true)
 	f := n.follow(events+"?lastEventId=0", eventStream)
@@ -138,8 +138,8 @@ func TestAwayThenDrain(t *testing.T) {
 	}
 }
 
-// TestAwayNow: whatever clock the store has, a stream that was opened while it was
-// away has what was published from then on.
+// TestAwayNow: whatever clock the store has, a stream that is opened while the store
+// is away gets the events published from then on.
 func TestAwayNow(t *testing.T) {
 	for name, skew := range map[string]time.Duration{"behind": -5 * time.Second, "ahead": 5 * time.Second} {
 		t.Run(name, func(t *testing.T) {

@@ -78,8 +78,8 @@ func newServer(hub *feed.Hub, publisher *feed.Publisher) http.Handler {
 
 func newWaiting(*feed.Hub, *feed.Publisher) http.Handler { return server.Waiting(nil) }
 
-// TestStalledBody: a body that stops coming costs its time and no more,
-// whether it is what the server waits for or was refused before it came.
+// TestStalledBody: a body that stops coming holds its connection for a limited time,
+// whether the server waits for the body or has refused it.
 func TestStalledBody(t *testing.T) {
 	const post, head = "POST /v1/feeds/chat/events", "Host: x\r\nContent-Length: 100\r\n"
 	for _, test := range []struct {

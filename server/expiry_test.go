@@ -16,7 +16,7 @@ import (
 	"github.com/rejoin/rejoin/server/auth"
 )
 
-// brief returns a node that asks for tokens, and one that is good for the rest
+// brief returns a node that requires tokens, and a token that is valid for the rest
 // of this second and the next.
 func brief(t *testing.T, wrap func(feed.Store) feed.Store) (n *node, bearer map[string]string) {
 	t.Helper()
@@ -76,8 +76,8 @@ func (away) Bounds(context.Context, []string) ([]feed.Bounds, error) {
 	return nil, feed.ErrUnavailable
 }
 
-// TestHiddenCursorUnderEphemeralEvents: what is shown of other events does not
-// put off the feed.cursor for what is not.
+// TestHiddenCursorUnderEphemeralEvents: events that are shown do not delay the
+// feed.cursor for an event that a filter hides.
 func TestHiddenCursorUnderEphemeralEvents(t *testing.T) {
 	n := start(t, server.Options{Heartbeat: 300 * time.Millisecond}, nil)
 	f := n.follow(events+"?types=note", nil)
@@ -106,8 +106,8 @@ func TestHiddenCursorUnderEphemeralEvents(t *testing.T) {
 	t.Error("20 ephemeral events later, the client has not been told of its cursor")
 }
 
-// TestTokenForCenturies: a token that is good for longer than a time.Duration can
-// say is one that does not end.
+// TestTokenForCenturies: a token that is valid for longer than a time.Duration can
+// express does not end a stream.
 func TestTokenForCenturies(t *testing.T) {
 	n := guarded(t, auth.Options{Key: secret}, server.Options{MaxAge: time.Hour})
 	unaged := guarded(t, auth.Options{Key: secret}, server.Options{})

@@ -20,7 +20,7 @@ import (
 
 var updated = regexp.MustCompile(`"updated":"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"`)
 
-// get demands JSON that is not to be kept, and returns it without times.
+// get demands JSON that must not be stored, and returns it without times.
 func (n *node) get(path string) string {
 	n.t.Helper()
 	r, body := n.do("GET", path, nil, "")
@@ -34,7 +34,7 @@ func (n *node) get(path string) string {
 	return strings.TrimSpace(updated.ReplaceAllString(body, `"updated":T`))
 }
 
-// TestFeeds goes through what is promised of lists, sentence by sentence.
+// TestFeeds checks the contract of lists, sentence by sentence.
 func TestFeeds(t *testing.T) { eachStore(t, testFeeds) }
 
 func testFeeds(t *testing.T) {
@@ -110,7 +110,7 @@ func TestFeedsWalk(t *testing.T) {
 	}
 }
 
-// TestFeedInfo: one of those, plus subscribers and bytes.
+// TestFeedInfo: an entry of the list, plus subscribers and bytes.
 func TestFeedInfo(t *testing.T) {
 	n := startHistory(t)
 	n.publish("a", "12345", 1)
@@ -134,18 +134,18 @@ func TestFeedInfo(t *testing.T) {
 		r, body := n.do("GET", "/v1/feeds/"+name, nil, "")
 		wantProblem(t, r, body, 404, "the feed "+name+" does not exist")
 	}
-	// To subscribe to a feed does not make it.
+	// Subscribing to a feed does not create it.
 	n.follow("/v1/feeds/new/events", nil).block()
 	r, body := n.do("GET", "/v1/feeds/new", nil, "")
 	wantProblem(t, r, body, 404, "new")
-	// To close it does.
+	// Closing it does.
 	n.closeFeed("new")
 	if got := n.get("/v1/feeds/new"); !strings.Contains(got, `"first":1,"last":0,"closed":true`) {
 		t.Error(got)
 	}
 }
 
-// TestDelete: all its events go, and numbering goes on where it was.
+// TestDelete: all events of the feed are deleted, and its numbering continues.
 func TestDelete(t *testing.T) {
 	n := startHistory(t)
 	f := n.follow(events+"?from=now", nil)
@@ -161,7 +161,7 @@ func TestDelete(t *testing.T) {
 	}
 	n.publish("chat", "x", 151)
 	f.want(event(151, "x"))
-	n.delete("/v1/feeds/new") // alike whether there is such a feed or not
+	n.delete("/v1/feeds/new") // the same answer, whether the feed exists or not
 	r, body := n.do("GET", "/v1/feeds/new", nil, "")
 	wantProblem(t, r, body, 404, "new")
 	n.publish("new", "x", 1)
@@ -171,7 +171,7 @@ func TestDelete(t *testing.T) {
 	}
 }
 
-// TestTrim: the events below 43 go.
+// TestTrim: the events below the given id are deleted.
 func TestTrim(t *testing.T) {
 	n := startHistory(t)
 	for _, step := range []struct{ before, first string }{
@@ -187,7 +187,8 @@ func TestTrim(t *testing.T) {
 	n.publish("chat", "x", 151)
 }
 
-// TestBadFeeds: each is refused, naming what is wrong, and nothing goes.
+// TestBadFeeds: the server refuses each request with an error that names the mistake,
+// and deletes nothing.
 func TestBadFeeds(t *testing.T) {
 	n := startHistory(t)
 	for _, test := range []struct {
@@ -241,8 +242,8 @@ func TestAllowedMethods(t *testing.T) {
 	}
 }
 
-// TestWhoMayKeep: subscribe covers pages and a feed's info; admin deleting,
-// trimming and listing; alike whether the feed exists or not.
+// TestWhoMayKeep: subscribe covers pages and a feed's info. admin covers deleting,
+// trimming and listing. The answers are the same whether the feed exists or not.
 func TestWhoMayKeep(t *testing.T) {
 	n := guarded(t, auth.Options{Key: secret}, server.Options{})
 	n.append("chat", 3)
@@ -285,7 +286,7 @@ func TestWhoMayKeep(t *testing.T) {
 	}
 }
 
-// TestStoreThatKeepsNoList: it can do everything else.
+// TestStoreThatKeepsNoList: such a store supports everything else.
 func TestStoreThatKeepsNoList(t *testing.T) {
 	n := startOn(t, struct{ feed.Store }{feedtest.NewStore()}, server.Options{})
 	n.publish("chat", "x", 1)

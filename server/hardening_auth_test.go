@@ -49,7 +49,7 @@ func publicPEM(t *testing.T, key *rsa.PrivateKey) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
 }
 
-// forge returns a token that would be good, but for what change does to it.
+// forge returns a token that would be valid with the right key and without change.
 func forge(t *testing.T, algorithm string, key any, change func(token *jwt.Token, claims jwt.MapClaims)) string {
 	t.Helper()
 	claims := jwt.MapClaims{
@@ -97,7 +97,7 @@ func keySet(t *testing.T, keys ...map[string]any) string {
 	return srv.URL
 }
 
-// wantRefused demands that a token is refused for everything alike.
+// wantRefused demands that every route refuses the token, with the same answer.
 func (n *node) wantRefused(t *testing.T, token string) {
 	t.Helper()
 	for _, method := range []string{"GET", "HEAD", "POST"} {
@@ -141,7 +141,7 @@ func TestForgedTokens(t *testing.T) {
 		{"the same without its line break", tokenWith(t, "HS256", bytes.TrimSpace(public), nil)},
 		{"its content as a secret", tokenWith(t, "HS512", signingKey().N.Bytes(), nil)},
 		{"an empty secret", tokenWith(t, "HS256", []byte{}, nil)},
-		// What a token brings along must not be what it is verified with.
+		// A token must not be verified with a key that it brings along.
 		{"its own key", header("jwk", jwk("a", otherKey()))},
 		{"its own key set", header("jku", keySet(t, jwk("a", otherKey())))},
 		{"its own certificate", header("x5u", keySet(t))},
@@ -161,7 +161,7 @@ func TestForgedTokens(t *testing.T) {
 		{"for an empty audience", claims(func(c jwt.MapClaims) { c["aud"] = []string{} })},
 		{"of another issuer", claims(func(c jwt.MapClaims) { c["iss"] = "https://id.example.evil" })},
 		{"of no issuer", claims(func(c jwt.MapClaims) { delete(c, "iss") })},
-		// What cannot be understood may be a limit on what is granted.
+		// A part that cannot be understood may limit the grant.
 		{"an extension that is critical", forge(t, "RS256", signingKey(), func(token *jwt.Token, _ jwt.MapClaims) { token.Header["crit"] = []string{"b64"} })},
 		{"a pattern in the middle", claims(func(c jwt.MapClaims) { c["rejoin"] = map[string]any{"publish": []string{"a*b"}} })},
 		{"words for a list", claims(func(c jwt.MapClaims) { c["rejoin"] = map[string]any{"publish": "*"} })},
@@ -205,7 +205,7 @@ func TestForgedKeys(t *testing.T) {
 		{"the secret, unnamed", tokenWith(t, "HS256", []byte(secret), nil)},
 		{"the secret by the name of a key", token("HS256", []byte(secret), "good")},
 		{"the public key as a secret", token("HS256", publicPEM(t, signingKey()), "good")},
-		// The name of a good key makes no other one good.
+		// A stranger's key with the name of a valid one is not valid.
 		{"a stranger by the name of a key", token("RS256", otherKey(), "good")},
 		{"a stranger, unnamed", tokenWith(t, "RS256", otherKey(), nil)},
 		{"a name that is none", token("RS256", signingKey(), 7)},
@@ -215,8 +215,8 @@ func TestForgedKeys(t *testing.T) {
 	}
 }
 
-// TestCrossOriginCookie: a page that its visitor comes across must not publish
-// with the cookie that the browser adds by itself.
+// TestCrossOriginCookie: any page that a user visits must not publish with the cookie
+// that the browser adds by itself.
 func TestCrossOriginCookie(t *testing.T) {
 	n := guarded(t, auth.Options{Key: secret}, server.Options{Origins: []string{"https://app.example"}})
 	token := tokenFor(t, auth.Rights{Subscribe: []string{"*"}, Publish: []string{"*"}})
@@ -242,7 +242,8 @@ func TestCrossOriginCookie(t *testing.T) {
 		// A page that knows the token needs no cookie.
 		{"a token in the header", map[string]string{"Authorization": "Bearer " + token, "Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}, 201},
 		{"with a cookie beside it", map[string]string{"Authorization": "Bearer " + token, "Cookie": cookie, "Sec-Fetch-Site": "cross-site"}, 201},
-		// A second cookie may be the attacker's, and so would be the events.
+		// A second cookie may be the attacker's. Then the events would be the
+		// attacker's, too.
 		{"a cookie slipped in", map[string]string{"Cookie": cookie + "; rejoin_token=" + tokenFor(t, auth.Rights{Publish: []string{"chat"}})}, 401},
 		{"a forged cookie", map[string]string{"Cookie": "rejoin_token=" + token[:len(token)-8] + "AAAAAAAA"}, 401},
 		{"a cookie in quotes", map[string]string{"Cookie": `rejoin_token="` + token + `"`}, 201},
@@ -251,7 +252,7 @@ func TestCrossOriginCookie(t *testing.T) {
 			if r, body := n.head("POST", events, test.header, "x"); r.StatusCode != test.status {
 				t.Errorf("%s %s, want %d", r.Status, body, test.status)
 			}
-			// Reading changes nothing: that a page cannot see it is CORS's part.
+			// Reading changes nothing. CORS keeps the page from seeing the answer.
 			if test.status == 403 {
 				if r, body := n.head("GET", events, test.header, ""); r.StatusCode != 200 {
 					t.Errorf("GET: %s %s", r.Status, body)
@@ -259,7 +260,7 @@ func TestCrossOriginCookie(t *testing.T) {
 			}
 		})
 	}
-	// All origins are welcome, but never with what the browser adds.
+	// All origins are allowed, but never with the cookie that the browser adds.
 	open := guarded(t, auth.Options{Key: secret}, server.Options{Origins: []string{"*"}})
 	r, body := open.head("POST", events, map[string]string{"Cookie": cookie, "Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}, "x")
 	wantProblem(t, r, body, http.StatusForbidden, "pages of other origins")
@@ -320,8 +321,8 @@ func TestRefusalsAlike(t *testing.T) {
 	}
 }
 
-// TestTokensStayHidden: logs and metrics are read by people, and kept in
-// places, that the token is not for.
+// TestTokensStayHidden: people who must not have the token read the logs and metrics,
+// and these are kept in many places.
 func TestTokensStayHidden(t *testing.T) {
 	log := new(lockedBuffer)
 	logger := slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))

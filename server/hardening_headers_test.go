@@ -13,7 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// answer is what a client sees of an answer, but for what is different each
+// answer returns the answer as a client sees it, without the parts that differ each
 // time.
 func (n *node) answer(method, path string, header map[string]string, body string) string {
 	n.t.Helper()
@@ -42,9 +42,9 @@ func (n *node) answer(method, path string, header map[string]string, body string
 	return regexp.MustCompile(`retry: \d+`).ReplaceAllString(fmt.Sprintf("%s\n%s\n%s", resp.Status, head.String(), said), "retry")
 }
 
-// TestForeignHeaders: what a proxy might say, a client can say as well. Were the
-// answer made of it, one client could have a cache give its answer to others, or
-// send them elsewhere.
+// TestForeignHeaders: a client can send any header that a proxy adds. If answers
+// depended on them, one client could make a cache give its answer to others, or send
+// the others elsewhere.
 func TestForeignHeaders(t *testing.T) {
 	n := startSubscribed(t)
 	json, lines := map[string]string{"Accept": "application/json"}, map[string]string{"Accept": "application/x-ndjson"}
@@ -85,8 +85,8 @@ func TestForeignHeaders(t *testing.T) {
 	}
 }
 
-// TestLinksAreTheirs: what a client sends must come back in no header in which
-// it would mean something else.
+// TestLinksAreTheirs: text that a client sends must not come back in a header where
+// it means something else.
 func TestLinksAreTheirs(t *testing.T) {
 	n := startSubscribed(t)
 	for _, query := range []string{

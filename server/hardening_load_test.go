@@ -35,7 +35,7 @@ func TestNames(t *testing.T) {
 				continue
 			}
 			r, body := n.do(test.method, test.path, map[string]string{"Accept": "application/json"}, "y")
-			// 405 is for what has become a part of another address.
+			// 405 means that the name has become part of another address.
 			if r.StatusCode != 400 && r.StatusCode != 404 && r.StatusCode != 405 {
 				t.Errorf("%s %.80s: %s %.200s", test.method, test.path, r.Status, body)
 				continue
@@ -49,7 +49,7 @@ func TestNames(t *testing.T) {
 	if _, body := n.do("GET", "/v1/feeds", nil, ""); strings.Count(body, `"feed":`) != 1 || !strings.Contains(body, `{"feed":"chat","first":1,"last":1,"closed":false`) {
 		t.Errorf("the feeds are %s", body)
 	}
-	// There is one spelling more of what is the same: an escape that need not be.
+	// There is one other spelling of the same name: a needless escape.
 	if _, body := n.do("GET", "/v1/feeds/%63h%61t/events/1", nil, ""); !strings.Contains(body, `"data":"x"`) {
 		t.Error(body)
 	}
@@ -69,8 +69,8 @@ func (n *node) cost(t *testing.T, r *http.Request) (allocations float64, status 
 	return allocations, status
 }
 
-// TestHugeQuestions: what is cheap to send and dear to read lets one client
-// take the processor from all others.
+// TestHugeQuestions: if a request is cheap to send and expensive to read, one client
+// can take the processor from all others.
 func TestHugeQuestions(t *testing.T) {
 	n := start(t, server.Options{}, nil)
 	many := func(item string) string { return strings.Repeat(item, 60_000/len(item)) }
@@ -119,9 +119,9 @@ func TestHugeQuestions(t *testing.T) {
 	}
 }
 
-// TestDeepJSON: a parser that calls itself for each level can be made to use up
-// its stack; and one that has a limit to refuse what this server has taken,
-// with the whole page that it is part of.
+// TestDeepJSON: a recursive parser can use up its stack. A client's parser with a
+// limit may refuse an event that this server has taken, with the whole page that has
+// the event.
 func TestDeepJSON(t *testing.T) {
 	n := start(t, server.Options{}, nil)
 	nested := func(open, end string, depth int) string {

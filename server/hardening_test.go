@@ -90,7 +90,7 @@ func quoted(s string) string {
 	return `"` + b.String() + `"`
 }
 
-// wantTaken demands that a request succeeds, or is refused with 400 and why.
+// wantTaken demands that a request succeeds, or is refused with 400 and a reason.
 func (n *node) wantTaken(taken bool, method, path, media, body string) {
 	n.t.Helper()
 	r, answer := n.do(method, path, map[string]string{"Content-Type": media, "Accept": media}, body)
@@ -102,7 +102,7 @@ func (n *node) wantTaken(taken bool, method, path, media, body string) {
 	}
 }
 
-// TestInjectedHeaders sends them as no client library would.
+// TestInjectedHeaders sends headers that no client library would send.
 func TestInjectedHeaders(t *testing.T) {
 	n := start(t, server.Options{}, nil)
 	for _, test := range []struct {
@@ -127,8 +127,8 @@ func TestInjectedHeaders(t *testing.T) {
 			}
 		}
 	}
-	// What follows a line break is a header of its own, and not what it was put
-	// into: here, an If-Match.
+	// A line break begins another header, and adds nothing to the first: here, an
+	// If-Match.
 	if r := n.rawly("POST "+events, "Event-Type: a\r\nIf-Match: \"77\""); r.StatusCode != http.StatusPreconditionFailed {
 		t.Error(r.Status)
 	}
@@ -146,7 +146,7 @@ func TestInjectedHeaders(t *testing.T) {
 	if r := n.rawly("GET "+events, "Last-Event-ID: 1\r\nLast-Event-ID:"); r.StatusCode != http.StatusOK {
 		t.Errorf("one cursor and an empty one: %s", r.Status)
 	}
-	// Of two cursors, one loses events or sends them twice.
+	// If two cursors differ, one of them loses events or repeats them.
 	if r := n.rawly("GET "+events, "Last-Event-ID: 0\r\nLast-Event-ID: 1"); r.StatusCode != http.StatusBadRequest {
 		t.Errorf("two cursors: %s", r.Status)
 	}
@@ -172,8 +172,8 @@ func (n *node) rawly(request, headers string) *http.Response {
 	return r
 }
 
-// TestForgedFields: what a publisher sends as data must stay data, in every
-// form of stream, to a parser that is not ours.
+// TestForgedFields: data from a publisher must stay data, in every format of a
+// stream, for a parser that is not ours.
 func TestForgedFields(t *testing.T) {
 	n := start(t, server.Options{}, nil)
 	forged := []string{
@@ -202,7 +202,7 @@ func TestForgedFields(t *testing.T) {
 			}
 		}
 	}
-	// And live, where what is not stored must not move a cursor.
+	// A live ephemeral event must not move a cursor.
 	f := n.follow(events, nil)
 	f.block()
 	for _, data := range forged {

@@ -25,7 +25,7 @@ func TestParseLines(t *testing.T) {
 		{`{"data":"x","feed":"chat","type":"t"}`, []feed.Draft{{Feed: "chat", Type: "t", Data: "x"}}},
 		{`{"d\u0061ta":1}`, []feed.Draft{{Feed: "chat", Data: "1", JSON: true}}},
 		{"\n \t\r\n" + `{"data":1}` + "\r\n\r\n" + `{"data":[]}` + "\n\n", []feed.Draft{{Feed: "chat", Data: "1", JSON: true}, {Feed: "chat", Data: "[]", JSON: true}}},
-		// As it was, byte for byte.
+		// The data is kept byte for byte.
 		{`{"data": {"b":1.0,"a":1e2, "a":"\ud800\u0000\/<"} }`, []feed.Draft{{Feed: "chat", Data: `{"b":1.0,"a":1e2, "a":"\ud800\u0000\/<"}`, JSON: true}}},
 		{`{"data":123456789012345678901234567890.10}`, []feed.Draft{{Feed: "chat", Data: "123456789012345678901234567890.10", JSON: true}}},
 		{`{"data":null}`, []feed.Draft{{Feed: "chat", Data: "null", JSON: true}}},
@@ -41,8 +41,8 @@ func TestParseLines(t *testing.T) {
 	}
 }
 
-// TestBadLines: each is refused in words that name the line, and what is wrong
-// with it.
+// TestBadLines: the server refuses each with an error that names the line and the
+// mistake.
 func TestBadLines(t *testing.T) {
 	for body, words := range map[string]string{
 		"":                      "no events",
@@ -92,7 +92,7 @@ func TestBadLines(t *testing.T) {
 	}
 }
 
-// FuzzParseLines holds what is accepted to what encoding/json makes of it.
+// FuzzParseLines compares accepted lines with what encoding/json returns.
 func FuzzParseLines(f *testing.F) {
 	f.Add([]byte(`{"data":"x"}`), false)
 	f.Add([]byte("{\"feed\":\"chat\",\"type\":\"t\",\"data\":{\"a\":[1,null]}}\r\n\n{\"feed\":\"b\",\"data\":\"\\ud83d\\ude80\"}"), true)

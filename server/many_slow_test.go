@@ -20,7 +20,8 @@ import (
 	"github.com/rejoin/rejoin/server"
 )
 
-// slowEvents are small, but for the cursor of a hundred feeds.
+// slowEvents is the number of events. They are small, except for the cursor of a
+// hundred feeds.
 const slowEvents = 400
 
 // slowReader is a client that reads all the time, but little by little, over
@@ -65,8 +66,8 @@ func startNarrow(t *testing.T, n *node, bytes int, secure bool) string {
 	return narrow.Listener.Addr().String()
 }
 
-// followSlowly follows a hundred feeds, the last of which has many events, over
-// the connection that r is yet to have.
+// followSlowly follows a hundred feeds, the last of which has many events, over conn.
+// It makes r read from conn.
 func followSlowly(t *testing.T, n *node, conn net.Conn, r *slowReader) *bufio.Reader {
 	t.Helper()
 	var names []string
@@ -90,8 +91,9 @@ func followSlowly(t *testing.T, n *node, conn net.Conn, r *slowReader) *bufio.Re
 	return bufio.NewReader(resp.Body)
 }
 
-// dialNarrow connects as over Ethernet, where the loopback would send 64 KiB in
-// a packet and acknowledge no less, and holds about twice the bytes unread.
+// dialNarrow connects with packets as small as on Ethernet: the loopback would send
+// 64 KiB in a packet and acknowledge no less. The socket holds about twice the bytes
+// unread.
 func dialNarrow(t *testing.T, address string, bytes int) net.Conn {
 	t.Helper()
 	dialer := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
@@ -112,10 +114,10 @@ func dialNarrow(t *testing.T, address string, bytes int) net.Conn {
 
 var lastOfMany = regexp.MustCompile(`^id: .*,livefeed-099-of-100=(\d+)\n$`)
 
-// TestSlowReaderOfMany: a slow reader is no stalled one, even where the cursors
-// make a megabyte of what is a few kilobytes in the store. It reads something
-// dozens of times within the timeout, and far less in that time than makes a
-// full socket writable again. A slower machine only makes it slower.
+// TestSlowReaderOfMany: a slow reader is not stalled, even if the cursors turn a few
+// kilobytes of the store into a megabyte. Within the timeout it reads dozens of
+// times, but far less than makes a full socket writable again. A slower machine only
+// makes it slower.
 func TestSlowReaderOfMany(t *testing.T) {
 	t.Parallel()
 	for _, secure := range []bool{false, true} {

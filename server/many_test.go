@@ -91,8 +91,8 @@ func testManyContract(t *testing.T) {
 	}
 }
 
-// TestManyHiddenCursors: what filters hide of one feed is not lost on the
-// client: the next cursor that it is shown has it.
+// TestManyHiddenCursors: a client does not miss the cursors of hidden events. The
+// next cursor that it gets has them.
 func TestManyHiddenCursors(t *testing.T) {
 	n := startSubscribed(t)
 	f := n.follow("/v1/events?feed=chat,old&types=t&from=start", nil)
@@ -115,7 +115,7 @@ func TestManyHiddenCursors(t *testing.T) {
 	}
 }
 
-// TestManyLimits: what cannot be resumed is refused at the door.
+// TestManyLimits: the server refuses a subscription that could not be resumed.
 func TestManyLimits(t *testing.T) {
 	n := start(t, server.Options{}, nil)
 	names := func(count, length int) string {

@@ -62,7 +62,7 @@ func ask(t *testing.T, address, path string, header string) net.Conn {
 	return conn
 }
 
-// drawn is what differs from one stream to the next.
+// drawn matches the line that differs from one stream to the next.
 var drawn = regexp.MustCompile(`(?m)^retry: .*\n`)
 
 // TestSlowReadersGetTheSame: a socket that is full keeps no more than a cursor, and
@@ -130,8 +130,9 @@ func (r *unsteady) Read(p []byte) (int, error) {
 	return r.Reader.Read(p[:min(len(p), 1+rand.IntN(16<<10))])
 }
 
-// TestStandingReadersHoldNothing: subscribers that read nothing, each somewhere else,
-// cost the node no memory but their streams. Over net/http, each holds a piece.
+// TestStandingReadersHoldNothing: subscribers that read nothing, each at another
+// cursor, cost the node no memory but their streams. Over net/http, each holds a
+// piece.
 func TestStandingReadersHoldNothing(t *testing.T) {
 	n := start(t, server.Options{}, nil)
 	address := startNarrow(t, n, 8<<10, false)
@@ -214,8 +215,8 @@ func TestUnreadPages(t *testing.T) {
 	}
 }
 
-// TestPageBrokenOff: a page of which the rest is trimmed while it is being written is
-// broken off. A client must not take it for whole.
+// TestPageBrokenOff: if the rest of a page is trimmed while the page is being
+// written, the server breaks it off. A client must not take it for complete.
 func TestPageBrokenOff(t *testing.T) {
 	n := start(t, server.Options{}, nil)
 	address := startNarrow(t, n, 8<<10, false)
@@ -234,8 +235,8 @@ func TestPageBrokenOff(t *testing.T) {
 	}
 }
 
-// TestNothingOfTheRequestIsKept: what is kept of a publish, and of a subscriber, does
-// not hold on to the rest of the request, which can be long.
+// TestNothingOfTheRequestIsKept: a stored event and a subscriber do not keep the rest
+// of their request in memory, which can be long.
 func TestNothingOfTheRequestIsKept(t *testing.T) {
 	n := start(t, server.Options{}, nil)
 	padding := "&pad=" + strings.Repeat("p", 30_000)

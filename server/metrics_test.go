@@ -74,7 +74,7 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// some is the figures that are not the same each time.
+// some matches the figures that differ each time.
 var some = regexp.MustCompile(`(rejoin_memory_bytes{holder="(?:bus|logs|replays)"}) .*`)
 
 func TestAppendMetrics(t *testing.T) {

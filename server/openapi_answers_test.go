@@ -104,7 +104,7 @@ func authorize(t *testing.T, r *http.Request, c call) {
 	r.Header.Set("Authorization", "Bearer "+token)
 }
 
-// send makes the call. It returns as much of the answer as is to be read.
+// send makes the call. It returns the answer up to the end that the call names.
 func (d document) send(t *testing.T, op operation, c call, n *node) (*http.Response, string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -141,9 +141,9 @@ func (d document) send(t *testing.T, op operation, c call, n *node) (*http.Respo
 	return resp, body.String()
 }
 
-// TestOpenAPIAnswers makes real requests, of every operation, and holds them and
-// their answers to the document. Every status that is documented has to come,
-// and everything else that is.
+// TestOpenAPIAnswers makes real requests for every operation, and checks them and
+// their answers against the document. Every documented status must occur, and so must
+// everything else that is documented.
 func TestOpenAPIAnswers(t *testing.T) {
 	t.Parallel()
 	d := readDocument(t)

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// call is a request, and what the answer has to be.
+// call is a request with its expected answer.
 type call struct {
 	operation string
 	status    int
@@ -19,7 +19,7 @@ type call struct {
 	on    string // the kind of node: see openAPINodes
 	token string // the kind of token: see openAPITokens
 	until string // where to stop reading a stream; empty reads it to its end
-	head  int    // what HEAD gets, if that is something else
+	head  int    // the status for HEAD, if it is another one
 }
 
 const (
@@ -32,9 +32,9 @@ const (
 	wantsLines = "Accept: application/x-ndjson"
 )
 
-// openAPICalls is every answer that is not common to all operations. The first
-// of an operation is the one that variants are made of. The node has the feeds
-// of startHistory.
+// openAPICalls lists every answer that is not common to all operations. The first
+// call of an operation also has variants: see withVariants. The node has the feeds of
+// startHistory.
 var openAPICalls = slices.Concat(pageCalls, streamCalls, linesOf(streamCalls), turnedAway, feedCalls, publishCalls, serverCalls)
 
 var pageCalls = []call{
@@ -77,7 +77,7 @@ var streamCalls = []call{
 	{operation: "subscribe", status: 410, media: problemMedia, path: "/v1/feeds/old/events?lastEventId=3&gap=fail", head: 200},
 }
 
-// linesOf returns the calls with lines asked for.
+// linesOf returns the same calls with lines instead of events.
 func linesOf(calls []call) (all []call) {
 	for _, c := range calls {
 		c.header += "\n" + wantsLines
@@ -160,8 +160,8 @@ var serverCalls = []call{
 	{operation: "openapi", status: 304, path: "/openapi.yaml", header: "If-None-Match: *", token: "none"},
 }
 
-// withVariants adds HEAD for every GET, and what happens to the first call of
-// every operation without a token that covers it, and where something is wrong.
+// withVariants adds HEAD for every GET. It also repeats the first call of every
+// operation without a token that covers it, and on nodes where something is wrong.
 func withVariants(t *testing.T, operations []operation, calls []call) (all []call) {
 	t.Helper()
 	ids := map[string]string{}
@@ -199,7 +199,7 @@ func withVariants(t *testing.T, operations []operation, calls []call) (all []cal
 	return all
 }
 
-// mediaOfHead is what HEAD names where GET has no stream to give.
+// mediaOfHead returns the media type of HEAD for a call whose GET has no stream.
 func mediaOfHead(c call) string {
 	if strings.Contains(c.header, wantsLines) {
 		return linesMedia

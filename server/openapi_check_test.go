@@ -12,11 +12,11 @@ import (
 	"testing"
 )
 
-// sightings is what has been seen of what the document promises.
+// sightings holds the promises of the document that were seen.
 type sightings map[string]bool
 
-// promised returns what has to be seen. Members of bodies are not in it, except
-// for the kinds of control events.
+// promised returns everything that has to be seen. Members of bodies are not
+// included, except for the kinds of control events.
 func (d document) promised(operations []operation) (all []string) {
 	for _, op := range operations {
 		for name := range op.parameters {
@@ -58,7 +58,8 @@ func (d document) controls() map[string]object {
 	return all
 }
 
-// checkRequest holds the request to the document, unless it is to be refused.
+// checkRequest checks the request against the document, unless the server has to
+// refuse it.
 func (d document) checkRequest(t *testing.T, op operation, c call, seen sightings) {
 	t.Helper()
 	path, query, _ := strings.Cut(c.path, "?")
@@ -82,7 +83,7 @@ func (d document) checkRequest(t *testing.T, op operation, c call, seen sighting
 	header := http.Header{}
 	addHeader(header, strings.TrimPrefix(c.header, "\n"))
 	for name := range header {
-		// OpenAPI wants these to be described by the content.
+		// OpenAPI describes these headers by the content.
 		if name != "Accept" && name != "Content-Type" && name != "Content-Encoding" {
 			given["header "+name] = header.Get(name)
 		}
@@ -106,7 +107,7 @@ func (d document) checkRequest(t *testing.T, op operation, c call, seen sighting
 	}
 }
 
-// parse turns the text of a parameter into what its schema is about.
+// parse turns the text of a parameter into a value of its schema.
 func (d document) parse(p object, value string) any {
 	switch d.resolve(p["schema"])["type"] {
 	case "integer":
@@ -143,10 +144,10 @@ func (d document) checkRequestBody(t *testing.T, op operation, media, body strin
 	}
 }
 
-// ordinary are headers that are not worth a word in the document.
+// ordinary lists headers that the document need not mention.
 var ordinary = []string{"Content-Length", "Content-Type", "Date", "Transfer-Encoding", "Vary", "X-Accel-Buffering", "X-Content-Type-Options"}
 
-// checkAnswer holds an answer to the document.
+// checkAnswer checks an answer against the document.
 func (d document) checkAnswer(t *testing.T, op operation, r *http.Response, media, body string, seen sightings) {
 	t.Helper()
 	status := strconv.Itoa(r.StatusCode)
@@ -217,8 +218,8 @@ func (d document) checkBody(t *testing.T, schema any, media, body string, seen s
 	}
 }
 
-// checkStream holds the whole blocks of an event stream to the document, in
-// which control events are described as lines.
+// checkStream checks the whole blocks of an event stream against the document, which
+// describes control events as lines.
 func (d document) checkStream(t *testing.T, body string, seen sightings) {
 	t.Helper()
 	controls := d.controls()

@@ -34,7 +34,7 @@ func readDocument(t *testing.T) document {
 	return d
 }
 
-// at returns what a reference such as #/components/schemas/Page names.
+// at returns the value that a reference such as #/components/schemas/Page names.
 func (d document) at(reference string) (any, bool) {
 	var found any = d.root
 	for name := range strings.SplitSeq(strings.TrimPrefix(reference, "#/"), "/") {
@@ -49,7 +49,7 @@ func (d document) at(reference string) (any, bool) {
 	return found, true
 }
 
-// resolve follows a reference. What stands beside it adds to what it names.
+// resolve follows a reference. Members beside the reference are added to the result.
 func (d document) resolve(v any) object {
 	o, _ := v.(object)
 	reference, ok := o["$ref"].(string)
@@ -75,8 +75,8 @@ func (d document) resolve(v any) object {
 	return all
 }
 
-// check returns what is wrong with a JSON value, whose numbers are json.Number.
-// Members that the schema does not have are wrong: it would be incomplete.
+// check returns the errors of a JSON value, whose numbers are json.Number. Members
+// that are not in the schema are errors, because the schema would be incomplete.
 func (d document) check(schema, value any) error {
 	s := d.resolve(schema)
 	for keyword, want := range s {

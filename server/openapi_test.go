@@ -17,11 +17,11 @@ import (
 	"github.com/rejoin/rejoin/server/auth"
 )
 
-// operation is one of the document, with nothing left to look up.
+// operation is an operation of the document with all references resolved.
 type operation struct {
 	id, method, path string
 	secured          bool
-	parameters       map[string]object // by where they are and their name: "query limit"
+	parameters       map[string]object // by place and name: "query limit"
 	responses        map[string]object // by status
 	body             object            // of the request, by media type
 	spec             object
@@ -76,7 +76,7 @@ func (d document) operation(t *testing.T, method, path string, item, spec object
 	return op
 }
 
-// TestOpenAPIRoutes: the document has the routes that there are, and no other.
+// TestOpenAPIRoutes: the document has all routes of the server, and no other.
 func TestOpenAPIRoutes(t *testing.T) {
 	n := start(t, server.Options{}, nil)
 	var routed, documented []string
@@ -115,7 +115,7 @@ func TestOpenAPIRoutes(t *testing.T) {
 	}
 }
 
-// TestOpenAPIReferences: each leads somewhere, and each component is used.
+// TestOpenAPIReferences: each reference leads somewhere, and each component is used.
 func TestOpenAPIReferences(t *testing.T) {
 	d := readDocument(t)
 	used := map[string]bool{}

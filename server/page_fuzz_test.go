@@ -71,8 +71,8 @@ func FuzzPage(f *testing.F) {
 	})
 }
 
-// checkAnyPage holds a page of a feed of which at most 4 to 12 are kept to what
-// is true of each.
+// checkAnyPage checks what holds for every page of a feed that keeps at most the
+// events 4 to 12.
 func checkAnyPage(t *testing.T, w *httptest.ResponseRecorder) {
 	t.Helper()
 	p := page{links: links(t, w.Result())}

@@ -34,7 +34,7 @@ type page struct {
 	body  string
 }
 
-// page gets a page and demands its form.
+// page gets a page and checks its form.
 func (n *node) page(path string, header map[string]string) page {
 	n.t.Helper()
 	asked := map[string]string{"Accept": "application/json"}
@@ -76,7 +76,7 @@ func links(t *testing.T, r *http.Response) map[string]string {
 	return found
 }
 
-// ids returns the first and the last id of the page, demanding all between.
+// ids returns the first and the last id of the page, and demands every id in between.
 func (p page) ids(t *testing.T) (low, high feed.ID) {
 	t.Helper()
 	if p.Events == nil {
@@ -131,7 +131,7 @@ func startHistory(t *testing.T) *node {
 	return n
 }
 
-// TestPage goes through what is promised of a page, sentence by sentence.
+// TestPage checks the contract of a page, sentence by sentence.
 func TestPage(t *testing.T) { eachStore(t, testPage) }
 
 func testPage(t *testing.T) {
@@ -218,7 +218,7 @@ func testPage(t *testing.T) {
 	}
 }
 
-// TestPageOnTheWire holds a page to the contract byte for byte.
+// TestPageOnTheWire checks a page against the contract, byte for byte.
 func TestPageOnTheWire(t *testing.T) {
 	n := start(t, server.Options{}, nil)
 	for _, path := range []string{"/v1/feeds/chat:42/events", "/v1/feeds/chat%3A42/events"} {
@@ -252,7 +252,7 @@ func TestPageOnTheWire(t *testing.T) {
 	}
 }
 
-// TestWhoGetsAPage: Accept decides, and what names an event stream gets one.
+// TestWhoGetsAPage: Accept decides. A request that accepts an event stream gets one.
 func TestWhoGetsAPage(t *testing.T) {
 	n := startHistory(t)
 	for accept, want := range map[string]string{
@@ -273,7 +273,8 @@ func TestWhoGetsAPage(t *testing.T) {
 	}
 }
 
-// TestBadPage: each is refused, naming the parameter.
+// TestBadPage: the server refuses each request with an error that names the
+// parameter.
 func TestBadPage(t *testing.T) {
 	n := startHistory(t)
 	for _, test := range []struct {

@@ -22,7 +22,7 @@ func eventually(t *testing.T, what string, condition func() bool) {
 	}
 }
 
-// wait asks for a page that has to be waited for, and returns when it is.
+// wait asks for a page that is not there yet, and returns once the server waits.
 func (n *node) wait(path string) <-chan page {
 	n.t.Helper()
 	answer := make(chan page, 1)
@@ -75,7 +75,7 @@ func TestWait(t *testing.T) {
 	}
 }
 
-// TestNoWait: what is there already is not waited for.
+// TestNoWait: the server does not wait for a page that it can answer now.
 func TestNoWait(t *testing.T) {
 	n := startHistory(t)
 	begin := time.Now()
@@ -103,7 +103,7 @@ func TestNoWait(t *testing.T) {
 	}
 }
 
-// TestWaitInVain: then 200 with none.
+// TestWaitInVain: a wait without an event ends with 200 and an empty page.
 func TestWaitInVain(t *testing.T) {
 	n := startHistory(t)
 	begin := time.Now()
@@ -113,7 +113,7 @@ func TestWaitInVain(t *testing.T) {
 	}
 }
 
-// TestWaitAcrossNodes: what another node stores ends the wait too.
+// TestWaitAcrossNodes: an event that another node stores ends the wait, too.
 func TestWaitAcrossNodes(t *testing.T) {
 	n := startHistory(t)
 	bus := memory.NewBus()
@@ -169,7 +169,7 @@ func TestWaitsCount(t *testing.T) {
 	}
 }
 
-// TestWaitOfATokenThatExpires: it ends with the token.
+// TestWaitOfATokenThatExpires: the wait ends with its token.
 func TestWaitOfATokenThatExpires(t *testing.T) {
 	t.Parallel()
 	n := guarded(t, auth.Options{Key: secret}, server.Options{})
@@ -183,7 +183,7 @@ func TestWaitOfATokenThatExpires(t *testing.T) {
 	}
 }
 
-// TestWaitOfAClientThatLeaves: it does not stay a subscriber.
+// TestWaitOfAClientThatLeaves: the client is no longer a subscriber.
 func TestWaitOfAClientThatLeaves(t *testing.T) {
 	n := startHistory(t)
 	ctx, leave := context.WithCancel(t.Context())
@@ -205,7 +205,7 @@ func TestWaitOfAClientThatLeaves(t *testing.T) {
 	eventually(t, "the wait has ended", func() bool { return n.hub.Stats().Subscribers == 0 })
 }
 
-// TestPagesWithoutTheStore: they are refused for now.
+// TestPagesWithoutTheStore: pages are refused while the store is away.
 func TestPagesWithoutTheStore(t *testing.T) {
 	var store *broken
 	n := start(t, server.Options{}, func(s feed.Store) feed.Store {

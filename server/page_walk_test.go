@@ -129,10 +129,10 @@ func (d *discard) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// TestPageMemory: a page that is 24 MB on the wire, because of what JSON makes
-// of control characters, never is in memory.
+// TestPageMemory: a page takes 24 MB on the wire, because JSON escapes control
+// characters. It is never in memory as a whole.
 func TestPageMemory(t *testing.T) {
-	n := startOn(t, feedtest.NewStore(), server.Options{}) // which hands out what it has without copying it
+	n := startOn(t, feedtest.NewStore(), server.Options{}) // hands out its events without copying them
 	for range 419 {
 		if _, err := n.publisher.Publish(t.Context(), feed.Draft{Feed: "chat", Data: strings.Repeat("\x01", 10_000)}); err != nil {
 			t.Fatal(err)
@@ -224,9 +224,9 @@ func TestTrimmedWhileWalking(t *testing.T) {
 	}
 }
 
-// TestTrimmedWithinAPage: a page of large events is put together from several
-// reads. Where events go in between, it is broken off rather than that it lacks some in
-// the middle; asked for again, it is what is left.
+// TestTrimmedWithinAPage: a page of large events is put together from several reads.
+// If events are trimmed in between, the server breaks the page off, because it would
+// have a hole. The next request gets the events that remain.
 func TestTrimmedWithinAPage(t *testing.T) {
 	for _, test := range []struct{ before, low, high feed.ID }{{220, 220, 300}, {260, 260, 300}, {301, 0, 0}} {
 		store := feedtest.NewStore()

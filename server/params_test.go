@@ -11,7 +11,7 @@ import (
 	"github.com/rejoin/rejoin/server/auth"
 )
 
-// TestParametersTwice: of two values, neither may be dropped in silence.
+// TestParametersTwice: of two values, the server must not ignore one silently.
 func TestParametersTwice(t *testing.T) {
 	n := startSubscribed(t)
 	for _, same := range [][2]string{
@@ -35,8 +35,8 @@ func TestParametersTwice(t *testing.T) {
 	}
 }
 
-// TestEveryParameterTwice: each that the document knows is a list, or is refused by
-// name, on each route that has it.
+// TestEveryParameterTwice: on each route, each parameter of the OpenAPI document is a
+// list, or is refused by name if it is given twice.
 func TestEveryParameterTwice(t *testing.T) {
 	n := start(t, server.Options{}, nil)
 	lists := []string{"feed", "types", "control"}
@@ -92,9 +92,9 @@ func TestTokenTwice(t *testing.T) {
 	wantProblem(t, r, body, http.StatusBadRequest, "the query parameter access_token is given more than once")
 }
 
-// TestCursorParameters: the three names are alternatives, of which clients may have
-// one in an address of theirs while a library adds another: the first that is given
-// counts, and an empty one is none.
+// TestCursorParameters: the three names are alternatives. A client may have one in
+// its address while a library adds another. In a fixed order of names, the first one
+// with a value counts.
 func TestCursorParameters(t *testing.T) {
 	n := startSubscribed(t)
 	for query, cursor := range map[string]int{

@@ -14,9 +14,9 @@ import (
 	"github.com/rejoin/rejoin/server"
 )
 
-// What is there to be written is written now. A stream that is looked after again
-// only when its keep-alive is due delivers everything, and passes every test that
-// does not look at the time.
+// The server writes at once whatever it can write. A stream that is looked after
+// again only when its keep-alive is due delivers everything, and passes every test
+// that does not measure time.
 
 // prompt is far less than the time to a keep-alive.
 const prompt = 3 * time.Second
@@ -47,8 +47,8 @@ func TestEndAtOnce(t *testing.T) {
 	}
 }
 
-// TestMuchAtOnce: what makes more than one piece is not held back behind the
-// first of them, though no more has been published since.
+// TestMuchAtOnce: events that take more than one piece are not held back behind the
+// first piece, even if nothing more is published.
 func TestMuchAtOnce(t *testing.T) {
 	n := start(t, server.Options{}, nil)
 	const events = 150 // which are small, but each of their lines has a name on the wire
@@ -95,8 +95,8 @@ func (n *node) stalled(header string) *bufio.Reader {
 		n.t.Fatal(err)
 	}
 	n.t.Cleanup(func() { conn.Close() })
-	// Left to itself, the system holds as much as it is set up to, which can be
-	// more than a test has to say.
+	// By default the system buffers as much as it is configured to, which can be more
+	// than a test sends.
 	if err := conn.(*net.TCPConn).SetReadBuffer(64 << 10); err != nil {
 		n.t.Fatal(err)
 	}
@@ -118,7 +118,7 @@ func TestEndsWhileFull(t *testing.T) {
 	if *netHTTP {
 		return // a write of net/http ends with its client, or with the timeout
 	}
-	const timeout = 4 * time.Second // a socket is looked after four times within it
+	const timeout = 4 * time.Second // a socket is checked four times within it
 	for name, o := range map[string]server.Options{
 		"drained": {WriteTimeout: time.Minute},
 		"old":     {WriteTimeout: timeout, MaxAge: timeout / 4},

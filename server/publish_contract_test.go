@@ -13,18 +13,18 @@ import (
 	"github.com/rejoin/rejoin/server"
 )
 
-// exchange is a POST and what its answer has to be.
+// exchange is a POST and its expected answer.
 type exchange struct {
 	path   string
 	header string // lines
 	body   string
 
 	status int
-	says   string // is in the answer; for 201, is all of it but for the time
+	says   string // is in the answer; for 201, is all of it except the time
 	with   string // header lines of the answer; "Name:" for one that is not there
 }
 
-// post sends the request and holds the answer to x.
+// post sends the request and compares the answer with x.
 func (n *node) post(x exchange) {
 	n.t.Helper()
 	r, err := http.NewRequestWithContext(n.t.Context(), http.MethodPost, n.url+x.path, strings.NewReader(x.body))

@@ -52,7 +52,7 @@ func TestPublishAnswer(t *testing.T) {
 	}
 }
 
-// TestPublishKeepsData: what comes out is what went in, but for line breaks.
+// TestPublishKeepsData: data comes back as it was published, except for line breaks.
 func TestPublishKeepsData(t *testing.T) {
 	n := start(t, server.Options{}, nil)
 	f := n.follow(events, nil)
@@ -90,7 +90,7 @@ func TestPublishKeepsData(t *testing.T) {
 	}
 }
 
-// TestBadPublish: each is refused with a word on why, and uses up no id.
+// TestBadPublish: the server refuses each request with a reason, and uses up no id.
 func TestBadPublish(t *testing.T) {
 	n := start(t, server.Options{}, nil)
 	asJSON := map[string]string{"Content-Type": "application/json"}

@@ -81,9 +81,9 @@ func getStream(name string) string {
 	return "GET /v1/feeds/" + name + "/events?from=start HTTP/1.1\r\nHost: rejoin\r\n\r\n"
 }
 
-// TestNextRequest: a connection on which a stream has ended cleanly serves the next
-// request, whenever that comes: a client takes it from its pool and may not repeat what
-// it sends on it.
+// TestNextRequest: a connection whose stream has ended cleanly serves the next
+// request, whenever that comes. A client takes the connection from its pool, and may
+// not repeat the request that it sends on it.
 func TestNextRequest(t *testing.T) {
 	n := startReturning(t, server.Options{})
 	conn := dial(t, n.url)
@@ -146,9 +146,9 @@ func TestLastRequest(t *testing.T) {
 	}
 }
 
-// TestBreakTakesTheConnection: after a stream that breaks off, no request is answered,
-// and its head does not say beforehand that the connection will end: to some clients
-// that makes every end a clean one.
+// TestBreakTakesTheConnection: after a stream that breaks off, no request is
+// answered. The head of the stream does not announce that the connection will end,
+// because some clients then take every end for a clean one.
 func TestBreakTakesTheConnection(t *testing.T) {
 	n := startReturning(t, server.Options{})
 	conn := dial(t, n.url)
@@ -162,7 +162,8 @@ func TestBreakTakesTheConnection(t *testing.T) {
 	io.WriteString(conn, publishNews)
 	n.Drain(within(t, 5*time.Second), 0)
 	body, err := io.ReadAll(head.Body)
-	// net/http closes the connection over the request, which has the kernel reset it.
+	// net/http closes the connection with the request unread, so the kernel resets
+	// it.
 	if !errors.Is(err, io.ErrUnexpectedEOF) && !(*netHTTP && errors.Is(err, syscall.ECONNRESET)) {
 		t.Errorf("the stream ended with %q and %v", body, err)
 	}
@@ -171,7 +172,7 @@ func TestBreakTakesTheConnection(t *testing.T) {
 	}
 }
 
-// TestTokenExpiresAndTheNextRequest: that is a clean end, too.
+// TestTokenExpiresAndTheNextRequest: the end of a token is a clean end, too.
 func TestTokenExpiresAndTheNextRequest(t *testing.T) {
 	n, bearer := brief(t, nil)
 	go n.http.Config.Serve(n.Returned(time.Minute)) //nolint:errcheck // until the node closes
@@ -183,8 +184,8 @@ func TestTokenExpiresAndTheNextRequest(t *testing.T) {
 	a.endsCleanly(200, "alive")
 }
 
-// TestPoolOfConnections: a client with a pool uses the connections of streams again,
-// for what must not be lost, at the very moment at which they end.
+// TestPoolOfConnections: a client with a pool sends requests that must not be lost on
+// the connections of streams, at the very moment at which the streams end.
 func TestPoolOfConnections(t *testing.T) {
 	n := startReturning(t, server.Options{})
 	const clients, rounds = 8, 40
@@ -211,7 +212,8 @@ func TestPoolOfConnections(t *testing.T) {
 					t.Errorf("%q, %v", body, err)
 				}
 				resp.Body.Close()
-				// Of a body that is no reader that it knows, it keeps nothing to send again.
+				// The transport cannot repeat a body of a reader type that it does
+				// not know.
 				post, err := http.NewRequestWithContext(t.Context(), "POST", n.url+"/v1/feeds/news/events", io.MultiReader(strings.NewReader("x")))
 				if err != nil {
 					t.Error(err)
@@ -223,7 +225,7 @@ func TestPoolOfConnections(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				io.Copy(io.Discard, r.Body) //nolint:errcheck // or the connection is not used again, which shows
+				io.Copy(io.Discard, r.Body) //nolint:errcheck // otherwise the connection is not used again, which the test notices
 				r.Body.Close()
 				if r.StatusCode != http.StatusCreated {
 					t.Error(r.Status)

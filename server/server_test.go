@@ -19,11 +19,11 @@ import (
 	"github.com/rejoin/rejoin/storage/memory"
 )
 
-// netHTTP has net/http carry all streams, as it does those over HTTP/2.
+// netHTTP makes net/http carry all streams, as it carries those over HTTP/2.
 var netHTTP = flag.Bool("net-http", false, "have net/http carry all streams")
 
-// node is a whole Rejoin but for its configuration: a real store, a real bus,
-// real connections.
+// node is a whole server except for its configuration: a real store, a real bus, real
+// connections.
 type node struct {
 	*server.Server
 	t         *testing.T
@@ -82,7 +82,8 @@ func overBoth(ctx context.Context, conn net.Conn) context.Context {
 	return server.WithConn(ctx, conn)
 }
 
-// covered is a connection below something, as below TLS: no engine can have it.
+// covered is a connection below another layer, such as TLS: the engine cannot take
+// it.
 type covered struct{ net.Conn }
 
 func (c covered) NetConn() net.Conn { return c.Conn }

@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// inMemory spares those tests the disk that are not about it.
+// inMemory keeps tests off the disk that do not test it.
 var inMemory = flag.Bool("in-memory", false, "keep events in memory where a test does not say where")
 
 // newKeeper opens an empty store: SQLite, unless eachStore has set another.

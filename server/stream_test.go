@@ -148,7 +148,7 @@ func TestQuietHTTP2(t *testing.T) {
 	held.want(open("news", 0, 1, 0))
 }
 
-// broken is a store that fails when told to.
+// broken is a store that fails on demand.
 type broken struct {
 	feed.Store
 	down atomic.Bool
@@ -214,7 +214,7 @@ func TestStoreAway(t *testing.T) {
 		t.Fatalf("%q, %v; want a keep-alive", line, err)
 	}
 
-	// What another node publishes meanwhile is new to a stream that is open.
+	// An event that another node publishes meanwhile is new to an open stream.
 	late := n.follow("/v1/feeds/late/events", map[string]string{"Accept": "text/event-stream"})
 	if _, err := store.Store.Append(t.Context(), []feed.Batch{{Drafts: []feed.Draft{{Feed: "late", Data: "x"}}}}); err != nil {
 		t.Fatal(err)
@@ -242,7 +242,7 @@ func (p *panics) Write(b []byte) (int, error) {
 	return p.ResponseRecorder.Write(b)
 }
 
-// TestPanicEndsStream: what goes wrong in a stream that net/http carries breaks it
+// TestPanicEndsStream: a panic in a stream that net/http carries breaks the stream
 // off, is logged, and leaves no subscriber behind.
 func TestPanicEndsStream(t *testing.T) {
 	var log strings.Builder

@@ -136,7 +136,7 @@ func testSubscribeContract(t *testing.T) {
 	}
 }
 
-// startSubscribed runs a node with the feeds that the cases speak of.
+// startSubscribed runs a node with the feeds of the cases.
 func startSubscribed(t *testing.T) *node {
 	n := start(t, server.Options{Heartbeat: 50 * time.Millisecond}, nil)
 	say("", "a", "t", "b", "", "c")(n)
@@ -227,7 +227,7 @@ func TestComingBackToAClosedFeed(t *testing.T) {
 	}
 }
 
-// TestGapFails: a client that cannot do without what is missing is stopped.
+// TestGapFails: a client that needs the missing events is stopped.
 func TestGapFails(t *testing.T) {
 	n := startSubscribed(t)
 	for path, detail := range map[string]string{

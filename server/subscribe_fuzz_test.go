@@ -24,9 +24,9 @@ import (
 	"github.com/rejoin/rejoin/storage/memory"
 )
 
-// FuzzSubscribe asks for streams in any way: the answer is a stream that a
-// parser other than ours reads, in which every id is a cursor to come back with
-// and no event is missing, or says what is wrong with the request.
+// FuzzSubscribe asks for streams in any way. The answer is an error that names the
+// mistake, or a stream for a parser other than ours: every id is a cursor to come
+// back with, and no event is missing.
 func FuzzSubscribe(f *testing.F) {
 	for _, query := range []string{
 		"", "from=start", "from=-3&control=live", "from=now&heartbeat=4s", "from=2026-01-31T09:30:00Z", "lastEventId=2", "last_event_id=99&gap=fail", "from=start&types=t,message",
@@ -98,7 +98,7 @@ func fuzzedServer(f *testing.F) *server.Server {
 			f.Fatal(err)
 		}
 	}
-	// The first keep-alive says that there is nothing more, and ends the stream.
+	// The first keep-alive shows that there is nothing more, and ends the stream.
 	return server.New(hub, publisher, server.Options{Heartbeat: time.Millisecond})
 }
 
@@ -127,7 +127,7 @@ func (w *watched) Write(b []byte) (int, error) {
 	return w.ResponseRecorder.Write(b)
 }
 
-// serveFuzzed has s answer, and passes over the one panic that net/http knows.
+// serveFuzzed lets s answer, and ignores the one panic that net/http handles.
 func serveFuzzed(t *testing.T, s http.Handler, w http.ResponseWriter, r *http.Request) {
 	defer func() {
 		if v := recover(); v != nil && v != http.ErrAbortHandler { //nolint:errorlint // it is this value
@@ -139,7 +139,7 @@ func serveFuzzed(t *testing.T, s http.Handler, w http.ResponseWriter, r *http.Re
 
 var keepAlives = regexp.MustCompile(`(?m)^:\n`)
 
-// checkAnyStream holds an event stream to what is true of each.
+// checkAnyStream checks what holds for every event stream.
 func checkAnyStream(t *testing.T, target string, query url.Values, body string) {
 	t.Helper()
 	if !strings.HasSuffix(keepAlives.ReplaceAllString(body, ""), "\n\n") || strings.ContainsAny(body, "\r\x00\ufeff") || !strings.HasPrefix(body, "retry: ") {
@@ -206,7 +206,7 @@ func opened(t *testing.T, e client.Event, target string) (names []string) {
 	return names
 }
 
-// cursorsOf returns the cursor of each feed, and demands that it is whole.
+// cursorsOf returns the cursor of each feed, and demands that none is missing.
 func cursorsOf(t *testing.T, id string, names []string, many bool) map[string]feed.ID {
 	t.Helper()
 	parts := []string{id}
@@ -231,7 +231,7 @@ func cursorsOf(t *testing.T, id string, names []string, many bool) map[string]fe
 	return at
 }
 
-// checkAnyLines holds a stream of lines to what is true of each.
+// checkAnyLines checks what holds for every stream of lines.
 func checkAnyLines(t *testing.T, body []byte) {
 	t.Helper()
 	if !bytes.HasSuffix(body, []byte("\n")) {

@@ -20,7 +20,7 @@ import (
 
 const events = "/v1/feeds/chat/events"
 
-// TestStreamOnTheWire holds a stream to the contract byte for byte.
+// TestStreamOnTheWire checks a stream against the contract, byte for byte.
 func TestStreamOnTheWire(t *testing.T) {
 	n := start(t, server.Options{Heartbeat: 50 * time.Millisecond}, nil)
 	for id := range feed.ID(41) {
@@ -135,7 +135,8 @@ func TestWhereAStreamStarts(t *testing.T) {
 		t.Run(test.query+test.header["Last-Event-ID"], func(t *testing.T) {
 			f := n.follow(events+test.query, test.header)
 			if test.want == nil {
-				// The events may all be of one millisecond: c is there anyhow.
+				// The events may all have the same millisecond, but c is in any such
+				// stream.
 				for f.block() != c {
 				}
 				return
@@ -143,7 +144,7 @@ func TestWhereAStreamStarts(t *testing.T) {
 			f.want(test.want...)
 		})
 	}
-	// All of them, and one that was there before, go on with what is new.
+	// After a gap, a stream goes on with new events.
 	f := n.follow(events, header("9"))
 	n.publish("chat", "d", 4)
 	f.want(open("chat", 9, 1, 3), "event: feed.gap\ndata: {\"feed\":\"chat\",\"after\":\"9\",\"resumes\":4,\"reason\":\"ahead\"}\nid: 3\n", event(4, "d"))
@@ -157,7 +158,7 @@ func TestFeedNeverWrittenTo(t *testing.T) {
 	f.want(event(1, "a"))
 }
 
-// TestBadSubscribe: each of these should stop a client, with a word on why.
+// TestBadSubscribe: each of these has to stop a client, with a reason.
 func TestBadSubscribe(t *testing.T) {
 	n := start(t, server.Options{}, nil)
 	for _, test := range []struct {

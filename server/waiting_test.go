@@ -12,8 +12,8 @@ import (
 	"github.com/rejoin/rejoin/server"
 )
 
-// TestWaiting: a node without its store is alive, takes nothing, and gives a
-// browser no status that would stop it.
+// TestWaiting: a node without its store is alive, refuses events, and gives a browser
+// no status that would stop it.
 func TestWaiting(t *testing.T) {
 	http1 := httptest.NewServer(server.Waiting(nil))
 	defer http1.Close()

@@ -31,8 +31,8 @@ func load(t *testing.T, content string, flags ...string) (Config, error) {
 	return Load(cmd.Flags())
 }
 
-// TestShippedConfig holds config.yaml to the defaults. auth.mode alone stands
-// in it behind a #, because to write it is to choose it.
+// TestShippedConfig compares config.yaml with the defaults. Only auth.mode is
+// commented out, because an operator has to choose it.
 func TestShippedConfig(t *testing.T) {
 	text, err := os.ReadFile("../../config.yaml")
 	if err != nil {
@@ -150,7 +150,7 @@ func TestEveryKeyFromTheEnvironment(t *testing.T) {
 	}
 }
 
-// TestLists: a list is one in the file, and has commas elsewhere.
+// TestLists: a list is a YAML list in the file, and has commas elsewhere.
 func TestLists(t *testing.T) {
 	for _, test := range []struct {
 		file, env string
@@ -310,8 +310,8 @@ func TestConfigFile(t *testing.T) {
 	}
 }
 
-// TestEnvironment: typos are refused, what Kubernetes injects for a Service
-// named rejoin or rejoin-redis is none.
+// TestEnvironment: typos are refused, but not the variables that Kubernetes sets for
+// a Service named rejoin or rejoin-redis.
 func TestEnvironment(t *testing.T) {
 	for entry, refused := range map[string]bool{
 		"REJOIN_LISTEN=x":                                false,
@@ -332,7 +332,7 @@ func TestEnvironment(t *testing.T) {
 		"REJOIN_REDIS_PORT=tcp://10.0.0.2:6379":          false,
 		"REJOIN_REDIS_PORT_6379_TCP=tcp://10.0.0.2:6379": false,
 		"REJOIN_REDIS_SERVICE_PORT_REDIS=6379":           false,
-		"REJOIN_PORT=9090":                               true, // someone's wish, not Kubernetes
+		"REJOIN_PORT=9090":                               true, // an operator's wish, not Kubernetes
 		"REJOIN_STORE_URLL=x":                            true,
 		"REJOIN_STORE=x":                                 true,
 		"REJOIN_=x":                                      true,
@@ -348,8 +348,8 @@ func TestEnvironment(t *testing.T) {
 	}
 }
 
-// TestOpenToOthers: that anyone who reaches a server may do everything has to
-// be somebody's decision.
+// TestOpenToOthers: an operator has to decide that anyone who reaches a server may do
+// everything.
 func TestOpenToOthers(t *testing.T) {
 	for listen, open := range map[string]bool{
 		"127.0.0.1:0": false, "127.9.9.9:80": false, "localhost:80": false, "[::1]:80": false, "[::ffff:127.0.0.1]:80": false,
@@ -384,8 +384,8 @@ func TestOpenToOthers(t *testing.T) {
 	}
 }
 
-// TestNotYAML: which of several files it is, and where in it, is what somebody
-// who has to mend it needs. What the file says is not repeated.
+// TestNotYAML: the error names the file and the line, so that an operator can mend
+// it. It does not repeat the contents of the file.
 func TestNotYAML(t *testing.T) {
 	for content, fault := range map[string]string{
 		"listen: 127.0.0.1:1\nstore:\n\turl: x\n": "line 3: found character that cannot start any token",

@@ -97,7 +97,7 @@ func TestVerifyUsage(t *testing.T) {
 	}
 }
 
-// TestVerifyFindsNobody: what could not be tried is not proven.
+// TestVerifyFindsNobody: verify fails if it reaches no server.
 func TestVerifyFindsNobody(t *testing.T) {
 	t.Parallel()
 	var stdout, stderr bytes.Buffer

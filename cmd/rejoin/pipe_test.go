@@ -56,8 +56,7 @@ func (p *pipes) Close() error {
 
 func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "pipe"} }
 
-// newPipes serves handler. To be called in a bubble, which the end of the test
-// leaves empty.
+// newPipes serves handler. It must be called in a bubble, and ends with the test.
 func newPipes(t *testing.T, handler http.Handler) *pipes {
 	t.Helper()
 	network := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}

@@ -21,8 +21,8 @@ import (
 	"github.com/rejoin/rejoin/storage/memory"
 )
 
-// TestPublishOnce: what may or may not be stored is sent until that is known,
-// and is there once.
+// TestPublishOnce: an event with an unknown outcome is sent again until the outcome
+// is known, and is stored once.
 func TestPublishOnce(t *testing.T) {
 	for name, answer := range map[string]http.HandlerFunc{
 		"connection lost":        vanishes,
@@ -61,7 +61,7 @@ func halfAnswer(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprint(w, `{"id":`)
 }
 
-// TestPublishKeyAndClose: the key is the caller's, or one that nobody else has.
+// TestPublishKeyAndClose: the key is the caller's, or a unique one.
 func TestPublishKeyAndClose(t *testing.T) {
 	k := &keeper{}
 	for _, args := range [][]string{{"--key", "mine", "x"}, {"--key", "mine", "x"}, {"y"}, {"y"}, {"--close", "z"}} {
@@ -102,8 +102,8 @@ func (s brokenStore) Bounds(_ context.Context, feeds []string) ([]feed.Bounds, e
 	return make([]feed.Bounds, len(feeds)), nil
 }
 
-// TestPublishKnowsTheServer: whether an event may be stored depends on a word of
-// the server, which must not change unnoticed.
+// TestPublishKnowsTheServer: publish reads from the server's answer whether an event
+// may be stored. That answer must not change unnoticed.
 func TestPublishKnowsTheServer(t *testing.T) {
 	quiet := slog.New(slog.DiscardHandler)
 	for _, broken := range []error{feed.ErrUnavailable, feed.ErrUncertain} {

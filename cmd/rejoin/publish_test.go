@@ -22,15 +22,15 @@ import (
 	"github.com/rejoin/rejoin/feed/client"
 )
 
-// stored is what the server was sent.
+// stored is an event as the server received it.
 type stored struct {
 	path, contentType, eventType, data string
 }
 
-// keeper stores events, each key once, and answers as told before it does.
+// keeper stores events, each key once, after it has given the answers of its script.
 type keeper struct {
 	answers []http.HandlerFunc // nil stores; beyond the last, all do
-	after   bool               // what is told is answered when the event is stored
+	after   bool               // the script's answers come when the event is stored
 	asked   int
 	events  []stored
 	keys    []string // of the events
@@ -83,7 +83,7 @@ func (k *keeper) data() (data []string) {
 	return data
 }
 
-// away answers that the store is, and what became of the event.
+// away answers that the store is away, with the given member "stored".
 func away(stored string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/problem+json")
@@ -169,8 +169,8 @@ func TestPublishLines(t *testing.T) {
 	}
 }
 
-// TestPublishStops: what was stored before is said, and what comes after the
-// line at fault is not sent.
+// TestPublishStops: publish reports the events that were stored before the bad line,
+// and sends nothing after it.
 func TestPublishStops(t *testing.T) {
 	for _, test := range []struct {
 		name   string
@@ -244,7 +244,8 @@ func newScriptPublisher(t *testing.T, handler http.Handler, o client.Options) (*
 	return p, &notes, network
 }
 
-// TestPublishTriesAgain: what is surely not stored is sent until it is, once.
+// TestPublishTriesAgain: an event that is certainly not stored is sent again until it
+// is, once.
 func TestPublishTriesAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		away := away("no")
@@ -274,8 +275,8 @@ func TestPublishTriesAgain(t *testing.T) {
 	})
 }
 
-// TestPublishPatience: a single event's caller hears of a server that is away,
-// and of one that does not answer.
+// TestPublishPatience: publish of a single event reports a server that is away, and
+// one that does not answer.
 func TestPublishPatience(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, _, network := newScriptPublisher(t, &keeper{}, client.Options{Patience: oneEventPatience})
@@ -303,8 +304,8 @@ func TestPublishPatience(t *testing.T) {
 	})
 }
 
-// TestPublishInterrupted: an interrupt does not make the outcome of a request
-// unknown that the server is about to answer.
+// TestPublishInterrupted: if the server is about to answer a request, an interrupt
+// does not make its outcome unknown.
 func TestPublishInterrupted(t *testing.T) {
 	const summary = "rejoin: published 1 event to log, id 1\n"
 	for _, test := range []struct {

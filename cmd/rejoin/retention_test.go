@@ -80,8 +80,8 @@ func TestRetentionFaults(t *testing.T) {
 	}
 }
 
-// TestRetentionRuns: a node keeps what its rules say, and a store that cannot
-// is refused in so many words.
+// TestRetentionRuns: a node trims its feeds by their rules, and leaves a feed without
+// a rule alone.
 func TestRetentionRuns(t *testing.T) {
 	t.Parallel() // it waits for a round of the retention
 	store, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "rejoin.db"), sqlite.Options{})

@@ -75,7 +75,7 @@ func TestAppendVisible(t *testing.T) {
 	}
 }
 
-// TestHarmless: only a terminal is written to in another way.
+// TestHarmless: only output to a terminal is escaped.
 func TestHarmless(t *testing.T) {
 	file, err := os.Create(filepath.Join(t.TempDir(), "out"))
 	if err != nil {

@@ -80,8 +80,8 @@ func trusting(t *testing.T, certificate *x509.Certificate, http2 bool) *http.Cli
 	return &http.Client{Transport: transport}
 }
 
-// TestStreamsOfAConnection: a browser with more streams than one connection can
-// have would wait with everything else, for ever.
+// TestStreamsOfAConnection: if a connection allowed fewer streams than a browser has
+// open, all other requests of the browser would wait for ever.
 func TestStreamsOfAConnection(t *testing.T) {
 	files := certificateFiles(t)
 	certificate := writeCertificate(t, files)
@@ -165,8 +165,8 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// TestCertificateIsReadAgain: a renewal shows without a restart, and one that
-// goes wrong takes no server down.
+// TestCertificateIsReadAgain: a renewed certificate takes effect without a restart,
+// and a failed renewal stops no server.
 func TestCertificateIsReadAgain(t *testing.T) {
 	files := certificateFiles(t)
 	first := writeCertificate(t, files)
@@ -251,7 +251,7 @@ const tokenSecret = "0123456789abcdef0123456789abcdef"
 
 func TestToken(t *testing.T) {
 	config := filepath.Join(t.TempDir(), "config.yaml")
-	// The rest of the configuration is for the server to judge.
+	// token does not judge the rest of the configuration.
 	if err := os.WriteFile(config, []byte("listen: 0.0.0.0:80\nauth: {jwt: {key: "+tokenSecret+", issuer: me}}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -282,7 +282,7 @@ func TestToken(t *testing.T) {
 	}
 }
 
-// TestTokenPrivateKey: for a server that has only the public key.
+// TestTokenPrivateKey: the server may have only the public key.
 func TestTokenPrivateKey(t *testing.T) {
 	files := certificateFiles(t)
 	writeCertificate(t, files)
@@ -323,7 +323,7 @@ func TestTokenRefuses(t *testing.T) {
 	}
 }
 
-// TestTokenInUse: publish and tail show the token of the environment.
+// TestTokenInUse: publish and tail send the token of the environment.
 func TestTokenInUse(t *testing.T) {
 	t.Setenv("REJOIN_AUTH_JWT_KEY", tokenSecret)
 	ctx, signal := context.WithCancel(t.Context())

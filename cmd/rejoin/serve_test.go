@@ -58,8 +58,8 @@ func (r *running) await(t *testing.T, msg string) string {
 	return ""
 }
 
-// TestServe is the life of a server: it serves, stops when it is told to, and
-// its next life knows what the first one stored.
+// TestServe is the life of a server: it serves, stops at a signal, and has the same
+// events after the next start.
 func TestServe(t *testing.T) {
 	db := filepath.Join(t.TempDir(), "rejoin.db")
 	command := func(stdin string, args ...string) (string, string) {
@@ -105,8 +105,8 @@ func TestServe(t *testing.T) {
 			t.Fatalf("tailed %q, want %q", lines.Text(), want)
 		}
 	}
-	// A stream that is open must not keep the server from stopping, and the
-	// server's end must not be the tail's.
+	// A stream that is open must not keep the server from stopping, and the end of
+	// the server must not end the tail.
 	signal()
 	second.await(t, "stopped")
 	if code := <-second.exit; code != exitOK {
@@ -158,7 +158,7 @@ func TestCollectAt(t *testing.T) {
 	}
 }
 
-// TestPaceCollector: a heap that grows is collected at another pace.
+// TestPaceCollector: a growing heap changes the pace of the garbage collector.
 func TestPaceCollector(t *testing.T) {
 	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
 		t.Fatal("run this test without GOGC and GOMEMLIMIT in the environment")

@@ -93,13 +93,13 @@ func drip(conn net.Conn, text string) {
 	}
 }
 
-// TestSlowClients: a connection costs a goroutine and a descriptor. Whoever can
-// hold one for as long as they like without being a subscriber, whose number
-// can be limited, can hold all that there are.
+// TestSlowClients: a connection costs a goroutine and a descriptor. The number of
+// subscribers can be limited. Other clients must not hold a connection for as long as
+// they like, or they could hold all that there are.
 func TestSlowClients(t *testing.T) {
 	const event, body = "/v1/feeds/chat/events", " HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
 	const asPage = "Accept: application/json\r\n\r\n"
-	const whatever = -1 // to an answer that is late by itself, nobody is listening
+	const whatever = -1 // any answer or none: one that comes this late may not be read
 	endless := strings.Repeat("x", 1000)
 	for _, test := range []struct {
 		name, at, slowly string // what is sent at once, and then a byte a second
@@ -114,7 +114,8 @@ func TestSlowClients(t *testing.T) {
 		{"a body", "POST " + event + body + "\r\n", endless, 408, 29 * time.Second, 32 * time.Second},
 		{"chunks", "POST " + event + " HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n", strings.Repeat("1\r\nx\r\n", 200), 408, 29 * time.Second, 32 * time.Second},
 		{"trailers", "POST " + event + " HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", "A: " + endless, 400, 29 * time.Second, 32 * time.Second},
-		// What nobody reads is waited for as well, before the answer is sent.
+		// The server also waits for a body that it does not need, before it sends the
+		// answer.
 		{"the body of a page", "GET " + event + body + asPage, endless, whatever, 0, 32 * time.Second},
 		{"the body of an event", "GET " + event + "/1" + body + asPage, "", 200, 0, 32 * time.Second},
 		{"the body of a health check", "GET /healthz" + body + "\r\n", "", 200, 0, 32 * time.Second},
@@ -170,7 +171,7 @@ func wantAnswerAndEnd(t *testing.T, conn net.Conn, status int) {
 	}
 }
 
-// TestSlowHandshakes: before a byte of HTTP was sent, nothing else can end it.
+// TestSlowHandshakes: no other limit applies before the first byte of HTTP.
 func TestSlowHandshakes(t *testing.T) {
 	const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 	for _, test := range []struct {
@@ -214,9 +215,8 @@ func TestSlowHandshakes(t *testing.T) {
 	}
 }
 
-// TestUnreadAnswers: a client that never lets the server send has it hold
-// answers for ever, each with a goroutine, and none of them counts as a
-// subscriber.
+// TestUnreadAnswers: a client that never lets the server send could make it hold
+// answers for ever, each with a goroutine. None of these counts as a subscriber.
 func TestUnreadAnswers(t *testing.T) {
 	for _, path := range []string{
 		"/v1/feeds/chat/events/1", "/v1/feeds/chat", "/v1/feeds", "/healthz", "/readyz", "/v1/nothing", "/", "/v1/feeds/chat/events?from=start", "/v1/feeds/chat/events?from=x",

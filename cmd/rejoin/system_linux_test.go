@@ -18,8 +18,8 @@ import (
 	"unsafe"
 )
 
-// TestGiveUpAfter: the sockets that are accepted have to have the option; that
-// the listening one has it says nothing.
+// TestGiveUpAfter: the accepted sockets must have the option. That the listening
+// socket has it proves nothing.
 func TestGiveUpAfter(t *testing.T) {
 	listener, err := listen(t.Context(), "127.0.0.1:0", 12*time.Second)
 	if err != nil {
@@ -55,11 +55,11 @@ func TestGiveUpAfter(t *testing.T) {
 	}
 }
 
-// TestTimerSlack looks at all threads of this process, since the one that the
-// slack is for is the runtime's own and has been there before any Go code.
+// TestTimerSlack looks at all threads of this process, because the slack is for a
+// thread of the runtime, which exists before any Go code runs.
 func TestTimerSlack(t *testing.T) {
 	t.Parallel()
-	runtime.LockOSThread() // who is not root may look at its own thread only
+	runtime.LockOSThread() // only root may look at another thread
 	defer runtime.UnlockOSThread()
 	tasks, err := os.ReadDir("/proc/self/task")
 	if err != nil {
@@ -106,8 +106,8 @@ func pseudoterminal(t *testing.T) (seen, terminal *os.File) {
 	return seen, terminal
 }
 
-// TestTailTerminal: a terminal is shown what strangers published, and what their
-// servers say, without obeying any of it. A pipe gets every byte.
+// TestTailTerminal: a terminal shows the text of publishers and of their servers, but
+// obeys none of it. A pipe gets every byte.
 func TestTailTerminal(t *testing.T) {
 	t.Parallel()
 	const evil = "\x1b]0;owned\x07a\tb\u009b2J\u202e\x9b\rc"

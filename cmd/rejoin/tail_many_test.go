@@ -14,7 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// followsTwo has a tail follow chat and news, instead of chat alone.
+// followsTwo makes a tail follow chat and news, instead of chat alone.
 func followsTwo(t *testing.T, cursor string) func(*tailer) {
 	return func(tail *tailer) {
 		if err := tail.aim([]string{"chat", "news"}, "start", cursor); err != nil {
@@ -48,7 +48,7 @@ func TestTailMany(t *testing.T) {
 		breaks(openedAt("chat=0,news=41"), wrapped("chat", 1, `"one"`, "chat=1,news=41"), wrapped("news", 42, `"n\nd"`, "chat=1,news=42"), "data: {"),
 		breaks(openedAt("chat=1,news=42"), "data: "+`{"feed":"chat","type":"typing","time":"2026-01-31T09:30:00.000Z","data":"ann"}`+"\n\n",
 			wrapped("chat", 2, `{"a": [1]}`, "news=42,chat=2"), control("closed", `{"feed":"chat","last":2}`, "chat=2,news=42")),
-		// What has been closed says so again to who comes back.
+		// The server reports a closed feed again to a client that comes back.
 		breaks(openedAt("chat=2,news=42"), control("closed", `{"feed":"chat","last":2}`, "chat=2,news=42"),
 			wrapped("news", 43, `""`, "chat=2,news=43"), control("cursor", `{"feed":"chat","cursor":"2"}`, "chat=2,news=43")),
 		sends(openedAt("chat=2,news=43"), control("live", "{}", ""), control("closed", `{"feed":"news","last":43}`, "chat=2,news=43")),
@@ -103,8 +103,8 @@ func TestTailEphemeral(t *testing.T) {
 	}
 }
 
-// TestTailExpired: a token does not get younger, so there is no coming back.
-// Whoever has a new one is told where to go on.
+// TestTailExpired: tail does not come back with an expired token. Its error names the
+// event after which to go on with a new one.
 func TestTailExpired(t *testing.T) {
 	expired := control("expired", `{"reason":"token"}`, "")
 	got, script := tailScript(t, nil, sends(opened(0), block(1, "one"), expired), closes)

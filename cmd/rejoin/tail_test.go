@@ -48,7 +48,7 @@ func (s *scripted) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	answer(w, r)
 }
 
-// cursors returns with which cursor each connection came.
+// cursors returns the cursor that each connection came with.
 func (s *scripted) cursors() (cursors []string) {
 	for _, v := range s.visits {
 		cursors = append(cursors, v.cursor+v.from)
@@ -101,7 +101,7 @@ func block(id int, data string) string {
 	return "data: " + strings.ReplaceAll(data, "\n", "\ndata: ") + fmt.Sprintf("\nid: %d\n\n", id)
 }
 
-// tailed is what a tail left behind.
+// tailed is the outcome of a tail.
 type tailed struct {
 	out, notes string
 	err        error
@@ -134,7 +134,7 @@ func newScriptTail(t *testing.T, handler http.Handler, out, notes io.Writer) *ta
 	return tail
 }
 
-// startsAfter has a tail start after a cursor.
+// startsAfter makes a tail start after a cursor.
 func startsAfter(cursor string) func(*tailer) {
 	return func(tail *tailer) { tail.subscription.Cursor = cursor }
 }
@@ -200,8 +200,7 @@ func TestTailGaps(t *testing.T) {
 	}
 }
 
-// TestTailNotesOnce: who watches must not be flooded while a server is in
-// trouble.
+// TestTailNotesOnce: a server in trouble must not flood the terminal with notes.
 func TestTailNotesOnce(t *testing.T) {
 	got, _ := tailScript(t, nil, breaks("retry: 9000\n"), fails(503, nil), vanishes, breaks(opened(0)), fails(503, nil), fails(429, nil), closes)
 	if diff := cmp.Diff(strings.Join([]string{
@@ -213,8 +212,8 @@ func TestTailNotesOnce(t *testing.T) {
 	}
 }
 
-// TestTailHoldsServerToItsPromise: what is printed is whole up to where the
-// server breaks its promise, and not a line more.
+// TestTailHoldsServerToItsPromise: tail prints everything before a broken promise,
+// and not a line more.
 func TestTailHoldsServerToItsPromise(t *testing.T) {
 	got, _ := tailScript(t, nil, breaks(opened(0), block(1, "one"), block(2, "two")), breaks(opened(2), block(4, "four")), closes)
 	if !errors.Is(got.err, client.ErrViolation) || got.out != "one\ntwo\n" ||
@@ -270,8 +269,8 @@ func TestTailInterrupted(t *testing.T) {
 	})
 }
 
-// TestTailRefused is about answers that would stay the same: by exit code, and
-// with what the server says.
+// TestTailRefused is about final refusals: each has an exit code and the server's
+// message.
 func TestTailRefused(t *testing.T) {
 	page := func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>welcome") }
 	moved := func(w http.ResponseWriter, r *http.Request) {

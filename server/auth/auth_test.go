@@ -26,7 +26,7 @@ import (
 	"github.com/rejoin/rejoin/server/auth"
 )
 
-// secret is as long as HS512 needs it.
+// secret is as long as HS512 requires.
 var secret = strings.Repeat("0123456789abcdef", 4)
 
 // Making an RSA key takes a while.
@@ -71,7 +71,7 @@ func privatePEM(key crypto.Signer) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: must(x509.MarshalPKCS8PrivateKey(key))}))
 }
 
-// sign makes a token without any of the care that auth.Sign takes.
+// sign makes a token without the checks of auth.Sign.
 func sign(algorithm string, key any, claims jwt.MapClaims, header ...string) string {
 	token := jwt.NewWithClaims(jwt.GetSigningMethod(algorithm), claims)
 	for i := 0; i < len(header); i += 2 {
@@ -80,7 +80,7 @@ func sign(algorithm string, key any, claims jwt.MapClaims, header ...string) str
 	return must(token.SignedString(key))
 }
 
-// good are claims of a good token.
+// good returns the claims of a valid token.
 func good(more ...any) jwt.MapClaims {
 	claims := jwt.MapClaims{"exp": in(time.Hour), "rejoin": map[string]any{"subscribe": []string{"chat:*"}}}
 	for i := 0; i < len(more); i += 2 {
@@ -95,15 +95,15 @@ func good(more ...any) jwt.MapClaims {
 
 func in(d time.Duration) int64 { return time.Now().Add(d).Unix() }
 
-// bearing is a request with a token.
+// bearing returns a request with the token.
 func bearing(token string) *http.Request {
 	r := httptest.NewRequest("GET", "/", nil)
 	r.Header.Set("Authorization", "Bearer "+token)
 	return r
 }
 
-// wantBad demands that the token is refused for a reason, which does not repeat
-// any of it.
+// wantBad demands that the token is refused for this reason, and that the error
+// repeats no part of the token.
 func wantBad(t *testing.T, v *auth.Verifier, token, why string) {
 	t.Helper()
 	grant, err := v.Grant(bearing(token))
@@ -175,8 +175,8 @@ func TestGrant(t *testing.T) {
 	}
 }
 
-// TestClaims: what cannot be understood must not be taken for less than it was
-// meant to be, nor for more.
+// TestClaims: a claim that cannot be understood must not grant less than was meant,
+// nor more.
 func TestClaims(t *testing.T) {
 	v := open(t, auth.Options{Key: secret})
 	for name, claim := range map[string]any{
@@ -238,8 +238,8 @@ func TestIssuerAndAudience(t *testing.T) {
 	wantBad(t, v, token("iss", []string{"https://id.example"}, "aud", "rejoin"), "it cannot be read")
 }
 
-// TestWhereTheTokenIs: the header, the cookie, the query, in this order; what
-// is there twice is refused.
+// TestWhereTheTokenIs: the verifier looks in the header, the cookie and the query, in
+// this order. It refuses two tokens in one place.
 func TestWhereTheTokenIs(t *testing.T) {
 	v := open(t, auth.Options{Key: secret})
 	token := func(feed string) string {
@@ -295,8 +295,8 @@ func TestWhereTheTokenIs(t *testing.T) {
 	}
 }
 
-// TestImpossibleTimes: an exp in milliseconds is a common slip, and a date beyond
-// what clocks can count must not become one that has passed, or never comes.
+// TestImpossibleTimes: an exp in milliseconds is a common mistake. A date beyond the
+// range of clocks must not become one that has passed, or one that never comes.
 func TestImpossibleTimes(t *testing.T) {
 	v := open(t, auth.Options{Key: secret})
 	token := func(claims ...any) string { return sign("HS256", []byte(secret), good(claims...)) }

@@ -9,8 +9,8 @@ import (
 	"github.com/rejoin/rejoin/server/auth"
 )
 
-// TestLongTokensAreCheap: parsing a megabyte takes several of them, and anyone
-// can send one.
+// TestLongTokensAreCheap: parsing a token of a megabyte takes several megabytes, and
+// anyone can send one.
 func TestLongTokensAreCheap(t *testing.T) {
 	v := open(t, auth.Options{Key: secret})
 	wantBad(t, v, strings.Repeat("A", 8<<10+1), "it is too long")
@@ -33,8 +33,8 @@ func TestLongTokensAreCheap(t *testing.T) {
 	}
 }
 
-// FuzzToken: whatever comes, nothing but the secret makes a token good, and
-// nothing brings the verifier down.
+// FuzzToken: no token is valid without the secret, and no input makes the verifier
+// panic.
 func FuzzToken(f *testing.F) {
 	v, err := auth.Open(f.Context(), auth.Options{Key: secret})
 	if err != nil {

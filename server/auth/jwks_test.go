@@ -98,7 +98,7 @@ func TestKeySet(t *testing.T) {
 		wantGood(t, v, sign(test.algorithm, key, good(), "kid", test.kid))
 		wantGood(t, v, sign(test.algorithm, key, good())) // any key of the set
 	}
-	// A key is good for what the set says, and nothing else.
+	// A key is valid only for the algorithm and the use that the set gives it.
 	wantBad(t, v, sign("RS256", rsaKey(), good(), "kid", "ps"), "not accepted here")
 	wantBad(t, v, sign("RS256", rsaKey(), good(), "kid", "ec"), "not accepted here")
 	wantBad(t, v, sign("RS256", rsaKey(), good(), "kid", "sealing"), "not accepted here")
@@ -111,8 +111,8 @@ func TestKeySet(t *testing.T) {
 	wantBad(t, narrow, sign("RS256", rsaKey(), good(), "kid", "rsa"), "not accepted here")
 }
 
-// TestRotation: a key that is new is found by the first token that names it,
-// for all that come with it, and one that is gone is refused.
+// TestRotation: the first token that names a new key makes the verifier fetch it, for
+// all tokens that come at the same time. A token with a removed key is refused.
 func TestRotation(t *testing.T) {
 	old, next := ecKey(elliptic.P256()), ecKey(elliptic.P384())
 	srv := newIssuer(t, setOf(ecJWK("old", old)))
@@ -138,7 +138,7 @@ func TestRotation(t *testing.T) {
 	}
 }
 
-// TestUnusableSet: what is no key set must not replace one.
+// TestUnusableSet: an answer that is not a key set must not replace the set.
 func TestUnusableSet(t *testing.T) {
 	for name, body := range map[string]string{
 		"HTML":            "<html>welcome",
@@ -232,7 +232,8 @@ func TestSetIsAway(t *testing.T) {
 			}
 			time.Sleep(time.Second)
 		}
-		// 1, 2, 4 … 60 seconds apart, and one every ten for the tokens.
+		// Retries come 1, 2, 4 … 60 seconds apart, and the tokens cause one every ten
+		// seconds.
 		if n := s.fetches.Load(); n < 25 || n > 50 {
 			t.Errorf("%d fetches in five minutes", n)
 		}
@@ -286,7 +287,7 @@ func TestUnknownKeys(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		wantGood(t, v, sign("RS256", rsaKey(), good(), "kid", "new"))
 		wantBad(t, v, made, "not accepted here")
-		// A token whose algorithm is refused anyway asks for nothing.
+		// A token whose algorithm is refused anyway causes no fetch.
 		time.Sleep(20 * time.Second)
 		before = s.fetches.Load()
 		wantBad(t, v, sign("HS256", []byte(secret), good(), "kid", "x"), "not accepted here")

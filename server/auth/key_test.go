@@ -22,8 +22,8 @@ import (
 // all are the algorithms that the JWT library knows.
 var all = jwt.GetAlgorithms()
 
-// TestAlgorithms: the key alone decides, and the configuration can only take
-// away.
+// TestAlgorithms: only the key decides which algorithms are accepted. The
+// configuration can remove some of them.
 func TestAlgorithms(t *testing.T) {
 	_, edKey, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -79,8 +79,8 @@ func pkcs1(key *rsa.PrivateKey) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "RSA PUBLIC KEY", Bytes: x509.MarshalPKCS1PublicKey(&key.PublicKey)}))
 }
 
-// TestOpenRefuses: a server that checks tokens with the wrong thing is worse
-// than one that does not start.
+// TestOpenRefuses: a server that checks tokens with the wrong key is worse than one
+// that does not start.
 func TestOpenRefuses(t *testing.T) {
 	der := string(must(x509.MarshalPKIXPublicKey(&rsaKey().PublicKey)))
 	p224 := string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: must(x509.MarshalPKIXPublicKey(&must(ecdsa.GenerateKey(elliptic.P224(), rand.Reader)).PublicKey))}))

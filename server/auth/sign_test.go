@@ -16,8 +16,8 @@ import (
 	"github.com/rejoin/rejoin/server/auth"
 )
 
-// TestSign: what Sign makes with a key, the verifier with its other half, or
-// the same secret, takes.
+// TestSign: the verifier accepts the tokens of Sign, with the other half of the key
+// or with the same secret.
 func TestSign(t *testing.T) {
 	_, edKey, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {

@@ -48,8 +48,8 @@ func TestControl(t *testing.T) {
 	}
 }
 
-// FuzzBlocks holds the encoding to a parser that others wrote: whatever is
-// published arrives as it was, and what is next to it in the stream too.
+// FuzzBlocks checks the encoding with a parser that others wrote: an event arrives
+// unchanged, and so do its neighbours in the stream.
 func FuzzBlocks(f *testing.F) {
 	f.Add("message.edited", "first line\nsecond line", uint64(42))
 	f.Add("", "", uint64(1))

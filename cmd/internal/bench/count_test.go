@@ -58,8 +58,7 @@ func TestHistogram(t *testing.T) {
 	}
 }
 
-// TestBenchSlots: every duration is in the slot that ends at or behind it, and
-// within 3 %.
+// TestSlots: every duration is in the slot that ends at or after it, and within 3 %.
 func TestSlots(t *testing.T) {
 	for d := time.Duration(1); d < 1<<62; d += d/7 + 1 {
 		end := slotEnd(slotOf(d))

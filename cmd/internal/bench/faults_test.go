@@ -16,10 +16,10 @@ import (
 // faultyServer speaks as much HTTP as a run needs, and does not always
 // do what it should.
 type faultyServer struct {
-	// send returns what goes to the subscribers once the event has come: the
-	// events whose data, and the ids with which they, are sent.
+	// send returns what subscribers get once the event is published: each with the
+	// number of the event whose data it has, and with an id.
 	send func(id int) []sentEvent
-	// answer returns what a publish is answered, before it is done.
+	// answer returns the status and the id with which a publish is answered.
 	answer func(id int) (status int, told int)
 	endsAt int // the event behind which streams end; 0 for none
 
@@ -138,8 +138,8 @@ func optionsFor(t *testing.T, url string) Options {
 	}
 }
 
-// TestRunNoticesFaults: each of a server's faults is counted for what it is,
-// with its subscribers, of which there are two.
+// TestRunNoticesFaults: a run counts each fault of a server under its kind, once for
+// each of the two subscribers.
 func TestRunNoticesFaults(t *testing.T) {
 	failing := func(status int) func(int) (int, int) {
 		first := true
@@ -251,7 +251,8 @@ func TestRunNoticesFaults(t *testing.T) {
 	}
 }
 
-// TestRunRefusesOtherAnswers: what is no event stream is not waited for.
+// TestRunRefusesOtherAnswers: a run does not wait on an answer that is not an event
+// stream.
 func TestRunRefusesOtherAnswers(t *testing.T) {
 	for _, test := range []struct {
 		name, want string

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// TestProcesses: children count, and what they use is read.
+// TestProcesses: the memory and the processor time of children count, too.
 func TestProcesses(t *testing.T) {
 	shell := exec.Command("sh", "-c", "sleep 60 & wait")
 	shell.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -25,8 +25,7 @@ func asChunks(texts ...string) string {
 	return b.String() + "0\r\n\r\n"
 }
 
-// TestBenchStream: whatever the pieces in which a stream comes, what is in it
-// is the same.
+// TestStream: a stream has the same contents, whatever the pieces in which it comes.
 func TestStream(t *testing.T) {
 	open := "retry: 2143\nevent: feed.open\ndata: {\"feed\":\"x\"}\nid: 0\n\n:\n"
 	rejoin := open + "data: " + testData(1) + "\nid: 1\n\ndata: " + testData(2) + "\nid: 2\n\nevent: feed.cursor\ndata: {}\nid: 2\n\n"
@@ -79,8 +78,7 @@ func TestStreamRefuses(t *testing.T) {
 	}
 }
 
-// TestBenchStreamAllocatesNothing: what is spent on the garbage of deliveries
-// is missing for the next ones.
+// TestStreamAllocatesNothing: garbage from one delivery slows down the next ones.
 func TestStreamAllocatesNothing(t *testing.T) {
 	block := "data: " + testData(1) + "\nid: 1\n\n"
 	text := []byte(fmt.Sprintf("%x\r\n%s\r\n", len(block), block))

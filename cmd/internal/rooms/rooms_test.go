@@ -21,7 +21,7 @@ import (
 
 const module = "github.com/rejoin/rejoin"
 
-// room says what the packages of a directory and below may import, beside the
+// room lists what the packages of a directory and below may import, beside the
 // standard library.
 type room struct {
 	dir       string
@@ -29,7 +29,7 @@ type room struct {
 	theirs    []string // other modules, or packages of them
 	testOnly  bool     // may be imported only by tests and by the importers
 	importers []string // files that are not tests, as patterns of path.Match
-	usedBy    string   // the directory that may import it, beside itself; empty for what ours says
+	usedBy    string   // the directory that may import it, beside itself; if empty, the lists of the others decide
 }
 
 // rooms is the plan of the house; the first that fits a package counts.
@@ -58,7 +58,8 @@ var rooms = []room{
 	{dir: "web"},
 }
 
-// atTheRoot is what may stand there, beside names that begin with a dot.
+// atTheRoot lists the names at the root of the module, beside names that begin with a
+// dot.
 var atTheRoot = strings.Fields(`cmd server feed storage web config.yaml Dockerfile go.mod go.sum README.md
 	Makefile LICENSE CHANGELOG.md CONTRIBUTING.md compose.yaml docs tools.mod tools.sum`)
 
@@ -69,7 +70,7 @@ type source struct {
 	environment []string // functions of package os with which it reads the environment
 }
 
-// violations returns what breaks the rules.
+// violations returns the imports and calls that break the rules.
 func violations(sources []source) (found []string) {
 	for _, s := range sources {
 		at := slices.IndexFunc(rooms, func(r room) bool { return within(path.Dir(s.name), r.dir) })
@@ -83,7 +84,7 @@ func violations(sources []source) (found []string) {
 			}
 		}
 		for _, call := range s.environment {
-			// Tests may be told of servers that exist: REJOIN_TEST_….
+			// Tests may get the addresses of existing servers: REJOIN_TEST_….
 			if !within(s.name, "cmd/rejoin") && !rooms[at].testOnly {
 				found = append(found, s.name+": calls os."+call)
 			}
@@ -133,7 +134,7 @@ func TestImports(t *testing.T) {
 	}
 }
 
-// TestAtTheRoot: what is nowhere in the plan has a better place.
+// TestAtTheRoot: a file that is not in the plan belongs elsewhere.
 func TestAtTheRoot(t *testing.T) {
 	entries, err := os.ReadDir("../../..")
 	if err != nil {
@@ -148,8 +149,7 @@ func TestAtTheRoot(t *testing.T) {
 	}
 }
 
-// TestViolationsAreFound proves that the rules refuse what they are for, and
-// no more.
+// TestViolationsAreFound proves that the rules refuse what they should, and no more.
 func TestViolationsAreFound(t *testing.T) {
 	const sqlite3, viper, prometheus = "github.com/mattn/go-sqlite3", "github.com/spf13/viper", "github.com/prometheus/client_golang/prometheus"
 	for _, test := range []struct {
@@ -248,8 +248,7 @@ func TestSourcesAreRead(t *testing.T) {
 	}
 }
 
-// readSources reads all Go files below root but tests, whatever they are built
-// for.
+// readSources reads all Go files below root but tests, for every system.
 func readSources(root string) (sources []source, err error) {
 	err = filepath.WalkDir(root, func(file string, d fs.DirEntry, err error) error {
 		hidden := strings.HasPrefix(d.Name(), ".") && file != root

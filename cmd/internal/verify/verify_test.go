@@ -79,7 +79,7 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// TestNothingIsProven: a report without a delivery is no good one.
+// TestNothingIsProven: a report without a delivery proves nothing.
 func TestNothingIsProven(t *testing.T) {
 	for _, r := range []Report{{}, {Acknowledged: 1}, {Deliveries: 1}, {Acknowledged: 1, Deliveries: 1, Violations: 1}} {
 		if r.Err() == nil {
@@ -94,9 +94,9 @@ func TestNothingIsProven(t *testing.T) {
 // liars are servers that break their promise, each in its own way.
 var liars = []struct {
 	name     string
-	findings []string                           // of which there has to be one
-	event    func(n int64, block string) string // what becomes of an event's block
-	answer   func(n int64, body string) string  // and of an acknowledgement
+	findings []string                           // one of these has to be found
+	event    func(n int64, block string) string // changes the block of an event
+	answer   func(n int64, body string) string  // changes an acknowledgement
 	forgets  bool                               // idempotency keys
 }{
 	{name: "loses", findings: []string{feedtest.Skipped}, event: func(n int64, block string) string {
@@ -117,7 +117,7 @@ var liars = []struct {
 		}
 		return block
 	}},
-	// That one may be there, or not.
+	// The acknowledged event may exist, or not.
 	{name: "acknowledges the wrong event", findings: []string{feedtest.WrongBytes, feedtest.LostAcknowledged}, answer: func(n int64, body string) string {
 		if n%20 == 0 {
 			return strings.Replace(body, `"id":`, `"id":1`, 1)
@@ -127,12 +127,12 @@ var liars = []struct {
 	{name: "forgets keys", findings: []string{feedtest.KeyTwice}, forgets: true},
 }
 
-// TestRunFindsLiars puts each of them in front of a server that is right.
+// TestRunFindsLiars puts each of them in front of a correct server.
 func TestRunFindsLiars(t *testing.T) {
 	u := startServer(t)
 	for _, liar := range liars {
 		t.Run(liar.name, func(t *testing.T) {
-			t.Parallel() // they wait for what does not come
+			t.Parallel() // they wait for events that do not come
 			var events, answers atomic.Int64
 			proxy := &httputil.ReverseProxy{
 				FlushInterval: -1,
