@@ -103,10 +103,12 @@
 // subscriber makes it, and it is dropped some seconds after the last has left. A
 // log takes events from the publisher, from the bus and from the store, and each
 // only if it is the next one. If it learns of a later one, it has a hole. A few
-// workers fill the holes of all logs from the store, one page of a log at a time. Its
-// field known, the largest id that it has learned of, may be wrong: it decides whether
-// to ask the store, and nothing else. Only the store knows what is trimmed and what is
-// closed. A page may be older than that, so the log is asked before a page is delivered.
+// workers fill the holes of all logs from the store, one page of a log at a time. A
+// log's field known, the largest id that it has learned of, may be wrong: it decides
+// whether to ask the store, and nothing else. Only the store knows what is trimmed and
+// what is closed. A page may be older than that, so a subscription asks the log before
+// it delivers a page. Hub.verifyLoop compares the logs with the store about once in
+// HubOptions.Verify, and so finds what the bus has lost.
 //
 // The way of a resume:
 //

@@ -4,9 +4,9 @@
 //
 // A [Socket] is a connection taken over from the server that accepted it. It
 // belongs to one worker, a goroutine that writes to many sockets, one after the
-// other, without blocking. Only that worker asks the stream for bytes, and only it
-// closes the descriptor, so nothing is written to a descriptor that the kernel has
-// given to another connection since.
+// other, without blocking. Only that worker takes bytes from the stream, writes them
+// to the descriptor and closes it, so nothing is written to a descriptor that the
+// kernel has given to another connection since.
 //
 // A socket that is full keeps a backlog and waits for the poller, a goroutine that
 // serves all sockets: it reports room in full sockets and clients that leave. Each
