@@ -38,7 +38,7 @@ func TestReplayedIsPublishedOnce(t *testing.T) {
 		r.bus.tell = func(_ context.Context, events []feed.Event) error {
 			for _, e := range events {
 				if _, again := told.LoadOrStore(e.ID, true); again {
-					t.Errorf("the bus is told of %d again", e.ID)
+					t.Errorf("event %d was sent to the bus again", e.ID)
 				}
 			}
 			return nil

@@ -96,7 +96,7 @@ func TestSlots(t *testing.T) {
 	slices.Sort(drained)
 	stayed := slices.Sorted(slices.Values(order[many/2:]))
 	if !slices.Equal(drained, stayed) {
-		t.Errorf("drained %v, and who had stayed was %v", drained, stayed)
+		t.Errorf("drained %v, want the remaining subscribers %v", drained, stayed)
 	}
 	if n := len(s.subscribers.all) + len(s.subscribers.addresses); n != 0 {
 		t.Errorf("%d entries are left", n)

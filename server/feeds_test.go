@@ -167,7 +167,7 @@ func TestDelete(t *testing.T) {
 	n.publish("new", "x", 1)
 	n.delete("/v1/feeds/done")
 	if p := n.page("/v1/feeds/done/events", nil); p.First != 4 || !p.Closed {
-		t.Errorf("closed for good, deleted or not: %+v", p)
+		t.Errorf("a deleted feed must start at 4 and stay closed: %+v", p)
 	}
 }
 

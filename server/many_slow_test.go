@@ -175,7 +175,7 @@ func TestSlowReaderOfManyDrained(t *testing.T) {
 			continue
 		}
 		if kind == "feed.cursor" && id[1] != last {
-			t.Errorf("it is told to go on behind %s, and was shown %s", id[1], last)
+			t.Errorf("the farewell has the cursor %s, the last event %s", id[1], last)
 		}
 		last = id[1]
 	}

@@ -125,7 +125,7 @@ func TestStoredMember(t *testing.T) {
 			t.Error(body)
 		}
 		if _, body := n.do(http.MethodPost, events+"?type=open", nil, "x"); strings.Contains(body, `"stored"`) {
-			t.Errorf("what is refused for good has no need to say: %s", body)
+			t.Errorf("a permanent refusal has the member stored: %s", body)
 		}
 	}
 	http1 := httptest.NewServer(server.Waiting(nil))

@@ -122,10 +122,10 @@ func TestNotifierGathers(t *testing.T) {
 		t.Errorf("a commit right after it notifies %q", got)
 	}
 	if got := told("a", 1); got != "" {
-		t.Errorf("what was announced is told again: %q", got)
+		t.Errorf("an announced event is announced again: %q", got)
 	}
 	if got := told("a", 2); got != "grew me a 2" {
-		t.Errorf("what was not announced is told as %q", got)
+		t.Errorf("an event that was not announced yet is announced as %q", got)
 	}
 	n.last = time.Now().Add(-announceEvery)
 	if got := commit("b", 1); got != "grew me b 1" {

@@ -210,7 +210,7 @@ func refused(t *testing.T, url, hint string) {
 		t.Fatal("opened")
 	}
 	if errors.Is(err, feed.ErrUnavailable) || !strings.Contains(err.Error(), hint) {
-		t.Errorf("got %v; want an error for good that says %s", err, hint)
+		t.Errorf("got %v; want a permanent error with %s", err, hint)
 	}
 }
 

@@ -147,7 +147,7 @@ func owner(t *testing.T, servers []*testserver.Redis, key string) *testserver.Re
 			return s
 		}
 	}
-	t.Fatalf("nobody has the slot of %s", key)
+	t.Fatalf("no server has the slot of %s", key)
 	return nil
 }
 

@@ -173,6 +173,6 @@ func checkSwept(t *testing.T, s *Store) {
 	w := <-s.writing
 	defer func() { s.writing <- w }()
 	if got := value(t, w.conn, "SELECT count(*) FROM events JOIN feeds ON feeds.id = feed WHERE seq < first"); got != int64(0) {
-		t.Errorf("%v rows of events that were given up are left", got)
+		t.Errorf("%v rows of trimmed events are left", got)
 	}
 }

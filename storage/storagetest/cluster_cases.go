@@ -39,7 +39,7 @@ func testEphemeral(t *testing.T, c *cluster) {
 		t.Errorf("the store ends with %+v, %v; want 3", b, err)
 	}
 	if d := within(t, nodes[1].follow("chat", feed.FromCursor(3)), promptness); len(d.Events()) > 0 {
-		t.Errorf("who came later got %+v", d.Events())
+		t.Errorf("a later subscriber got %+v", d.Events())
 	}
 }
 

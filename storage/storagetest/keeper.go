@@ -168,7 +168,7 @@ func wantNow(t *testing.T, k feed.RetentionStore, limit int) {
 		t.Errorf("got %v, %v; want no feed", l.Feeds, err)
 	}
 	if l.Now.Before(before) || l.Now.After(time.Now()) {
-		t.Errorf("it is %v, and the list says %v", before, l.Now)
+		t.Errorf("the list has the time %[2]v, and was asked for at %[1]v", before, l.Now)
 	}
 }
 

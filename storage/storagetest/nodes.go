@@ -68,7 +68,7 @@ func testAloneOfTwo(t *testing.T, a, b feed.RetentionStore) {
 		}
 		for _, k := range []feed.RetentionStore{b, a} {
 			if ran, err := k.RunExclusive(t.Context(), func(context.Context) error { return nil }); !ran || err != nil {
-				t.Errorf("while nobody runs: got %t, %v; want true", ran, err)
+				t.Errorf("while no node runs its function: got %t, %v; want true", ran, err)
 			}
 		}
 	}
