@@ -12,8 +12,8 @@ import (
 	"github.com/rejoin/rejoin/feed/feedtest"
 )
 
-// seen reads until the feed is closed, or nothing comes for d, and returns what
-// came: "1 2 gap:2-5 6 closed".
+// seen reads until the feed is closed, or nothing comes for d, and returns the
+// deliveries as text: "1 2 gap:2-5 6 closed".
 func seen(t *testing.T, s *feed.Subscription, d time.Duration) string {
 	t.Helper()
 	var all []string

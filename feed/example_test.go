@@ -119,8 +119,8 @@ func ExampleFromCursor() {
 	// 3 three
 }
 
-// A publish that may have to be repeated has a key, and one that builds on what
-// its publisher has read has a condition.
+// A publish that may have to be repeated has a key. A publish that depends on an
+// earlier read has a condition.
 func ExamplePublisher_PublishBatch() {
 	ctx := context.Background()
 	pub, _, done := open(ctx)

@@ -190,7 +190,8 @@ func TestLogShedsWhatIsEncoded(t *testing.T) {
 			d.Encoded(repeater(form))
 		}
 	}
-	// The log may also hold its newest segment, and what was encoded after the last event.
+	// The log may also hold its newest segment, and bytes encoded after the last
+	// event.
 	if limit := memory + (encodings+1)*4*segmentBytes; most > limit {
 		t.Errorf("the log holds up to %d bytes, the limit is %d", most, limit)
 	}

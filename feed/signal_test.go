@@ -226,8 +226,8 @@ func TestSubscribersOfAllNodes(t *testing.T) {
 	})
 }
 
-// A bus may carry a signal late, or twice: where a network loses packets, what a
-// connection had sent when it was dropped arrives behind what the next one sent.
+// A bus may carry a signal late, or twice. Where a network loses packets, signals of
+// a dropped connection may arrive after those of the next one.
 func TestSignalsKeepTheOrderOfEphemeralEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, store := &air{}, feedtest.NewStore()

@@ -129,17 +129,17 @@ func (w *world) connect(r *reader, n *node, starts []start) {
 // is 0.
 type nextFunc func(ctx context.Context, tick <-chan time.Time) (int, feed.Delivery, error)
 
-// standing is where a subscription stands.
+// standing has the cursor of a subscription.
 type standing interface{ Cursor() feed.ID }
 
-// subscription is what a reader reads.
+// subscription is an open subscription of a reader, to one feed or several.
 type subscription struct {
 	places []standing
 	next   nextFunc
 	close  func()
 }
 
-// subscribe opens what the reader is to read.
+// subscribe opens the subscription of the connection.
 func (c *conn) subscribe(ctx context.Context, starts []start) (*subscription, error) {
 	if !c.reader.group {
 		s, err := c.node.hub.Subscribe(ctx, c.reader.parts[0].feed, starts[0].from)

@@ -171,7 +171,7 @@ func newWorld(seed uint64, alter func(*plan)) *world {
 	return w
 }
 
-// committed notes what the store has stored: events of one batch, and feed.
+// committed records events that the store has stored: one batch of one feed.
 func (w *world) committed(events []feed.Event) {
 	w.checker.Stored(events...)
 	last := events[len(events)-1]

@@ -72,8 +72,8 @@ func (w *world) judge(wr *writer, n *node, b feed.Publication, result feed.Resul
 		w.checker.RefusedClosed(b.Feed)
 		w.refuse(b, err)
 	case expected(err):
-		// Of a batch with a key, an earlier call may have stored what this one
-		// has not.
+		// An earlier call may have stored a batch with a key, even if this one has
+		// not.
 		if b.Key == "" {
 			w.refuse(b, err)
 		}

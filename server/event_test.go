@@ -82,7 +82,7 @@ func TestEvent(t *testing.T) {
 	}
 }
 
-// tag returns the entity tag of what is at path.
+// tag returns the entity tag of the answer at path.
 func (n *node) tag(path string) string {
 	n.t.Helper()
 	r, body := n.do("GET", path, acceptJSON, "")

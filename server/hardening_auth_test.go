@@ -28,7 +28,7 @@ import (
 	"github.com/rejoin/rejoin/server/auth"
 )
 
-// What attackers try, and what would go wrong if it worked.
+// Attacks, and the damage if one of them works.
 
 var signingKey, otherKey = sync.OnceValue(newKey), sync.OnceValue(newKey)
 

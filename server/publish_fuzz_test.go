@@ -35,7 +35,7 @@ func FuzzPublish(f *testing.F) {
 		f.Add(http.MethodPost, x.path, x.header, []byte(x.body))
 	}
 	f.Add(http.MethodPut, events, "", []byte("x"))
-	// A problem must not repeat all of what was sent.
+	// A problem must not repeat the whole request.
 	f.Add(http.MethodPost, "/v1/"+strings.Repeat("x", 2000), "", []byte("x"))
 	f.Add(strings.Repeat("X", 2000), events, "", []byte("x"))
 	f.Fuzz(func(t *testing.T, method, path, header string, body []byte) {

@@ -30,10 +30,10 @@ const (
 )
 
 // TestDescriptorReuse: subscribers of many feeds are cut at any moment, while new
-// ones connect and get the same descriptors at once. What is written to a descriptor
-// a moment too late goes to somebody else, who gets events of a feed that they may
-// not even read, or half of one. Each checks every byte, and in the end nothing is
-// left of any of them.
+// ones connect and get the same descriptors at once. A write that comes a moment too
+// late goes to another client. That client gets events of a feed that it may not even
+// be allowed to read, or half an event. Each client checks every byte, and in the end
+// nothing is left of any of them.
 func TestDescriptorReuse(t *testing.T) {
 	n := start(t, server.Options{WriteTimeout: 150 * time.Millisecond, Heartbeat: 40 * time.Millisecond}, nil)
 	n.follow(events, nil).block() // so that all is running that ever will
@@ -132,7 +132,7 @@ func (r *reuse) subscribe() {
 	}
 	if rand.IntN(3) > 0 {
 		if rand.IntN(4) == 0 {
-			pause(300 * time.Millisecond) // long enough to be given up
+			pause(300 * time.Millisecond) // may be long enough for the server to drop the connection
 		}
 		_ = conn.SetReadDeadline(time.Now().Add(20*time.Millisecond + rand.N(80*time.Millisecond)))
 		r.check(conn, name)

@@ -185,7 +185,7 @@ func open(feedName string, cursor, first, last int) string {
 
 func event(id int, data string) string { return fmt.Sprintf("data: %s\nid: %d\n", data, id) }
 
-// within returns a context for what must not take long.
+// within returns a context for a call that must not take long.
 func within(t *testing.T, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	t.Cleanup(cancel)

@@ -278,7 +278,7 @@ func TestEverybodyAtOnce(t *testing.T) {
 	const publishers, each, subscribers = 8, 150, 100
 	const total = publishers * each
 	var published atomic.Int64
-	stored := make([]string, total+1) // by id; written before published says so
+	stored := make([]string, total+1) // by id; written before published counts the event
 	var storedMu sync.Mutex
 
 	var work sync.WaitGroup

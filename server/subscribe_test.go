@@ -81,8 +81,8 @@ func TestRetryIsSpread(t *testing.T) {
 	}
 }
 
-// TestQuietClient: a client that was cut before it saw any event must not lose
-// what was published while it was away.
+// TestQuietClient: a client that was cut before it saw any event must not lose the
+// events that were published while it was away.
 func TestQuietClient(t *testing.T) {
 	n := start(t, server.Options{}, nil)
 	n.publish("chat", "before", 1)

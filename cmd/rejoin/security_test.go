@@ -132,7 +132,7 @@ func startTLS(t *testing.T, g security) string {
 	return listener.Addr().String()
 }
 
-// TestTLS: old clients keep HTTP/1.1, and what is no longer safe is refused.
+// TestTLS: old clients keep HTTP/1.1, and unsafe versions are refused.
 func TestTLS(t *testing.T) {
 	files := certificateFiles(t)
 	certificate := writeCertificate(t, files)

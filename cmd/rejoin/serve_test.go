@@ -19,7 +19,7 @@ import (
 // running is a rejoin serve in this process.
 type running struct {
 	url  string
-	log  *bufio.Scanner // what it has not logged yet
+	log  *bufio.Scanner // its log from the current line on
 	exit chan int
 }
 
@@ -118,8 +118,8 @@ func TestServe(t *testing.T) {
 	}
 }
 
-// TestServeRefuses: nothing starts half configured, and what was opened is
-// closed again.
+// TestServeRefuses: no server starts half configured, and a start that fails closes
+// everything that it has opened.
 func TestServeRefuses(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -165,7 +165,7 @@ func wantAnswerAndEnd(t *testing.T, conn net.Conn, status int) {
 			t.Errorf("%s, want %d", resp.Status, status)
 		}
 	}
-	// HEAD has no body, whatever its length says.
+	// HEAD has no body, whatever its Content-Length.
 	if rest, err := io.ReadAll(r); err != nil || strings.Contains(string(rest), "HTTP/1.1 2") {
 		t.Errorf("%v after %q", err, rest)
 	}

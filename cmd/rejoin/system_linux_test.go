@@ -133,7 +133,7 @@ func TestTailTerminal(t *testing.T) {
 				t.Errorf("exit %d", code)
 			}
 			terminal.Close()
-			all, _ := io.ReadAll(seen) // to the EIO of a terminal that nobody has open
+			all, _ := io.ReadAll(seen) // up to the EIO of a terminal that no process has open
 			out = strings.ReplaceAll(string(all), "\r\n", "\n")
 			notes = out
 		} else {

@@ -145,9 +145,8 @@ func TestTailArguments(t *testing.T) {
 	}
 }
 
-// TestTailManyInUse follows two feeds of a real server through the address of
-// several: from the start of one, from a cursor of the other, without what the
-// filter leaves out, until both are closed.
+// TestTailManyInUse follows two feeds of a real server with one stream: one from its
+// start, the other from a cursor, without filtered events, until both are closed.
 func TestTailManyInUse(t *testing.T) {
 	ctx, signal := context.WithCancel(t.Context())
 	srv := runServe(t, ctx, filepath.Join(t.TempDir(), "rejoin.db"))

@@ -114,8 +114,8 @@ func (c *cutConn) cut(carry func([]byte) (int, error), p []byte, left *int64) (i
 
 var odd = []string{"", " ", "one line", "two\nlines", "\ttab, then two spaces  ", "data: id: 7", ":", "ünïcödé 🚀 \u2028 line separator", "id: 99\n\nevent: feed.gap"}
 
-// TestFollowCutAtEveryByte cuts the first connection after each number of bytes
-// that it can have. What is yielded is always the same.
+// TestFollowCutAtEveryByte cuts the first connection after each number of bytes that
+// it can have. Follow always yields the same events.
 func TestFollowCutAtEveryByte(t *testing.T) {
 	url, _ := startServer(t)
 	plain, err := New(url, Options{})

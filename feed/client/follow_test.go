@@ -51,8 +51,8 @@ func TestFollowResumes(t *testing.T) {
 	}
 }
 
-// TestFollowCutBeforeFirstEvent: what is published meanwhile must not be lost to
-// a subscriber that has seen no event yet.
+// TestFollowCutBeforeFirstEvent: a subscriber that has seen no event yet must not
+// lose the events that are published while it is away.
 func TestFollowCutBeforeFirstEvent(t *testing.T) {
 	got, script := followScript(t, chat, fails(502, nil), breaks(opened(41)), breaks(), breaks(opened(41), sent(42, "x")), delivered)
 	if diff := cmp.Diff([]string{"start", "start", "41", "41", "42"}, script.cursors()); diff != "" || len(got.lines) != 2 || got.lines[1] != "feed.closed chat 42 at 42" || got.err != nil {

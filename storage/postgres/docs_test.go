@@ -11,7 +11,8 @@ import (
 	"github.com/rejoin/rejoin/storage/testserver"
 )
 
-// The examples of docs/transactions.md in SQL, Go and Python do what the page says.
+// The examples of docs/transactions.md in SQL, Go and Python work as the page
+// describes.
 func TestExamples(t *testing.T) {
 	t.Parallel()
 	p := testserver.StartPostgres(t)

@@ -133,7 +133,7 @@ func TestPublicFunctions(t *testing.T) {
 	runSQL(t, connect(t, none), everyCall...)
 }
 
-// A database of the second version, with keys, goes on where it was.
+// A database of the second version, with keys, continues to work after the migration.
 func TestMigratesSecondVersion(t *testing.T) {
 	t.Parallel()
 	url := testserver.SharedPostgres(t).NewDatabase(t)

@@ -9,7 +9,7 @@ import (
 	"github.com/rejoin/rejoin/storage/testserver"
 )
 
-// Two stores have two ids, and each keeps its own, whoever opens it.
+// Two stores have two ids, and each keeps its own when any node opens it.
 func TestID(t *testing.T) {
 	t.Parallel()
 	p := testserver.SharedPostgres(t)

@@ -151,7 +151,7 @@ func TestSweepLeavesOutHeld(t *testing.T) {
 		if left() == "2" {
 			return false
 		}
-		return !more // what is held is not a reason to go on at once
+		return !more // held feeds are not a reason to go on at once
 	})
 	sound(t, url)
 	if _, err := elsewhere.Exec(t.Context(), "COMMIT"); err != nil {
@@ -225,7 +225,7 @@ func TestSweepHoldsUpNobody(t *testing.T) {
 	sound(t, url)
 }
 
-// appendUntil appends one event after the other, and returns what each took.
+// appendUntil appends one event after the other, and returns the time of each append.
 func appendUntil(t *testing.T, s *Store, done func(n int) bool) (took []time.Duration) {
 	t.Helper()
 	for n := 0; !done(n); n++ {

@@ -14,7 +14,8 @@ import (
 	"github.com/rejoin/rejoin/storage/testserver"
 )
 
-// A database of the first version, with what it can hold, goes on where it was.
+// A database of the first version, with all kinds of rows, continues to work after
+// the migration.
 func TestMigratesFirstVersion(t *testing.T) {
 	t.Parallel()
 	url := testserver.SharedPostgres(t).NewDatabase(t)

@@ -20,8 +20,8 @@ const (
 	vanishBeforeCommit       // the client does; the server does not
 )
 
-// commitProxy stands between a store and its server, and understands enough of
-// what they say to break a connection at a COMMIT.
+// commitProxy stands between a store and its server, and understands enough of the
+// protocol to break a connection at a COMMIT.
 type commitProxy struct {
 	*testserver.Proxy
 

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// Each statement in the files of queries has a name of its own, and the code runs
-// each, and no other.
+// Each statement in the files of queries has a name of its own. The code runs all of
+// them, and no other.
 func TestQueries(t *testing.T) {
 	named := find(t, "queries/*.sql", `(?m)^-- name: (.*)$`)
 	used := find(t, "*.go", `query\("([a-z_]+)"\)`)
@@ -24,8 +24,8 @@ func TestQueries(t *testing.T) {
 	}
 }
 
-// find returns what the group of the pattern matches in the files that are not
-// tests, sorted.
+// find returns the matches of the pattern's group in the files that are not tests,
+// sorted.
 func find(t *testing.T, files, pattern string) (found []string) {
 	t.Helper()
 	names, err := filepath.Glob(files)

@@ -291,7 +291,7 @@ func TestDrainStatements(t *testing.T) {
 	}
 }
 
-// A dump keeps the order, and what is enqueued after it is restored comes later.
+// A restored dump keeps the order, and events that are enqueued later come after it.
 func TestQueueOfRestored(t *testing.T) {
 	t.Parallel()
 	p := testserver.StartPostgres(t)

@@ -11,9 +11,9 @@ import (
 	"github.com/rejoin/rejoin/storage/testserver"
 )
 
-// The server dies again and again, in the midst of appends, in every way that it
-// can. What was acknowledged is there, once; what was refused is not; and the
-// store works again by itself.
+// The server dies again and again, in the midst of appends, in every way that it can.
+// Each acknowledged event is there, once. No refused event is there. The store works
+// again by itself.
 func TestServerDies(t *testing.T) {
 	p := testserver.StartPostgres(t)
 	url := p.NewDatabase(t)

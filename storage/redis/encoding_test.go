@@ -80,7 +80,7 @@ func TestSums(t *testing.T) {
 	}
 }
 
-// No reply makes the reader crash, and what it accepts it can write again.
+// No reply makes the reader panic. It can write again every event that it accepts.
 func FuzzDecode(f *testing.F) {
 	f.Add("1700000000000j:a.b", "data", "1-2-3", "5-0")
 	f.Add("", "", "", "")

@@ -22,8 +22,8 @@ func pair(t *testing.T, url string, o redis.Options, feeds ...string) (*redis.Bu
 	return teller, n
 }
 
-// A server that dies and comes back empty: what was published meanwhile is
-// noticed as soon as it is back, and events flow again.
+// A server dies and comes back empty. As soon as it is back, the node notices the
+// events published meanwhile, and events flow again.
 func TestRestartedEmpty(t *testing.T) {
 	t.Parallel()
 	server := testserver.StartRedis(t)

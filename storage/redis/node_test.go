@@ -18,7 +18,7 @@ import (
 	"github.com/rejoin/rejoin/storage/redis"
 )
 
-// world is a store and what was told of it.
+// world is a store and the events that were told.
 type world struct {
 	mu     sync.Mutex
 	events map[string][]feed.Event

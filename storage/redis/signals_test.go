@@ -200,8 +200,8 @@ func TestSignalsDeaf(t *testing.T) {
 	})
 }
 
-// A user who may not use the channel: events flow, the bus is up, and the log
-// has one line about it.
+// A user that may not use the channel: events flow, the bus is up, and the log has
+// one line about it.
 func TestSignalsRefused(t *testing.T) {
 	t.Parallel()
 	server := testserver.StartRedis(t)

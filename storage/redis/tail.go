@@ -50,7 +50,7 @@ type shardTail struct {
 	checkedAt time.Time
 	woken     time.Time // the time of the last wake-up
 	grown     map[string]*feedNews
-	order     []*feedNews // what is in grown
+	order     []*feedNews // the values of grown
 }
 
 func (t *tail) shardTails() []*shardTail {

@@ -23,7 +23,7 @@ const (
 
 var errReply = errors.New("redis sent a reply that XREAD does not have")
 
-// feedNews is what wake entries have reported of one feed.
+// feedNews holds what the wake entries report about one feed.
 type feedNews struct {
 	name, key string
 	runs      []run

@@ -86,8 +86,8 @@ func runAndKill(t *testing.T, child, path string, lines int, f func(line string)
 	}
 }
 
-// What was acknowledged is there after kill -9, and the next start needs no
-// help: neither the lock nor the log stands in its way.
+// Acknowledged events are there after kill -9, and the next start needs no help:
+// neither the lock nor the log stands in its way.
 func TestKill(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "store.db")

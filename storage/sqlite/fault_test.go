@@ -15,9 +15,9 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-// numberedStore makes a store with events of the feed chat that are told apart by
-// their data, and opens it again, so that none of it is in memory. It returns what
-// the file holds, too.
+// numberedStore makes a store with events of the feed chat whose data differs, and
+// opens it again, so that none of it is in memory. It also returns the contents of
+// the file.
 func numberedStore(t *testing.T) (s *Store, content []byte) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "store.db")

@@ -70,7 +70,7 @@ func (w *writer) loadFeed(name string) error {
 	return nil
 }
 
-// loadKeys returns for each batch what is stored of its key.
+// loadKeys returns the stored row of each batch's key, or nil.
 func (w *writer) loadKeys(batches []feed.Batch) ([]*feed.KeyRow, error) {
 	var keys []*feed.KeyRow
 	var rows []feed.KeyRow // what keys points to

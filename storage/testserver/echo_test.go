@@ -70,7 +70,7 @@ func (e *echo) serve(conn net.Conn) {
 		if err != nil {
 			return
 		}
-		_, _ = io.WriteString(conn, line) // the test sees what does not come
+		_, _ = io.WriteString(conn, line) // if it does not arrive, the test notices
 	}
 }
 

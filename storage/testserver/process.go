@@ -51,7 +51,7 @@ func FreePort(t testing.TB) int {
 	return 0
 }
 
-// lastLines keeps the end of what is written to it.
+// lastLines keeps the end of the text that is written to it.
 type lastLines struct {
 	mu   sync.Mutex
 	text []byte

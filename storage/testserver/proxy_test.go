@@ -37,7 +37,7 @@ func TestProxyForwards(t *testing.T) {
 	}
 }
 
-// What a server sends before it ends a connection arrives.
+// Bytes that a server sends before it ends a connection arrive.
 func TestProxyPassesEnds(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]error{"an orderly end": io.ErrUnexpectedEOF, "a reset": syscall.ECONNRESET} {

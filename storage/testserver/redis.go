@@ -81,8 +81,8 @@ func (r *Redis) URL() string {
 	return u.String()
 }
 
-// Start starts a server that was killed, on the same port and with what it kept
-// on disk.
+// Start starts a server that was killed, on the same port and with the data that it
+// kept on disk.
 func (r *Redis) Start() {
 	r.t.Helper()
 	if err := r.start(); err != nil {
@@ -90,7 +90,7 @@ func (r *Redis) Start() {
 	}
 }
 
-// Kill kills the server, as kill -9 does. What it held in memory is gone.
+// Kill kills the server, as kill -9 does. The data that it held in memory is gone.
 func (r *Redis) Kill() {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -1,5 +1,5 @@
-// Package rooms holds every package of this module to the plan of the house: what
-// it may import, and whether it may read the environment.
+// Package rooms checks every package of this module against the plan of the house:
+// its imports, and whether it may read the environment.
 package rooms
 
 import (
@@ -277,7 +277,7 @@ func readSource(file string) (s source, err error) {
 	if err != nil {
 		return s, fmt.Errorf("parse %s: %w", file, err)
 	}
-	system := "os" // what the file calls the package
+	system := "os" // the name of the package in this file
 	for _, spec := range parsed.Imports {
 		imported, err := strconv.Unquote(spec.Path.Value)
 		if err != nil {
