@@ -61,8 +61,8 @@ func TestCommitGathersPublishers(t *testing.T) {
 	}
 }
 
-// A commit of several publishers is followed by a single publish. It waits for the
-// other publishers as long as that commit took, up to a small limit.
+// A commit of several publishers is followed by a single publish. The publish waits
+// for the other publishers as long as that commit took, up to a small limit.
 func TestCommitDoesNotWaitLong(t *testing.T) {
 	for _, test := range []struct{ took, wait time.Duration }{
 		{500 * time.Microsecond, 500 * time.Microsecond},

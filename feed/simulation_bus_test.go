@@ -117,8 +117,8 @@ func (w *world) carry(events []feed.Event) {
 	}
 }
 
-// deliver ends or repeats the way of something to a node: it arrives, in some order,
-// or is lost, or is only reported.
+// deliver takes events that are on their way to a node. They arrive, perhaps shuffled
+// and perhaps not for the last time, or are only reported, or are lost.
 func (w *world) deliver() bool {
 	n := w.anyNode()
 	if n == nil || w.busState != up {

@@ -215,7 +215,7 @@ func TestForgedKeys(t *testing.T) {
 	}
 }
 
-// TestCrossOriginCookie: any page that a user visits must not publish with the cookie
+// TestCrossOriginCookie: a page that a user visits must not publish with the cookie
 // that the browser adds by itself.
 func TestCrossOriginCookie(t *testing.T) {
 	n := guarded(t, auth.Options{Key: secret}, server.Options{Origins: []string{"https://app.example"}})

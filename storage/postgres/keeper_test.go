@@ -42,8 +42,7 @@ func TestListLeavesOutUnwritten(t *testing.T) {
 	}
 }
 
-// A list may be asked for with text that is no feed name, and that Postgres does not
-// take.
+// List may get text that is no feed name, and that Postgres does not accept.
 func TestListStrangeNames(t *testing.T) {
 	t.Parallel()
 	s := start(t, testserver.SharedPostgres(t).NewDatabase(t), Options{})

@@ -113,7 +113,7 @@ func TestFileIsTakenAwayBehindACommit(t *testing.T) {
 	}
 }
 
-// If the log is removed, nothing is lost as long as the store is closed.
+// A removed log loses nothing if the store is closed after that.
 func TestLogIsRemoved(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store.db")
 	s := openStore(t, path)

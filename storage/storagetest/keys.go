@@ -303,8 +303,7 @@ func raceKey(t *testing.T, stores ...feed.Store) {
 	}
 }
 
-// A key survives that the store is closed, and that the events of its batch are
-// trimmed.
+// A key survives a close of the store, and the trimming of its events.
 func testKeySurvives(t *testing.T, open Opener) {
 	s := open(t)
 	one := keyed("k", closing(on("chat", "1", "2")))

@@ -4,7 +4,7 @@
 -- changes, so that appends go on updating rows in place.
 ALTER TABLE rejoin.feeds
     ADD COLUMN swept bigint NOT NULL DEFAULT 1, -- the lowest id whose row may still be there; at most first
-    ADD COLUMN bytes bigint NOT NULL DEFAULT 0; -- the size of the data in those rows
+    ADD COLUMN bytes bigint NOT NULL DEFAULT 0; -- the size of the data in the rows that are there
 
 UPDATE rejoin.feeds f SET swept = n.swept, bytes = n.bytes
 FROM (
@@ -21,7 +21,7 @@ CREATE INDEX feeds_unswept ON rejoin.feeds (id) WHERE swept < first;
 CREATE TABLE rejoin.keys (
     feed   bigint NOT NULL,                   -- feeds.id; 0 for batches for several feeds
     key    text COLLATE "C" NOT NULL,
-    print  bytea NOT NULL, -- the fingerprint of the batch
+    print  bytea NOT NULL,                    -- the fingerprint of the batch
     firsts bigint[] NOT NULL,                 -- the first id in each of its feeds, in the order of the drafts
     times  bigint[] NOT NULL,                 -- the events' time in each
     time   bigint NOT NULL,                   -- of the batch, by the server's clock, in Unix milliseconds

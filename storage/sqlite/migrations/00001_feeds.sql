@@ -14,9 +14,9 @@ CREATE TABLE feeds (
     updated INTEGER NOT NULL            -- the time of the newest event, in Unix milliseconds
 ) STRICT;
 
--- With WITHOUT ROWID, each event is written where its feed is, on a page of its own:
--- with a thousand feeds in use an append takes two to three times as long. With
--- rowids, events are written side by side, and only the keys are spread out.
+-- WITHOUT ROWID would write each event where its feed is, on a page of its own: with a
+-- thousand feeds in use an append would take two to three times as long. With rowids,
+-- events are written side by side, and only the keys are spread out.
 CREATE TABLE events (
     feed INTEGER NOT NULL,              -- feeds.id
     seq  INTEGER NOT NULL,              -- the event's id

@@ -20,7 +20,7 @@ CREATE INDEX feeds_unswept ON feeds (id) WHERE swept < first;
 CREATE TABLE keys (
     feed   INTEGER NOT NULL,            -- feeds.id; 0 for batches about several feeds
     name   TEXT NOT NULL,
-    print  BLOB NOT NULL, -- the fingerprint of the batch
+    print  BLOB NOT NULL,               -- the fingerprint of the batch
     starts BLOB NOT NULL,               -- where its events begin: see encodeStarts
     time   INTEGER NOT NULL,            -- Unix milliseconds
     PRIMARY KEY (feed, name)
