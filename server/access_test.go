@@ -90,6 +90,10 @@ func TestWhoMay(t *testing.T) {
 		{"a writer subscribes", "GET", "/v1/feeds/chat:42/events", writer, 403},
 		{"an admin is no reader", "GET", "/v1/feeds/chat:42/events", admin, 403},
 		{"a token in the query", "GET", "/v1/feeds/chat:42/events?access_token=" + tokenFor(t, auth.Rights{Subscribe: []string{"*"}}), nil, 200},
+		{"nobody subscribes to a bare stream", "GET", "/v1/feeds/chat:42/stream", nil, 401},
+		{"a reader subscribes to a bare stream", "GET", "/v1/feeds/chat:42/stream", reader, 200},
+		{"a reader of a bare stream elsewhere", "GET", "/v1/feeds/news/stream?closed=204", reader, 403},
+		{"a writer subscribes to a bare stream", "HEAD", "/v1/feeds/chat:42/stream", writer, 403},
 		{"another method", "PUT", "/v1/feeds/chat:42/events", nil, 405},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -171,7 +175,7 @@ func TestCORS(t *testing.T) {
 					slices.Contains(h.Values("Vary"), "Origin") != test.vary {
 					t.Errorf("%s %v", r.Status, h)
 				}
-				if got := h.Get("Access-Control-Expose-Headers"); (got == "Etag, Idempotency-Replayed, Link, Location, Retry-After") != exposed {
+				if got := h.Get("Access-Control-Expose-Headers"); (got == "Etag, Idempotency-Replayed, Link, Location, Retry-After, X-Workflow-Stream-Tail-Index") != exposed {
 					t.Errorf("it exposes %s", got)
 				}
 			}

@@ -154,7 +154,7 @@ func answerRetryAfter(w http.ResponseWriter, r *http.Request, status int, why st
 		writeProblem(w, status, why)
 		return
 	}
-	writeStreamHead(w, sseFormat{})
+	writeStreamHead(w, r, sseFormat{})
 	_, _ = w.Write(sse.AppendRetry(nil, retry))
 	_ = http.NewResponseController(w).Flush()
 	panic(http.ErrAbortHandler)

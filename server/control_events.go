@@ -44,6 +44,9 @@ func (e *streamEncoder) gapEvent(i int, g feed.Gap) []byte {
 }
 
 func (e *streamEncoder) closedEvent(i int) []byte {
+	if e.format == (bareFormat{}) {
+		return e.cursorEvents(0) // so that a client that comes back has it
+	}
 	name := e.subscriber.At(i).Feed()
 	return e.format.appendControl(nil, controlEvent{kind: "feed.closed", feed: name, cursor: e.showCursor(), data: struct {
 		Feed string  `json:"feed"`

@@ -59,7 +59,7 @@ func allowOrigins(origins []string) func(next http.Handler) http.Handler {
 		AllowedMethods: []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodDelete},
 		AllowedHeaders: []string{"Accept", "Authorization", "Cache-Control", "Content-Type", "Event-Type", "Idempotency-Key",
 			"If-Match", "If-None-Match", "Last-Event-ID"},
-		ExposedHeaders: []string{"ETag", "Idempotency-Replayed", "Link", "Location", "Retry-After"},
+		ExposedHeaders: []string{"ETag", "Idempotency-Replayed", "Link", "Location", "Retry-After", tailIndexHeader},
 		MaxAge:         preflightSeconds,
 	}
 	if !slices.Contains(origins, anyOrigin) {

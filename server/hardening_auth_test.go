@@ -335,7 +335,7 @@ func TestTokensStayHidden(t *testing.T) {
 	forged := good[:len(good)-8] + "AAAAAAAA"
 	var answers strings.Builder
 	for _, token := range []string{good, forged, "hunter2hunter2"} {
-		for _, path := range []string{events, "/v1/feeds/news/events", "/v1/feeds/../events", "/v1/feeds//events", "/nowhere", "/healthz"} {
+		for _, path := range []string{events, bare, "/v1/feeds/news/events", "/v1/feeds/../events", "/v1/feeds//events", "/nowhere", "/healthz"} {
 			for _, method := range []string{"GET", "HEAD", "POST", "PUT", "OPTIONS"} {
 				for _, query := range []string{"?access_token=" + token, "?access_token=" + token + "&%zz", "?from=never&access_token=" + token} {
 					r, body := n.head(method, path+query, nil, "x")

@@ -62,6 +62,13 @@ func (c netHTTPCarrier) carryLater(ctx context.Context, request subscribeRequest
 		return err
 	}
 	c.stream.attach(request, subscriber.Subscriber)
+	if request.format == (bareFormat{}) {
+		// Too late for another status, so the client returns for it. With
+		// closed=204, the stream ends cleanly: there is nothing to return for.
+		if err := c.stream.server.checkStream(ctx, request, subscriber.Subscriber); err != nil {
+			return err
+		}
+	}
 	return c.carry(ctx, subscriber)
 }
 

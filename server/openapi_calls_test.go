@@ -35,7 +35,7 @@ const (
 // openAPICalls lists every answer that is not common to all operations. The first
 // call of an operation also has variants: see withVariants. The node has the feeds of
 // startHistory.
-var openAPICalls = slices.Concat(pageCalls, streamCalls, linesOf(streamCalls), turnedAway, feedCalls, publishCalls, serverCalls)
+var openAPICalls = slices.Concat(pageCalls, streamCalls, linesOf(streamCalls), bareCalls, turnedAway, feedCalls, publishCalls, serverCalls)
 
 var pageCalls = []call{
 	{operation: "subscribe", status: 200, media: jsonMedia, path: events + "?after=42&limit=2&gap=fail", header: wantsPage},
@@ -75,6 +75,21 @@ var streamCalls = []call{
 	{operation: "subscribe", status: 204, path: "/v1/feeds/done/events?lastEventID=3", head: 200},
 	{operation: "subscribe", status: 400, media: problemMedia, path: events + "?from=never"},
 	{operation: "subscribe", status: 410, media: problemMedia, path: "/v1/feeds/old/events?lastEventId=3&gap=fail", head: 200},
+}
+
+var bareCalls = []call{
+	{operation: "subscribeBare", status: 200, media: streamMedia, path: "/v1/feeds/old/stream?envelope=true", until: "id: 20"},
+	{operation: "subscribeBare", status: 200, media: streamMedia, path: bare + "?startIndex=-3&types=x&heartbeat=4s", until: "id: 150"},
+	{operation: "subscribeBare", status: 200, media: streamMedia, path: bare + "?from=-3", header: wantsLines, until: "id: 150"},
+	{operation: "subscribeBare", status: 200, media: streamMedia, path: "/v1/feeds/done/stream?last_event_id=3&closed=200"},
+	{operation: "subscribeBare", status: 200, media: streamMedia, path: bare + "?lastEventId=149", token: "short"},
+	{operation: "subscribeBare", status: 204, path: "/v1/feeds/done/stream", header: "Last-Event-ID: 3", head: 200},
+	{operation: "subscribeBare", status: 204, path: "/v1/feeds/new/stream?closed=204", head: 200},
+	{operation: "subscribeBare", status: 400, media: problemMedia, path: bare + "?control=live"},
+	{operation: "subscribeBare", status: 410, media: problemMedia, path: "/v1/feeds/old/stream?lastEventID=3", head: 200},
+	{operation: "subscribeBare", status: 200, media: streamMedia, path: "/v1/feeds/old/stream?lastEventID=19", until: "id: 20"},
+	{operation: "subscribeBare", status: 429, media: problemMedia, path: bare, on: "crowded", head: 200},
+	{operation: "subscribeBare", status: 200, media: streamMedia, path: bare, header: "Accept: text/event-stream", on: "away", until: ":\n"},
 }
 
 // linesOf returns the same calls with lines instead of events.
@@ -201,7 +216,7 @@ func withVariants(t *testing.T, operations []operation, calls []call) (all []cal
 
 // mediaOfHead returns the media type of HEAD for a call whose GET has no stream.
 func mediaOfHead(c call) string {
-	if strings.Contains(c.header, wantsLines) {
+	if strings.Contains(c.header, wantsLines) && c.operation != "subscribeBare" {
 		return linesMedia
 	}
 	return streamMedia
@@ -212,7 +227,7 @@ func spoilt(c call) (all []call) {
 		on, token string
 		status    int
 	}{{"", "none", 401}, {"", "bad", 401}, {"", "powerless", 403}, {"failing", "", 500}, {"away", "", 503}, {"keyless", "", 503}} {
-		if c.operation == "subscribeManyHead" && (with.on == "failing" || with.on == "away") {
+		if (c.operation == "subscribeManyHead" || c.operation == "subscribeBareHead") && (with.on == "failing" || with.on == "away") {
 			continue // it does not look at the store
 		}
 		c := c

@@ -66,13 +66,8 @@ func (q *pageRequest) readStart(header http.Header) (err error) {
 		q.from = feed.FromCursor(n)
 		return err
 	}
-	if q.from, err = readFrom(header, q.query); err != nil {
-		return err
-	}
-	if q.from == (feed.From{}) && q.query.Get("from") == "" {
-		q.from = feed.FromStart()
-	}
-	return nil
+	q.from, err = readFrom(header, q.query, "start")
+	return err
 }
 
 // readWait returns how long the client wants to wait, within the limits.

@@ -23,8 +23,8 @@ var (
 	listParams = []string{"feed", "types", "control"}
 	// singleParams may occur once: to choose one of two values would be a guess.
 	singleParams = []string{
-		"access_token", "after", "before", "close", "envelope", "ephemeral", "from", "gap", "heartbeat",
-		"lastEventID", "lastEventId", "last_event_id", "limit", "prefix", "type", "wait",
+		"access_token", "after", "before", "close", "closed", "envelope", "ephemeral", "from", "gap", "heartbeat",
+		"lastEventID", "lastEventId", "last_event_id", "limit", "prefix", "startIndex", "type", "wait",
 	}
 )
 
@@ -141,13 +141,18 @@ func checkGap(c feed.ID, b feed.Bounds) error {
 }
 
 // readFrom returns where the client starts in one feed: at its cursor if it sends one.
-func readFrom(header http.Header, query url.Values) (feed.From, error) {
+// If it does not say where, it starts at standard.
+func readFrom(header http.Header, query url.Values, standard string) (feed.From, error) {
 	if cursor := readCursor(header, query); cursor != "" {
 		c, err := feed.ParseCursor(cursor)
 		return feed.FromCursor(c), err
 	}
-	return feed.ParseFrom(valueOr(query.Get("from"), "now"))
+	return feed.ParseFrom(valueOr(query.Get("from"), standard))
 }
+
+// cursorParams are the query parameters that hold a cursor. The first that has a value
+// counts.
+var cursorParams = []string{"lastEventId", "lastEventID", "last_event_id"}
 
 // readCursor returns the client's cursor as text. The header wins over the query,
 // because a browser's EventSource never changes its URL. An empty value counts as
@@ -161,7 +166,7 @@ func readCursor(header http.Header, query url.Values) string {
 	if cursor := strings.Join(values, ","); cursor != "" {
 		return cursor
 	}
-	for _, name := range []string{"lastEventId", "lastEventID", "last_event_id"} {
+	for _, name := range cursorParams {
 		if cursor := query.Get(name); cursor != "" {
 			return cursor
 		}

@@ -11,6 +11,7 @@ import (
 // streamTests are the tests of streams over HTTP/1.1, which the engine carries, or
 // net/http where there is no engine. Each has to pass over both.
 var streamTests = []string{
+	"BareContract", "BareCutAtEveryByte", "BareEnds", "BareGapLater", "BareOnTheWire", "BareStatus", "BareTokenExpires",
 	"BreakTakesTheConnection", "ComingBackToAClosedFeed", "DescriptorReuse", "Drain", "DrainAtOnce", "DrainSpreads",
 	"EndAtOnce", "GapFails", "GapFailsLater", "HiddenCursorUnderEphemeralEvents", "LastRequest",
 	"ManyContract", "ManyDrain", "ManyHiddenCursors", "MaxAge", "MuchAtOnce", "NextRequest", "Pipelined", "PoolOfConnections", "QuietClient",

@@ -29,6 +29,7 @@ func (s *Server) router() http.Handler {
 		subscribes := r.With(s.may(subscribing))
 		getAndHead(subscribes, "/v1/feeds/{feed}/events", s.subscribe) // a stream or a page
 		getAndHead(subscribes, "/v1/feeds/{feed}/events/{id}", s.event)
+		getAndHead(subscribes, "/v1/feeds/{feed}/stream", s.subscribeBare)
 		getAndHead(subscribes, "/v1/feeds/{feed}", s.feedInfo)
 		getAndHead(r, "/v1/events", s.subscribeMany) // checks the permission for each feed
 

@@ -215,7 +215,7 @@ func (st *stream) lastBytes(why error) []byte {
 // other breaks off without the last chunk: some clients never reconnect after a
 // response that ended cleanly.
 func endsCleanly(why error) bool {
-	return errors.Is(why, feed.ErrClosed) || errors.Is(why, errExpired)
+	return errors.Is(why, feed.ErrClosed) || errors.Is(why, errExpired) || errors.Is(why, errDelivered)
 }
 
 // More implements [engine.Stream].

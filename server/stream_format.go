@@ -2,8 +2,12 @@ package server
 
 import (
 	"encoding/json"
+	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
@@ -115,16 +119,68 @@ func marshal(v any) []byte {
 	return text
 }
 
-func writeStreamHead(w http.ResponseWriter, f streamFormat) {
-	setStreamHead(w.Header(), f)
+func writeStreamHead(w http.ResponseWriter, r *http.Request, f streamFormat) {
+	setStreamHead(w.Header(), r, f)
 	w.WriteHeader(http.StatusOK)
 }
 
-func setStreamHead(h http.Header, f streamFormat) {
+func setStreamHead(h http.Header, r *http.Request, f streamFormat) {
+	if location := streamLocation(r.URL); len(location) <= locationBytes {
+		h["Location"] = []string{location}
+	}
 	h["Content-Type"] = f.contentType()
 	h["Cache-Control"] = noStore
 	h["X-Accel-Buffering"] = noBuffering // nginx would hold back even the head
 	h["X-Content-Type-Options"] = noSniffing
+}
+
+// locationBytes limits the Location of a stream, which repeats the query. Many proxies
+// fail at a head of more than 4 KiB.
+const locationBytes = 3000
+
+// streamLocation returns where the client finds the stream again: the path and the query
+// of its request, without the cursor, of which it has a newer one, and without the token,
+// which no answer repeats. Some clients reconnect only to a Location.
+func streamLocation(u *url.URL) string {
+	path := u.EscapedPath()
+	if u.RawQuery == "" {
+		return path
+	}
+	kept := make([]byte, 0, len(path)+len("?")+len(u.RawQuery))
+	kept = append(kept, path...)
+	separator := byte('?')
+	for part := range strings.SplitSeq(u.RawQuery, "&") {
+		if part == "" || !inLocation(part) {
+			continue
+		}
+		kept = append(kept, separator)
+		separator = '&'
+		for _, c := range []byte(part) {
+			if c <= ' ' || c >= 0x7f { // a field of a head is ASCII
+				kept = fmt.Appendf(kept, "%%%02X", c)
+			} else {
+				kept = append(kept, c)
+			}
+		}
+	}
+	return string(kept)
+}
+
+// inLocation reports whether a Location keeps this part of the query.
+func inLocation(part string) bool {
+	one, err := url.ParseQuery(part)
+	if err != nil {
+		return false
+	}
+	for name := range one {
+		switch {
+		case name == "access_token", slices.Contains(cursorParams, name):
+			return false
+		case name == "startIndex" && !strings.HasPrefix(one.Get(name), "-"):
+			return false // startIndex=-3 is no cursor, but a start, as from is
+		}
+	}
+	return true
 }
 
 // Header values that all streams share. net/http does not change them.

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"runtime/debug"
@@ -37,7 +38,7 @@ func (s *Server) answerSubscribe(w http.ResponseWriter, r *http.Request, request
 	case err != nil:
 		s.writeError(w, r, err)
 	case r.Method == http.MethodHead:
-		writeStreamHead(w, request.format)
+		writeStreamHead(w, r, request.format)
 	default:
 		s.serveStream(w, r, request)
 	}
@@ -71,20 +72,23 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, request sub
 	}
 	if err == nil {
 		st.attach(request, subscriber)
-		err = request.check(subscriber)
+		err = s.checkStream(r.Context(), request, subscriber)
+	}
+	if err == nil && request.tellsTail {
+		setTailIndex(w.Header(), subscriber.At(0).Bounds())
 	}
 
 	switch {
 	case err == nil && onSocket:
 		owned = false
-		setStreamHead(w.Header(), request.format)
+		setStreamHead(w.Header(), r, request.format)
 		carrier.carry(w, r, st)
 		return
 	case err == nil:
-		writeStreamHead(w, request.format)
+		writeStreamHead(w, r, request.format)
 		err = newNetHTTPCarrier(w, r, st).carry(r.Context(), blocking)
-	case errors.Is(err, feed.ErrUnavailable) && accepts(r, "text/event-stream"):
-		writeStreamHead(w, request.format)
+	case errors.Is(err, feed.ErrUnavailable) && st.subscriber == nil && !request.tellsTail && accepts(r, "text/event-stream"):
+		writeStreamHead(w, r, request.format)
 		err = newNetHTTPCarrier(w, r, st).carryLater(r.Context(), request)
 	default:
 		owned = false
@@ -97,6 +101,24 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, request sub
 	if !endsCleanly(err) {
 		panic(http.ErrAbortHandler)
 	}
+}
+
+// checkStream returns an error if there is nothing to stream.
+func (s *Server) checkStream(ctx context.Context, request subscribeRequest, subscriber *feed.Subscriber) error {
+	err := request.check(subscriber)
+	if !errors.Is(err, errUnwritten) {
+		return err
+	}
+	// The subscriber's bounds may be older than the answer to the first publish, and
+	// the client would not come back.
+	p, storeErr := s.hub.Read(ctx, subscriber.At(0).Feed(), 0, feed.Limit{Events: 1, Bytes: 1})
+	switch {
+	case storeErr != nil:
+		return storeErr
+	case p.Last == 0 || p.Closed:
+		return err
+	}
+	return nil
 }
 
 // failStream answers a request for a stream with an error. A status of 5xx would stop

@@ -177,7 +177,8 @@ func (n *node) expect(test streamCase, path string) {
 	}
 	want(test.after)
 	if test.ends != nil {
-		if rest, err := io.ReadAll(f.r); err != nil && !errors.Is(err, test.ends) || err == nil && test.ends != io.EOF || len(rest) > 0 {
+		rest, err := io.ReadAll(f.r)
+		if rest = keepAlives.ReplaceAll(rest, nil); err != nil && !errors.Is(err, test.ends) || err == nil && test.ends != io.EOF || len(rest) > 0 {
 			n.t.Errorf("the stream ended with %v after %q, want %v", err, rest, test.ends)
 		}
 	}

@@ -36,7 +36,15 @@ func FuzzSubscribe(f *testing.F) {
 			for _, name := range []string{"open", "closed", "never", "cl%6Fsed"} {
 				f.Add("/v1/feeds/"+name+"/events?"+query, accept, "")
 			}
+			for _, name := range []string{"open", "closed", "never"} {
+				f.Add("/v1/feeds/"+name+"/stream?"+query, accept, "")
+			}
 			f.Add("/v1/events?feed=open,closed&feed=never&"+query, accept, "")
+		}
+	}
+	for _, query := range []string{"startIndex=3", "startIndex=-3", "startIndex=-99&types=t", "startIndex=07", "startIndex=5&closed=204", "closed=200&startIndex=12", "closed=204&control=live", "lastEv%65ntId=4&x=%0d%0ay"} {
+		for _, name := range []string{"open", "closed", "never"} {
+			f.Add("/v1/feeds/"+name+"/stream?"+query, "text/event-stream", "")
 		}
 	}
 	f.Add("/v1/feeds/open/events", "*/*", "6")
@@ -64,7 +72,12 @@ func FuzzSubscribe(f *testing.F) {
 		case w.Code >= 500:
 			t.Errorf("%d %s", w.Code, w.Body)
 		case w.Code >= 400:
+			if w.Code == http.StatusGone && r.URL.Query().Get("gap") == "" && !isBare(r) {
+				t.Errorf("%q has a gap, and no stream announces it", target)
+			}
 			wantProblem(t, w.Result(), w.Body.String(), w.Code, "")
+		case media == "text/event-stream" && isBare(r):
+			checkAnyBare(t, r, w.Header(), w.Body.String())
 		case media == "text/event-stream":
 			checkAnyStream(t, target, r.URL.Query(), w.Body.String())
 		case media == "application/x-ndjson":
@@ -135,6 +148,50 @@ func serveFuzzed(t *testing.T, s http.Handler, w http.ResponseWriter, r *http.Re
 		}
 	}()
 	s.ServeHTTP(w, r)
+}
+
+func isBare(r *http.Request) bool { return strings.HasSuffix(r.URL.EscapedPath(), "/stream") }
+
+// checkAnyBare holds a bare stream to what is true of each.
+func checkAnyBare(t *testing.T, r *http.Request, head http.Header, body string) {
+	t.Helper()
+	body = keepAlives.ReplaceAllString(body, "")
+	if !strings.HasPrefix(body, "retry: ") || strings.ContainsAny(body, "\r\x00\ufeff") || strings.Contains(body, "feed.") {
+		t.Errorf("the stream is %q", body)
+	}
+	block := regexp.MustCompile(`^(retry: \d+\n)?(event: t\n)?((?:data: .*\n)*)id: (\d+)\n\n`)
+	last, began := feed.ID(0), false
+	for rest := body; rest != ""; {
+		found := block.FindStringSubmatch(rest)
+		if found == nil {
+			t.Fatalf("the stream goes on with %q in %q", rest, body)
+		}
+		rest = rest[len(found[0]):]
+		id, err := feed.ParseCursor(found[4])
+		switch shown := found[3] != ""; {
+		case err != nil:
+			t.Error(err)
+		case !began && (shown || found[1] == ""), began && found[1] != "", began && id <= last,
+			began && r.URL.Query().Get("types") == "" && (!shown || id != last+1),
+			shown && (id < 4 || id > 12 || !strings.Contains(found[3], fmt.Sprint(id))):
+			t.Errorf("the block %q does not belong into %q", found[0], body)
+		}
+		last, began = id, true
+	}
+	location, err := url.Parse(head.Get("Location"))
+	if err != nil || location.EscapedPath() != r.URL.EscapedPath() || location.Host != "" {
+		t.Fatalf("the Location of %q is %q: %v", r.URL, location, err)
+	}
+	want := r.URL.Query()
+	for _, name := range []string{"lastEventId", "lastEventID", "last_event_id", "access_token"} {
+		delete(want, name)
+	}
+	if !strings.HasPrefix(want.Get("startIndex"), "-") {
+		delete(want, "startIndex")
+	}
+	if got := location.Query().Encode(); len(r.URL.RawQuery) < 900 && got != want.Encode() {
+		t.Errorf("the Location of %q is %q", r.URL, location)
+	}
 }
 
 var keepAlives = regexp.MustCompile(`(?m)^:\n`)

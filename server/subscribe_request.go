@@ -23,6 +23,8 @@ type subscribeRequest struct {
 	envelope      bool
 	control       controlFlags
 	gapFails      bool
+	closed        closedAnswer
+	tellsTail     bool // the head of the answer has the index of the newest event
 	heartbeat     time.Duration
 }
 
@@ -35,16 +37,23 @@ func (r subscribeRequest) cost() int { return len(r.types) + (len(r.subscription
 // feedCost is about what one feed of a stream takes in memory.
 const feedCost = 192
 
-// errDelivered answers a client that comes back to closed feeds and has all of their
-// events. Its status, 204, stops an EventSource.
-var errDelivered = errors.New("closed, and delivered")
+// errDelivered answers a client that has, or wants, nothing more of the feeds, which are
+// closed. Its status, 204, stops an EventSource.
+var errDelivered = errors.New("nothing more will come")
 
-// check returns an error if there is nothing to stream: errDelivered, or one that
-// wraps errGone.
+// check returns an error if there is nothing to stream: errDelivered, errUnwritten, or
+// one that wraps errGone.
 func (r subscribeRequest) check(subscriber *feed.Subscriber) error {
-	delivered := true
+	delivered := r.closed != closedEmpty
 	for i := range subscriber.Size() {
 		sub := subscriber.At(i)
+		switch b := sub.Bounds(); {
+		case r.closed != closedInactive:
+		case b.Closed:
+			return errDelivered
+		case b.Last == 0:
+			return errUnwritten
+		}
 		if r.gapFails && sub.Gap() != nil {
 			if err := checkGap(sub.Cursor(), sub.Bounds()); err != nil {
 				return fmt.Errorf("%s: %w", sub.Feed(), err)
@@ -111,7 +120,7 @@ func (s *Server) readSubscribe(r *http.Request, format streamFormat) (subscribeR
 	if err != nil {
 		return subscribeRequest{}, err
 	}
-	from, err := readFrom(r.Header, query)
+	from, err := readFrom(r.Header, query, "now")
 	request.subscriptions = []feed.SubscribeRequest{{Feed: name, From: from}}
 	return request, err
 }
@@ -154,7 +163,7 @@ func (s *Server) readStream(r *http.Request, format streamFormat) (request subsc
 	if query, err = readQuery(r); err != nil {
 		return request, nil, err
 	}
-	if err := refuse(query, "is for pages, which Accept: application/json asks for", "after", "before", "limit", "wait"); err != nil {
+	if err := refuse(query, "is for pages, which are at /v1/feeds/{feed}/events with Accept: application/json", "after", "before", "limit", "wait"); err != nil {
 		return request, nil, err
 	}
 	if request.types, err = readFilter(query.Get("types")); err != nil {
