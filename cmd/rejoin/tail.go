@@ -32,6 +32,9 @@ each in its own order. Every line then begins with the name of its feed and a ta
 even if the data has several lines: grep '^chat' finds the lines of chat, and
 cut -f2- leaves the data.
 
+With --bare, it prints the data alone, of several feeds too. Data of several lines
+is printed as it is: nothing then marks where an event ends.
+
 With --json, each event is one line whatever its data:
 {"feed","id","type","time","data"}. Its data is the JSON that was published, or
 else a string. An event that is not stored has no id.
@@ -49,6 +52,9 @@ Tail sends the token in REJOIN_TOKEN, if there is one.`,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if t.subscription.Types, err = typesIn(types); err != nil {
 				return err
+			}
+			if t.bare && t.json {
+				return usageError{errors.New("--bare and --json both say how to print an event")}
 			}
 			if t.client, err = newClient(server, client.Options{Retrying: t.noteLoss}); err != nil {
 				return err
@@ -69,6 +75,7 @@ Tail sends the token in REJOIN_TOKEN, if there is one.`,
 	flags.StringVar(&from, "from", "now", "where to start: now, start, -N (the newest N events of each feed) or a time such as 2026-01-31T09:30:00Z")
 	flags.StringVar(&cursor, "last-event-id", "", "resume after this event; for several feeds as in chat=42,news=7, where a feed that is not named starts at --from")
 	flags.StringArrayVar(&types, "types", nil, "print only events of these types, separated by commas; message stands for events without a type")
+	flags.BoolVar(&t.bare, "bare", false, "print the data of each event alone, without the names of several feeds")
 	flags.BoolVar(&t.json, "json", false, `print each event as a line {"feed","id","type","time","data"}`)
 	flags.DurationVar(&t.subscription.Silence, "silence", 45*time.Second, "reconnect if nothing, not even a keep-alive, arrives for this long")
 	return cmd
@@ -106,7 +113,7 @@ func typesIn(values []string) ([]string, error) {
 // tailer prints what a subscription brings.
 type tailer struct {
 	subscription client.Subscription
-	json         bool
+	json, bare   bool
 	client       *client.Client // calls noteLoss before it tries again
 	out          io.Writer      // events
 	notes        io.Writer      // everything else
@@ -194,7 +201,7 @@ func (t *tailer) print(e client.Event) error {
 	switch {
 	case t.json:
 		lines = append(append(lines, e.Raw...), '\n')
-	case t.many():
+	case t.many() && !t.bare:
 		for line := range strings.SplitSeq(e.Data, "\n") {
 			lines = append(append(append(append(lines, e.Feed...), '\t'), line...), '\n')
 		}

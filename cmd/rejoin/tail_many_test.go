@@ -94,6 +94,28 @@ func TestTailManyGap(t *testing.T) {
 	}
 }
 
+// TestTailBare prints the data as it is, of one feed or of several.
+func TestTailBare(t *testing.T) {
+	bare := func(aim func(*tailer)) func(*tailer) {
+		return func(tail *tailer) { aim(tail); tail.bare = true }
+	}
+	got, _ := tailScript(t, bare(followsTwo(t, "")),
+		breaks(openedAt("chat=0,news=0"), wrapped("chat", 1, `"one\nline more"`, "chat=1,news=0"), wrapped("news", 1, `{"a":1}`, "chat=1,news=1")), closes)
+	if got.err != nil || got.out != "one\nline more\n{\"a\":1}\n" {
+		t.Errorf("several feeds: %q, %v", got.out, got.err)
+	}
+	got, _ = tailScript(t, bare(func(*tailer) {}), breaks(opened(0), block(1, "one\nline more"), "event: t\n"+block(2, "")), closes)
+	if got.err != nil || got.out != "one\nline more\n\n" {
+		t.Errorf("one feed: %q, %v", got.out, got.err)
+	}
+	var shown strings.Builder
+	got, _ = tailScript(t, func(tail *tailer) { bare(followsTwo(t, ""))(tail); tail.out = terminal{&shown} },
+		breaks(openedAt("chat=0,news=0"), wrapped("chat", 1, `"\u001b]0;title\u0007\n\u202e"`, "chat=1,news=0")), closes)
+	if got.err != nil || shown.String() != "\\x1b]0;title\\x07\n\\u202e\n" {
+		t.Errorf("at a terminal: %q, %v", shown.String(), got.err)
+	}
+}
+
 // TestTailEphemeral: an event without an id is printed, and leaves the cursor
 // where it is.
 func TestTailEphemeral(t *testing.T) {
@@ -136,6 +158,7 @@ func TestTailArguments(t *testing.T) {
 		{[]string{"--feed", "chat,news", "--last-event-id", "chat=7,news=07"}, "--last-event-id: of news: "},
 		{[]string{"--feed", "chat,news", "--last-event-id", "chat=7,news=7", "--from", "start"}, "both say where to start"},
 		{[]string{"--feed", "chat", "--last-event-id", "7", "--from", "start"}, "both say where to start"},
+		{[]string{"--feed", "chat", "--bare", "--json"}, "both say how to print an event"},
 	} {
 		var stdout, stderr bytes.Buffer
 		code := run(t.Context(), append([]string{"tail", "--url", "http://127.0.0.1:1"}, test.args...), nil, &stdout, &stderr)
