@@ -229,6 +229,49 @@ func TestNodeClients(t *testing.T) {
 	}
 }
 
+// TestBareWithEventSourceParser: what AI clients read with, from a bare stream through a
+// network that cuts it. It passes all blocks with data on, so no other may have any.
+func TestBareWithEventSourceParser(t *testing.T) {
+	p := serve(t, built(t, false), filepath.Join(t.TempDir(), "rejoin.db"))
+	var batch, want strings.Builder
+	for i := range 300 {
+		data := fmt.Sprintf(`{"delta":%q,"n":%d}`, strings.Repeat("x", i), i)
+		fmt.Fprintf(&batch, "{\"type\":\"part.%d\",\"data\":%s}\n", i%3, data)
+		want.WriteString(data)
+	}
+	resp, err := http.Post(p.url+"/v1/feeds/chat/events?close=true", "application/x-ndjson", strings.NewReader(batch.String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp.Body.Close(); resp.StatusCode != http.StatusCreated {
+		t.Fatal(resp.Status)
+	}
+	proxy := newCutter(t, p.url)
+	cutShort(t, proxy, shortLived(proxy))
+	cmd := nodeCommand(t, "bare.mjs", proxy.URL(p.url)+"/v1/feeds/chat/stream?types=part.0,part.1,part.2")
+	var failures strings.Builder
+	cmd.Stderr = &failures
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v: %s%s", err, out, failures.String())
+	}
+	var got struct {
+		Data   []json.RawMessage
+		Breaks int
+	}
+	if err := json.Unmarshal(out, &got); err != nil {
+		t.Fatalf("%v in %q", err, out)
+	}
+	var whole strings.Builder
+	for _, data := range got.Data {
+		whole.Write(data)
+	}
+	if whole.String() != want.String() || got.Breaks == 0 {
+		t.Errorf("after %d breaks, it has %d events: %s", got.Breaks, len(got.Data), whole.String())
+	}
+	t.Logf("%d breaks", got.Breaks)
+}
+
 // TestClientsReuseConnections: clients with a pool send what must not be lost on the
 // connection of a stream, as soon as that has ended.
 func TestClientsReuseConnections(t *testing.T) {
