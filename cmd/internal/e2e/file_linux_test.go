@@ -100,8 +100,9 @@ func TestStoreFileIsTakenAway(t *testing.T) {
 	if err := os.Rename(n.db, n.db+".away"); err != nil {
 		t.Fatal(err)
 	}
+	// The store notices before it writes, or, a moment after another write, behind that.
 	answer := n.answers(http.StatusServiceUnavailable, "POST", "/v1/feeds/chat/events", "two")
-	if !strings.Contains(answer, `"stored":"no"`) {
+	if !strings.Contains(answer, `"stored":"no"`) && !strings.Contains(answer, `"stored":"unknown"`) {
 		t.Errorf("the publisher is told %s", answer)
 	}
 	n.answers(http.StatusServiceUnavailable, "GET", "/readyz", "")
