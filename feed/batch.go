@@ -26,13 +26,13 @@ type Publication struct {
 	Close bool
 }
 
-// prepare makes a call of a sound publication.
-func (p *Publisher) prepare(pub Publication) (*publishCall, error) {
+// prepare adds a sound publication to the call.
+func (p *Publisher) prepare(call *publishCall, pub Publication) error {
 	if err := pub.check(); err != nil {
-		return nil, err
+		return err
 	}
-	batch := Batch{Feed: pub.Feed, Drafts: make([]Draft, len(pub.Drafts)), IfLast: pub.IfLast, Close: pub.Close}
-	call := &publishCall{feed: pub.Feed, size: publishCost, done: make(chan struct{})}
+	batch := Batch{Feed: pub.Feed, Drafts: make([]Draft, len(pub.Drafts)), IfLast: pub.IfLast, Close: pub.Close, Follows: len(call.batches) > 0}
+	size := publishCost
 	for i, d := range pub.Drafts {
 		clean, err := d.clean(p.limit)
 		if err == nil && pub.Feed != "" && d.Feed != pub.Feed {
@@ -42,19 +42,20 @@ func (p *Publisher) prepare(pub Publication) (*publishCall, error) {
 			err = &DraftError{i, err}
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
 		batch.Drafts[i] = clean
-		call.size += sizeOf(len(clean.Data)) + draftCost
+		size += sizeOf(len(clean.Data)) + draftCost
 	}
-	if pub.Feed == "" {
+	if call.feed = pub.Feed; pub.Feed == "" {
 		call.feed = commonFeed(pub.Drafts)
 	}
 	if pub.Key != "" {
 		batch.Key = &Key{Name: pub.Key, Fingerprint: batch.Fingerprint(), Window: p.keyWindow}
 	}
-	call.batch = batch
-	return call, nil
+	call.batches = append(call.batches, batch)
+	call.size += size
+	return nil
 }
 
 // check checks all but the drafts.

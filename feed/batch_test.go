@@ -10,7 +10,8 @@ import (
 )
 
 func prepared(b Publication) (*publishCall, error) {
-	return (&Publisher{limit: 100, keyWindow: time.Hour}).prepare(b)
+	call := &publishCall{}
+	return call, (&Publisher{limit: 100, keyWindow: time.Hour}).prepare(call, b)
 }
 
 func TestPrepare(t *testing.T) {
@@ -66,8 +67,8 @@ func TestPrepare(t *testing.T) {
 			if index != c.index {
 				t.Errorf("blames draft %d, want %d: %v", index, c.index, err)
 			}
-			if err == nil && c.publication.Key != "" && (call.batch.Key.Window != time.Hour || call.batch.Key.Name != c.publication.Key) {
-				t.Errorf("the key became %+v", call.batch.Key)
+			if err == nil && c.publication.Key != "" && (call.batches[0].Key.Window != time.Hour || call.batches[0].Key.Name != c.publication.Key) {
+				t.Errorf("the key became %+v", call.batches[0].Key)
 			}
 		})
 	}
@@ -84,7 +85,7 @@ func TestPrepareCopiesTheDrafts(t *testing.T) {
 		t.Errorf("the caller's draft became %+v", drafts[0])
 	}
 	drafts[0].Data = "changed"
-	if d := call.batch.Drafts[0]; d.Data != "1\n2" || d.Type != "" {
+	if d := call.batches[0].Drafts[0]; d.Data != "1\n2" || d.Type != "" {
 		t.Errorf("the batch has %+v", d)
 	}
 }
@@ -131,7 +132,7 @@ func TestFingerprint(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			prints = append(prints, print{i, j, call.batch.Key.Fingerprint})
+			prints = append(prints, print{i, j, call.batches[0].Key.Fingerprint})
 		}
 	}
 	for _, p := range prints {

@@ -35,6 +35,7 @@ type log struct {
 	filling    bool      // it has a fillTask, which brings tail up to known
 	grown      time.Time // when tail last moved
 	history              // that the events are from
+	watches    []*CloseWatch
 
 	ephemera ephemera
 
@@ -173,6 +174,7 @@ func (c confirmed) rolledBack(b Bounds) bool {
 func (l *log) setBounds(b Bounds, before confirmed) logChange {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	defer l.noteWatches()
 	if l.loaded && before.rolledBack(b) {
 		l.known = 0
 		l.generation++

@@ -94,6 +94,13 @@ func PlanAppend(batches []Batch, in AppendInput) AppendPlan {
 		if b.Key != nil && in.Keys != nil {
 			known = in.Keys[i]
 		}
+		if i > 0 {
+			var err error
+			if b, err = b.Behind(p.Results[i-1]); err != nil {
+				p.Results[i] = Result{Err: err}
+				continue
+			}
+		}
 		p.Results[i] = p.decide(b, known)
 	}
 	for _, c := range p.Feeds {

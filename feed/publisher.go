@@ -73,15 +73,49 @@ type Publisher struct {
 	published atomic.Uint64 // events
 }
 
-// publishCall is one call of PublishBatch on its way through a commit.
+// publishCall is one call of PublishBatch or PublishChain on its way through a commit.
 type publishCall struct {
-	feed  string // that its drafts are for; empty if they are for several
-	batch Batch
-	size  int
+	feed    string  // that its drafts are for; empty if they are for several
+	batches []Batch // that have no result yet
+	size    int
 
-	result Result
-	done   chan struct{}   // closed when there is a result
-	late   <-chan struct{} // closed when the call has waited for publishPatience
+	results []Result        // of the batches that are stored
+	err     error           // that ended the call
+	done    chan struct{}   // closed when the call has ended
+	late    <-chan struct{} // closed when the call has waited for publishPatience
+}
+
+// next returns the batches that the next commit takes. One that waits for a held feed
+// takes one of a chain at a time: a store may split it.
+func (c *publishCall) next(noWait bool) []Batch {
+	if noWait {
+		return c.batches
+	}
+	return c.batches[:1]
+}
+
+// take takes the results of the call's next batches, and reports whether all is done.
+// What has no result yet, because its feed is held, remains in batches.
+func (c *publishCall) take(results []Result, noWait bool) (ended bool) {
+	for _, r := range results {
+		if noWait && errors.Is(r.Err, ErrBusy) {
+			break
+		}
+		c.batches = c.batches[1:]
+		if r.Err != nil {
+			c.err = r.Err
+			return true
+		}
+		c.results = append(c.results, r)
+	}
+	if len(c.batches) == 0 {
+		return true
+	}
+	if len(c.results) > 0 {
+		c.batches[0], _ = c.batches[0].Behind(c.results[len(c.results)-1])
+		c.batches[0].Follows = false
+	}
+	return false
 }
 
 // NewPublisher returns a publisher to store, hub and bus, and starts it.
@@ -147,17 +181,49 @@ func (p *Publisher) Publish(ctx context.Context, drafts ...Draft) ([]Event, erro
 // commit, it is withdrawn and ctx's error is returned; once it is, PublishBatch
 // waits for the outcome. It returns within 11 seconds, whatever the store does.
 func (p *Publisher) PublishBatch(ctx context.Context, pub Publication) (Result, error) {
-	call, err := p.prepare(pub)
-	if err != nil {
+	call := &publishCall{done: make(chan struct{})}
+	if err := p.prepare(call, pub); err != nil {
 		return Result{}, err
 	}
+	results, err := p.await(ctx, call)
+	if err != nil {
+		return Result{Err: err}, err
+	}
+	return results[0], nil
+}
+
+// PublishChain stores publications about one feed in order, each whole or not at all,
+// and ends with the first that is refused. It returns the results of those that are
+// stored, and the error of that one: see PublishBatch. As a rule one commit takes them
+// all.
+//
+// If the first has an IfLast, no other event comes in between: each publication has to
+// follow the last event of the one before it. The others' IfLast does not count.
+func (p *Publisher) PublishChain(ctx context.Context, pubs []Publication) ([]Result, error) {
+	call := &publishCall{done: make(chan struct{})}
+	var bad error
+	for _, pub := range pubs {
+		pub.IfLast = pubs[0].IfLast
+		if bad = p.prepare(call, pub); bad != nil {
+			break
+		}
+	}
+	if len(call.batches) == 0 {
+		return nil, bad
+	}
+	results, err := p.await(ctx, call)
+	return results, cmp.Or(err, bad)
+}
+
+// await queues a call and waits for its results.
+func (p *Publisher) await(ctx context.Context, call *publishCall) (_ []Result, err error) {
 	if err := p.enqueue(call); err != nil {
-		return Result{}, err
+		return nil, err
 	}
 	overdue := call.late
 	select {
 	case <-call.done:
-		return call.result, call.result.Err
+		return call.results, call.err
 	case <-ctx.Done():
 		err = ctx.Err()
 	case <-call.late:
@@ -167,22 +233,24 @@ func (p *Publisher) PublishBatch(ctx context.Context, pub Publication) (Result, 
 		overdue = grace.Done()
 	}
 	if p.withdraw(call) {
-		return Result{}, err
+		return call.results, err
 	}
 	select {
 	case <-call.done:
-		return call.result, call.result.Err
+		return call.results, call.err
 	case <-overdue:
-		return Result{}, fmt.Errorf("publish: %w: its commit has not ended within %v", ErrUncertain, publishPatience)
+		return nil, fmt.Errorf("publish: %w: its commit has not ended within %v", ErrUncertain, publishPatience)
 	}
 }
 
 // commit stores the calls' batches in one append and answers each call. With
 // noWait, it blocks those whose feeds another transaction holds.
 func (p *Publisher) commit(calls []*publishCall, noWait bool) {
-	batches := make([]Batch, len(calls))
-	for i, c := range calls {
-		batches[i] = c.batch
+	batches := make([]Batch, 0, len(calls))
+	for _, c := range calls {
+		batches = append(batches, c.next(noWait)...)
+	}
+	for i := range batches {
 		batches[i].NoWait = noWait
 	}
 	// The append has no deadline, and outlives the callers: an answer that
@@ -204,7 +272,7 @@ func (p *Publisher) commit(calls []*publishCall, noWait bool) {
 	events := p.hub.takeAppend(appendOutcome{batches, results, err, epoch, blocked})
 	if err != nil {
 		for _, c := range calls {
-			c.result = Result{Err: fmt.Errorf("publish: %w", err)}
+			c.err = fmt.Errorf("publish: %w", err)
 		}
 		p.finish(calls)
 		return
@@ -217,16 +285,17 @@ func (p *Publisher) commit(calls []*publishCall, noWait bool) {
 	p.teller.tell(id, events)
 }
 
-// answer gives each call its result, or blocks it.
+// answer gives each call its results, or blocks it.
 func (p *Publisher) answer(calls []*publishCall, results []Result, noWait bool) {
 	answered := calls[:0]
-	for i, c := range calls {
-		if noWait && errors.Is(results[i].Err, ErrBusy) {
+	for _, c := range calls {
+		n := len(c.next(noWait))
+		if c.take(results[:n], noWait) {
+			answered = append(answered, c)
+		} else {
 			p.block(c)
-			continue
 		}
-		c.result = results[i]
-		answered = append(answered, c)
+		results = results[n:]
 	}
 	p.finish(answered)
 }

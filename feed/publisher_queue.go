@@ -112,7 +112,9 @@ func (q *queue) remove(call *publishCall) bool {
 func (q *queue) take(probe bool) []*publishCall {
 	n, events, size := 0, 0, 0
 	for n < len(q.calls) && (n == 0 || !probe && events < commitEvents && size < commitBytes) {
-		events += max(1, len(q.calls[n].batch.Drafts)) // one that only closes a feed is work, too
+		for _, b := range q.calls[n].batches {
+			events += max(1, len(b.Drafts)) // one that only closes a feed is work, too
+		}
 		size += q.calls[n].size
 		n++
 	}

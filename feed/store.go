@@ -75,7 +75,28 @@ type Batch struct {
 	// without drafts, changes nothing and is no error.
 	Close bool
 
+	// Follows chains the batch to the one before it in the same Append, which is
+	// about the same feed. If that one is refused, so is this one, for the same
+	// reason. If IfLast is not nil, the feed has to end with the last event of that
+	// one, and the value of IfLast does not count. Chained batches are NoWait.
+	Follows bool
+
 	NoWait bool // do not wait for a feed that another transaction holds
+}
+
+// Behind returns the batch as it is decided once the one before it in the same Append
+// has the result before, or the error with which it is refused.
+func (b Batch) Behind(before Result) (Batch, error) {
+	switch {
+	case !b.Follows:
+		return b, nil
+	case before.Err != nil:
+		return b, before.Err
+	}
+	if b.IfLast != nil && len(before.Events) > 0 {
+		b.IfLast = &before.Events[len(before.Events)-1].ID
+	}
+	return b, nil
 }
 
 // Key makes a publish repeatable. While a store remembers the key, a batch with

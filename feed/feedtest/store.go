@@ -158,6 +158,13 @@ func (s *Store) store(batches []feed.Batch) []feed.Result {
 				continue
 			}
 		}
+		if i > 0 {
+			var err error
+			if b, err = b.Behind(results[i-1]); err != nil {
+				results[i].Err = err
+				continue
+			}
+		}
 		results[i] = s.storeOne(b)
 	}
 	return results
