@@ -22,6 +22,7 @@ type permission struct {
 var (
 	subscribing = permission{"subscribe to", auth.Grant.MaySubscribe}
 	publishing  = permission{"publish to", auth.Grant.MayPublish}
+	closing     = permission{"close", auth.Grant.MayClose}
 )
 
 // check returns an error that wraps errForbidden and names the feed, unless grant has
@@ -62,12 +63,15 @@ func (s *Server) authenticate(next http.Handler) http.Handler {
 	})
 }
 
+// invalidToken is the challenge to a client with a token that is no good.
+const invalidToken = `Bearer error="invalid_token"`
+
 // unauthorized answers as RFC 6750, section 3, demands: without an error code for a
 // client that sent no token.
 func unauthorized(w http.ResponseWriter, err error) {
 	challenge := "Bearer"
 	if !errors.Is(err, auth.ErrNoToken) {
-		challenge = `Bearer error="invalid_token"`
+		challenge = invalidToken
 	}
 	w.Header().Set("WWW-Authenticate", challenge)
 	writeProblem(w, http.StatusUnauthorized, err.Error())

@@ -39,15 +39,19 @@ func (l *oneConn) Close() error {
 func (l *oneConn) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "pipe"} }
 
 // dialBubble returns a connection to a node, both in the bubble of the test.
-func dialBubble(t *testing.T, handler func(*feed.Hub, *feed.Publisher) http.Handler) net.Conn {
+func dialBubble(t *testing.T, handler func(*feed.Hub, *feed.Publisher) http.Handler, wraps ...func(feed.Store) feed.Store) net.Conn {
 	t.Helper()
-	return dialBubbleOf(t, handler, 0)
+	return dialBubbleOf(t, handler, 0, wraps...)
 }
 
 // dialBubbleOf is dialBubble with a ReadTimeout of the http.Server.
-func dialBubbleOf(t *testing.T, handler func(*feed.Hub, *feed.Publisher) http.Handler, readTimeout time.Duration) net.Conn {
+func dialBubbleOf(t *testing.T, handler func(*feed.Hub, *feed.Publisher) http.Handler, readTimeout time.Duration, wraps ...func(feed.Store) feed.Store) net.Conn {
 	t.Helper()
-	store, bus := newKeeper(t), memory.NewBus()
+	bus := memory.NewBus()
+	var store feed.Store = newKeeper(t)
+	for _, wrap := range wraps {
+		store = wrap(store)
+	}
 	hub := feed.NewHub(store, bus, feed.HubOptions{})
 	publisher := feed.NewPublisher(store, hub, bus, feed.PublisherOptions{})
 	listener := &oneConn{conns: make(chan net.Conn, 1)}

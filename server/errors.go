@@ -34,6 +34,8 @@ var answers = []struct {
 }{
 	{errDelivered, http.StatusNoContent, ""},
 	{errBodyLate, http.StatusRequestTimeout, ""},
+	{errBodySilent, http.StatusRequestTimeout, ""},
+	{auth.ErrBadToken, http.StatusUnauthorized, ""},
 	{feed.ErrInvalid, http.StatusBadRequest, ""},
 	{feed.ErrTooLarge, http.StatusRequestEntityTooLarge, ""},
 	{errForbidden, http.StatusForbidden, ""},
@@ -82,9 +84,10 @@ func detailOf(err error) string {
 
 // writeError answers with the problem that err is.
 func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
+	stream, ofStream := errors.AsType[*streamError](err)
 	if other, ok := errors.AsType[*feed.LastError](err); ok {
 		w.Header().Set("ETag", lastTag(other.Last))
-		writeProblem(w, http.StatusPreconditionFailed, other.Error())
+		problem{Status: http.StatusPreconditionFailed, Detail: other.Error()}.of(stream).write(w)
 		return
 	}
 	switch status, detail := answerTo(err); status {
@@ -92,12 +95,15 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 		w.WriteHeader(status)
 	case http.StatusInternalServerError:
 		s.logFailure(r, err)
-		writeProblem(w, status, "something went wrong here; the server's log has the cause")
+		problem{Status: status, Detail: "something went wrong here; the server's log has the cause"}.of(stream).write(w)
 	default:
-		if r.Method == http.MethodGet || r.Method == http.MethodHead {
-			detail = strings.TrimSuffix(detail, nothingStored) // a read stores nothing anyway
+		if status == http.StatusUnauthorized {
+			w.Header().Set("WWW-Authenticate", invalidToken)
 		}
-		problem{Status: status, Detail: detail, Stored: stored(r, status, err)}.write(w)
+		if r.Method == http.MethodGet || r.Method == http.MethodHead || ofStream {
+			detail = strings.TrimSuffix(detail, nothingStored) // a read stores nothing anyway, a stream names a number
+		}
+		problem{Status: status, Detail: detail, Stored: stored(r, status, err)}.of(stream).write(w)
 	}
 }
 
@@ -123,6 +129,31 @@ type problem struct {
 	Status int    `json:"status"`
 	Detail string `json:"detail"`
 	Stored string `json:"stored,omitempty"` // "no", "unknown", or empty if it does not apply
+
+	// Of a published stream: how many events are stored, and the line of the refused one.
+	Events *int `json:"events,omitempty"`
+	Line   int  `json:"line,omitempty"`
+}
+
+// streamError ends a published stream before the end of its body.
+type streamError struct {
+	events int // that are stored
+	err    error
+}
+
+func (e *streamError) Error() string { return e.err.Error() }
+func (e *streamError) Unwrap() error { return e.err }
+
+// of adds to the problem what e has about its stream. e may be nil.
+func (p problem) of(e *streamError) problem {
+	if e == nil {
+		return p
+	}
+	p.Events = &e.events
+	if bad, ok := errors.AsType[*lineError](e.err); ok {
+		p.Line = bad.number
+	}
+	return p
 }
 
 // retryAfter is the value of Retry-After, in seconds, for clients without an event
@@ -154,6 +185,7 @@ func writeJSON(w http.ResponseWriter, contentType string, status int, v any) {
 func writeBody(w http.ResponseWriter, contentType string, status int, body []byte) {
 	w.Header().Set("Content-Type", contentType)
 	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // an error means that the client has gone
 }

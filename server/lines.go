@@ -71,7 +71,12 @@ func parseLine(line []byte, feedName string) (feed.Draft, error) {
 	if err != nil {
 		return feed.Draft{}, err
 	}
-	d := feed.Draft{Feed: feedName}
+	return members.draft(feedName)
+}
+
+// draft returns the event that the members describe.
+func (members *members) draft(feedName string) (d feed.Draft, err error) {
+	d = feed.Draft{Feed: feedName}
 	if members.eventType != nil {
 		if d.Type, err = parseText("type", members.eventType); err != nil {
 			return feed.Draft{}, err

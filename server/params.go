@@ -24,7 +24,7 @@ var (
 	// singleParams may occur once: to choose one of two values would be a guess.
 	singleParams = []string{
 		"access_token", "after", "before", "close", "closed", "envelope", "ephemeral", "from", "gap", "heartbeat",
-		"lastEventID", "lastEventId", "last_event_id", "limit", "prefix", "startIndex", "type", "wait",
+		"lastEventID", "lastEventId", "last_event_id", "limit", "prefix", "startIndex", "stream", "type", "wait",
 	}
 )
 

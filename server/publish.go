@@ -17,6 +17,8 @@ func (s *Server) publish(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 	case request.ephemeral:
 		err = s.publishEphemeral(w, r, request)
+	case request.stream:
+		err = s.publishStream(w, r, request)
 	case request.isBatch():
 		err = s.publishBatch(w, r, request)
 	default:

@@ -6,8 +6,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"mime"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 
@@ -30,6 +32,8 @@ func FuzzPublish(f *testing.F) {
 		{path: "/v1/feeds/closed/events", body: "x"},
 		{path: "/v1/feeds/news/close", header: `If-Match: "0"`},
 		{path: "/v1/feeds/%63hat/events?a=%zz"},
+		{path: events + "?type=t", header: mediaSSE + "\n" + key, body: "data: a\n\nevent: u\ndata: b"},
+		{path: events + "?stream=true&close=true", header: ndjson, body: "{\"data\":\"a\"}\n{"},
 		{path: events, header: "Content-Encoding: gzip\nEvent-Type: open"},
 	} {
 		f.Add(http.MethodPost, x.path, x.header, []byte(x.body))
@@ -55,6 +59,10 @@ func FuzzPublish(f *testing.F) {
 		}
 		first := httptest.NewRecorder()
 		handler.ServeHTTP(first, r)
+		if streamed(r) && first.Code < 500 {
+			checkStreamAnswer(t, first, counting.events)
+			return
+		}
 		checkAnswer(t, first, counting.events)
 		if first.Code != http.StatusCreated || r.Header.Get("Idempotency-Key") == "" {
 			return
@@ -64,6 +72,76 @@ func FuzzPublish(f *testing.F) {
 		handler.ServeHTTP(second, requestOf(method, path, header, body))
 		if second.Code != http.StatusCreated || second.Body.String() != first.Body.String() || counting.events != stored || second.Header().Get("Idempotency-Replayed") != "true" {
 			t.Fatalf("repeated: %d %v %s after %s", second.Code, second.Header(), second.Body, first.Body)
+		}
+	})
+}
+
+// streamed reports whether the request publishes its body as a stream.
+func streamed(r *http.Request) bool {
+	media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	return media == "text/event-stream" || media == "application/x-ndjson" && r.URL.Query().Get("stream") == "true"
+}
+
+// checkStreamAnswer demands that the answer names the number of stored events.
+func checkStreamAnswer(t *testing.T, answer *httptest.ResponseRecorder, stored int) {
+	t.Helper()
+	if answer.Code != http.StatusCreated {
+		wantProblem(t, answer.Result(), answer.Body.String(), answer.Code, "")
+	}
+	var said struct{ Events, Replayed int }
+	if err := json.Unmarshal(answer.Body.Bytes(), &said); err != nil || said.Events-said.Replayed != stored {
+		t.Fatalf("%d %s, and %d events stored (%v)", answer.Code, answer.Body, stored, err)
+	}
+}
+
+// FuzzPublishStream: however a body is cut into pieces, it becomes the same events, those
+// that a parser of whole bodies finds.
+func FuzzPublishStream(f *testing.F) {
+	for _, body := range []string{
+		"data: a\n\nevent: t\ndata:b\r\ndata\r\n\r\n: x\rid: 1\r\rdata: c",
+		"\uFEFFdata: a\n\n\n\ndata: \xff\n\n", "event: open\ndata: x\n\n", "data: " + strings.Repeat("x", 70), "data\x00\n", "",
+	} {
+		f.Add(body, uint8(3))
+	}
+	f.Fuzz(func(t *testing.T, body string, size uint8) {
+		const limit = 60
+		want, whole := server.ParseStream(slices.Values([]string{body}), limit)
+		got, err := server.ParseStream(func(yield func(string) bool) {
+			for rest := body; rest != ""; {
+				n := min(1+int(size), len(rest))
+				if !yield(rest[:n]) {
+					return
+				}
+				rest = rest[n:]
+			}
+		}, limit)
+		if !slices.Equal(got, want) || fmt.Sprint(err) != fmt.Sprint(whole) {
+			t.Fatalf("in pieces: %+v, %v; whole: %+v, %v", got, err, want, whole)
+		}
+		if err != nil {
+			return
+		}
+		var simple []feed.Draft
+		text := strings.TrimPrefix(strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(body), "\uFEFF")
+		var data []string
+		kind := ""
+		for line := range strings.SplitSeq(text+"\n\n", "\n") {
+			name, value, _ := strings.Cut(line, ":")
+			value = strings.TrimPrefix(value, " ")
+			switch {
+			case line == "":
+				if data != nil {
+					simple = append(simple, feed.Draft{Feed: "chat", Type: kind, Data: strings.Join(data, "\n")})
+				}
+				data, kind = nil, ""
+			case name == "data":
+				data = append(data, value)
+			case name == "event":
+				kind = value
+			}
+		}
+		if !slices.Equal(got, simple) {
+			t.Fatalf("got %+v, want %+v", got, simple)
 		}
 	})
 }

@@ -13,6 +13,7 @@ import (
 const (
 	mediaJSON  = "application/json"
 	mediaLines = "application/x-ndjson"
+	mediaSSE   = "text/event-stream"
 )
 
 // publishRequest is a parsed request to publish, without its body.
@@ -24,9 +25,10 @@ type publishRequest struct {
 	ifLast    *feed.ID
 	close     bool
 	ephemeral bool
+	stream    bool // the events are committed as the body arrives
 }
 
-func (p publishRequest) isBatch() bool { return p.media == mediaLines }
+func (p publishRequest) isBatch() bool { return p.media == mediaLines && !p.stream }
 
 func (p publishRequest) publication(drafts ...feed.Draft) feed.Publication {
 	return feed.Publication{Feed: p.feed, Drafts: drafts, Key: p.key, IfLast: p.ifLast, Close: p.close}
@@ -46,21 +48,28 @@ func readPublish(r *http.Request) (publishRequest, error) {
 	switch {
 	case p.ephemeral && (p.key != "" || p.ifLast != nil || p.close):
 		err = invalid("an ephemeral event is not stored: Idempotency-Key, If-Match and close do not apply")
-	case p.ephemeral && p.isBatch():
-		err = invalid("an ephemeral event is published alone, not in a batch")
+	case p.ephemeral && (p.isBatch() || p.stream):
+		err = invalid("an ephemeral event is published alone, not in a batch or a stream")
+	case p.stream && len(p.key) > maxStreamKey:
+		err = invalid("the Idempotency-Key of a stream has at most %d characters, not %d: each event gets the key with its number", maxStreamKey, len(p.key))
 	}
 	return p, err
 }
+
+// maxStreamKey leaves room in a key for the number of an event.
+const maxStreamKey = 240
 
 // readPublishMany reads a request for several feeds.
 func readPublishMany(r *http.Request) (publishRequest, error) {
 	p, err := readPublishOptions(r)
 	switch {
 	case err != nil:
-	case !p.isBatch():
+	case p.media != mediaLines:
 		err = fmt.Errorf("%w: events for several feeds must be %s", errMediaType, mediaLines)
 	case p.ifLast != nil || p.close:
 		err = invalid("If-Match and close apply to one feed: publish to /v1/feeds/{feed}/events")
+	case p.stream:
+		err = invalid("a stream is for one feed: publish to /v1/feeds/{feed}/events")
 	case p.ephemeral:
 		err = invalid("an ephemeral event is published alone, not in a batch")
 	}
@@ -75,6 +84,15 @@ func readPublishOptions(r *http.Request) (p publishRequest, err error) {
 	}
 	if p.media, err = readMedia(r.Header); err != nil {
 		return p, err
+	}
+	if p.stream, err = readFlag(query, "stream"); err != nil {
+		return p, err
+	}
+	switch {
+	case p.media == mediaSSE:
+		p.stream = true
+	case p.stream && p.media != mediaLines:
+		return p, invalid("stream=true is for a body of %s; one of %s is always a stream", mediaLines, mediaSSE)
 	}
 	if p.eventType, err = readType(r.Header, query); err != nil {
 		return p, err

@@ -23,7 +23,7 @@ func (s *Server) router() http.Handler {
 
 		publishes := r.With(s.may(publishing))
 		publishes.Post("/v1/feeds/{feed}/events", s.publish)
-		publishes.Post("/v1/feeds/{feed}/close", s.closeFeed)
+		r.With(s.may(closing)).Post("/v1/feeds/{feed}/close", s.closeFeed)
 		r.Post("/v1/events", s.publishMany) // checks the permission for each feed
 
 		subscribes := r.With(s.may(subscribing))

@@ -51,6 +51,9 @@ type Options struct {
 	// BatchEvents and BatchBytes limit the events and the bytes of a batch; 0 means
 	// 1000, and 4 MiB.
 	BatchEvents, BatchBytes int
+	// PublishIdle is how long the body of a published stream may be silent; 0 means
+	// a minute.
+	PublishIdle time.Duration
 	// Auth checks the tokens of requests; nil disables authorization.
 	Auth *auth.Verifier
 	// Origins lists the origins whose pages may use this server from a browser, in
@@ -81,6 +84,7 @@ type Server struct {
 	deliveries  *deliveries
 	mu          sync.Mutex
 	subscribers subscribers
+	publishers  publishers
 }
 
 // New returns a server that publishes to publisher and subscribes to hub. The caller
@@ -93,6 +97,7 @@ func New(hub *feed.Hub, publisher *feed.Publisher, o Options) *Server {
 	o.EventBytes = cmp.Or(o.EventBytes, feed.DefaultEventBytes)
 	o.BatchEvents = cmp.Or(o.BatchEvents, 1000)
 	o.BatchBytes = cmp.Or(o.BatchBytes, 4<<20)
+	o.PublishIdle = cmp.Or(o.PublishIdle, time.Minute)
 	s := &Server{
 		hub:        hub,
 		publisher:  publisher,
@@ -106,7 +111,8 @@ func New(hub *feed.Hub, publisher *feed.Publisher, o Options) *Server {
 			addresses: make(map[netip.Addr]int),
 			gone:      make(chan struct{}),
 		},
-		started: time.Now(),
+		publishers: publishers{stopping: make(chan struct{})},
+		started:    time.Now(),
 	}
 	s.routes = s.router()
 	return s
@@ -125,11 +131,24 @@ func (s *Server) AnnounceDrain() {
 
 // Drain makes the server not ready, admits no more subscribers, and ends its streams
 // one after another over the window, so that their clients do not all reach another
-// node at once. When ctx ends, it ends the remaining ones at once. It returns when the
-// last stream or ctx has ended.
+// node at once. Streams that are being published may end by themselves until then.
+// When ctx ends, it ends the remaining ones at once. It returns when the last stream or
+// ctx has ended.
 func (s *Server) Drain(ctx context.Context, window time.Duration) {
-	all := s.stopAdmitting()
 	began := time.Now()
+	s.drainSubscribers(ctx, began, window)
+	timeout := time.NewTimer(time.Until(began.Add(window)))
+	defer timeout.Stop()
+	select {
+	case <-s.publishers.none():
+	case <-timeout.C:
+	case <-ctx.Done():
+	}
+	s.publishers.stop()
+}
+
+func (s *Server) drainSubscribers(ctx context.Context, began time.Time, window time.Duration) {
+	all := s.stopAdmitting()
 	for i, one := range all {
 		// The times are absolute, so one late timer does not delay the others.
 		due := began.Add(window * time.Duration(i) / time.Duration(len(all)))

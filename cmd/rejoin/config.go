@@ -71,9 +71,10 @@ type LimitsConfig struct {
 	BatchEvents           int // that are published at once
 	BatchBytes            int // of the body that they come in
 	FeedsPerSubscription  int
-	Subscribers           int // of this node; 0: any number
-	SubscribersPerAddress int // 0: any number
-	Memory                int // bytes that the node holds on behalf of clients
+	Subscribers           int           // of this node; 0: any number
+	SubscribersPerAddress int           // 0: any number
+	Memory                int           // bytes that the node holds on behalf of clients
+	PublishIdle           time.Duration // for which a published stream may be silent
 }
 
 // IdempotencyConfig is about publishing that can be repeated.
@@ -109,7 +110,7 @@ func DefaultConfig() Config {
 		Store:       StoreConfig{URL: "sqlite:rejoin.db"},
 		Bus:         BusConfig{URL: "memory", Prefix: "rejoin", Shards: 16, StreamLength: 1000, Verify: time.Second},
 		Subscribe:   SubscribeConfig{Heartbeat: 15 * time.Second, Retry: 2 * time.Second, WriteTimeout: 30 * time.Second},
-		Limits:      LimitsConfig{EventBytes: feed.DefaultEventBytes, BatchEvents: 1000, BatchBytes: 4 << 20, FeedsPerSubscription: 100, Memory: feed.DefaultMemory},
+		Limits:      LimitsConfig{EventBytes: feed.DefaultEventBytes, BatchEvents: 1000, BatchBytes: 4 << 20, FeedsPerSubscription: 100, Memory: feed.DefaultMemory, PublishIdle: time.Minute},
 		Idempotency: IdempotencyConfig{Window: feed.DefaultKeyWindow},
 		Auth:        AuthConfig{Mode: "none"},
 		Drain:       DrainConfig{Window: 10 * time.Second},
@@ -143,6 +144,7 @@ func (c Config) Validate() error {
 		checkBetween("limits.subscribers", c.Limits.Subscribers, 0, 10_000_000),
 		checkBetween("limits.subscribers_per_address", c.Limits.SubscribersPerAddress, 0, 10_000_000),
 		checkMemory(c.Limits),
+		checkBetween("limits.publish_idle", c.Limits.PublishIdle, 100*time.Millisecond, 24*time.Hour),
 		checkBetween("idempotency.window", c.Idempotency.Window, time.Second, 365*24*time.Hour),
 		checkOneOf("auth.mode", c.Auth.Mode, "none", "jwt"),
 		checkJWT(c.Auth),

@@ -50,6 +50,7 @@ func (c *Config) keys() []key {
 		{"limits.subscribers", number(&c.Limits.Subscribers)},
 		{"limits.subscribers_per_address", number(&c.Limits.SubscribersPerAddress)},
 		{"limits.memory", size(&c.Limits.Memory)},
+		{"limits.publish_idle", duration(&c.Limits.PublishIdle)},
 		{"idempotency.window", duration(&c.Idempotency.Window)},
 		{"retention", retention(&c.Retention)},
 		{"auth.mode", one(func(value string) error {

@@ -65,6 +65,7 @@ func openNode(ctx context.Context, store feed.Store, c Config, verifier *auth.Ve
 		EventBytes:            c.Limits.EventBytes,
 		BatchEvents:           c.Limits.BatchEvents,
 		BatchBytes:            c.Limits.BatchBytes,
+		PublishIdle:           c.Limits.PublishIdle,
 		Auth:                  verifier,
 		Origins:               c.CORS.Origins,
 		Console:               web.Handler(),

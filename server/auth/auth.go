@@ -114,6 +114,7 @@ func (v *Verifier) Grant(r *http.Request) (Grant, error) {
 	return Grant{
 		subscribe: c.rights.Subscribe,
 		publish:   c.rights.Publish,
+		close:     c.rights.Close,
 		admin:     c.rights.Admin,
 		expires:   c.expires.Time,
 		cookie:    cookie,

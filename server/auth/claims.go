@@ -30,12 +30,13 @@ const maxSeconds = 253402300799
 type Rights struct {
 	Subscribe []string `json:"subscribe,omitempty"`
 	Publish   []string `json:"publish,omitempty"`
+	Close     []string `json:"close,omitempty"`
 	Admin     bool     `json:"admin,omitempty"`
 }
 
 // Check returns an error that names the first malformed pattern, or nil.
 func (r Rights) Check() error {
-	for _, patterns := range [][]string{r.Subscribe, r.Publish} {
+	for _, patterns := range [][]string{r.Subscribe, r.Publish, r.Close} {
 		for _, pattern := range patterns {
 			if feed.CheckPattern(pattern) != nil {
 				return fmt.Errorf("the pattern %.40q is neither the name of a feed nor the beginning of names followed by *", pattern)
@@ -75,7 +76,7 @@ func (c *claims) UnmarshalJSON(b []byte) error {
 		return nil
 	}
 	if err := unmarshalExact(rights, map[string]any{
-		"subscribe": &c.rights.Subscribe, "publish": &c.rights.Publish, "admin": &c.rights.Admin,
+		"subscribe": &c.rights.Subscribe, "publish": &c.rights.Publish, "close": &c.rights.Close, "admin": &c.rights.Admin,
 	}); err != nil {
 		return errClaim
 	}

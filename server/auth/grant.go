@@ -9,11 +9,11 @@ import (
 
 // Grant holds the rights of a request. The zero Grant has none.
 type Grant struct {
-	subscribe, publish []string // patterns
-	admin              bool
-	everything         bool
-	expires            time.Time
-	cookie             bool
+	subscribe, publish, close []string // patterns
+	admin                     bool
+	everything                bool
+	expires                   time.Time
+	cookie                    bool
 }
 
 // MaySubscribe reports whether the grant allows reading the feed: its events, live and
@@ -22,6 +22,9 @@ func (g Grant) MaySubscribe(name string) bool { return g.everything || matches(g
 
 // MayPublish reports whether the grant allows publishing to the feed, and closing it.
 func (g Grant) MayPublish(name string) bool { return g.everything || matches(g.publish, name) }
+
+// MayClose reports whether the grant allows closing the feed.
+func (g Grant) MayClose(name string) bool { return g.MayPublish(name) || matches(g.close, name) }
 
 // Admin reports whether the grant allows deleting, trimming and listing. It does not
 // imply the other rights.
