@@ -35,6 +35,12 @@ seconds with DATA, without a limit with standard input. Each event has an
 idempotency key of its own, so the server stores it once, however often it is
 sent.
 
+With --stream, all of standard input travels in few requests, which the server
+stores as it arrives. That costs much less where there are many events. Publish
+comes back after a broken connection, and sends again what is not known to be
+stored: each event is stored once, and they keep their order. --stream=sse reads
+Server-Sent Events from standard input instead of lines.
+
 Publish sends the token in REJOIN_TOKEN, if there is one.`,
 		Args: usageArgs(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
@@ -49,6 +55,9 @@ Publish sends the token in REJOIN_TOKEN, if there is one.`,
 			if p.client, err = newClient(server, o); err != nil {
 				return err
 			}
+			if p.stream != "" {
+				return publishStream(cmd.Context(), p, cmd.InOrStdin())
+			}
 			if len(args) == 1 {
 				return publishOne(cmd.Context(), p, args[0], cmd.OutOrStdout())
 			}
@@ -59,7 +68,9 @@ Publish sends the token in REJOIN_TOKEN, if there is one.`,
 	flags.StringVar(&p.feed, "feed", "", "the feed")
 	flags.StringVar(&server, "url", defaultURL, "the server")
 	flags.StringVar(&p.eventType, "type", "", "the type of the events")
-	flags.StringVar(&p.key, "key", "", "the idempotency key of DATA: repeating it stores nothing and prints the same id")
+	flags.StringVar(&p.key, "key", "", "the idempotency key of DATA: repeating it stores nothing and prints the same id; with --stream, the beginning of the events' keys")
+	flags.StringVar(&p.stream, "stream", "", "publish standard input by one request: its lines, or with --stream=sse its Server-Sent Events")
+	flags.Lookup("stream").NoOptDefVal = "lines"
 	flags.BoolVar(&p.json, "json", false, "the data is JSON")
 	flags.BoolVar(&p.close, "close", false, "close the feed after the last event; a closed feed stays closed")
 	flags.BoolVar(&p.mend, "mend", false, "replace NUL and bytes that are not UTF-8 with U+FFFD, instead of failing")
@@ -69,6 +80,7 @@ Publish sends the token in REJOIN_TOKEN, if there is one.`,
 // linePublisher publishes events to one feed, one after another.
 type linePublisher struct {
 	feed, eventType, key string
+	stream               string // lines, sse; empty for a request for each event
 	json, mend, close    bool
 	client               *client.Client // calls noteWaiting before it tries again
 	notes                io.Writer
@@ -83,11 +95,20 @@ func (p *linePublisher) aim(withKey bool, args int) error {
 	if err := feed.CheckType(p.eventType); err != nil {
 		return usageError{fmt.Errorf("--type: %w", err)}
 	}
+	switch {
+	case p.stream == "":
+	case args > 0:
+		return usageError{errors.New("--stream publishes standard input, not DATA")}
+	case p.stream != "lines" && p.stream != "sse":
+		return usageError{fmt.Errorf("--stream: %q is neither lines nor sse", p.stream)}
+	case p.stream == "sse" && p.json:
+		return usageError{errors.New("--json is for lines: the data of Server-Sent Events is text")}
+	}
 	if !withKey {
 		return nil
 	}
-	if args == 0 {
-		return usageError{errors.New("--key is for a single event: it comes with DATA")}
+	if args == 0 && p.stream == "" {
+		return usageError{errors.New("--key is for a single event, with DATA, or for --stream")}
 	}
 	if err := feed.CheckKey(p.key); err != nil {
 		return usageError{fmt.Errorf("--key: %w", err)}

@@ -15,7 +15,7 @@ func newTokenCommand() *cobra.Command {
 	var lifetime time.Duration
 	var privateKey string
 	cmd := &cobra.Command{
-		Use:   "token [--subscribe FEEDS] [--publish FEEDS] [--admin]",
+		Use:   "token [--subscribe FEEDS] [--publish FEEDS] [--close FEEDS] [--admin]",
 		Short: "Make a token and print it",
 		Long: `Token makes a token that a server with the same auth.jwt accepts, and prints it.
 
@@ -45,6 +45,7 @@ of feeds, or beginnings of names followed by *, separated by commas.`,
 	flags.String("config", "", "the configuration file (or REJOIN_CONFIG)")
 	flags.StringSliceVar(&rights.Subscribe, "subscribe", nil, "the feeds that the bearer may read")
 	flags.StringSliceVar(&rights.Publish, "publish", nil, "the feeds that the bearer may publish to and close")
+	flags.StringSliceVar(&rights.Close, "close", nil, "the feeds that the bearer may close, and do nothing else with")
 	flags.BoolVar(&rights.Admin, "admin", false, "allow deleting, trimming and listing")
 	flags.DurationVar(&lifetime, "for", time.Hour, "how long the token is valid")
 	flags.StringVar(&privateKey, "private-key", "", "a file with the private key to sign with, as PEM")
@@ -53,8 +54,8 @@ of feeds, or beginnings of names followed by *, separated by commas.`,
 
 func makeToken(c JWTConfig, privateKey string, rights auth.Rights, lifetime time.Duration) (string, error) {
 	switch {
-	case len(rights.Subscribe) == 0 && len(rights.Publish) == 0 && !rights.Admin:
-		return "", errors.New("it would allow nothing: give --subscribe, --publish or --admin")
+	case len(rights.Subscribe) == 0 && len(rights.Publish) == 0 && len(rights.Close) == 0 && !rights.Admin:
+		return "", errors.New("it would allow nothing: give --subscribe, --publish, --close or --admin")
 	case lifetime < time.Second:
 		return "", fmt.Errorf("--for: %v is not a second or more", lifetime)
 	}

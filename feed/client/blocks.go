@@ -5,9 +5,12 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"iter"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/rejoin/rejoin/feed"
 )
 
 // blockBytes bounds a block. Servers once took an event of 60,000 control
@@ -30,6 +33,23 @@ type block struct {
 type blockReader struct {
 	lines *bufio.Scanner
 	retry time.Duration // the last one that was read
+	tail  bool          // the last block needs no empty line
+}
+
+// Drafts yields the events of an event stream that is to be published: their types and
+// data, as they come. The last one may lack its empty line. An error is the last thing
+// that it yields.
+func Drafts(r io.Reader) iter.Seq2[feed.Draft, error] {
+	return func(yield func(feed.Draft, error) bool) {
+		blocks := newBlockReader(r)
+		blocks.tail = true
+		for {
+			b, err := blocks.next()
+			if err == io.EOF || !yield(feed.Draft{Type: b.kind, Data: b.data}, err) || err != nil {
+				return
+			}
+		}
+	}
 }
 
 func newBlockReader(r io.Reader) *blockReader {
@@ -76,6 +96,9 @@ func (r *blockReader) next() (b block, err error) {
 		return b, errBlockTooLong
 	case err != nil:
 		return b, err
+	case r.tail && hasData:
+		b.data = string(data)
+		return b, nil
 	}
 	return b, io.EOF
 }

@@ -36,6 +36,8 @@ type Problem struct {
 	Detail     string
 	Stored     string        // "no" if nothing was stored, "unknown" if the server cannot tell; else empty
 	RetryAfter time.Duration // that the server asks for
+	Events     int           // of a published stream, that are stored
+	Line       int           // of a published stream: the refused one, from 1; else 0
 
 	cause error
 }
@@ -82,11 +84,14 @@ func ReadProblem(resp *http.Response) *Problem {
 	if mediaType != "application/problem+json" {
 		return p
 	}
-	var body struct{ Title, Detail, Stored string }
+	var body struct {
+		Title, Detail, Stored string
+		Events, Line          int
+	}
 	if err := json.NewDecoder(io.LimitReader(resp.Body, problemBytes)).Decode(&body); err != nil {
 		return p
 	}
-	p.Stored = body.Stored
+	p.Stored, p.Events, p.Line = body.Stored, body.Events, body.Line
 	for _, words := range []string{body.Title, body.Detail} {
 		if words != "" {
 			p.Detail = words

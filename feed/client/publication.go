@@ -117,10 +117,10 @@ func (p Publication) checkDraft(d feed.Draft) error {
 	switch {
 	case p.Feed != "" && d.Feed != "" && d.Feed != p.Feed:
 		return invalid("it is for the feed %s, the publication for %s", d.Feed, p.Feed)
-	case lines && !utf8.ValidString(d.Data):
-		return invalid("the data is not UTF-8")
-	case lines && d.JSON && !feed.ValidJSON(d.Data):
-		return invalid("the data is not valid JSON")
+	case lines:
+		if err := checkLine(d); err != nil {
+			return err
+		}
 	}
 	if p.Feed == "" {
 		if err := feed.CheckName(d.Feed); err != nil {
@@ -128,6 +128,17 @@ func (p Publication) checkDraft(d feed.Draft) error {
 		}
 	}
 	return feed.CheckType(d.Type)
+}
+
+// checkLine checks what would not reach the server as it is in a line.
+func checkLine(d feed.Draft) error {
+	switch {
+	case !utf8.ValidString(d.Data):
+		return invalid("the data is not UTF-8")
+	case d.JSON && !feed.ValidJSON(d.Data):
+		return invalid("the data is not valid JSON")
+	}
+	return nil
 }
 
 func invalid(format string, args ...any) error {
