@@ -21,6 +21,8 @@
 //   - A [Key] stands for one batch. However often the batch is published, on
 //     whatever node and after whatever error, it is stored once, and each
 //     answer names the same events.
+//   - A chain of publications ([Publisher.PublishChain]) is stored in its order, up to
+//     the first that is refused.
 //   - No event follows the close of a feed. A subscription returns [ErrClosed]
 //     when it has delivered every event, and not before.
 //   - [Subscription.Next] returns consecutive events, with the bytes that are
@@ -90,7 +92,8 @@
 // over [Subscription.All]; keep the subscription's cursor, and come back
 // with [FromCursor]. The examples do both. A server that has very many
 // subscribers and can write without waiting uses a [Dispatcher] instead, which
-// needs no goroutine for each. The Rules of [Options] trim feeds.
+// needs no goroutine for each. The Rules of [Options] trim feeds. [Hub.WatchClose] reports the close of a feed to a program that
+// publishes to it.
 //
 // Close in the opposite order. First the node, which finishes the publishes in
 // progress, tells the bus of their events, ends all subscriptions, and waits for
@@ -121,7 +124,7 @@
 //
 // The way of a publish:
 //
-//	Publisher.PublishBatch   checks the publication (prepare), queues it (enqueue) and waits
+//	Publisher.PublishBatch   checks the publication (prepare), queues it (enqueue) and waits (await)
 //	Publisher.commitLoop     takes what is queued (queue.take), after a short gather
 //	Publisher.commit         calls Store.Append, which numbers and commits the events
 //	Hub.takeAppend           puts the events into their logs (log.accept, log.wake)

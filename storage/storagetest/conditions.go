@@ -21,6 +21,7 @@ var conditionTests = []test{
 	{"close a feed, in one append", testCloseInOneAppend},
 	{"close a feed, if last", testCloseIfLast},
 	{"one of several feeds is closed", testOneClosed},
+	{"chained batches", testChain},
 }
 
 // on returns a batch about one feed.
@@ -348,4 +349,38 @@ func testOneClosed(t *testing.T, open Opener) {
 	if diff := cmp.Diff([]string{"a", "b", "closed"}, names); diff != "" {
 		t.Errorf("the feeds that exist (-want +got):\n%s", diff)
 	}
+}
+
+// chain returns the batches so that each follows the one before it.
+func chain(batches ...feed.Batch) []feed.Batch {
+	for i := range batches {
+		batches[i].Follows, batches[i].NoWait = i > 0, true
+	}
+	return batches
+}
+
+func testChain(t *testing.T, open Opener) {
+	s := start(t, open)
+	one, two, three := keyed("1", on("chat", "a")), keyed("2", on("chat", "b")), keyed("3", on("chat", "c"))
+	first := appendAll(t, s, chain(ifLast(0, one), ifLast(0, two))...)
+	if first[0].Err != nil || first[1].Err != nil || first[1].Events[0].ID != 2 {
+		t.Errorf("got %v, want 1 and 2", first)
+	}
+	// What is known counts first, and the chain goes on behind it.
+	again := appendAll(t, s, chain(ifLast(0, one), ifLast(0, two), ifLast(0, three))...)
+	if !again[0].Replayed || !again[1].Replayed || again[2].Replayed || again[2].Err != nil || again[2].Events[0].ID != 3 {
+		t.Errorf("got %v, want 1 and 2 replayed, and 3", again)
+	}
+	// Nothing follows what is refused, and another batch is not concerned.
+	store(t, s, on("chat", "other"))
+	refused := appendAll(t, s, append(chain(ifLast(0, one), ifLast(0, keyed("4", on("chat", "d"))), ifLast(0, keyed("5", on("chat", "e")))), on("news", "x"))...)
+	wantRefusal(t, refused[1], &feed.LastError{Last: 4})
+	wantRefusal(t, refused[2], &feed.LastError{Last: 4})
+	if !refused[0].Replayed || refused[3].Err != nil {
+		t.Errorf("got %v", refused)
+	}
+	reused := appendAll(t, s, chain(keyed("1", on("chat", "not a")), keyed("6", on("chat", "f")))...)
+	wantRefusal(t, reused[0], feed.ErrKeyReused)
+	wantRefusal(t, reused[1], feed.ErrKeyReused)
+	wantBounds(t, s, "chat", feed.Bounds{First: 1, Last: 4})
 }
