@@ -92,8 +92,8 @@
 // over [Subscription.All]; keep the subscription's cursor, and come back
 // with [FromCursor]. The examples do both. A server that has very many
 // subscribers and can write without waiting uses a [Dispatcher] instead, which
-// needs no goroutine for each. The Rules of [Options] trim feeds. [Hub.WatchClose] reports the close of a feed to a program that
-// publishes to it.
+// needs no goroutine for each. The Rules of [Options] trim feeds.
+// [Hub.WatchClose] reports the close of a feed to a program that publishes to it.
 //
 // Close in the opposite order. First the node, which finishes the publishes in
 // progress, tells the bus of their events, ends all subscriptions, and waits for

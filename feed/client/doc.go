@@ -21,6 +21,7 @@
 //	}
 //
 // [Client.Publish] and [Client.Follow] are all that most programs need.
+// [Client.PublishStream] publishes many events by few requests.
 // [Client.Send] and [Client.Connect] make one attempt each, for programs that
 // judge a server or choose among several. [Client.HTTP] is for the rest of the
 // API.

@@ -8,6 +8,7 @@
 // The families, by the beginnings of their files:
 //
 //	bench, verify, interrupt    the commands that measure and prove
+//	publish, stream             streams of events that are published, and their cost
 //	browser, clients, follow    Chromium, Node, curl and Python as clients
 //	cluster, many               several nodes with Postgres, with Redis and without; many feeds a connection
 //	drain, expiry, file, kill   one node that stops, or loses something
