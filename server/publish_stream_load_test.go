@@ -29,10 +29,10 @@ func TestPublishStreamMemory(t *testing.T) {
 		name, block  string
 		size, status int
 	}{
-		{"small events", strings.Repeat("data: "+large[:90]+"\n\n", 100), 20 << 20, 201},
+		{"small events", strings.Repeat("data: "+large[:90]+"\n\n", 100), 10 << 20, 201},
 		{"large events", "data: " + large + "\n\n", 100 << 20, 201},
 		{"a line without end", large, 100 << 20, 413},
-		{"a block without end", strings.Repeat("id: 1\n", 1000), 100 << 20, 400},
+		{"a block without end", strings.Repeat("id: 1\n", 1000), 4 << 20, 400},
 	} {
 		before := heap()
 		body := &endless{piece: []byte(kind.block), left: kind.size}
@@ -45,7 +45,7 @@ func TestPublishStreamMemory(t *testing.T) {
 				select {
 				case <-stop:
 					return
-				case <-time.After(20 * time.Millisecond):
+				case <-time.After(100 * time.Millisecond):
 				}
 			}
 		}()
