@@ -141,7 +141,7 @@ func (s *Store) drainSome(ctx context.Context, d *drain) (more, locked bool, err
 		return err
 	})
 	if err != nil {
-		return false, false, unavailable(err)
+		return false, false, err
 	}
 	return more, locked, nil
 }
