@@ -208,6 +208,9 @@ func (p *part) attempt(ctx context.Context) error {
 	cancel()
 	body.Close()
 	<-wrote
+	if err == nil && p.result.Events != len(p.lines) {
+		err = violation("of a stream of %d events, the answer counts %d", len(p.lines), p.result.Events)
+	}
 	return err
 }
 
@@ -243,8 +246,8 @@ func (p *part) feed(ctx context.Context, lines chan<- string, wrote <-chan struc
 		case d, ok := <-p.from:
 			if !ok {
 				p.ended, p.last = true, true
-			} else if line, err := lineOf(d, p.stream.Feed); err != nil {
-				p.ended, p.refused = true, err
+			} else if line, bad := lineOf(d, p.stream.Feed); bad != nil {
+				p.ended, p.refused = true, bad
 			} else {
 				p.lines, p.bytes = append(p.lines, line), p.bytes+len(line)
 				if !give(line) {

@@ -160,3 +160,18 @@ func TestDrafts(t *testing.T) {
 		t.Errorf("got %+v", got)
 	}
 }
+
+// TestPublishStreamAnswered: a part whose request fails while it takes a draft, or hands
+// it over, has that failure. What the request did not send is sent again.
+func TestPublishStreamAnswered(t *testing.T) {
+	for range 100 {
+		drafts := make(chan feed.Draft, 1)
+		drafts <- feed.Draft{Data: "x"}
+		answered := make(chan error, 1)
+		answered <- errors.New("broken off")
+		p := &part{stream: PublishedStream{Feed: "chat"}, from: drafts}
+		if err, done := p.feed(t.Context(), make(chan string), make(chan struct{}), answered); err == nil || !done {
+			t.Fatalf("got %v, %t with %d lines taken", err, done, len(p.lines))
+		}
+	}
+}

@@ -70,7 +70,11 @@ func TestPublishStreamCut(t *testing.T) {
 			Events []struct{ Data string }
 		}
 		if err != nil || json.Unmarshal(body, &page) != nil || len(page.Events) != events || !page.Closed {
-			t.Fatalf("%s: %d events, closed %t (%v)", kind.name, len(page.Events), page.Closed, err)
+			var got []string
+			for _, e := range page.Events {
+				got = append(got, e.Data)
+			}
+			t.Fatalf("%s: %d events, closed %t (%v): %q", kind.name, len(page.Events), page.Closed, err, got)
 		}
 		for i, e := range page.Events {
 			if e.Data != fmt.Sprintf(kind.data, i) {
