@@ -7,6 +7,7 @@
 //
 // The families, by the beginnings of their files:
 //
+//	ai, clients_page            the examples of docs/ai.md and docs/clients.md
 //	bench, verify, interrupt    the commands that measure and prove
 //	publish, stream             streams of events that are published, and their cost
 //	browser, clients, follow    Chromium, Node, curl and Python as clients
