@@ -34,11 +34,16 @@ type Delivery struct {
 	seen    []Event // the events of the segment up to the last of this delivery
 	from    int     // where in seen this delivery begins
 	newest  bool    // there was nothing behind it: the subscriber is woken for more
+	stored  bool    // its events were read from the store for this subscription
 }
 
 // Events returns the events of the delivery: consecutive, oldest first. They
 // are shared with other subscribers and not to be changed.
 func (d Delivery) Events() []Event { return d.seen[d.from:] }
+
+// FromStore reports that the events were read from the store, because the subscriber
+// was further behind than the node's memory reaches.
+func (d Delivery) FromStore() bool { return d.stored }
 
 // Encoded returns the encoded events of the delivery, back to back. The bytes
 // are shared with other subscribers and not to be changed.

@@ -2,6 +2,7 @@ package feed
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -37,8 +38,11 @@ type Dispatcher struct {
 	grown []*audience   // whose log has something new
 	ready []*Subscriber // that have something new of their own
 
+	backlog atomic.Int64 // subscribers that wait for a later step
+
 	// Only Step uses these.
 	passes []*audience
+	left   int // subscribers that the passes have yet to notify
 	queue  []*Subscriber
 	chunk  [stepSubscribers]*Subscription
 }
@@ -46,7 +50,11 @@ type Dispatcher struct {
 // NewDispatcher returns a dispatcher for subscribers of the hub. As long as it has any,
 // its owner calls Step whenever C has a token.
 func (h *Hub) NewDispatcher() *Dispatcher {
-	return &Dispatcher{hub: h, more: make(chan struct{}, 1)}
+	d := &Dispatcher{hub: h, more: make(chan struct{}, 1)}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.dispatchers = append(h.dispatchers, d)
+	return d
 }
 
 // C gets a token when there is something for Step to do.
@@ -89,6 +97,7 @@ func (d *Dispatcher) Step() (more bool) {
 	if d.queue = d.queue[n:]; len(d.queue) == 0 {
 		d.queue = nil
 	}
+	d.backlog.Store(int64(d.left + len(d.queue)))
 	return len(d.passes)+len(d.queue) > 0
 }
 
@@ -96,6 +105,7 @@ func (d *Dispatcher) Step() (more bool) {
 // whether there are more. If the log grows during a pass, those that are yet to come
 // read that in this pass, and the others in another one.
 func (d *Dispatcher) pass(a *audience) (more bool) {
+	before := a.remaining
 	a.log.subsMu.Lock()
 	if a.remaining == 0 {
 		a.remaining, a.again = len(a.subs), false
@@ -119,6 +129,7 @@ func (d *Dispatcher) pass(a *audience) (more bool) {
 		}
 	}
 	clear(d.chunk[:n])
+	d.left += a.remaining - before
 	a.passing = a.remaining > 0 || a.again
 	return a.passing
 }
@@ -144,6 +155,14 @@ func (d *Dispatcher) addReady(s *Subscriber) {
 	defer d.mu.Unlock()
 	d.ready = append(d.ready, s)
 	poke(d.more)
+}
+
+// waiting returns about how many subscribers wait to be notified. A feed whose
+// subscribers are all yet to be notified counts as one.
+func (d *Dispatcher) waiting() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return int(d.backlog.Load()) + len(d.grown) + len(d.ready)
 }
 
 // dispatchLoop steps through the dispatcher of those subscribers that wait on

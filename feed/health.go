@@ -23,7 +23,7 @@ func (h *Hub) Health(ctx context.Context) Health {
 	var health Health
 	_, health.Store = h.store.Bounds(ctx, []string{"health"})
 	h.noteComparing(ctx, health.Store)
-	if store, ok := h.store.(pinger); ok && health.Store == nil {
+	if store, ok := h.store.Store.(pinger); ok && health.Store == nil {
 		health.Store = store.Ping(ctx)
 		h.noteChecking(ctx, health.Store)
 	}

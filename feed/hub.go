@@ -40,7 +40,7 @@ const (
 //
 // A Hub is safe for concurrent use. Close it before its store and its bus.
 type Hub struct {
-	store  Store
+	store  timedStore
 	bus    Bus
 	verify time.Duration
 	memory *Memory
@@ -55,9 +55,10 @@ type Hub struct {
 	closed bool
 	logs   map[string]*log
 
-	dispatcher *Dispatcher // for subscribers that wait on goroutines of their own
-	dirty      dirtySet
-	fills      fillQueue
+	dispatcher  *Dispatcher // for subscribers that wait on goroutines of their own
+	dispatchers []*Dispatcher
+	dirty       dirtySet
+	fills       fillQueue
 
 	pages  callGroup[pageKey, sharedPage]
 	bounds callGroup[string, Bounds]
@@ -72,13 +73,14 @@ type Hub struct {
 	failures       atomic.Uint64 // how often the store failed to answer
 	replacedNotice replacedNotice
 	counts         counts
+	compared       atomic.Int64 // see Stats, in Unix milliseconds
 }
 
 // NewHub returns a hub that reads from store and listens to bus, and starts it.
 func NewHub(store Store, bus Bus, o HubOptions) *Hub {
 	memory := newMemory(cmp.Or(o.Memory, DefaultMemory))
 	h := &Hub{
-		store:  store,
+		store:  timedStore{store, new([storeCalls]Durations)},
 		bus:    bus,
 		verify: cmp.Or(o.Verify, time.Second),
 		memory: memory,
@@ -99,6 +101,7 @@ func NewHub(store Store, bus Bus, o HubOptions) *Hub {
 	h.dispatcher = h.NewDispatcher()
 	h.signals = newSignals(bus, rand.Text(), memory)
 	h.ctx, h.cancel = context.WithCancel(context.Background())
+	h.compared.Store(time.Now().UnixMilli()) // nothing is open
 	h.work.Go(h.dispatchLoop)
 	h.work.Go(h.verifyLoop)
 	h.work.Go(h.tailLoop)

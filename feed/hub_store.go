@@ -8,11 +8,11 @@ import (
 
 // retentionStore returns the hub's store if it can list and trim its feeds.
 func (h *Hub) retentionStore() (RetentionStore, error) {
-	k, ok := h.store.(RetentionStore)
+	k, ok := h.store.Store.(RetentionStore)
 	if !ok {
 		return nil, fmt.Errorf("store: %w", errors.ErrUnsupported)
 	}
-	return k, nil
+	return timedRetentionStore{k, h.store.times}, nil
 }
 
 // List returns feeds by name: see [RetentionStore]. Its error wraps

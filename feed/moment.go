@@ -43,8 +43,8 @@ func (h *Hub) readClock(ctx context.Context, k RetentionStore) (storeClock, erro
 // seekMoment returns a cursor that is before every event committed to the feed from a
 // moment of this process on.
 func (h *Hub) seekMoment(ctx context.Context, feed string, moment time.Time) (ID, error) {
-	k, ok := h.store.(RetentionStore)
-	if !ok {
+	k, err := h.retentionStore()
+	if err != nil {
 		return 0, nil // without a clock, only the whole feed is sure to have them
 	}
 	clock, err := h.readClock(ctx, k)
@@ -52,16 +52,16 @@ func (h *Hub) seekMoment(ctx context.Context, feed string, moment time.Time) (ID
 		return 0, fmt.Errorf("read the clock of the store: %w", err)
 	}
 	at := clock.before(moment)
-	c, err := k.Seek(ctx, feed, at)
+	c, err := h.store.Seek(ctx, feed, at)
 	if err != nil || c == 0 {
 		return c, err
 	}
 	// The store times an append before it commits it, and may stand still in between.
 	// It holds the feed meanwhile. So only the last append before the moment may have
 	// become visible after it, and all events of an append have one time.
-	p, err := k.Read(ctx, feed, c-1, Limit{Events: 1, Bytes: 1})
+	p, err := h.store.Read(ctx, feed, c-1, Limit{Events: 1, Bytes: 1})
 	if err != nil || len(p.Events) == 0 || p.Events[0].Time.Before(at.Add(-commitMost)) {
 		return c, err
 	}
-	return k.Seek(ctx, feed, p.Events[0].Time)
+	return h.store.Seek(ctx, feed, p.Events[0].Time)
 }

@@ -61,6 +61,7 @@ type Publisher struct {
 	mu      sync.Mutex
 	closed  bool
 	calls   int // that have no result yet
+	bytes   int // of these calls
 	queue   queue
 	enough  int               // how many calls in the queue are worth a token in more
 	more    chan struct{}     // gets a token when the queue has enough, or closed is set
@@ -121,7 +122,7 @@ func (c *publishCall) take(results []Result, noWait bool) (ended bool) {
 // NewPublisher returns a publisher to store, hub and bus, and starts it.
 func NewPublisher(store Store, hub *Hub, bus Bus, o PublisherOptions) *Publisher {
 	p := &Publisher{
-		store:     store,
+		store:     timedStore{store, hub.store.times},
 		hub:       hub,
 		limit:     cmp.Or(o.EventBytes, DefaultEventBytes),
 		keyWindow: cmp.Or(o.KeyWindow, DefaultKeyWindow),
@@ -155,11 +156,12 @@ func (p *Publisher) Close() {
 // Published returns how many events the publisher has stored.
 func (p *Publisher) Published() uint64 { return p.published.Load() }
 
-// Waiting returns how many calls of Publish wait for their results.
-func (p *Publisher) Waiting() int {
+// Waiting returns how many calls of Publish wait for their results, and about how many
+// bytes these calls hold.
+func (p *Publisher) Waiting() (calls, bytes int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.calls
+	return p.calls, p.bytes
 }
 
 // Publish stores the drafts as events, all of them or none, and returns them.

@@ -73,7 +73,8 @@ func TestStandingStoreBounds(t *testing.T) {
 		}
 		pass()
 		synctest.Wait()
-		if used, waiting := r.hub.Memory().Used(feed.HoldPublishes), r.pub.Waiting(); used != 0 || waiting != 0 {
+		waiting, bytes := r.pub.Waiting()
+		if used := r.hub.Memory().Used(feed.HoldPublishes); used != 0 || waiting != 0 || bytes != 0 {
 			t.Errorf("afterwards %d bytes wait in %d calls", used, waiting)
 		}
 		if _, err := r.pub.Publish(t.Context(), feed.Draft{Feed: "a"}); err != nil {

@@ -46,6 +46,7 @@ func (p *Publisher) enqueue(call *publishCall) error {
 		return fmt.Errorf("publish: %w", ErrOverloaded)
 	}
 	p.calls++
+	p.bytes += call.size
 	call.late = p.lateFrom(time.Now())
 	if blocked := p.blocked[call.feed]; blocked != nil {
 		blocked.calls = append(blocked.calls, call)
@@ -97,6 +98,7 @@ func (p *Publisher) finish(calls []*publishCall) {
 // uncount no longer counts a call. The caller holds mu.
 func (p *Publisher) uncount(call *publishCall) {
 	p.calls--
+	p.bytes -= call.size
 	p.hub.memory.Give(HoldPublishes, call.size)
 }
 

@@ -91,7 +91,7 @@ func NewRetention(hub *Hub, o RetentionOptions) (*Retention, error) {
 	}
 	o.KeyWindow = cmp.Or(o.KeyWindow, 24*time.Hour)
 	o.Every = cmp.Or(o.Every, 10*time.Second)
-	o.Logger = located(cmp.Or(o.Logger, slog.Default()), "store", store)
+	o.Logger = located(cmp.Or(o.Logger, slog.Default()), "store", hub.store.Store)
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &Retention{hub: hub, store: store, o: o, cancel: cancel, done: make(chan struct{})}
 	go r.loop(ctx)
@@ -114,8 +114,9 @@ func (r *Retention) loop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		_, err := r.store.RunExclusive(ctx, r.round)
+		ran, err := r.store.RunExclusive(ctx, r.round)
 		if ctx.Err() == nil {
+			r.hub.counts.retention(ran, err)
 			r.outage.log(r.o.Logger, err, "retention")
 		}
 	}
@@ -181,7 +182,12 @@ func (r *Retention) trim(ctx context.Context, info Info, now time.Time) error {
 		if err != nil || before <= info.First {
 			return err
 		}
-		return r.hub.Trim(ctx, info.Feed, before)
+		if err := r.hub.Trim(ctx, info.Feed, before); err != nil {
+			return err
+		}
+		r.hub.counts.trims.Add(1)
+		r.hub.counts.trimmedEvents.Add(uint64(before - info.First))
+		return nil
 	}
 	return nil
 }
@@ -202,7 +208,7 @@ func (r *Retention) before(ctx context.Context, info Info, rule Rule, now time.T
 	if info.Updated.Before(oldest) {
 		return info.Last + 1, nil
 	}
-	c, err := r.store.Seek(ctx, info.Feed, oldest)
+	c, err := r.hub.store.Seek(ctx, info.Feed, oldest)
 	if err != nil {
 		return 0, err
 	}

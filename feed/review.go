@@ -13,7 +13,7 @@ import (
 // epoch changes whenever another store may have taken the place of the hub's.
 func (h *Hub) epoch() uint64 {
 	epoch := h.failures.Load()
-	if c, ok := h.store.(Comparer); ok {
+	if c, ok := h.store.Store.(Comparer); ok {
 		epoch += c.Epoch()
 	}
 	return epoch
@@ -55,12 +55,12 @@ func (h *Hub) compareLogs(ctx context.Context, logs []*log) ([]Bounds, error) {
 
 // ends asks the store where the logs' feeds end.
 func (h *Hub) ends(ctx context.Context, logs []*log, before []logState) (ends []End, comparer bool, err error) {
-	if c, ok := h.store.(Comparer); ok {
+	if c, ok := h.store.Store.(Comparer); ok {
 		places := make([]Place, len(logs))
 		for i, l := range logs {
 			places[i] = Place{l.feed, before[i].verified.id}
 		}
-		ends, err = c.Ends(ctx, places)
+		ends, err = h.store.ends(ctx, c, places)
 		return ends, true, err
 	}
 	feeds := make([]string, len(logs))

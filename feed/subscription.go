@@ -244,6 +244,7 @@ func (s *Subscription) takeAnswer() (Delivery, bool) {
 		return Delivery{}, false
 	}
 	d := answer.segment.since(s.cursor)
+	d.stored = true
 	s.advance(d, &s.hub().counts.fromStore)
 	return d, true
 }

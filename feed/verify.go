@@ -75,6 +75,8 @@ func (h *Hub) verifyLoop() {
 	var due []*log      // of the logs that a round began with, those that are left
 	var ended time.Time // the last round
 	whole := false      // the next round does all logs
+	var began time.Time // when the first of these rounds began
+	failed := false     // one of these rounds
 	for {
 		round := false
 		select {
@@ -97,14 +99,18 @@ func (h *Hub) verifyLoop() {
 			continue
 		}
 		if whole || len(due) == 0 {
-			due = h.dropIdleLogs(time.Now())
+			began, failed = time.Now(), false
+			due = h.dropIdleLogs(began)
 		}
 		n := len(due)
 		if !whole {
 			n = min(n, verifyMost)
 		}
-		h.verifyLoaded(due[:n])
+		failed = h.verifyLoaded(due[:n]) != nil || failed
 		due, whole, ended = due[n:], false, time.Now()
+		if len(due) == 0 && !failed {
+			h.compared.Store(began.UnixMilli())
+		}
 		timer.Reset(max(h.verify, verifyPause))
 	}
 }
@@ -129,8 +135,8 @@ func (h *Hub) dropIdleLogs(now time.Time) []*log {
 
 // verifyLoaded compares with the store those of the logs that are loaded. When the
 // store does not answer, the next round is soon enough.
-func (h *Hub) verifyLoaded(logs []*log) {
-	_ = h.verifyLogs(slices.DeleteFunc(slices.Clone(logs), func(l *log) bool {
+func (h *Hub) verifyLoaded(logs []*log) error {
+	return h.verifyLogs(slices.DeleteFunc(slices.Clone(logs), func(l *log) bool {
 		_, loaded := l.confirmed()
 		return !loaded
 	}))
