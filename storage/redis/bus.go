@@ -60,6 +60,7 @@ type Bus struct {
 
 	signals signals
 	health  health
+	trips   feed.Durations // see RoundTrips
 	counts  counters
 }
 
@@ -134,6 +135,23 @@ func (b *Bus) Ping(ctx context.Context) error {
 		return fmt.Errorf("ping redis: %w", err)
 	}
 	return nil
+}
+
+// RoundTrips returns how long Redis took to answer, with calls that failed, but without
+// those that wait in Redis for news.
+func (b *Bus) RoundTrips() *feed.Durations { return &b.trips }
+
+// exec runs the commands of the pipe, and measures that.
+func (b *Bus) exec(ctx context.Context, pipe goredis.Pipeliner) error {
+	defer b.trips.Since(time.Now())
+	_, err := pipe.Exec(ctx)
+	return err
+}
+
+// process runs the command, and measures that.
+func (b *Bus) process(ctx context.Context, client goredis.UniversalClient, cmd goredis.Cmder) error {
+	defer b.trips.Since(time.Now())
+	return client.Process(ctx, cmd)
 }
 
 // Stats counts what a bus has done since it was opened.

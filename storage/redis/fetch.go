@@ -75,7 +75,7 @@ func (l *shardTail) read(ctx context.Context, requests []*fetchRequest) error {
 	ctx, cancel := context.WithTimeout(ctx, block+grace)
 	defer cancel()
 	cmd := readOf(ctx, requests)
-	err := l.client.Process(ctx, cmd)
+	err := l.bus.process(ctx, l.client, cmd)
 	switch {
 	case err == nil, errors.Is(err, goredis.Nil):
 		if err := found(cmd, requests); err != nil {
@@ -132,7 +132,7 @@ func (l *shardTail) readApart(ctx context.Context, requests []*fetchRequest) err
 		cmds[i] = readOf(ctx, requests[i:i+1])
 		_ = pipe.Process(ctx, cmds[i])
 	}
-	if _, err := pipe.Exec(ctx); err != nil && !isAnswer(err) {
+	if err := l.bus.exec(ctx, pipe); err != nil && !isAnswer(err) {
 		return fmt.Errorf("read feeds: %w", err)
 	}
 	for i, cmd := range cmds {

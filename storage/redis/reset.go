@@ -47,7 +47,7 @@ func (f *flush) inspect(ctx context.Context) error {
 	if len(probes) == 0 {
 		return nil
 	}
-	if _, err := pipe.Exec(ctx); err != nil && !isAnswer(err) {
+	if err := f.bus.exec(ctx, pipe); err != nil && !isAnswer(err) {
 		return err
 	}
 	for _, s := range probes {

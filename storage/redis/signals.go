@@ -57,7 +57,7 @@ func (b *Bus) publish(ctx context.Context, payload []byte) error {
 	channel := b.keys().signals
 	client, err := b.speaker(short, channel)
 	if err == nil {
-		err = client.Process(short, goredis.NewIntCmd(short, "publish", channel, payload))
+		err = b.process(short, client, goredis.NewIntCmd(short, "publish", channel, payload))
 	}
 	if err != nil {
 		b.signals.unsend(sent)

@@ -152,7 +152,7 @@ func (f *flush) send(ctx context.Context, shards []*shardFlush, reset bool) erro
 			others = append(others, f.bus.keep(ctx, pipe, f.keys.wakes[s.shard]))
 		}
 	}
-	if _, err := pipe.Exec(ctx); err != nil && !isAnswer(err) {
+	if err := f.bus.exec(ctx, pipe); err != nil && !isAnswer(err) {
 		return err
 	}
 	return f.judge(shards, added, wakes, others, reset)

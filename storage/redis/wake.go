@@ -120,7 +120,7 @@ func (l *shardTail) checkWakeStream(ctx context.Context, fresh bool) error {
 	newest := goredis.NewSliceCmd(ctx, "xrevrange", l.wake, "+", "-", "count", 1)
 	_ = pipe.Process(ctx, oldest)
 	_ = pipe.Process(ctx, newest)
-	if _, err := pipe.Exec(ctx); err != nil && !isAnswer(err) {
+	if err := l.bus.exec(ctx, pipe); err != nil && !isAnswer(err) {
 		return fmt.Errorf("check the wake stream: %w", err)
 	}
 	lost, err := l.compare(oldest, newest, fresh)
