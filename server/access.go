@@ -50,10 +50,12 @@ func (s *Server) authenticate(next http.Handler) http.Handler {
 		grant, err := s.options.Auth.Grant(r)
 		switch {
 		case errors.Is(err, auth.ErrUnavailable) && (r.Method == http.MethodGet || r.Method == http.MethodHead):
+			s.counters.refuse(err)
 			answerRetryLater(w, r, http.StatusServiceUnavailable, err.Error())
 		case errors.Is(err, auth.ErrUnavailable):
 			s.writeError(w, r, fmt.Errorf("%w"+nothingStored, err))
 		case err != nil:
+			s.counters.refused[refusedToken].Add(1)
 			unauthorized(w, err)
 		case s.foreign(r, grant):
 			s.writeError(w, r, fmt.Errorf("%w: pages of other origins may not do this unless cors.origins lists them", errForbidden))

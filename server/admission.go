@@ -125,7 +125,8 @@ func addressOf(r *http.Request) netip.Addr {
 
 // rejectFull counts a subscriber that is not admitted, and answers it.
 func (s *Server) rejectFull(w http.ResponseWriter, r *http.Request, why error) {
-	s.rejected.Add(1)
+	s.counters.rejected.Add(1)
+	s.counters.refuse(why)
 	switch {
 	case errors.Is(why, errAddressFull):
 		answerRetryLater(w, r, http.StatusTooManyRequests, why.Error())

@@ -58,7 +58,7 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request, name string, l
 	if r.ContentLength > int64(limit) {
 		return bodyTooLarge(name, limit)
 	}
-	body, held, err := s.readAll(http.MaxBytesReader(w, r.Body, int64(limit)), r.ContentLength)
+	body, held, err := s.readAll(http.MaxBytesReader(original(w), r.Body, int64(limit)), r.ContentLength)
 	defer s.memory.Give(feed.HoldPublishes, held)
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return bodyTooLarge(name, limit)

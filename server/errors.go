@@ -24,36 +24,41 @@ const nothingStored = "; nothing was stored"
 
 const storeAway = "the store cannot be used right now" + nothingStored
 
-// answers maps errors to the status and the detail of the answer; the first match
-// counts. Without a detail, the answer has the error's own text. The texts of drivers
-// and disks go to the log only.
+// answers maps errors to the status and the detail of the answer, and to the reason in
+// metrics; the first match counts. Without a detail, the answer has the error's own
+// text. The texts of drivers and disks go to the log only.
 var answers = []struct {
 	err    error
 	status int
 	detail string
+	reason string // empty if the request is not refused
 }{
-	{errDelivered, http.StatusNoContent, ""},
-	{errBodyLate, http.StatusRequestTimeout, ""},
-	{errBodySilent, http.StatusRequestTimeout, ""},
-	{auth.ErrBadToken, http.StatusUnauthorized, ""},
-	{feed.ErrInvalid, http.StatusBadRequest, ""},
-	{feed.ErrTooLarge, http.StatusRequestEntityTooLarge, ""},
-	{errForbidden, http.StatusForbidden, ""},
-	{auth.ErrUnavailable, http.StatusServiceUnavailable, ""},
-	{errMediaType, http.StatusUnsupportedMediaType, ""},
-	{feed.ErrClosed, http.StatusConflict, ""},
-	{feed.ErrKeyReused, http.StatusUnprocessableEntity, "the Idempotency-Key came with another body or type before"},
-	{errNotFound, http.StatusNotFound, ""},
-	{errGone, http.StatusGone, ""},
-	{errors.ErrUnsupported, http.StatusNotImplemented, "this server's store cannot do that"},
-	{feed.ErrUncertain, http.StatusServiceUnavailable, "the store's answer was lost: what was published may or may not have been stored"},
-	{feed.ErrOverloaded, http.StatusServiceUnavailable, "too many publishes are waiting for the store" + nothingStored},
-	{feed.ErrBusy, http.StatusServiceUnavailable, "another transaction of the store's database holds the feed; nothing was done"},
-	{feed.ErrUnavailable, http.StatusServiceUnavailable, storeAway},
-	{context.DeadlineExceeded, http.StatusServiceUnavailable, storeAway}, // of a call of the store …
-	{os.ErrDeadlineExceeded, http.StatusServiceUnavailable, storeAway},   // … or of its connection
-	{feed.ErrStopped, http.StatusServiceUnavailable, "this node is stopping" + nothingStored},
-	{context.Canceled, http.StatusServiceUnavailable, ""},
+	{errDelivered, http.StatusNoContent, "", ""},
+	{errBodyLate, http.StatusRequestTimeout, "", "body_late"},
+	{errBodySilent, http.StatusRequestTimeout, "", "body_late"},
+	{auth.ErrBadToken, http.StatusUnauthorized, "", refusedToken},
+	{feed.ErrInvalid, http.StatusBadRequest, "", "invalid"},
+	{feed.ErrTooLarge, http.StatusRequestEntityTooLarge, "", "too_large"},
+	{errForbidden, http.StatusForbidden, "", "forbidden"},
+	{auth.ErrUnavailable, http.StatusServiceUnavailable, "", "auth_unavailable"},
+	{errMediaType, http.StatusUnsupportedMediaType, "", "media_type"},
+	{feed.ErrClosed, http.StatusConflict, "", "closed"},
+	{feed.ErrKeyReused, http.StatusUnprocessableEntity, "the Idempotency-Key came with another body or type before", "key_reused"},
+	{errNotFound, http.StatusNotFound, "", "not_found"},
+	{errGone, http.StatusGone, "", "gone"},
+	{errors.ErrUnsupported, http.StatusNotImplemented, "this server's store cannot do that", "unsupported"},
+	{feed.ErrUncertain, http.StatusServiceUnavailable, "the store's answer was lost: what was published may or may not have been stored", "uncertain"},
+	{feed.ErrOverloaded, http.StatusServiceUnavailable, "too many publishes are waiting for the store" + nothingStored, "overloaded"},
+	{feed.ErrBusy, http.StatusServiceUnavailable, "another transaction of the store's database holds the feed; nothing was done", "busy"},
+	{feed.ErrUnavailable, http.StatusServiceUnavailable, storeAway, "unavailable"},
+	{context.DeadlineExceeded, http.StatusServiceUnavailable, storeAway, "unavailable"}, // of a call of the store …
+	{os.ErrDeadlineExceeded, http.StatusServiceUnavailable, storeAway, "unavailable"},   // … or of its connection
+	{feed.ErrStopped, http.StatusServiceUnavailable, "this node is stopping" + nothingStored, "draining"},
+	{context.Canceled, http.StatusServiceUnavailable, "", "canceled"},
+	{errDraining, http.StatusServiceUnavailable, "", "draining"},
+	{errFull, http.StatusServiceUnavailable, "", "subscribers"},
+	{errAddressFull, http.StatusTooManyRequests, "", "subscribers_per_address"},
+	{errNoMemory, http.StatusServiceUnavailable, "", "memory"},
 }
 
 // answerTo returns the status and the detail for an error. An error that is not in the
@@ -84,6 +89,7 @@ func detailOf(err error) string {
 
 // writeError answers with the problem that err is.
 func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
+	s.counters.refuse(err)
 	stream, ofStream := errors.AsType[*streamError](err)
 	if other, ok := errors.AsType[*feed.LastError](err); ok {
 		w.Header().Set("ETag", lastTag(other.Last))

@@ -11,12 +11,14 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/go-chi/chi/v5"
+
 	"github.com/rejoin/rejoin/feed"
 )
 
 // TestErrorStatus: an error of the store has the right answer, whatever it wraps.
 func TestErrorStatus(t *testing.T) {
-	s := &Server{logger: slog.New(slog.DiscardHandler)}
+	s := &Server{logger: slog.New(slog.DiscardHandler), counters: newCounters(chi.NewRouter())}
 	for _, test := range []struct {
 		name   string
 		err    error

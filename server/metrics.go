@@ -3,16 +3,19 @@ package server
 import (
 	"context"
 	"net/http"
-	"sync/atomic"
+	"runtime"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/rejoin/rejoin/feed"
 )
 
-// Sources holds the parts of a node that have metrics.
+// Sources holds the parts of a node that have metrics. Without a Hub, the node has not
+// reached its store yet.
 type Sources struct {
 	Hub       *feed.Hub
 	Publisher *feed.Publisher
@@ -24,19 +27,20 @@ type Sources struct {
 	// EnqueueRefused returns how many events of the store's queue could not be
 	// numbered; nil if the store has no queue.
 	EnqueueRefused func() uint64
+	// Redis has the round trips of a bus on Redis; nil if there is none.
+	Redis *feed.Durations
 	// Appends may be nil.
 	Appends *Appends
+	// Version is that of this program.
+	Version string
 }
 
 // Metrics returns a handler that Prometheus can scrape. Feed names are in no label.
 func Metrics(sources Sources) http.Handler {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collector{sources})
+	registry.MustRegister(collector{sources}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if a := sources.Appends; a != nil {
 		registry.MustRegister(a.seconds, a.events)
-	}
-	if s := sources.Server; s != nil {
-		registry.MustRegister(s.deliveries)
 	}
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
 }
@@ -62,45 +66,6 @@ func NewAppends() *Appends {
 	}
 }
 
-// deliveries is the histogram of delivery delays. It is cheap, because each write to
-// each subscriber adds a value.
-type deliveries struct {
-	counts [len(deliveryBuckets) + 1]atomic.Uint64 // the last one is above all buckets
-	sum    atomic.Int64                            // milliseconds
-}
-
-// deliveryBuckets are the upper bounds in milliseconds: from the delay on one node to
-// the delay that a fault may cause, and more.
-var deliveryBuckets = [...]int64{1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2000, 5000, 10_000, 30_000}
-
-// observe adds a delivery that was late by so many milliseconds. That can be negative,
-// because the clocks of nodes differ.
-func (d *deliveries) observe(late int64) {
-	late = max(late, 0)
-	i := 0
-	for i < len(deliveryBuckets) && late > deliveryBuckets[i] {
-		i++
-	}
-	d.counts[i].Add(1)
-	d.sum.Add(late)
-}
-
-var deliveriesDesc = describe("delivery_seconds", "Time from an event's commit until it was written to a subscriber that was there before, of the oldest event of each write. Commits have whole milliseconds.")
-
-// Describe implements [prometheus.Collector].
-func (d *deliveries) Describe(to chan<- *prometheus.Desc) { to <- deliveriesDesc }
-
-// Collect implements [prometheus.Collector].
-func (d *deliveries) Collect(to chan<- prometheus.Metric) {
-	buckets, count := make(map[float64]uint64, len(deliveryBuckets)), uint64(0)
-	for i, bound := range deliveryBuckets {
-		count += d.counts[i].Load()
-		buckets[float64(bound)/1000] = count
-	}
-	count += d.counts[len(deliveryBuckets)].Load()
-	to <- prometheus.MustNewConstHistogram(deliveriesDesc, count, float64(d.sum.Load())/1000, buckets)
-}
-
 // Observe is for feed.PublisherOptions.
 func (a *Appends) Observe(took time.Duration, events int) {
 	a.seconds.Observe(took.Seconds())
@@ -115,20 +80,36 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 }
 
 var (
-	subscribersDesc = describe("subscribers", "Subscribers of this node now.")
-	publishedDesc   = describe("events_published_total", "Events that this node has stored.")
-	deliveredDesc   = describe("events_delivered_total", "Events handed to subscribers of this node.")
-	replayedDesc    = describe("replayed_events_total", "Events by where they were read: handed to subscribers from memory (log) or from the store (store), taken from the bus (bus).", "source")
-	gapsDesc        = describe("gaps_total", "Gaps sent to subscribers.", "reason")
-	refusedDesc     = describe("bus_refused_total", "Events that the bus refused because it already had them or later ones.")
-	enqueueDesc     = describe("enqueue_refused_total", "Enqueued events that this node could not number. They are in the table rejoin.refused.")
-	shedDesc        = describe("shed_total", "Subscribers that were rejected with a time after which to come back.")
-	repairsDesc     = describe("bus_repairs_total", "Times that this node read events from the store that the bus had not delivered.")
-	storeUpDesc     = describe("store_up", "Whether the store answers.")
-	busUpDesc       = describe("bus_up", "Whether the bus works.")
-	memoryDesc      = describe("memory_bytes", "Bytes that this node holds on behalf of clients, roughly, by what holds them.", "holder")
-	limitDesc       = describe("memory_limit_bytes", "Bytes that this node may hold on behalf of clients, by what holds them: parts of limits.memory.", "holder")
-	waitingDesc     = describe("publish_waiting", "Publishes that wait for their commit to begin or to end.")
+	buildDesc           = describe("build_info", "Always 1, with the version of Rejoin and of Go that this node was built with.", "version", "goversion")
+	storeUpDesc         = describe("store_up", "Whether the store answers: 1 or 0.")
+	busUpDesc           = describe("bus_up", "Whether the bus works: 1 or 0.")
+	storeSecondsDesc    = describe("store_seconds", "Time that calls of the store took, with those that failed.", "call")
+	redisSecondsDesc    = describe("redis_seconds", "Time that Redis took to answer, with calls that failed. Calls that wait in Redis for news do not count.")
+	comparedDesc        = describe("store_compared_timestamp_seconds", "A Unix time since which every open feed has been compared with the store. Its age bounds how long an event that the bus lost can stay unnoticed.")
+	repairsDesc         = describe("bus_repairs_total", "Times that this node read events from the store that the bus had not delivered.")
+	busRefusedDesc      = describe("bus_refused_total", "Events that the bus refused because it already had them or later ones.")
+	enqueueDesc         = describe("enqueue_refused_total", "Enqueued events that this node could not number. They are in the table rejoin.refused.")
+	roundsDesc          = describe("retention_rounds_total", "Rounds of retention that this node ran for all nodes.")
+	failedRoundsDesc    = describe("retention_failures_total", "Rounds of retention that failed on this node, in whole or for some feeds.")
+	trimsDesc           = describe("retention_trims_total", "Times that retention on this node trimmed a feed.")
+	trimmedDesc         = describe("retention_trimmed_events_total", "Events that retention on this node removed.")
+	publishedDesc       = describe("events_published_total", "Events that this node has stored.")
+	waitingDesc         = describe("publish_waiting", "Publishes that wait for their commit to begin or to end.")
+	waitingBytesDesc    = describe("publish_waiting_bytes", "Bytes that these publishes hold, roughly.")
+	subscribersDesc     = describe("subscribers", "Subscriptions of this node now. A stream of several feeds has one for each.")
+	deliveredDesc       = describe("events_delivered_total", "Events handed to subscribers of this node.")
+	deliverySecondsDesc = describe("delivery_seconds", "Time from an event's commit until it was written to a subscriber that was there before, of the oldest event of each write, by where the node read the event: in its memory (log), or in the store, because the subscriber was behind (store). Commits have whole milliseconds.", "path")
+	replayedDesc        = describe("replayed_events_total", "Events by where they were read: handed to subscribers from memory (log) or from the store (store), taken from the bus (bus).", "source")
+	gapsDesc            = describe("gaps_total", "Gaps sent to subscribers, by why events were missing: trimmed by retention or a client (trimmed), or lost by the store after subscribers had seen them (ahead).", "reason")
+	slowDesc            = describe("slow_subscribers", "Streams for which bytes wait because their clients read too slowly.")
+	backlogDesc         = describe("worker_backlog", "Subscribers that have something to read and wait for their turn, roughly.")
+	openedDesc          = describe("streams_opened_total", "Streams that clients have opened.")
+	endedDesc           = describe("streams_ended_total", "Streams that have ended, by why.", "reason")
+	shedDesc            = describe("shed_total", "Subscribers that were rejected with a time after which to come back.")
+	requestsDesc        = describe("http_requests_total", "Answered requests by route and status. A stream that this node writes to the socket itself counts when it begins, any other answer when it has ended. Requests that fit no route, such as those for the console, have the route other.", "route", "status")
+	refusedDesc         = describe("refused_total", "Requests that were refused, by why.", "reason")
+	memoryDesc          = describe("memory_bytes", "Bytes that this node holds on behalf of clients, roughly, by what holds them.", "holder")
+	limitDesc           = describe("memory_limit_bytes", "Bytes that this node may hold on behalf of clients, by what holds them: parts of limits.memory.", "holder")
 )
 
 // Describe implements [prometheus.Collector].
@@ -136,45 +117,107 @@ func (c collector) Describe(to chan<- *prometheus.Desc) { prometheus.DescribeByC
 
 // Collect implements [prometheus.Collector].
 func (c collector) Collect(to chan<- prometheus.Metric) {
+	m := metricsChannel(to)
+	m.gauge(buildDesc, 1, c.Version, runtime.Version())
+	if c.Hub == nil {
+		m.gauge(storeUpDesc, 0)
+		return
+	}
+	c.collectHub(m)
+	c.collectStore(m)
+	m.counter(publishedDesc, c.Publisher.Published())
+	waiting, bytes := c.Publisher.Waiting()
+	m.gauge(waitingDesc, float64(waiting))
+	m.gauge(waitingBytesDesc, float64(bytes))
+	if c.Server != nil {
+		c.Server.counters.collect(m)
+	}
+}
+
+func (c collector) collectHub(m metricsChannel) {
 	stats := c.Hub.Stats()
-	counter := func(d *prometheus.Desc, n uint64, labels ...string) {
-		to <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
-	}
-	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
-		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
-	}
+	m.gauge(subscribersDesc, float64(stats.Subscribers))
+	m.gauge(backlogDesc, float64(stats.Backlog))
+	m.counter(deliveredDesc, stats.FromLog+stats.FromStore)
+	m.counter(replayedDesc, stats.FromLog, "log")
+	m.counter(replayedDesc, stats.FromBus, "bus")
+	m.counter(replayedDesc, stats.FromStore, "store")
+	m.counter(gapsDesc, stats.Trimmed, string(feed.Trimmed))
+	m.counter(gapsDesc, stats.Ahead, string(feed.Ahead))
+	m.counter(repairsDesc, stats.Repairs)
+	m.gauge(comparedDesc, float64(stats.Compared.UnixMilli())/1000)
+	m.counter(roundsDesc, stats.RetentionRounds)
+	m.counter(failedRoundsDesc, stats.RetentionFailures)
+	m.counter(trimsDesc, stats.RetentionTrims)
+	m.counter(trimmedDesc, stats.RetentionEvents)
 	memory := c.Hub.Memory()
 	for _, h := range feed.Holders() {
-		gauge(memoryDesc, float64(memory.Used(h)), h.String())
-		gauge(limitDesc, float64(memory.Limit(h)), h.String())
+		m.gauge(memoryDesc, float64(memory.Used(h)), h.String())
+		m.gauge(limitDesc, float64(memory.Limit(h)), h.String())
 	}
-	gauge(waitingDesc, float64(c.Publisher.Waiting()))
-	gauge(subscribersDesc, float64(stats.Subscribers))
-	counter(publishedDesc, c.Publisher.Published())
-	counter(deliveredDesc, stats.FromLog+stats.FromStore)
-	counter(replayedDesc, stats.FromLog, "log")
-	counter(replayedDesc, stats.FromBus, "bus")
-	counter(replayedDesc, stats.FromStore, "store")
-	counter(gapsDesc, stats.Trimmed, string(feed.Trimmed))
-	counter(gapsDesc, stats.Ahead, string(feed.Ahead))
-	counter(repairsDesc, stats.Repairs)
-	if c.Server != nil {
-		counter(shedDesc, c.Server.rejected.Load())
+}
+
+// collectStore collects what concerns the store and the bus.
+func (c collector) collectStore(m metricsChannel) {
+	for _, call := range feed.StoreCalls() {
+		m.histogram(storeSecondsDesc, c.Hub.StoreTimes(call), call.String())
+	}
+	if c.Redis != nil {
+		m.histogram(redisSecondsDesc, c.Redis)
 	}
 	refused := uint64(0)
 	if c.Refused != nil {
 		refused = c.Refused()
 	}
-	counter(refusedDesc, refused)
+	m.counter(busRefusedDesc, refused)
 	if c.EnqueueRefused != nil {
-		counter(enqueueDesc, c.EnqueueRefused())
+		m.counter(enqueueDesc, c.EnqueueRefused())
 	}
-
 	ctx, cancel := context.WithTimeout(context.Background(), readyTimeout)
 	defer cancel()
 	health := c.Hub.Health(ctx)
-	gauge(storeUpDesc, up(health.Store))
-	gauge(busUpDesc, up(health.Bus))
+	m.gauge(storeUpDesc, up(health.Store))
+	m.gauge(busUpDesc, up(health.Bus))
+}
+
+// collect collects what the server has counted. Each reason is there from the start, and
+// a status once a route has had it.
+func (c *counters) collect(m metricsChannel) {
+	for i, path := range paths {
+		m.histogram(deliverySecondsDesc, &c.deliveries[i], path)
+	}
+	m.counter(shedDesc, c.rejected.Load())
+	m.gauge(slowDesc, float64(c.slow.Load()))
+	m.counter(openedDesc, c.opened.Load())
+	for reason, n := range c.ended {
+		m.counter(endedDesc, n.Load(), reason)
+	}
+	for reason, n := range c.refused {
+		m.counter(refusedDesc, n.Load(), reason)
+	}
+	for route, counts := range c.requests {
+		for i := range counts {
+			if n := counts[i].Load(); n > 0 {
+				m.counter(requestsDesc, n, route, strconv.Itoa(i+100))
+			}
+		}
+	}
+}
+
+// metricsChannel passes metrics to Prometheus.
+type metricsChannel chan<- prometheus.Metric
+
+func (m metricsChannel) counter(d *prometheus.Desc, n uint64, labels ...string) {
+	m <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
+}
+
+func (m metricsChannel) gauge(d *prometheus.Desc, v float64, labels ...string) {
+	m <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+}
+
+func (m metricsChannel) histogram(d *prometheus.Desc, durations *feed.Durations, labels ...string) {
+	buckets, count, sum := durations.Read()
+	m <- prometheus.MustNewConstHistogram(d, count, sum, buckets, labels...)
 }
 
 func up(err error) float64 {

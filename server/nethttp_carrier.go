@@ -21,8 +21,9 @@ type netHTTPCarrier struct {
 }
 
 func newNetHTTPCarrier(w http.ResponseWriter, r *http.Request, st *stream) netHTTPCarrier {
+	st.opens()
 	rc := http.NewResponseController(w)
-	return netHTTPCarrier{st, w, rc, r.ProtoMajor > 1, newStallWatch(r, rc, st.server.options.WriteTimeout)}
+	return netHTTPCarrier{st, w, rc, r.ProtoMajor > 1, newStallWatch(r, rc, st.server.options.WriteTimeout, &st.server.counters.slow)}
 }
 
 // carry writes the stream, whose subscriber can be waited for. It returns the reason

@@ -14,9 +14,9 @@ import (
 )
 
 // router returns the whole route table.
-func (s *Server) router() http.Handler {
+func (s *Server) router() chi.Router {
 	r := chi.NewRouter()
-	r.Use(escapedPaths, s.logRequests, boundBodies, allowOrigins(s.options.Origins))
+	r.Use(escapedPaths, s.countRequests, s.logRequests, boundBodies, allowOrigins(s.options.Origins))
 
 	r.Group(func(r chi.Router) {
 		r.Use(s.authenticate)

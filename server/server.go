@@ -18,7 +18,6 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
@@ -80,8 +79,7 @@ type Server struct {
 	returned   *engine.Returned
 
 	sameOrigin  *http.CrossOriginProtection
-	rejected    atomic.Uint64 // subscribers that were not admitted
-	deliveries  *deliveries
+	counters    *counters
 	mu          sync.Mutex
 	subscribers subscribers
 	publishers  publishers
@@ -106,7 +104,6 @@ func New(hub *feed.Hub, publisher *feed.Publisher, o Options) *Server {
 		logger:     cmp.Or(o.Logger, slog.Default()),
 		returned:   engine.NewReturned(),
 		sameOrigin: crossOriginProtection(o.Origins),
-		deliveries: &deliveries{},
 		subscribers: subscribers{
 			addresses: make(map[netip.Addr]int),
 			gone:      make(chan struct{}),
@@ -114,7 +111,8 @@ func New(hub *feed.Hub, publisher *feed.Publisher, o Options) *Server {
 		publishers: publishers{stopping: make(chan struct{})},
 		started:    time.Now(),
 	}
-	s.routes = s.router()
+	routes := s.router()
+	s.routes, s.counters = routes, newCounters(routes)
 	return s
 }
 

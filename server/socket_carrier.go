@@ -65,6 +65,7 @@ func (c socketCarrier) subscribe(ctx context.Context, request subscribeRequest) 
 // carry writes the head and hands the connection to the engine, which then calls
 // Closed of the stream. Nothing may have been written to w.
 func (c socketCarrier) carry(w http.ResponseWriter, r *http.Request, st *stream) {
+	st.opens()
 	st.useChunks()
 	conn, buffered, err := http.NewResponseController(w).Hijack()
 	if err == nil {

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rejoin/rejoin/server/engine"
@@ -22,20 +23,22 @@ type stallWatch struct {
 	rc      *http.ResponseController
 	conn    *net.TCPConn // nil if the socket does not reveal what this client reads
 	timeout time.Duration
+	slow    *atomic.Int64 // counts writes that have waited for a check
 
 	mu      sync.Mutex
 	timer   *time.Timer
 	writing bool
-	unread  int // bytes that the kernel holds for the client
-	checks  int // how many checks in a row have found the same number
+	counted bool // in slow
+	unread  int  // bytes that the kernel holds for the client
+	checks  int  // how many checks in a row have found the same number
 }
 
 // stallChecks is the number of checks within the timeout. The watch counts checks, not
 // time: a process that was suspended must give its client time to read.
 const stallChecks = 4
 
-func newStallWatch(r *http.Request, rc *http.ResponseController, timeout time.Duration) *stallWatch {
-	w := &stallWatch{rc: rc, timeout: timeout}
+func newStallWatch(r *http.Request, rc *http.ResponseController, timeout time.Duration, slow *atomic.Int64) *stallWatch {
+	w := &stallWatch{rc: rc, timeout: timeout, slow: slow}
 	if conn := tcpOf(r.Context()); conn != nil && r.ProtoMajor == 1 {
 		if _, known := engine.Unread(conn); known {
 			w.conn = conn
@@ -76,6 +79,10 @@ func (w *stallWatch) end() {
 	defer w.mu.Unlock()
 	w.writing = false
 	w.timer.Stop()
+	if w.counted {
+		w.counted = false
+		w.slow.Add(-1)
+	}
 }
 
 func (w *stallWatch) check() {
@@ -83,6 +90,10 @@ func (w *stallWatch) check() {
 	defer w.mu.Unlock()
 	if !w.writing {
 		return
+	}
+	if !w.counted {
+		w.counted = true
+		w.slow.Add(1)
 	}
 	if n := w.held(); n != w.unread {
 		w.unread, w.checks = n, 0

@@ -33,9 +33,12 @@ type stream struct {
 	oldest       int64         // commit time of the piece's oldest event in Unix milliseconds; 0 if it is not measured
 	tokenEnds    bool          // the stream ends at endsAt because its token expires
 	gapFails     bool
+	slow         bool  // see setSlow
+	fromStore    bool  // the event of oldest was read from the store
 	backlogBytes int32 // bytes that a full socket keeps, charged to the memory budget
 
 	draining   atomic.Bool
+	opened     bool                            // see opens
 	subscribed atomic.Pointer[feed.Subscriber] // the encoder's subscriber, for drain
 }
 
@@ -184,7 +187,7 @@ func (st *stream) show(i int, d feed.Delivery, now time.Duration) (piece []byte)
 	}
 	// History does not count as late.
 	if len(piece) > 0 && len(events) > 0 && events[0].ID > st.subscriber.At(i).Bounds().Last {
-		st.oldest = events[0].Time.UnixMilli()
+		st.oldest, st.fromStore = events[0].Time.UnixMilli(), d.FromStore()
 	}
 	return piece
 }
@@ -229,6 +232,7 @@ func (st *stream) Yield() { st.release() }
 // Unwritten implements [engine.Stream].
 func (st *stream) Unwritten(written int, left []byte) (keep []byte, err error) {
 	defer st.recyclePiece()
+	st.setSlow(true)
 	if st.takeBack(written) {
 		return nil, nil
 	}
@@ -244,13 +248,15 @@ func (st *stream) Unwritten(written int, left []byte) (keep []byte, err error) {
 // Written implements [engine.Stream].
 func (st *stream) Written() {
 	st.recyclePiece()
+	st.setSlow(false)
 	if st.backlogBytes > 0 {
 		st.server.memory.Give(feed.HoldStreams, int(st.backlogBytes))
 		st.slot.held -= st.backlogBytes
 		st.backlogBytes = 0
 	}
 	if st.oldest != 0 {
-		st.server.deliveries.observe(time.Now().UnixMilli() - st.oldest)
+		late := time.Duration(time.Now().UnixMilli()-st.oldest) * time.Millisecond
+		st.server.counters.deliveries[pathOf(st.fromStore)].Observe(late)
 		st.oldest = 0
 	}
 }
@@ -258,6 +264,10 @@ func (st *stream) Written() {
 // Closed implements [engine.Stream].
 func (st *stream) Closed(why error) {
 	st.server.dismiss(st)
+	st.setSlow(false)
+	if st.opened {
+		st.server.counters.end(why)
+	}
 	st.own = nil // not recycled: after an error, net/http may still read it
 	if st.subscriber != nil {
 		st.subscriber.Abandon()

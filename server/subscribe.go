@@ -132,5 +132,6 @@ func (s *Server) failStream(w http.ResponseWriter, r *http.Request, err error) {
 	if status == http.StatusInternalServerError {
 		s.logFailure(r, err)
 	}
+	s.counters.refuse(err)
 	answerRetryLater(w, r, status, "")
 }
