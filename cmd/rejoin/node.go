@@ -31,6 +31,7 @@ type node struct {
 	bus     feed.Bus
 	feeds   *feed.Node
 	refused func() uint64
+	redis   *feed.Durations // round trips; nil without Redis
 	appends *server.Appends
 	server  *server.Server
 }
@@ -122,12 +123,15 @@ func (n *node) openRedisBus(c BusConfig, logger *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("open bus: %w", err)
 	}
-	n.bus, n.refused = bus, func() uint64 { return bus.Stats().Refused }
+	n.bus, n.refused, n.redis = bus, func() uint64 { return bus.Stats().Refused }, bus.RoundTrips()
 	return nil
 }
 
 func (n *node) sources() server.Sources {
-	s := server.Sources{Hub: n.feeds.Hub, Publisher: n.feeds.Publisher, Server: n.server, Refused: n.refused, Appends: n.appends}
+	s := server.Sources{
+		Hub: n.feeds.Hub, Publisher: n.feeds.Publisher, Server: n.server,
+		Refused: n.refused, Redis: n.redis, Appends: n.appends, Version: currentVersion(),
+	}
 	if store, ok := n.store.(*postgres.Store); ok {
 		s.EnqueueRefused = store.Refused
 	}

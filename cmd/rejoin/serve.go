@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/http/pprof"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -118,7 +117,7 @@ func (s *serving) listen(ctx context.Context) error {
 		return errors.Join(fmt.Errorf("admin: %w", err), s.public.close())
 	}
 	s.admin = newEndpoint(listener, s.logger)
-	s.admin.set(adminHandler(nil))
+	s.admin.set(adminHandler(server.Metrics(server.Sources{Version: currentVersion()})))
 	s.admin.server.Handler = c.adminHosts(listener.Addr(), s.admin)
 	return nil
 }
@@ -276,21 +275,6 @@ func serveHTTP(s *http.Server, listener net.Listener, secure bool) error {
 		return fmt.Errorf("serve http: %w", err)
 	}
 	return nil
-}
-
-// adminHandler serves what operators look at. Metrics are nil while there is
-// nothing to measure.
-func adminHandler(metrics http.Handler) http.Handler {
-	mux := http.NewServeMux()
-	if metrics != nil {
-		mux.Handle("GET /metrics", metrics)
-	}
-	mux.HandleFunc("/debug/pprof/", pprof.Index)
-	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
-	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	return mux
 }
 
 // urlOf returns an address to open in a browser on this machine, without its
