@@ -14,6 +14,7 @@
 //	cluster, many               several nodes with Postgres, with Redis and without; many feeds a connection
 //	drain, expiry, file, kill   one node that stops, or loses something
 //	hardening, hosts, halfopen  attacks, and networks that lose packets
+//	metrics                     metrics, alerts and the dashboard, judged by Prometheus's own tool
 //	protocols, limits, guarded  every version of HTTP, limits, tokens and TLS
 //	soak, hostile               hours of ordinary and of hostile traffic, in short
 //	torture                     faults at random against the promise (docs/torture.md)

@@ -61,7 +61,7 @@ var rooms = []room{
 // atTheRoot lists the names at the root of the module, beside names that begin with a
 // dot.
 var atTheRoot = strings.Fields(`cmd server feed storage web config.yaml Dockerfile go.mod go.sum README.md
-	Makefile LICENSE CHANGELOG.md CONTRIBUTING.md compose.yaml docs tools.mod tools.sum`)
+	Makefile LICENSE CHANGELOG.md CONTRIBUTING.md compose.yaml deploy docs tools.mod tools.sum`)
 
 // source is what the rules look at in one Go file that is not a test.
 type source struct {
