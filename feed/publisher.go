@@ -156,12 +156,18 @@ func (p *Publisher) Close() {
 // Published returns how many events the publisher has stored.
 func (p *Publisher) Published() uint64 { return p.published.Load() }
 
-// Waiting returns how many calls of Publish wait for their results, and about how many
-// bytes these calls hold.
-func (p *Publisher) Waiting() (calls, bytes int) {
+// Waiting returns how many calls of Publish wait for their results.
+func (p *Publisher) Waiting() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.calls, p.bytes
+	return p.calls
+}
+
+// WaitingBytes returns about how many bytes these calls hold.
+func (p *Publisher) WaitingBytes() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.bytes
 }
 
 // Publish stores the drafts as events, all of them or none, and returns them.

@@ -73,8 +73,7 @@ func TestStandingStoreBounds(t *testing.T) {
 		}
 		pass()
 		synctest.Wait()
-		waiting, bytes := r.pub.Waiting()
-		if used := r.hub.Memory().Used(feed.HoldPublishes); used != 0 || waiting != 0 || bytes != 0 {
+		if used, waiting, bytes := r.hub.Memory().Used(feed.HoldPublishes), r.pub.Waiting(), r.pub.WaitingBytes(); used != 0 || waiting != 0 || bytes != 0 {
 			t.Errorf("afterwards %d bytes wait in %d calls", used, waiting)
 		}
 		if _, err := r.pub.Publish(t.Context(), feed.Draft{Feed: "a"}); err != nil {

@@ -62,7 +62,7 @@ func TestStoreTimes(t *testing.T) {
 		pass := k.holdAt(feedtest.AppendAsked)
 		go k.pub.Publish(t.Context(), feed.Draft{Feed: "a"}) //nolint:errcheck // the time is all that counts
 		time.Sleep(3 * time.Second)
-		if calls, bytes := k.pub.Waiting(); calls != 1 || bytes == 0 {
+		if calls, bytes := k.pub.Waiting(), k.pub.WaitingBytes(); calls != 1 || bytes == 0 {
 			t.Errorf("%d publishes with %d bytes wait", calls, bytes)
 		}
 		pass()
@@ -70,7 +70,7 @@ func TestStoreTimes(t *testing.T) {
 		if n, sum := count(feed.CallAppend); n != before+1 || sum < 3 {
 			t.Errorf("%d calls took %v seconds", n, sum)
 		}
-		if calls, bytes := k.pub.Waiting(); calls != 0 || bytes != 0 {
+		if calls, bytes := k.pub.Waiting(), k.pub.WaitingBytes(); calls != 0 || bytes != 0 {
 			t.Errorf("%d publishes with %d bytes wait", calls, bytes)
 		}
 	})

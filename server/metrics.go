@@ -126,9 +126,8 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	c.collectHub(m)
 	c.collectStore(m)
 	m.counter(publishedDesc, c.Publisher.Published())
-	waiting, bytes := c.Publisher.Waiting()
-	m.gauge(waitingDesc, float64(waiting))
-	m.gauge(waitingBytesDesc, float64(bytes))
+	m.gauge(waitingDesc, float64(c.Publisher.Waiting()))
+	m.gauge(waitingBytesDesc, float64(c.Publisher.WaitingBytes()))
 	if c.Server != nil {
 		c.Server.counters.collect(m)
 	}
