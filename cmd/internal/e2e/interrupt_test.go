@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"context"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,6 +34,12 @@ func TestInterruptedWithoutServer(t *testing.T) {
 			eventuallyPublished(t, p.url, test.began)
 			if err := syscall.Kill(p.cmd.Process.Pid, test.signal); err != nil {
 				t.Fatal(err)
+			}
+			// A signal takes its time, in which the server may answer all publishes.
+			for answered := true; answered; {
+				ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+				answered = getJSON(ctx, http.DefaultClient, p.url+"/healthz", new(any)) == nil
+				cancel()
 			}
 			interrupted := time.Now()
 			command.signal(os.Interrupt)
