@@ -23,8 +23,9 @@
 // [Client.Publish] and [Client.Follow] are all that most programs need.
 // [Client.PublishStream] publishes many events by few requests.
 // [Client.Send] and [Client.Connect] make one attempt each, for programs that
-// judge a server or choose among several. [Client.HTTP] is for the rest of the
-// API.
+// judge a server or choose among several. [Client.Feeds], [Client.Feed],
+// [Client.Trim] and [Client.Delete] are for operators: one attempt each, within 30
+// seconds. [Client.HTTP] is for the rest of the API.
 //
 // # What it guarantees
 //
