@@ -164,6 +164,8 @@ func openStore(ctx context.Context, c Config, logger *slog.Logger) (feed.Store, 
 			return store, nil
 		case errors.Is(err, feed.ErrUnavailable): // the disk is full
 			return nil, notYet{err}
+		case errors.Is(err, sqlite.ErrInUse):
+			err = fmt.Errorf("%w; is Rejoin running already?", err)
 		}
 		return nil, err // not store: a nil *sqlite.Store is no nil feed.Store
 	}

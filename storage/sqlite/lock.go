@@ -9,7 +9,8 @@ import (
 	"github.com/mattn/go-sqlite3"
 )
 
-var errInUse = errors.New("the file is in use: another process, or this one, has it open")
+// ErrInUse is wrapped by the error of [Open] for a file that a process has open.
+var ErrInUse = errors.New("the file is in use: another process, or this one, has it open")
 
 // lockFile reserves a store's file for one Store by the file's name. It is an SQLite
 // transaction on an empty file beside it. SQLite's file locks work on every system
@@ -29,7 +30,7 @@ func acquireBeside(path string) (*lockFile, error) {
 	}
 	// The first statement that dial runs on the file may find it locked.
 	if e, ok := errors.AsType[sqlite3.Error](err); ok && e.Code == sqlite3.ErrBusy {
-		return nil, errInUse
+		return nil, ErrInUse
 	}
 	// SQLite tries twice, and reports only the second error.
 	if f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL, 0o644); err == nil {

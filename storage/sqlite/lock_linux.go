@@ -38,7 +38,7 @@ func acquire(path string) (_ *lock, err error) {
 	held.Lock()
 	defer held.Unlock()
 	if info, err := os.Stat(path); err == nil && held.files[idOf(info)] {
-		return nil, errInUse
+		return nil, ErrInUse
 	}
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
@@ -60,7 +60,7 @@ func acquire(path string) (_ *lock, err error) {
 	l.id = idOf(info)
 	switch err := flock(file, syscall.LOCK_EX|syscall.LOCK_NB); {
 	case errors.Is(err, syscall.EWOULDBLOCK):
-		return nil, errInUse
+		return nil, ErrInUse
 	case err == nil && !blocksSQLite(file):
 		held.files[l.id] = true
 		return l, nil
