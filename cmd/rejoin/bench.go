@@ -17,9 +17,9 @@ import (
 
 // benchMode is a command of rejoin bench.
 type benchMode struct {
-	mode        bench.Mode
-	short, long string
-	flags       func(*cobra.Command, *bench.Options)
+	mode                 bench.Mode
+	short, long, example string
+	flags                func(*cobra.Command, *bench.Options)
 }
 
 var benchModes = []benchMode{
@@ -31,6 +31,7 @@ for --duration after a warm-up, and waits until everything has arrived. The
 publishes go to the feeds in turn. While a server keeps up, look at its cost of a
 delivery, with --pid. A server that does not keep up sends several events in one
 write, and that cost means less.`,
+		example: "  rejoin bench fanout --subscribers 1000 --feeds 10 --rate 50",
 		flags: func(cmd *cobra.Command, o *bench.Options) {
 			subscribersFlag(cmd, o, 1000)
 			publishersFlag(cmd, o, 1)
@@ -44,6 +45,7 @@ write, and that cost means less.`,
 		long: `Each publisher sends its next request when the last one is answered, or all of
 them together at --rate. With --batch, a request has several events, which the
 server stores together or not at all.`,
+		example: "  rejoin bench publish --publishers 64 --batch 100",
 		flags: func(cmd *cobra.Command, o *bench.Options) {
 			publishersFlag(cmd, o, 64)
 			batchFlag(cmd, o)
@@ -56,6 +58,7 @@ server stores together or not at all.`,
 		long: `Resume publishes a few events to each feed, and then --backlog more. It opens all
 subscribers at once with the cursor before the backlog, and waits until each has
 caught up.`,
+		example: "  rejoin bench resume --subscribers 500 --backlog 1000",
 		flags: func(cmd *cobra.Command, o *bench.Options) {
 			subscribersFlag(cmd, o, 1000)
 			publishersFlag(cmd, o, 16)
@@ -69,6 +72,7 @@ caught up.`,
 		long: `Idle opens the subscribers, waits for --hold, reads the growth of the server's
 memory, and publishes one event to each feed to check that every subscriber is
 alive. Without --pid it shows only that.`,
+		example: "  rejoin bench idle --subscribers 10000 --pid $(pidof rejoin)",
 		flags: func(cmd *cobra.Command, o *bench.Options) {
 			subscribersFlag(cmd, o, 1000)
 			publishersFlag(cmd, o, 16)
@@ -106,11 +110,18 @@ for --drain. The exit code is 1 if any event was lost, repeated or out of order,
 or if a publish or a stream failed.
 
 The latency of a delivery begins when its publish was due, not when it could be
-sent, and ends when it was read: a server that falls behind cannot hide it. With
---pid, for a server on this machine, bench reads the CPU time and memory of the
-process and its children. On a busy machine, deliveries and publishes per second
-of the server's CPU are steadier than any other figure. Keep server and bench on
-cores of their own: bench reports when it was itself the limit.
+sent, and ends when it was read: a server that falls behind cannot hide it. So it
+is longer than the delay of rejoin verify, which begins when the server has
+answered. "p50 / p99 / max" are the median, the time within which 99 of 100 came,
+and the longest.
+
+With --pid, for a server on this machine, bench reads the CPU time and memory of
+the process and its children. On a busy machine, deliveries and publishes per
+second of the server's CPU are steadier than any other figure. Keep server and
+bench on cores of their own: bench reports when it was itself the limit.
+
+At the start the server must answer within 3 seconds. An interrupt, such as Ctrl-C,
+ends the measurement and prints what was measured; a second one ends bench at once.
 
 The feeds are new ones, called PREFIX:RUN:NUMBER, and they stay: measure a server
 whose store you can throw away. Bench sends the token in REJOIN_TOKEN, if there is
@@ -122,7 +133,7 @@ and /pub/.`,
   taskset -c 1 rejoin bench fanout --subscribers 10000 --rate 2 --pid $!
   taskset -c 1 rejoin bench publish --publishers 64 --batch 100 --pid $!
   rejoin bench resume --url https://events.example.com --subscribers 500 --json`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	for _, mode := range benchModes {
@@ -136,10 +147,11 @@ func newBenchMode(mode benchMode) *cobra.Command {
 	var server, peer string
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   string(mode.mode),
-		Short: mode.short,
-		Long:  mode.long,
-		Args:  usageArgs(cobra.NoArgs),
+		Use:     string(mode.mode),
+		Short:   mode.short,
+		Long:    mode.long,
+		Example: mode.example,
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if o.Client, err = newClient(server, client.Options{}); err != nil {
 				return err
@@ -166,7 +178,7 @@ func newBenchMode(mode benchMode) *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&server, "url", defaultURL, "the server")
+	flags.StringVar(&server, "url", defaultURL, "the `URL` of the server")
 	flags.StringVar(&peer, "server", "rejoin", "what kind of server it is: rejoin or nchan")
 	flags.IntVar(&o.Feeds, "feeds", 1, "how many feeds")
 	flags.StringVar(&o.Prefix, "prefix", "bench", "the beginning of the names of the feeds")

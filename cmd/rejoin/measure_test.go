@@ -46,7 +46,7 @@ func TestBenchInterruptedEarly(t *testing.T) {
 func TestBenchUsage(t *testing.T) {
 	for args, want := range map[string]string{
 		"bench fanuot":                               `unknown command "fanuot"`,
-		"bench fanout here":                          "unknown command",
+		"bench fanout here":                          "bench fanout takes no arguments",
 		"bench fanout --url ftp://x":                 "--url ",
 		"bench fanout --server apache":               "--server: ",
 		"bench fanout --subscribers 0":               "--subscribers: ",

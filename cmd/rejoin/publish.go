@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"os"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -22,8 +23,13 @@ func newPublishCommand() *cobra.Command {
 	var server string
 	p := &linePublisher{}
 	cmd := &cobra.Command{
-		Use:   "publish --feed NAME [DATA]",
+		Use:   "publish FEED [DATA]",
 		Short: "Publish DATA as one event, or each line of standard input as an event",
+		Example: `  rejoin publish chat 'hello, world'
+  rejoin publish chat --type message.edited --json '{"id":7,"text":"hi"}'
+  tail -F some.log | rejoin publish log
+  rejoin publish answer:42 --stream --close < answer.txt`,
+		SuggestFor: []string{"post", "send"},
 		Long: `With DATA, publish stores one event and prints its id.
 
 Without DATA, it publishes each line of standard input as an event, in order and
@@ -41,9 +47,13 @@ comes back after a broken connection, and sends again what is not known to be
 stored: each event is stored once, and they keep their order. --stream=sse reads
 Server-Sent Events from standard input instead of lines.
 
+The first event creates the feed. With --feed NAME, DATA is the only argument.
+
 Publish sends the token in REJOIN_TOKEN, if there is one.`,
-		Args: usageArgs(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if args, err = p.takeFeed(cmd, args); err != nil {
+				return err
+			}
 			if err := p.aim(cmd.Flags().Changed("key"), len(args)); err != nil {
 				return err
 			}
@@ -61,14 +71,17 @@ Publish sends the token in REJOIN_TOKEN, if there is one.`,
 			if len(args) == 1 {
 				return publishOne(cmd.Context(), p, args[0], cmd.OutOrStdout())
 			}
+			if file, ok := cmd.InOrStdin().(*os.File); ok && isTerminal(file) {
+				p.note("publishing each line that you type to %s; Ctrl-D ends", p.feed)
+			}
 			return publishLines(cmd.Context(), p, cmd.InOrStdin())
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&p.feed, "feed", "", "the feed")
-	flags.StringVar(&server, "url", defaultURL, "the server")
-	flags.StringVar(&p.eventType, "type", "", "the type of the events")
-	flags.StringVar(&p.key, "key", "", "the idempotency key of DATA: repeating it stores nothing and prints the same id; with --stream, the beginning of the events' keys")
+	flags.StringVar(&p.feed, "feed", "", "the `NAME` of the feed, instead of FEED")
+	flags.StringVar(&server, "url", defaultURL, "the `URL` of the server")
+	flags.StringVar(&p.eventType, "type", "", "the `TYPE` of the events")
+	flags.StringVar(&p.key, "key", "", "the idempotency `KEY` of DATA: repeating it stores nothing and prints the same id; with --stream, the beginning of the events' keys")
 	flags.StringVar(&p.stream, "stream", "", "publish standard input by one request: its lines, or with --stream=sse its Server-Sent Events")
 	flags.Lookup("stream").NoOptDefVal = "lines"
 	flags.BoolVar(&p.json, "json", false, "the data is JSON")
@@ -87,18 +100,30 @@ type linePublisher struct {
 	waiting              bool // that events have to wait has been noted
 }
 
+// takeFeed takes the feed from the arguments, unless --feed has named it, and
+// returns the others: DATA, or none. The error is a usage error.
+func (p *linePublisher) takeFeed(cmd *cobra.Command, args []string) ([]string, error) {
+	if !cmd.Flags().Changed("feed") {
+		if len(args) == 0 {
+			return nil, usageError{fmt.Errorf("%w hello", errWhichFeed(cmd))}
+		}
+		p.feed, args = args[0], args[1:]
+	}
+	if len(args) > 1 {
+		return nil, usageError{fmt.Errorf("DATA is one argument, but %q follows it; put quotes around DATA that has spaces", args[1])}
+	}
+	return args, checkFeed(p.feed)
+}
+
 // aim checks the flags. The error is a usage error.
 func (p *linePublisher) aim(withKey bool, args int) error {
-	if err := feed.CheckName(p.feed); err != nil {
-		return usageError{fmt.Errorf("--feed: %w", err)}
-	}
 	if err := feed.CheckType(p.eventType); err != nil {
 		return usageError{fmt.Errorf("--type: %w", err)}
 	}
 	switch {
 	case p.stream == "":
 	case args > 0:
-		return usageError{errors.New("--stream publishes standard input, not DATA")}
+		return usageError{errors.New("--stream publishes standard input, not DATA; its value, if any, follows an equals sign: --stream=sse")}
 	case p.stream != "lines" && p.stream != "sse":
 		return usageError{fmt.Errorf("--stream: %q is neither lines nor sse", p.stream)}
 	case p.stream == "sse" && p.json:

@@ -116,6 +116,8 @@ func TestPublishOneEvent(t *testing.T) {
 		want stored
 	}{
 		{[]string{"--feed", "log", "hi"}, stored{"/v1/feeds/log/events", text, "", "hi"}},
+		{[]string{"log", "hi"}, stored{"/v1/feeds/log/events", text, "", "hi"}},
+		{[]string{"log", "--type", "t", "--", "--help"}, stored{"/v1/feeds/log/events", text, "t", "--help"}},
 		{[]string{"--feed", "log", ""}, stored{"/v1/feeds/log/events", text, "", ""}},
 		{[]string{"--feed", "a:b@c~d", "--type", "x.y/z", "a\nb\r\n"}, stored{"/v1/feeds/a:b@c~d/events", text, "x.y/z", "a\nb\r\n"}},
 		{[]string{"--feed", "log", "--json", `{"a":1}`}, stored{"/v1/feeds/log/events", "application/json", "", `{"a":1}`}},
@@ -134,10 +136,13 @@ func TestPublishOneEvent(t *testing.T) {
 
 func TestPublishUsage(t *testing.T) {
 	for words, args := range map[string][]string{
-		"--feed: ":              {"x"},
+		"which feed? Name it,":  {},
+		"which feed? ":          {"--type", "t"},
+		"character 2":           {"a b", "x"},
+		"quotes around DATA":    {"log", "x", "y"},
 		"character 1":           {"--feed", "../x", "x"},
 		"--type: ":              {"--feed", "log", "--type", "feed.open", "x"},
-		"accepts at most 1":     {"--feed", "log", "x", "y"},
+		"\"y\" follows it":      {"--feed", "log", "x", "y"},
 		"unknown flag":          {"--feed", "log", "--fed", "x"},
 		"is not an address":     {"--feed", "log", "--url", "localhost:8080", "x"},
 		"takes neither":         {"--feed", "log", "--url", "http://localhost/?a=b", "x"},
@@ -157,7 +162,7 @@ func TestPublishUsage(t *testing.T) {
 func TestPublishLines(t *testing.T) {
 	long := strings.Repeat("x", 60_000)
 	k := &keeper{}
-	code, stdout, stderr, conns := publishArgs(t, k, strings.NewReader(" a \n\nb\r\nc\rd\n"+long+"\r\nlast"), "--feed", "log", "--type", "line")
+	code, stdout, stderr, conns := publishArgs(t, k, strings.NewReader(" a \n\nb\r\nc\rd\n"+long+"\r\nlast"), "log", "--type", "line")
 	if code != exitOK || stdout != "" || stderr != "rejoin: published 6 events to log, ids 1 to 6\n" {
 		t.Errorf("exit %d, %q, %q", code, stdout, stderr)
 	}

@@ -9,11 +9,13 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
-	"unicode"
-	"unicode/utf8"
+	"strings"
 
-	"github.com/rejoin/rejoin/feed/client"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/feed/client"
 )
 
 // The exit codes.
@@ -52,36 +54,114 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 
 func newRootCommand() *cobra.Command {
 	root := &cobra.Command{
-		Use:           "rejoin",
-		Short:         "Resumable subscriptions over Server-Sent Events",
+		Use:   "rejoin",
+		Short: "Resumable subscriptions over Server-Sent Events",
+		Long: `Rejoin serves feeds of events. Subscribers follow a feed over Server-Sent Events,
+and publishers add to it. A subscriber that was away comes back with the id of its
+last event, and misses none.
+
+Rejoin serve is the server. The other commands are its clients, at
+` + defaultURL + ` unless --url names another address. They send the token in
+the environment variable REJOIN_TOKEN, if there is one.
+
+The exit code is 0 after success, 1 after a failure, and 2 if the command line or
+the configuration is wrong and nothing was tried.`,
+		Example: `  rejoin serve &
+  rejoin tail chat &
+  rejoin publish chat hello`,
+		Version:       versionLine(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		// Without a command, help; with an unknown one, an error.
-		Args: usageArgs(cobra.NoArgs),
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(
-		newServeCommand(),
-		newPublishCommand(),
-		newTailCommand(),
-		newVerifyCommand(),
-		newTokenCommand(),
-		newHealthCommand(),
-		newBenchCommand(),
-		newVersionCommand(),
-	)
+	root.SetVersionTemplate("{{.Version}}\n")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageError{withNearestFlag(cmd, err)} })
+	for _, group := range []struct {
+		title    string
+		commands []*cobra.Command
+	}{
+		{"Publish and follow:", []*cobra.Command{newPublishCommand(), newTailCommand()}},
+		{"Run a server:", []*cobra.Command{newServeCommand(), newTokenCommand(), newHealthCommand()}},
+		{"Test a server:", []*cobra.Command{newVerifyCommand(), newBenchCommand()}},
+	} {
+		root.AddGroup(&cobra.Group{ID: group.title, Title: group.title})
+		for _, command := range group.commands {
+			command.GroupID = group.title
+			root.AddCommand(command)
+		}
+	}
+	root.AddCommand(newVersionCommand())
 	return root
 }
 
-// usageArgs makes what check finds a usage error.
-func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			return usageError{err}
-		}
+// noArgs returns a usage error if there are arguments. Where a command of its own
+// was expected, it names those that are nearest.
+func noArgs(cmd *cobra.Command, args []string) error {
+	switch {
+	case len(args) == 0:
 		return nil
+	case !cmd.HasAvailableSubCommands():
+		return usageError{fmt.Errorf("%s takes no arguments, but was given %q", inRoot(cmd), args[0])}
 	}
+	cmd.SuggestionsMinimumDistance = nearEnough
+	hint := fmt.Sprintf("; %s --help lists the commands", cmd.CommandPath())
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		hint = "; did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return usageError{fmt.Errorf("unknown command %q for %s%s", args[0], cmd.CommandPath(), hint)}
+}
+
+// nearEnough is how many letters a typo may have wrong.
+const nearEnough = 2
+
+// withNearestFlag adds to the error for an unknown flag what was probably meant.
+func withNearestFlag(cmd *cobra.Command, err error) error {
+	unknown, ok := errors.AsType[*pflag.NotExistError](err)
+	if !ok {
+		return err
+	}
+	typo := cmp.Or(unknown.GetSpecifiedShortnames(), unknown.GetSpecifiedName()) // -feed is meant as --feed
+	// Cobra compares the names of commands only.
+	names := &cobra.Command{SuggestionsMinimumDistance: nearEnough}
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		names.AddCommand(&cobra.Command{Use: f.Name, Run: func(*cobra.Command, []string) {}})
+	})
+	near := names.SuggestionsFor(typo)
+	if len(near) == 0 {
+		return fmt.Errorf("%w; %s --help lists the flags", err, cmd.CommandPath())
+	}
+	return fmt.Errorf("%w; did you mean --%s?", err, strings.Join(near, " or --"))
+}
+
+// oneFeed returns the name of a feed, which is the only argument, or a usage error.
+func oneFeed(cmd *cobra.Command, args []string) error {
+	switch len(args) {
+	case 0:
+		return usageError{errWhichFeed(cmd)}
+	case 1:
+		return checkFeed(args[0])
+	}
+	return usageError{fmt.Errorf("%s takes one feed, but was given %q, too", inRoot(cmd), args[1])}
+}
+
+// inRoot returns the name of a command without that of the program.
+func inRoot(cmd *cobra.Command) string {
+	return strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()+" ")
+}
+
+// errWhichFeed asks for the feed that a command line does not name.
+func errWhichFeed(cmd *cobra.Command) error {
+	return fmt.Errorf("which feed? Name it, as in: %s chat", cmd.CommandPath())
+}
+
+// checkFeed returns a usage error if name cannot be the name of a feed.
+func checkFeed(name string) error {
+	if err := feed.CheckName(name); err != nil {
+		return usageError{fmt.Errorf("feed %q: %w", name, err)}
+	}
+	return nil
 }
 
 const defaultURL = "http://127.0.0.1:8080"
@@ -101,80 +181,26 @@ func newClient(server string, o client.Options) (*client.Client, error) {
 	return c, nil
 }
 
-// harmless returns a writer that shows what strangers wrote, if w is a terminal.
-// A terminal obeys control characters: they set its title, change what has been
-// printed, and in some answer for the one who types. To anything else, which is
-// for programs, every byte goes as it is.
-func harmless(w io.Writer) io.Writer {
-	if file, ok := w.(*os.File); ok && isTerminal(file) {
-		return terminal{w}
-	}
-	return w
-}
-
-func isTerminal(file *os.File) bool {
-	info, err := file.Stat()
-	// The null device is no terminal, and has no reader.
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
-}
-
-// terminal shows control characters, and what is not UTF-8, as \x1b or \u202e.
-// Each Write has to be of whole characters.
-type terminal struct{ io.Writer }
-
-func (t terminal) Write(p []byte) (int, error) {
-	if _, err := t.Writer.Write(appendVisible(nil, p)); err != nil {
-		return 0, err
-	}
-	return len(p), nil
-}
-
-// appendVisible appends text as a terminal may have it.
-func appendVisible(dst, text []byte) []byte {
-	for len(text) > 0 {
-		r, size := utf8.DecodeRune(text)
-		switch {
-		case r == utf8.RuneError && size == 1:
-			dst = fmt.Appendf(dst, `\x%02x`, text[0])
-		case !obeyed(r):
-			dst = append(dst, text[:size]...)
-		case r < 0x80:
-			dst = fmt.Appendf(dst, `\x%02x`, r)
-		default:
-			dst = fmt.Appendf(dst, `\u%04x`, r)
-		}
-		text = text[size:]
-	}
-	return dst
-}
-
-// obeyed reports whether a terminal does something else with r than to show it,
-// or than to move to the next tab or line: the control characters of ASCII and
-// Latin-1, those that turn the direction of text around, other line ends.
-func obeyed(r rune) bool {
-	switch {
-	case r == '\t', r == '\n':
-		return false
-	case unicode.IsControl(r), r == '\u2028', r == '\u2029':
-		return true
-	}
-	return r >= '\u202a' && r <= '\u202e' || r >= '\u2066' && r <= '\u2069'
-}
-
 // version is set by -ldflags "-X main.version=…". Without, the build's own
 // record decides.
 var version string
 
 func newVersionCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "version",
-		Short: "Print the version",
-		Args:  usageArgs(cobra.NoArgs),
+		Use:     "version",
+		Short:   "Print the version",
+		Long:    "Version prints the version of Rejoin, that of Go, and the system, as --version does.",
+		Example: `  rejoin version`,
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "rejoin %s %s %s/%s\n", currentVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), versionLine())
 			return err
 		},
 	}
+}
+
+func versionLine() string {
+	return fmt.Sprintf("rejoin %s %s %s/%s", currentVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
 func currentVersion() string {

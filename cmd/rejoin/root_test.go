@@ -2,8 +2,6 @@ package main
 
 import (
 	"bytes"
-	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -18,12 +16,19 @@ func TestExitCodes(t *testing.T) {
 		{nil, exitOK, "Usage:", ""},
 		{[]string{"--help"}, exitOK, "publish", ""},
 		{[]string{"version"}, exitOK, "rejoin ", ""},
-		{[]string{"version", "x"}, exitUsage, "", "unknown command"},
-		{[]string{"sevre"}, exitUsage, "", `rejoin: unknown command "sevre"`},
-		{[]string{"serve", "--listne", "x"}, exitUsage, "", "rejoin: unknown flag: --listne\n"},
+		{[]string{"version", "x"}, exitUsage, "", "rejoin: version takes no arguments, but was given \"x\"\n"},
+		{[]string{"--version"}, exitOK, "rejoin ", ""},
+		{[]string{"sevre"}, exitUsage, "", "rejoin: unknown command \"sevre\" for rejoin; did you mean serve?\n"},
+		{[]string{"subscribe"}, exitUsage, "", "did you mean tail?"},
+		{[]string{"xyzzy"}, exitUsage, "", "; rejoin --help lists the commands\n"},
+		{[]string{"bench", "fanuot"}, exitUsage, "", `for rejoin bench; did you mean fanout?`},
+		{[]string{"serve", "--listne", "x"}, exitUsage, "", "rejoin: unknown flag: --listne; did you mean --listen?\n"},
+		{[]string{"tail", "chat", "-feed", "x"}, exitUsage, "", "did you mean --feed?"},
+		{[]string{"tail", "chat", "--form=start"}, exitUsage, "", "did you mean --from?"},
+		{[]string{"tail", "--xyzzy"}, exitUsage, "", "unknown flag: --xyzzy; rejoin tail --help lists the flags\n"},
 		{[]string{"serve", "--store", "x"}, exitUsage, "", "store.url: "},
-		{[]string{"tail"}, exitUsage, "", "--feed: "},
-		{[]string{"tail", "--feed", "log", "--from", "yesterday"}, exitUsage, "", "--from: "},
+		{[]string{"tail"}, exitUsage, "", "rejoin: which feed? Name it, as in: rejoin tail chat\n"},
+		{[]string{"tail", "log", "--from", "yesterday"}, exitUsage, "", "--from: "},
 		{[]string{"tail", "--feed", "log", "--last-event-id", "007"}, exitUsage, "", "--last-event-id: "},
 		{[]string{"tail", "--feed", "log", "--last-event-id", "7", "--from", "start"}, exitUsage, "", "both say where to start"},
 		{[]string{"tail", "--feed", "log", "--silence", "1s"}, exitUsage, "", "--silence: "},
@@ -57,42 +62,19 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-func TestAppendVisible(t *testing.T) {
-	for text, want := range map[string]string{
-		"plain \ttabs\nand lines\n":       "plain \ttabs\nand lines\n",
-		"Grüße, 世界, שלום\u200f, 👩\u200d🚀": "Grüße, 世界, שלום\u200f, 👩\u200d🚀",
-		"\x1b]0;title\x07\x1b[2J":         `\x1b]0;title\x07\x1b[2J`,
-		"over\rwritten\b\x7f\x00\v\f":     `over\x0dwritten\x08\x7f\x00\x0b\x0c`,
-		"\u009b31m\u0080\u009f\u00a0":     `\u009b31m\u0080\u009f` + "\u00a0",
-		"\x9b31m\xff\xc0\x80":             `\x9b31m\xff\xc0\x80`,
-		"a\u202eb\u2066c\u2069\u2028":     `a\u202eb\u2066c\u2069\u2028`,
-		"cut \xe4\xb8":                    `cut \xe4\xb8`,
-		"\ufffd":                          "\ufffd",
-	} {
-		if got := string(appendVisible(nil, []byte(text))); got != want {
-			t.Errorf("%q is shown as %q, want %q", text, got, want)
+// TestHelp: each command has a description and an example.
+func TestHelp(t *testing.T) {
+	commands := newRootCommand().Commands()
+	for i := 0; i < len(commands); i++ {
+		commands = append(commands, commands[i].Commands()...)
+		cmd := commands[i]
+		if name := cmd.CommandPath(); cmd.Long == "" || !strings.Contains(cmd.Example, name) {
+			t.Errorf("%s lacks a description or an example", name)
 		}
-	}
-}
-
-// TestHarmless: only output to a terminal is escaped.
-func TestHarmless(t *testing.T) {
-	file, err := os.Create(filepath.Join(t.TempDir(), "out"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	defer w.Close()
-	if harmless(file) != file || harmless(w) != w {
-		t.Error("a file or a pipe is taken for a terminal")
-	}
-	var out bytes.Buffer
-	if n, err := (terminal{&out}).Write([]byte("\x1b!")); n != 2 || err != nil || out.String() != `\x1b!` {
-		t.Errorf("%d, %v, %q", n, err, out.String())
+		for line := range strings.Lines(cmd.Long) {
+			if len(line) > 86 {
+				t.Errorf("%s: the line is longer than a terminal: %s", cmd.CommandPath(), line)
+			}
+		}
 	}
 }

@@ -309,7 +309,7 @@ func TestTokenRefuses(t *testing.T) {
 		{tokenSecret, []string{"--admin", "--for", "forever"}, "invalid argument"},
 		{tokenSecret, []string{"--publish", "a*b"}, `the pattern "a*b"`},
 		{tokenSecret, []string{"--admin", "--private-key", public}, "--private-key: key_file: it has a PEM block of type \"PUBLIC KEY\""},
-		{tokenSecret, []string{"--admin", "chat"}, "unknown command"},
+		{tokenSecret, []string{"--admin", "chat"}, "token takes no arguments"},
 	} {
 		t.Setenv("REJOIN_AUTH_JWT_KEY", test.key)
 		var stdout, stderr bytes.Buffer

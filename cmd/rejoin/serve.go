@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,8 +29,16 @@ func newServeCommand() *cobra.Command {
 
 A file can set everything: config.yaml has every key, its default and its meaning.
 So can the environment: REJOIN_ and the key in capitals with _ for the dot, such
-as REJOIN_STORE_URL. The environment overrides the file, and flags override both.`,
-		Args: usageArgs(cobra.NoArgs),
+as REJOIN_STORE_URL. The environment overrides the file, and flags override both.
+
+Without settings, it listens on 127.0.0.1:8080, needs no tokens and keeps its events
+in rejoin.db in this directory. The console is at the address that it listens on.`,
+		Example: `  rejoin serve
+  rejoin serve --listen 127.0.0.1:9000 --store sqlite:/var/lib/rejoin/events.db
+  rejoin serve --store postgres://rejoin@db.internal/rejoin --bus postgres
+  rejoin serve --config /etc/rejoin.yaml`,
+		SuggestFor: []string{"server", "start", "run"},
+		Args:       noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := Load(cmd.Flags())
 			if err != nil {
@@ -298,7 +307,10 @@ func listen(ctx context.Context, address string, timeout time.Duration) (net.Lis
 	// Multipath TCP, Go's default, does not have the option.
 	config.SetMultipathTCP(false)
 	listener, err := config.Listen(ctx, "tcp", address)
-	if err != nil {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("listen: %w; is Rejoin running already?", err)
+	case err != nil:
 		return nil, fmt.Errorf("listen: %w", err)
 	}
 	return listener, nil

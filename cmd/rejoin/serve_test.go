@@ -131,10 +131,10 @@ func TestServeRefuses(t *testing.T) {
 		code  int
 		words string
 	}{
-		{[]string{"--listen", taken.Addr().String()}, exitFailed, "rejoin: listen: "},
+		{[]string{"--listen", taken.Addr().String()}, exitFailed, "is Rejoin running already?"},
 		{[]string{"--listen", ":0"}, exitUsage, "auth.mode: "},
 		{[]string{"--store", "sqlite:" + filepath.Join(t.TempDir(), "none", "rejoin.db")}, exitFailed, "rejoin: open store \""},
-		{[]string{"now"}, exitUsage, "unknown command"},
+		{[]string{"now"}, exitUsage, "serve takes no arguments"},
 	} {
 		db := filepath.Join(t.TempDir(), "rejoin.db")
 		for range 2 { // the store would refuse a second process while it is open

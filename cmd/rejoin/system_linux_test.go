@@ -162,3 +162,50 @@ func TestTailTerminal(t *testing.T) {
 		}
 	}
 }
+
+// TestColours: only a terminal that allows it gets colours, and it obeys nothing but
+// them.
+func TestColours(t *testing.T) {
+	const evil = "\x1b[31mred"
+	server := httptest.NewServer(sends(openedAt("chat=0,news=0"), wrapped("chat", 1, `"\u001b[31mred"`, "chat=1,news=0"),
+		control("closed", `{"feed":"chat","last":1}`, "chat=1,news=0"), control("closed", `{"feed":"news","last":0}`, "chat=1,news=0")))
+	defer server.Close()
+	const coloured = "\x1b[36mchat\x1b[0m\t\x1b[2m1\x1b[0m\t\\x1b[31mred\n"
+	for _, test := range []struct {
+		name       string
+		onTerminal bool
+		env, flag  string
+		want       string
+	}{
+		{"terminal", true, "", "", coloured},
+		{"--no-color", true, "", "--no-color", "chat\t1\t\\x1b[31mred\n"},
+		{"NO_COLOR", true, "NO_COLOR=1", "", "chat\t1\t\\x1b[31mred\n"},
+		{"dumb", true, "TERM=dumb", "", "chat\t1\t\\x1b[31mred\n"},
+		{"pipe", false, "", "", "chat\t1\t" + evil + "\n"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Setenv("NO_COLOR", "")
+			t.Setenv("TERM", "xterm")
+			if name, value, ok := strings.Cut(test.env, "="); ok {
+				t.Setenv(name, value)
+			}
+			args := strings.Fields("tail chat news --from start --id --url " + server.URL + " " + test.flag)
+			var stdout strings.Builder
+			got := &stdout
+			if test.onTerminal {
+				seen, terminal := pseudoterminal(t)
+				if code := run(t.Context(), args, nil, terminal, io.Discard); code != exitOK {
+					t.Errorf("exit %d", code)
+				}
+				terminal.Close()
+				all, _ := io.ReadAll(seen) // up to the EIO of a terminal that no process has open
+				got.WriteString(strings.ReplaceAll(string(all), "\r\n", "\n"))
+			} else if code := run(t.Context(), args, nil, &stdout, io.Discard); code != exitOK {
+				t.Errorf("exit %d", code)
+			}
+			if got.String() != test.want {
+				t.Errorf("%q, want %q", got.String(), test.want)
+			}
+		})
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -19,18 +20,30 @@ import (
 func newTailCommand() *cobra.Command {
 	var server, from, cursor string
 	var feeds, types []string
+	var plain bool
 	t := &tailer{}
 	cmd := &cobra.Command{
-		Use:   "tail --feed NAME[,NAME]...",
+		Use:   "tail FEED...",
 		Short: "Follow one feed or several, and print their events, across every broken connection",
-		Long: `Tail prints the data of each event and a line feed. When the connection breaks,
-it reconnects by itself and resumes: it prints no event twice and leaves none out.
-If an event is missing, tail fails and names it.
+		Example: `  rejoin tail chat
+  rejoin tail chat news --from -10 --time --id
+  rejoin tail log --from start | grep error
+  rejoin tail chat --last-event-id 42 --json`,
+		SuggestFor: []string{"follow", "subscribe", "watch"},
+		Long: `Tail prints the data of each event and a line feed. It begins with the next event
+that is published; --from and --last-event-id begin with stored ones.
 
-Several feeds, as --feed chat,news or --feed chat --feed news, use one connection,
-each in its own order. Every line then begins with the name of its feed and a tab,
-even if the data has several lines: grep '^chat' finds the lines of chat, and
-cut -f2- leaves the data.
+When the connection breaks, tail reconnects by itself and resumes: it prints no
+event twice and leaves none out. If an event is missing, it fails and names it.
+
+Several feeds use one connection, each in its own order. Every line then begins
+with the name of its feed and a tab, even if the data has several lines:
+grep '^chat' finds the lines of chat, and cut -f2- leaves the data. Feeds may also
+be named as chat,news or by --feed.
+
+With --time and --id, every line has the time and the id of its event before the
+data, each followed by a tab. The time is in UTC, and --from takes it. An event
+that is not stored has the id -.
 
 With --bare, it prints the data alone, of several feeds too. Data of several lines
 is printed as it is: nothing then marks where an event ends.
@@ -41,20 +54,26 @@ else a string. An event that is not stored has no id.
 
 On a terminal, tail shows control characters other than tabs and line feeds,
 characters that change the direction of text, and bytes that are not UTF-8 as in
-\x1b or \u202e: a publisher could otherwise control the terminal. In a pipe or a
-file, every byte is as it was published.
+\x1b or \u202e: a publisher could otherwise control the terminal. It colours what
+stands before the data, unless --no-color, NO_COLOR or TERM=dumb forbids that. In a
+pipe or a file, there are no colours, and every byte is as it was published.
 
 Tail ends when all its feeds are closed, on an interrupt, when the token expires,
 or when the server refuses the request permanently.
 
 Tail sends the token in REJOIN_TOKEN, if there is one.`,
-		Args: usageArgs(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if feeds = append(args, feeds...); len(feeds) == 0 {
+				return usageError{errWhichFeed(cmd)}
+			}
 			if t.subscription.Types, err = typesIn(types); err != nil {
 				return err
 			}
 			if t.bare && t.json {
 				return usageError{errors.New("--bare and --json both say how to print an event")}
+			}
+			if (t.bare || t.json) && (t.time || t.id) {
+				return usageError{errors.New("--time and --id are columns before the data: --bare prints none, and with --json an event has both")}
 			}
 			if t.client, err = newClient(server, client.Options{Retrying: t.noteLoss}); err != nil {
 				return err
@@ -66,16 +85,20 @@ Tail sends the token in REJOIN_TOKEN, if there is one.`,
 				return usageError{errors.New("--from and --last-event-id both say where to start")}
 			}
 			t.out, t.notes = cmd.OutOrStdout(), cmd.ErrOrStderr()
+			t.colours = !plain && showsColours(t.out)
 			return t.follow(cmd.Context())
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringArrayVar(&feeds, "feed", nil, "the feed; separate several with commas, or repeat the flag")
-	flags.StringVar(&server, "url", defaultURL, "the server")
-	flags.StringVar(&from, "from", "now", "where to start: now, start, -N (the newest N events of each feed) or a time such as 2026-01-31T09:30:00Z")
-	flags.StringVar(&cursor, "last-event-id", "", "resume after this event; for several feeds as in chat=42,news=7, where a feed that is not named starts at --from")
-	flags.StringArrayVar(&types, "types", nil, "print only events of these types, separated by commas; message stands for events without a type")
+	flags.StringArrayVar(&feeds, "feed", nil, "a feed `NAME`, beside those in the arguments; separate several with commas, or repeat the flag")
+	flags.StringVar(&server, "url", defaultURL, "the `URL` of the server")
+	flags.StringVar(&from, "from", "now", "`WHERE` to start: now, start, -N (the newest N events of each feed) or a time such as 2026-01-31T09:30:00Z")
+	flags.StringVar(&cursor, "last-event-id", "", "resume after the event with this `ID`; for several feeds as in chat=42,news=7, where a feed that is not named starts at --from")
+	flags.StringArrayVar(&types, "types", nil, "print only events of these `TYPES`, separated by commas; message stands for events without a type")
 	flags.BoolVar(&t.bare, "bare", false, "print the data of each event alone, without the names of several feeds")
+	flags.BoolVar(&t.time, "time", false, "print the time of each event before its data")
+	flags.BoolVar(&t.id, "id", false, "print the id of each event before its data")
+	flags.BoolVar(&plain, "no-color", false, "do not colour what stands before the data on a terminal")
 	flags.BoolVar(&t.json, "json", false, `print each event as a line {"feed","id","type","time","data"}`)
 	flags.DurationVar(&t.subscription.Silence, "silence", 45*time.Second, "reconnect if nothing, not even a keep-alive, arrives for this long")
 	return cmd
@@ -114,6 +137,8 @@ func typesIn(values []string) ([]string, error) {
 type tailer struct {
 	subscription client.Subscription
 	json, bare   bool
+	time, id     bool           // columns before the data
+	colours      bool           // of the columns; out is then a terminal
 	client       *client.Client // calls noteLoss before it tries again
 	out          io.Writer      // events
 	notes        io.Writer      // everything else
@@ -126,13 +151,11 @@ type tailer struct {
 // aim sets what to follow and where to start, or returns a usage error.
 func (t *tailer) aim(feeds []string, from, cursor string) error {
 	s := &t.subscription
-	s.Feeds, s.From, s.Cursor, s.Envelopes = namesIn(feeds), from, cursor, t.json
-	if len(s.Feeds) == 0 {
-		return usageError{errors.New("--feed: which? name one, or several with commas between them")}
-	}
+	s.Feeds, s.From, s.Cursor = namesIn(feeds), from, cursor
+	s.Envelopes = t.json || t.time // nothing else has the time
 	for _, name := range s.Feeds {
-		if err := feed.CheckName(name); err != nil {
-			return usageError{fmt.Errorf("--feed: %w", err)}
+		if err := checkFeed(name); err != nil {
+			return err
 		}
 	}
 	if s.Silence < 6*time.Second {
@@ -198,20 +221,60 @@ func (t *tailer) take(e client.Event) error {
 // put on one line.
 func (t *tailer) print(e client.Event) error {
 	var lines []byte
+	out := t.out
 	switch {
 	case t.json:
 		lines = append(append(lines, e.Raw...), '\n')
-	case t.many() && !t.bare:
+	case !t.bare && (t.many() || t.time || t.id):
+		columns := t.columns(e)
+		if t.colours {
+			out = out.(terminal).Writer // which has to obey the columns, and nothing else
+		}
 		for line := range strings.SplitSeq(e.Data, "\n") {
-			lines = append(append(append(append(lines, e.Feed...), '\t'), line...), '\n')
+			lines = append(lines, columns...)
+			if t.colours {
+				lines = appendVisible(lines, []byte(line))
+			} else {
+				lines = append(lines, line...)
+			}
+			lines = append(lines, '\n')
 		}
 	default:
 		lines = append(append(lines, e.Data...), '\n')
 	}
-	if _, err := t.out.Write(lines); err != nil {
+	if _, err := out.Write(lines); err != nil {
 		return fmt.Errorf("%w: %w", errNoWrite, err)
 	}
 	return nil
+}
+
+// timeFormat is that of the server.
+const timeFormat = "2006-01-02T15:04:05.000Z"
+
+// columns returns what stands before the data of an event.
+func (t *tailer) columns(e client.Event) (columns []byte) {
+	add := func(colour, text string) {
+		if t.colours {
+			columns = appendColoured(columns, colour, text)
+		} else {
+			columns = append(columns, text...)
+		}
+		columns = append(columns, '\t')
+	}
+	if t.many() {
+		add(colourOf(slices.Index(t.subscription.Feeds, e.Feed)), e.Feed)
+	}
+	if t.time {
+		add(faint, e.Time.UTC().Format(timeFormat))
+	}
+	if t.id {
+		id := "-" // it is not stored
+		if e.Kind == client.KindEvent {
+			id = e.ID.String()
+		}
+		add(faint, id)
+	}
+	return columns
 }
 
 // noteGap says in words what is missing.

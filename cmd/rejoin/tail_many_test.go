@@ -116,6 +116,24 @@ func TestTailBare(t *testing.T) {
 	}
 }
 
+// TestTailColumns prints the time and the id before every line.
+func TestTailColumns(t *testing.T) {
+	columns := func(aim func(*tailer), time, id bool) func(*tailer) {
+		return func(tail *tailer) { tail.time, tail.id = time, id; aim(tail) }
+	}
+	two := breaks(openedAt("chat=0,news=0"), wrapped("chat", 1, `"a\nb"`, "chat=1,news=0"), wrapped("news", 1, `{"a":1}`, "chat=1,news=1"),
+		"data: "+`{"feed":"chat","type":"typing","time":"2026-01-31T09:30:00.000Z","data":"ann"}`+"\n\n")
+	const at = "2026-01-31T09:30:00.000Z"
+	got, _ := tailScript(t, columns(followsTwo(t, ""), true, true), two, closes)
+	if diff := cmp.Diff("chat\t"+at+"\t1\ta\nchat\t"+at+"\t1\tb\nnews\t"+at+"\t1\t{\"a\":1}\nchat\t"+at+"\t-\tann\n", got.out); diff != "" || got.err != nil {
+		t.Error(diff, got.err)
+	}
+	got, _ = tailScript(t, columns(func(*tailer) {}, false, true), breaks(opened(0), block(1, "a\tb\nc"), "data: ann\n\n"), closes)
+	if got.err != nil || got.out != "1\ta\tb\n1\tc\n-\tann\n" {
+		t.Errorf("ids of one feed: %q, %v", got.out, got.err)
+	}
+}
+
 // TestTailEphemeral: an event without an id is printed, and leaves the cursor
 // where it is.
 func TestTailEphemeral(t *testing.T) {
@@ -144,7 +162,10 @@ func TestTailArguments(t *testing.T) {
 		args []string
 		want string
 	}{
-		{nil, "--feed: which?"},
+		{nil, "which feed? Name it, as in: rejoin tail chat\n"},
+		{[]string{"chat", ""}, "a feed name has 1 to 255 characters, not 0"},
+		{[]string{"chat", "--json", "--id"}, "--time and --id are columns"},
+		{[]string{"chat", "--bare", "--time"}, "--time and --id are columns"},
 		{[]string{"--feed", ""}, "a feed name has 1 to 255 characters, not 0"},
 		{[]string{"--feed", "chat,,news"}, "a feed name has 1 to 255 characters, not 0"},
 		{[]string{"--feed", "chat,ne ws"}, "character 3 of"},
@@ -186,7 +207,7 @@ func TestTailManyInUse(t *testing.T) {
 	}
 	out, exit := &lockedLines{}, make(chan int, 1)
 	go func() {
-		exit <- run(t.Context(), []string{"tail", "--url", srv.url, "--feed", "chat", "--feed", "news", "--from", "start", "--last-event-id", "news=1", "--types", "said,message"}, nil, out, out)
+		exit <- run(t.Context(), []string{"tail", "--url", srv.url, "chat", "--feed", "news", "chat", "--from", "start", "--last-event-id", "news=1", "--types", "said,message"}, nil, out, out)
 	}()
 	for deadline := time.Now().Add(30 * time.Second); len(out.all()) < 5 && time.Now().Before(deadline); {
 		time.Sleep(10 * time.Millisecond) // until it is there, which an ephemeral event has to wait for

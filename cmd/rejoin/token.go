@@ -19,12 +19,14 @@ func newTokenCommand() *cobra.Command {
 		Short: "Make a token and print it",
 		Long: `Token makes a token that a server with the same auth.jwt accepts, and prints it.
 
-It signs the token with the secret in auth.jwt.key or auth.jwt.key_file. If the
+It signs the token with the secret in auth.jwt.key or auth.jwt.key_file, which the
+environment has as REJOIN_AUTH_JWT_KEY and REJOIN_AUTH_JWT_KEY_FILE. If the
 server has a public key, give the private one with --private-key. FEEDS are names
 of feeds, or beginnings of names followed by *, separated by commas.`,
 		Example: `  rejoin token --subscribe 'chat:*' --publish chat:42 --for 1h
-  REJOIN_TOKEN=$(rejoin token --subscribe '*') rejoin tail --feed log`,
-		Args: usageArgs(cobra.NoArgs),
+  REJOIN_TOKEN=$(rejoin token --subscribe '*') rejoin tail log
+  REJOIN_TOKEN=$(rejoin token --admin) rejoin feeds`,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, faults, err := read(cmd.Flags())
 			if err != nil {

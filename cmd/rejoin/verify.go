@@ -17,8 +17,10 @@ func newVerifyCommand() *cobra.Command {
 	o := verify.Options{}
 	asJSON := false
 	cmd := &cobra.Command{
-		Use:   "verify --url URL [--url URL]...",
+		Use:   "verify [--url URL]...",
 		Short: "Try to catch a deployment losing, repeating or reordering events",
+		Example: `  rejoin verify --for 10s
+  rejoin verify --url http://node1:8080 --url http://node2:8080 --for 10m`,
 		Long: `Verify publishes to feeds of its own, with unique names, and follows them with
 subscribers whose connections it cuts time and again. Each attempt and each
 connection uses any of the URLs. In the end verify compares the acknowledgements,
@@ -26,16 +28,23 @@ the events that each subscriber received on each connection, and the content of
 the server. It fails if an event was lost, repeated, out of order, or different
 from the published one.
 
-Break things meanwhile: kill nodes, restart Redis and Postgres. A delay is no
-failure, as long as everything has arrived --patience after the end. At the start
-one server must answer.
+Break things meanwhile: kill nodes, restart Redis and Postgres. Events may come late,
+as long as all have arrived --patience after the end. At the start one server must
+answer within 3 seconds.
 
-An interrupt ends the publishing. Events in progress then have 10 seconds to
-arrive, and verify judges them. If no server answers any more, it gives no verdict.
+The report has the delay of a delivery: the time from the moment at which the
+publisher had the answer that the event is stored, to the moment at which a
+subscriber read the event. It is 0 if the subscriber was first. Events that were
+replayed to a subscriber that came back do not count. A delay is no failure: the
+exit code is 1 for violations, and if nothing was delivered.
+
+An interrupt, such as Ctrl-C, ends the publishing. Events in progress then have 10
+seconds to arrive, and verify judges them. If no server answers any more, it gives
+no verdict. A second interrupt ends verify at once.
 
 At the end verify deletes its feeds, if the token in REJOIN_TOKEN allows that. The
 token must allow publishing to and reading the feeds that begin with --prefix.`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			for _, server := range o.Servers {
 				if _, err := newClient(server, client.Options{}); err != nil {
