@@ -83,6 +83,7 @@ the configuration is wrong and nothing was tried.`,
 		commands []*cobra.Command
 	}{
 		{"Publish and follow:", []*cobra.Command{newPublishCommand(), newTailCommand()}},
+		{"Look after feeds:", []*cobra.Command{newFeedsCommand(), newFeedCommand(), newCloseCommand(), newTrimCommand(), newDeleteCommand()}},
 		{"Run a server:", []*cobra.Command{newServeCommand(), newTokenCommand(), newHealthCommand()}},
 		{"Test a server:", []*cobra.Command{newVerifyCommand(), newBenchCommand()}},
 	} {

@@ -9,6 +9,7 @@
 //
 //	ai, clients_page            the examples of docs/ai.md and docs/clients.md
 //	bench, verify, interrupt    the commands that measure and prove
+//	operator                    the commands that look after feeds
 //	publish, stream             streams of events that are published, and their cost
 //	browser, clients, follow    Chromium, Node, curl and Python as clients
 //	cluster, many               several nodes with Postgres, with Redis and without; many feeds a connection
