@@ -92,7 +92,7 @@ func version(t *testing.T, url string, newest int64) {
 	}
 	db := stdlib.OpenDB(*config)
 	defer db.Close()
-	if err := migrate(t.Context(), db, files); err != nil {
+	if _, err := migrate(t.Context(), db, files); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -34,11 +34,7 @@ const (
 
 // prepare brings the database up to date and returns the store's id.
 func prepare(ctx context.Context, base *pgx.ConnConfig, o Options) (id string, err error) {
-	config := base.Copy()
-	config.RuntimeParams["application_name"] += " migrate"
-	// A migration may take long; only ctx bounds it.
-	delete(config.RuntimeParams, "statement_timeout")
-	delete(config.RuntimeParams, "idle_in_transaction_session_timeout")
+	config := migrateConfig(base)
 	if err := refusePooler(ctx, config); err != nil {
 		return "", err
 	}
@@ -51,7 +47,7 @@ func prepare(ctx context.Context, base *pgx.ConnConfig, o Options) (id string, e
 	if err != nil {
 		return "", err
 	}
-	if err := migrate(ctx, db, files); err != nil {
+	if _, err := migrate(ctx, db, files); err != nil {
 		return "", err
 	}
 	if _, err := db.ExecContext(ctx, query("set_store_id"), rand.Text()); err != nil {
@@ -61,6 +57,16 @@ func prepare(ctx context.Context, base *pgx.ConnConfig, o Options) (id string, e
 		return "", fmt.Errorf("write limits: %w", err)
 	}
 	return readID(db.QueryRowContext(ctx, query("get_store_id")))
+}
+
+// migrateConfig returns the configuration of connections for migrations, which may take
+// long: only a context bounds them.
+func migrateConfig(base *pgx.ConnConfig) *pgx.ConnConfig {
+	config := base.Copy()
+	config.RuntimeParams["application_name"] += " migrate"
+	delete(config.RuntimeParams, "statement_timeout")
+	delete(config.RuntimeParams, "idle_in_transaction_session_timeout")
+	return config
 }
 
 func checkServer(ctx context.Context, db *sql.DB) error {
@@ -78,36 +84,39 @@ func checkServer(ctx context.Context, db *sql.DB) error {
 	return nil
 }
 
-// migrate brings the schema up to date. If it is, migrate needs neither the lock nor
-// the privilege to change it.
-func migrate(ctx context.Context, db *sql.DB, files fs.FS) error {
+// migrate brings the schema up to date, and returns the names of the migrations that it
+// ran. If there is nothing to do, it needs neither the lock nor the privilege to change
+// the schema.
+func migrate(ctx context.Context, db *sql.DB, files fs.FS) (ran []string, err error) {
 	store, err := database.NewStore(database.DialectPostgres, versionTable)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	locker := &locker{}
 	provider, err := goose.NewProvider(goose.DialectCustom, db, files, goose.WithStore(store),
 		goose.WithSessionLocker(locker), goose.WithLogger(goose.NopLogger()), goose.WithDisableGlobalRegistry(true))
 	if err != nil {
-		return fmt.Errorf("read migrations: %w", err)
+		return nil, fmt.Errorf("read migrations: %w", err)
 	}
 	sources := provider.ListSources()
 	locker.newest = sources[len(sources)-1].Version
 	current, err := schemaVersion(ctx, db, locker.newest)
 	if err != nil || current == locker.newest {
-		return err
+		return nil, err
 	}
 	for _, source := range sources {
 		if source.Version <= current {
 			continue
 		}
 		// Not Up, which creates goose's table before it holds the lock.
-		_, err := provider.ApplyVersion(ctx, source.Version, true)
-		if err != nil && !errors.Is(err, goose.ErrAlreadyApplied) {
-			return fmt.Errorf("migrate: %w", err)
+		switch _, err := provider.ApplyVersion(ctx, source.Version, true); {
+		case err == nil:
+			ran = append(ran, migrationName(source.Path))
+		case !errors.Is(err, goose.ErrAlreadyApplied):
+			return ran, fmt.Errorf("migrate: %w", err)
 		}
 	}
-	return nil
+	return ran, nil
 }
 
 // queryer is an *sql.DB or an *sql.Conn.
