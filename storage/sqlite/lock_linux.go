@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"sync"
 	"syscall"
 )
@@ -72,6 +73,43 @@ func acquire(path string) (_ *lock, err error) {
 	}
 	held.files[l.id] = true
 	return l, nil
+}
+
+// probe reports why acquire would fail. It creates nothing.
+func probe(path string) error {
+	held.Lock()
+	defer held.Unlock()
+	const writeAndSearch = 2 | 1 // W_OK | X_OK of <unistd.h>
+	if err := syscall.Access(filepath.Dir(path), writeAndSearch); err != nil {
+		return fmt.Errorf("this user must be able to write the directory %s: %w", filepath.Dir(path), err)
+	}
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case held.files[idOf(info)]:
+		return errInUse
+	}
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("this user must be able to write the file: %w", err)
+	}
+	defer file.Close()
+	if errors.Is(flock(file, syscall.LOCK_SH|syscall.LOCK_NB), syscall.EWOULDBLOCK) {
+		return errInUse
+	}
+	return nil
+}
+
+// freeSpace returns how many bytes this user can still write to the disk of a directory.
+func freeSpace(dir string) (bytes uint64, known bool) {
+	var s syscall.Statfs_t
+	if syscall.Statfs(dir, &s) != nil {
+		return 0, false
+	}
+	return s.Bavail * uint64(s.Bsize), true
 }
 
 func flock(file *os.File, how int) error {

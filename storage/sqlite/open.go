@@ -98,7 +98,7 @@ func readerDSN(path string, params ...string) string {
 
 // prepare creates or migrates the store in the file at path, and returns the store's id.
 func prepare(ctx context.Context, path string) (id string, err error) {
-	if err := inspect(ctx, path); err != nil {
+	if _, err := inspect(ctx, path); err != nil {
 		return "", err
 	}
 	db, err := sql.Open("sqlite3", writerDSN(path))
@@ -107,7 +107,7 @@ func prepare(ctx context.Context, path string) (id string, err error) {
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	db.SetMaxOpenConns(1)
-	if err := migrate(ctx, db); err != nil {
+	if _, err := migrate(ctx, db); err != nil {
 		return "", err
 	}
 	if _, err := db.ExecContext(ctx, query("set_store_id"), rand.Text()); err != nil {
@@ -125,60 +125,65 @@ func prepare(ctx context.Context, path string) (id string, err error) {
 
 // inspect looks at a file before anything changes it, as setting WAL mode would. It
 // refuses a file of another application, one with a newer schema, and one whose header
-// is damaged. A new file passes.
-func inspect(ctx context.Context, path string) (err error) {
+// is damaged. It returns the version of the schema, 0 for a new file.
+func inspect(ctx context.Context, path string, params ...string) (version int64, err error) {
 	if info, err := os.Stat(path); err != nil || info.Size() == 0 {
-		return nil
+		return 0, nil
 	}
-	db, err := sql.Open("sqlite3", dsn(path, "mode=ro", "_busy_timeout=5000"))
+	db, err := sql.Open("sqlite3", dsn(path, append(params, "mode=ro", "_busy_timeout=5000")...))
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	db.SetMaxOpenConns(1)
-	var id, version int64
+	var id int64
 	var empty bool
 	if err := db.QueryRowContext(ctx, query("get_mark")).Scan(&id); err != nil {
-		return fmt.Errorf("read header: %w", explain(err))
+		return 0, fmt.Errorf("read header: %w", explain(err))
 	}
 	if err := db.QueryRowContext(ctx, query("is_empty")).Scan(&empty); err != nil {
-		return fmt.Errorf("read schema: %w", explain(err))
+		return 0, fmt.Errorf("read schema: %w", explain(err))
 	}
 	switch {
 	case id != mark && (id != 0 || !empty):
-		return errors.New("the file is an SQLite database of another application")
+		return 0, errors.New("the file is an SQLite database of another application")
 	case empty:
-		return nil
+		return 0, nil
 	}
 	if err := db.QueryRowContext(ctx, query("schema_version")).Scan(&version); err != nil {
-		return fmt.Errorf("read schema version: %w", explain(err))
+		return 0, fmt.Errorf("read schema version: %w", explain(err))
 	}
 	if version > newest {
-		return fmt.Errorf("the schema has version %d, and this program knows versions up to %d: use a newer program", version, newest)
+		return 0, fmt.Errorf("the schema has version %d, and this program knows versions up to %d: use a newer program", version, newest)
 	}
-	return nil
+	return version, nil
 }
 
-// migrate brings the schema up to date. It sets the mark first, so that the next start
-// recognizes the file even if this one is cut short.
-func migrate(ctx context.Context, db *sql.DB) error {
+// migrate brings the schema up to date, and returns the names of the migrations that it
+// ran. It sets the mark first, so that the next start recognizes the file even if this
+// one is cut short.
+func migrate(ctx context.Context, db *sql.DB) (ran []string, err error) {
 	var id int64
 	if err := db.QueryRowContext(ctx, query("get_mark")).Scan(&id); err != nil {
-		return fmt.Errorf("read header: %w", explain(err))
+		return nil, fmt.Errorf("read header: %w", explain(err))
 	}
 	if id != mark { // do not write to a file that is up to date: the disk may be full
 		if _, err := db.ExecContext(ctx, query("set_mark")); err != nil {
-			return fmt.Errorf("write header: %w", explain(err))
+			return nil, fmt.Errorf("write header: %w", explain(err))
 		}
 	}
 	provider, err := newProvider(db)
 	if err != nil {
-		return fmt.Errorf("read migrations: %w", err)
+		return nil, fmt.Errorf("read migrations: %w", err)
 	}
-	if _, err := provider.Up(ctx); err != nil {
-		return fmt.Errorf("migrate: %w", explain(err))
+	results, err := provider.Up(ctx)
+	for _, r := range results {
+		ran = append(ran, migrationName(r.Source.Path))
 	}
-	return nil
+	if err != nil {
+		return ran, fmt.Errorf("migrate: %w", explain(err))
+	}
+	return ran, nil
 }
 
 func newProvider(db *sql.DB) (*goose.Provider, error) {
