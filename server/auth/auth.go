@@ -73,6 +73,20 @@ func Open(ctx context.Context, o Options) (*Verifier, error) {
 	return v, nil
 }
 
+// Check reports whether the keys can be read now. It fetches JWKSURL once. Its errors
+// contain no secret, and begin with the name of the option.
+func Check(ctx context.Context, o Options) error {
+	if err := errors.Join(o.Faults()...); err != nil {
+		return err
+	}
+	if o.JWKSURL == "" {
+		_, err := o.readKey()
+		return err
+	}
+	_, err := newKeySet(o).fetch(ctx)
+	return prefix("jwks_url", err)
+}
+
 func newParser(algorithms []string, o Options) *jwt.Parser {
 	options := []jwt.ParserOption{
 		jwt.WithValidMethods(algorithms),

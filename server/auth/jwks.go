@@ -59,7 +59,15 @@ type flight struct {
 
 func openKeySet(ctx context.Context, o Options) *keySet {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	s := &keySet{
+	s := newKeySet(o)
+	s.cancel = cancel
+	s.begin() // early tokens wait for the first fetch
+	go s.run(ctx)
+	return s
+}
+
+func newKeySet(o Options) *keySet {
+	return &keySet{
 		url:        o.JWKSURL,
 		algorithms: o.Algorithms,
 		client: &http.Client{
@@ -68,14 +76,10 @@ func openKeySet(ctx context.Context, o Options) *keySet {
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 		logger:  cmp.Or(o.Logger, slog.Default()),
-		cancel:  cancel,
 		stopped: make(chan struct{}),
 		wanted:  make(chan struct{}, 1),
 		missed:  make(map[string]bool),
 	}
-	s.begin() // early tokens wait for the first fetch
-	go s.run(ctx)
-	return s
 }
 
 func (s *keySet) close() {
