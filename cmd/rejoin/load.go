@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"regexp"
@@ -73,6 +74,13 @@ func (c *Config) keys() []key {
 	}
 }
 
+func namesOf(keys []key) (names []string) {
+	for _, k := range keys {
+		names = append(names, k.name)
+	}
+	return names
+}
+
 // one is for keys that take one value, as it was written: YAML knows numbers
 // and truth values; the keys know better what they want.
 func one(set func(string) error) func(any) error {
@@ -94,13 +102,39 @@ func text(to *string) func(any) error {
 
 func duration(to *time.Duration) func(any) error {
 	return one(func(value string) error {
-		d, err := time.ParseDuration(value)
+		d, err := parseDuration(value)
 		if err != nil {
 			return fmt.Errorf("%q is not a duration such as 15s", value)
 		}
 		*to = d
 		return nil
 	})
+}
+
+// leadingDays matches the days at the beginning of a duration.
+var leadingDays = regexp.MustCompile(`^([0-9]{1,6})d`)
+
+// parseDuration is time.ParseDuration, with days of 24 hours in front: 30d, 1d12h.
+func parseDuration(value string) (time.Duration, error) {
+	match := leadingDays.FindStringSubmatch(value)
+	if match == nil {
+		return time.ParseDuration(value)
+	}
+	count, err := strconv.Atoi(match[1])
+	const most = int(math.MaxInt64 / (24 * time.Hour))
+	if err != nil || count > most-1 {
+		return 0, errors.New("too long")
+	}
+	days := time.Duration(count) * 24 * time.Hour
+	rest := value[len(match[0]):]
+	if rest == "" {
+		return days, nil
+	}
+	more, err := time.ParseDuration(rest)
+	if err != nil || more < 0 || more > 24*time.Hour {
+		return 0, errors.New("not a duration")
+	}
+	return days + more, nil
 }
 
 func number(to *int) func(any) error {
@@ -180,32 +214,41 @@ var flagKeys = map[string]string{
 // file, then the defaults. The file is the one that the flag --config or
 // REJOIN_CONFIG names, or none. The error is a usage error with every fault.
 func Load(flags *pflag.FlagSet) (Config, error) {
-	c, faults, err := read(flags)
+	c, faults, at, err := read(flags)
 	if err != nil {
 		return Config{}, err
 	}
-	return c, readFaults(append(faults, c.Validate()))
+	return c, at.join(append(faults, c.Validate()))
 }
 
-// readFaults returns the faults as one usage error.
-func readFaults(faults []error) error {
-	if err := errors.Join(faults...); err != nil {
-		return usageError{fmt.Errorf("read configuration:\n%w", err)}
+// configFaults is every fault of a configuration.
+type configFaults []error
+
+func (f configFaults) Error() string {
+	return "read configuration:\n" + errors.Join(f...).Error()
+}
+
+// join returns the faults, with their places, as one usage error.
+func (p places) join(faults []error) error {
+	if located := p.locate(faults); len(located) > 0 {
+		return usageError{configFaults(located)}
 	}
 	return nil
 }
 
 // read reads the configuration without judging it as a whole. It returns the
-// faults of single keys.
-func read(flags *pflag.FlagSet) (c Config, faults []error, err error) {
+// faults of single keys, and where the keys are set.
+func read(flags *pflag.FlagSet) (c Config, faults []error, at places, err error) {
 	c = DefaultConfig()
 	v := viper.New()
-	if faults, err = readConfigFile(v, flags, c.keys()); err != nil {
-		return Config{}, nil, usageError{err}
+	file := configFile(flags)
+	if faults, err = readConfigFile(v, file, c.keys()); err != nil {
+		return Config{}, nil, nil, usageError{err}
 	}
+	at = findPlaces(file, flags, c.keys())
 	faults = append(faults, checkEnvironment(os.Environ(), c.keys())...)
 	if err := bind(v, flags, c.keys()); err != nil {
-		return Config{}, nil, err
+		return Config{}, nil, nil, err
 	}
 	for _, k := range c.keys() {
 		// An empty variable counts as absent, a bare "key:" in the file too.
@@ -219,17 +262,21 @@ func read(flags *pflag.FlagSet) (c Config, faults []error, err error) {
 			faults = append(faults, fmt.Errorf("%s: %w", k.name, err))
 		}
 	}
-	return c, faults, nil
+	return c, faults, at, nil
 }
 
-// readConfigFile reads the configuration file, if there is one, and returns the
-// faults of its keys. It has to come before bind: for viper, a bound key hides
-// what the file has below it.
-func readConfigFile(v *viper.Viper, flags *pflag.FlagSet, keys []key) (faults []error, err error) {
-	name := os.Getenv("REJOIN_CONFIG")
+// configFile returns the name of the configuration file, "" for none.
+func configFile(flags *pflag.FlagSet) string {
 	if f := flags.Lookup("config"); f != nil && f.Changed {
-		name = f.Value.String()
+		return f.Value.String()
 	}
+	return os.Getenv("REJOIN_CONFIG")
+}
+
+// readConfigFile reads the configuration file, unless its name is empty, and returns
+// the faults of its keys. It has to come before bind: for viper, a bound key hides
+// what the file has below it.
+func readConfigFile(v *viper.Viper, name string, keys []key) (faults []error, err error) {
 	if name == "" {
 		return nil, nil
 	}
@@ -249,7 +296,7 @@ func readConfigFile(v *viper.Viper, flags *pflag.FlagSet, keys []key) (faults []
 		case isSection:
 			faults = append(faults, fmt.Errorf("%s: has keys below it, and no value of its own", name))
 		default:
-			faults = append(faults, fmt.Errorf("%s: no such key", name))
+			faults = append(faults, fmt.Errorf("%s: no such key%s", name, suggest(name, namesOf(keys))))
 		}
 	}
 	return faults, nil
@@ -304,6 +351,7 @@ func checkEnvironment(environ []string, keys []key) (faults []error) {
 	for _, k := range keys {
 		known[variable(k.name)] = true
 	}
+	names := slices.Sorted(maps.Keys(known))
 	for _, entry := range slices.Sorted(slices.Values(environ)) {
 		name, value, _ := strings.Cut(entry, "=")
 		switch {
@@ -312,7 +360,7 @@ func checkEnvironment(environ []string, keys []key) (faults []error) {
 		case injected.MatchString(name):
 		case strings.HasSuffix(name, "_PORT") && injectedPort.MatchString(value):
 		default:
-			faults = append(faults, fmt.Errorf("%s: the environment variable belongs to no key", name))
+			faults = append(faults, fmt.Errorf("%s: the environment variable belongs to no key%s", name, suggest(name, names)))
 		}
 	}
 	return faults

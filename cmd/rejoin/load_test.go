@@ -18,7 +18,13 @@ import (
 func load(t *testing.T, content string, flags ...string) (Config, error) {
 	t.Helper()
 	if content != "" {
-		path := filepath.Join(t.TempDir(), "any-name")
+		// Faults name the file, and t.TempDir would name it after the test.
+		dir, err := os.MkdirTemp("", "rejoin-config-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { os.RemoveAll(dir) })
+		path := filepath.Join(dir, "any-name")
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -189,7 +195,7 @@ func wantFaults(t *testing.T, err error, faults ...string) {
 		t.Errorf("got %d faults, want %d: %v", len(lines), len(faults), err)
 	}
 	for _, fault := range faults {
-		if !strings.Contains(err.Error(), "\n"+fault) {
+		if text := err.Error(); !strings.Contains(text, "\n"+fault) && !strings.Contains(text, ": "+fault) {
 			t.Errorf("got %v, want %q in it", err, fault)
 		}
 	}
@@ -308,6 +314,64 @@ func TestConfigFile(t *testing.T) {
 	}
 	if c, err := load(t, "listen: 127.0.0.1:8"); err != nil || c.Listen != "127.0.0.1:8" {
 		t.Errorf("--config beside REJOIN_CONFIG: %s, %v", c.Listen, err)
+	}
+}
+
+// TestPlaces: a fault names the line of the file, the variable or the flag that it is in,
+// and the nearest key to one that does not exist.
+func TestPlaces(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "production.yaml")
+	content := "# operations\nstor:\n  url: sqlite:a.db\nlog: {level: loud}\nheartbeat: 1s\nlimits:\n  memory: 1\n" +
+		"  wrong: 5\nbus:\n  verify: hunter2\nretention:\n  - {feeds: a, events: 1}\n  - feeds: b\n    age: never\n  - {events: 1}\n"
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("REJOIN_DRAIN_DELAY", "soon")
+	t.Setenv("REJOIN_DRAIN_WINDOWS", "1s")
+	t.Setenv("REJOIN_BUS_VERIFY", "later")
+	_, err := load(t, "", "--config", path, "--listen", "nowhere")
+	want := []string{
+		path + ":5: heartbeat: no such key; did you mean subscribe.heartbeat?",
+		path + ":8: limits.wrong: no such key",
+		path + ":3: stor.url: no such key; did you mean store.url?",
+		"REJOIN_DRAIN_WINDOWS: the environment variable belongs to no key; did you mean REJOIN_DRAIN_WINDOW?",
+		`REJOIN_BUS_VERIFY: bus.verify: "later" is not a duration such as 15s`,
+		path + `:14: retention[1].age: "never" is not a duration such as 15s`,
+		path + `:15: retention[2].feeds: it is missing, a feed or the beginning of feeds and *, such as "chat:*"`,
+		`REJOIN_DRAIN_DELAY: drain.delay: "soon" is not a duration such as 15s`,
+		`--listen: listen: "nowhere" is not an address such as 127.0.0.1:8080`,
+		path + ":7: limits.memory: 1 is not from 33554432 to 1099511627776",
+		path + `:4: log.level: "loud" is not one of debug, info, warn, error`,
+	}
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	if diff := cmp.Diff(want, strings.Split(err.Error(), "\n")[1:]); diff != "" {
+		t.Error(diff)
+	}
+
+	t.Setenv("REJOIN_RETENTION", "feeds=a age=never")
+	_, err = load(t, "retention: [{feeds: a, events: 0}]", "--listen", "127.0.0.1:0")
+	wantFaults(t, err, `REJOIN_RETENTION: retention[0].age: "never"`, "REJOIN_DRAIN_WINDOWS", "REJOIN_BUS_VERIFY", "REJOIN_DRAIN_DELAY")
+}
+
+func TestDurations(t *testing.T) {
+	const day = 24 * time.Hour
+	for text, want := range map[string]time.Duration{
+		"30d": 30 * day, "1d12h": 36 * time.Hour, "0d1s": time.Second, "15s": 15 * time.Second, "-1s": -time.Second, "100000d": 100000 * day,
+		"d": -1, "1.5d": -1, "1d-1h": -1, "1d25h": -1, "1h1d": -1, "106751d": -1, "999999d": -1, "9999999d": -1, "1d1": -1, "": -1, "30D": -1,
+	} {
+		got, err := parseDuration(text)
+		if err != nil {
+			got = -1
+		}
+		if got != want {
+			t.Errorf("%q is %v, want %v", text, got, want)
+		}
+	}
+	c, err := load(t, "retention: [{feeds: a, age: 30d}]\nidempotency: {window: 2d}")
+	if err != nil || c.Retention[0].Age != 30*day || c.Idempotency.Window != 2*day {
+		t.Errorf("%v, %v, %v", c.Retention, c.Idempotency.Window, err)
 	}
 }
 

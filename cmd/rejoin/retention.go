@@ -15,7 +15,7 @@ import (
 // retention sets the rules of the key retention. The file has them as a list
 // of sections, the environment as text with the same names:
 //
-//	feeds=chat:* age=720h events=100000, feeds=news events=10
+//	feeds=chat:* age=30d events=100000, feeds=news events=10
 func retention(to *[]feed.Rule) func(any) error {
 	return func(value any) error {
 		sections, err := retentionSections(value)
@@ -44,7 +44,7 @@ func retentionSections(value any) (sections []map[string]any, err error) {
 		for i, item := range value {
 			members, ok := item.(map[string]any)
 			if !ok {
-				return nil, namedFaults{fmt.Errorf(`retention[%d]: it is a section such as {feeds: "chat:*", age: 720h}`, i)}
+				return nil, namedFaults{fmt.Errorf(`retention[%d]: it is a section such as {feeds: "chat:*", age: 30d}`, i)}
 			}
 			sections = append(sections, members)
 		}
@@ -55,7 +55,7 @@ func retentionSections(value any) (sections []map[string]any, err error) {
 			for _, field := range strings.Fields(rule) {
 				name, v, ok := strings.Cut(field, "=")
 				if _, twice := members[name]; !ok || twice {
-					return nil, namedFaults{fmt.Errorf("retention[%d]: %q is not a member such as age=720h, given once", i, field)}
+					return nil, namedFaults{fmt.Errorf("retention[%d]: %q is not a member such as age=30d, given once", i, field)}
 				}
 				members[name] = v
 			}

@@ -52,7 +52,7 @@ func TestRetentionFaults(t *testing.T) {
 		"retention: [{feeds: a, events: 1}, {feeds: b, age: 1}]":  `retention[1].age: "1" is not a duration`,
 		"retention: [{feeds: a, age: -1h}]":                       "retention[0].age: -1h0m0s is less than 1s",
 		"retention: [{feeds: a, age: 0s}]":                        "retention[0].age: 0s is less than 1s",
-		"retention: [{feeds: a, age: 30d}]":                       `retention[0].age: "30d" is not a duration`,
+		"retention: [{feeds: a, age: 30 d}]":                      `retention[0].age: "30 d" is not a duration`,
 		"retention: [{feeds: a, age: [1h]}]":                      "retention[0].age: it takes one value",
 		"retention: [{feeds: a, events: -1}]":                     `retention[0].events: "-1" is not a whole number from 1`,
 		"retention: [{feeds: a, events: 0}]":                      `retention[0].events: "0" is not a whole number from 1`,
@@ -70,7 +70,7 @@ func TestRetentionFaults(t *testing.T) {
 		"retention: [{feeds: -a, events: 1}, {feeds: b, age: 1}]": "retention[0].feeds:\nretention[1].age:",
 		"retention: feeds=a age=1h,":                              "retention[1].feeds: it is missing\nretention[1]: it has neither",
 		"retention: feeds=a 1h":                                   `retention[0]: "1h" is not a member`,
-		"retention: feeds=a age=1h age=2h":                        `retention[0]: "age=2h" is not a member such as age=720h, given once`,
+		"retention: feeds=a age=1h age=2h":                        `retention[0]: "age=2h" is not a member such as age=30d, given once`,
 		"retention: feeds=a;age=1h":                               "retention[0].feeds: a pattern\nretention[0]: it has neither",
 	} {
 		t.Run(file, func(t *testing.T) {

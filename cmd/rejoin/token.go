@@ -28,11 +28,11 @@ of feeds, or beginnings of names followed by *, separated by commas.`,
   REJOIN_TOKEN=$(rejoin token --admin) rejoin feeds`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, faults, err := read(cmd.Flags())
+			c, faults, at, err := read(cmd.Flags())
 			if err != nil {
 				return err
 			}
-			if err := readFaults(faults); err != nil {
+			if err := at.join(faults); err != nil {
 				return err
 			}
 			token, err := makeToken(c.Auth.JWT, privateKey, rights, lifetime)

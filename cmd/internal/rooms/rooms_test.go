@@ -36,7 +36,7 @@ type room struct {
 var rooms = []room{
 	{dir: "cmd/rejoin", ours: []string{"cmd/internal", "feed", "server", "storage", "web"}, theirs: []string{
 		"github.com/spf13/cobra", "github.com/spf13/pflag", "github.com/spf13/viper", "golang.org/x/sync/errgroup",
-		"github.com/prometheus"}},
+		"github.com/prometheus", "go.yaml.in/yaml/v3"}},
 	{dir: "cmd/internal/bench", ours: []string{"feed", "cmd/internal/reach"}, usedBy: "cmd/rejoin"},
 	{dir: "cmd/internal/verify", ours: []string{"feed", "cmd/internal/reach"}, usedBy: "cmd/rejoin"},
 	{dir: "cmd/internal/reach", ours: []string{"feed/client"}, usedBy: "cmd"},
