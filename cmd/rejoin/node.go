@@ -171,10 +171,7 @@ func openStore(ctx context.Context, c Config, logger *slog.Logger) (feed.Store, 
 	}
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
-	store, err := postgres.Open(ctx, c.Store.URL, postgres.Options{
-		EventBytes: c.Limits.EventBytes, KeyWindow: c.Idempotency.Window,
-		Alone: c.Bus.URL == "memory", Logger: logger,
-	})
+	store, err := postgres.Open(ctx, c.Store.URL, postgresOptions(c, logger))
 	switch {
 	case err == nil:
 		return store, nil
@@ -182,6 +179,13 @@ func openStore(ctx context.Context, c Config, logger *slog.Logger) (feed.Store, 
 		return nil, notYet{err}
 	}
 	return nil, err
+}
+
+func postgresOptions(c Config, logger *slog.Logger) postgres.Options {
+	return postgres.Options{
+		EventBytes: c.Limits.EventBytes, KeyWindow: c.Idempotency.Window,
+		Alone: c.Bus.URL == "memory", Logger: logger,
+	}
 }
 
 // notYet is an error of a store that cannot be reached yet.

@@ -84,7 +84,7 @@ the configuration is wrong and nothing was tried.`,
 	}{
 		{"Publish and follow:", []*cobra.Command{newPublishCommand(), newTailCommand()}},
 		{"Look after feeds:", []*cobra.Command{newFeedsCommand(), newFeedCommand(), newCloseCommand(), newTrimCommand(), newDeleteCommand()}},
-		{"Run a server:", []*cobra.Command{newServeCommand(), newTokenCommand(), newHealthCommand()}},
+		{"Run a server:", []*cobra.Command{newServeCommand(), newCheckCommand(), newMigrateCommand(), newTokenCommand(), newHealthCommand()}},
 		{"Test a server:", []*cobra.Command{newVerifyCommand(), newBenchCommand()}},
 	} {
 		root.AddGroup(&cobra.Group{ID: group.title, Title: group.title})

@@ -47,6 +47,12 @@ in rejoin.db in this directory. The console is at the address that it listens on
 			return runNode(cmd.Context(), c, newLogger(c.Log, cmd.ErrOrStderr()))
 		},
 	}
+	configFlags(cmd)
+	return cmd
+}
+
+// configFlags adds the flags that [Load] reads.
+func configFlags(cmd *cobra.Command) {
 	defaults := DefaultConfig()
 	flags := cmd.Flags()
 	flags.String("config", "", "the configuration file (or REJOIN_CONFIG)")
@@ -54,7 +60,6 @@ in rejoin.db in this directory. The console is at the address that it listens on
 	flags.String("store", defaults.Store.URL, "where events are kept: sqlite:PATH or a postgres URL (store.url)")
 	flags.String("bus", defaults.Bus.URL, "how nodes notify each other of events: memory, postgres or a redis URL (bus.url)")
 	flags.String("auth", defaults.Auth.Mode, "whether requests need a token: none or jwt (auth.mode)")
-	return cmd
 }
 
 func newLogger(c LogConfig, w io.Writer) *slog.Logger {

@@ -55,3 +55,13 @@ func giveUpAfter(timeout time.Duration) func(network, address string, c syscall.
 		return errors.Join(err, failed)
 	}
 }
+
+// descriptorLimit returns how many files and connections this process may have open. Go
+// has raised the soft limit to the hard one.
+func descriptorLimit() (limit uint64, known bool) {
+	var r syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r); err != nil {
+		return 0, false
+	}
+	return r.Cur, true
+}
