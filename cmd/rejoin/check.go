@@ -30,7 +30,10 @@ It changes nothing. It prints one line for each look: "ok", or "PROBLEM" with wh
 would not work, why, and what to do. The exit code is 1 if there is a problem.
 
 Run it as the user, on the machine and with the limits that the server will have.`,
-		Args: usageArgs(cobra.NoArgs),
+		Example: `  rejoin check --config /etc/rejoin.yaml
+  rejoin check --store postgres://rejoin@db.internal/rejoin --bus postgres
+  rejoin check --json | grep '"problem"'`,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			k := &checker{out: cmd.OutOrStdout(), asJSON: asJSON, proc: "/proc"}
 			c, err := Load(cmd.Flags())

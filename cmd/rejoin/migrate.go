@@ -19,13 +19,18 @@ func newMigrateCommand() *cobra.Command {
 		Short: "Show or run the migrations of the store",
 		Long: `A server migrates its store when it starts. Migrate does the same before that, or
 shows what a start would do. It reads the configuration as serve does.`,
-		Args: usageArgs(cobra.NoArgs),
+		Example: `  rejoin migrate status --config /etc/rejoin.yaml
+  rejoin migrate up --config /etc/rejoin.yaml`,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	status := &cobra.Command{
 		Use:   "status",
 		Short: "Show the version of the schema, and which migrations are pending",
-		Args:  usageArgs(cobra.NoArgs),
+		Long: `Status shows the version of the store's schema, the newest one that this program
+knows, and the migrations in between. It changes nothing.`,
+		Example: `  rejoin migrate status --store postgres://rejoin@db.internal/rejoin`,
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := Load(cmd.Flags())
 			if err != nil {
@@ -40,7 +45,8 @@ shows what a start would do. It reads the configuration as serve does.`,
 		Long: `Up runs the pending migrations, and prints each. Several of them, and servers that
 start at the same time, wait for each other in Postgres. With SQLite, no server may
 have the file open.`,
-		Args: usageArgs(cobra.NoArgs),
+		Example: `  rejoin migrate up --store postgres://rejoin@db.internal/rejoin`,
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := Load(cmd.Flags())
 			if err != nil {

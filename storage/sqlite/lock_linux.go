@@ -90,7 +90,7 @@ func probe(path string) error {
 	case err != nil:
 		return err
 	case held.files[idOf(info)]:
-		return errInUse
+		return ErrInUse
 	}
 	file, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
@@ -98,7 +98,7 @@ func probe(path string) error {
 	}
 	defer file.Close()
 	if errors.Is(flock(file, syscall.LOCK_SH|syscall.LOCK_NB), syscall.EWOULDBLOCK) {
-		return errInUse
+		return ErrInUse
 	}
 	return nil
 }

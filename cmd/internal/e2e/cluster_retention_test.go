@@ -26,7 +26,7 @@ import (
 // takes over in its next round. Two have their rounds at the same time, and one
 // some seconds later.
 func TestClusterRetention(t *testing.T) {
-	t.Parallel() // it waits for rounds of the retention
+	t.Parallel()       // it waits for rounds of the retention
 	c := newCluster(t) // the other bus makes no difference, and takes as long
 	const kept = 200
 	r := &retentionTest{cluster: c, slow: make(chan struct{})}
