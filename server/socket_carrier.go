@@ -101,10 +101,12 @@ func (s *Server) Returned(idle time.Duration) net.Listener {
 // fetch) take a stream that breaks off after that for one that has ended.
 func appendHead(dst []byte, header http.Header, last bool) []byte {
 	dst = append(dst, "HTTP/1.1 200 OK\r\n"...)
-	for name, values := range header {
-		for _, value := range values {
-			dst = append(append(dst, name...), ": "...)
-			dst = append(append(dst, lineBreaks.Replace(value)...), "\r\n"...)
+	// Browsers accept a head that was cut. Without its Content-Type, an EventSource would
+	// stop for ever, so that comes first, and what may be long last.
+	dst = appendField(dst, header, "Content-Type")
+	for name := range header {
+		if name != "Content-Type" && name != "Location" {
+			dst = appendField(dst, header, name)
 		}
 	}
 	dst = append(dst, "Date: "...)
@@ -112,7 +114,16 @@ func appendHead(dst []byte, header http.Header, last bool) []byte {
 	if last {
 		dst = append(dst, "\r\nConnection: close"...)
 	}
-	return append(dst, "\r\nTransfer-Encoding: chunked\r\n\r\n"...)
+	dst = append(dst, "\r\nTransfer-Encoding: chunked\r\n"...)
+	return append(appendField(dst, header, "Location"), "\r\n"...)
+}
+
+func appendField(dst []byte, header http.Header, name string) []byte {
+	for _, value := range header[name] {
+		dst = append(append(dst, name...), ": "...)
+		dst = append(append(dst, lineBreaks.Replace(value)...), "\r\n"...)
+	}
+	return dst
 }
 
 // lineBreaks keeps the value of a field on its line, as net/http does.

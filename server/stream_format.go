@@ -125,7 +125,7 @@ func writeStreamHead(w http.ResponseWriter, r *http.Request, f streamFormat) {
 }
 
 func setStreamHead(h http.Header, r *http.Request, f streamFormat) {
-	if location := streamLocation(r.URL); len(location) <= locationBytes {
+	if location := streamLocation(r.URL); strings.HasPrefix(location, "/v1/feeds/") && len(location) <= locationBytes {
 		h["Location"] = []string{location}
 	}
 	h["Content-Type"] = f.contentType()

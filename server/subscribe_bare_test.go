@@ -215,7 +215,7 @@ func TestLocation(t *testing.T) {
 		bare + "?last%45ventId=0&x=%0d%0aY:+1":                     bare + "?x=%0d%0aY:+1",
 		bare + "?x=é":                                              bare + "?x=%C3%A9",
 		"/v1/feeds/a%3Ab:c/stream":                                 "/v1/feeds/a%3Ab:c/stream",
-		"/v1/events?feed=a&lastEventId=a=0":                        "/v1/events?feed=a",
+		"/v1/events?feed=a&lastEventId=a=0":                        "", // it may name many feeds
 		events + "?lastEventId=0&startIndex=-5":                    events + "?startIndex=-5",
 		bare + "?types=" + strings.Repeat("x", 100) + "&x=" + long: "",
 	} {
