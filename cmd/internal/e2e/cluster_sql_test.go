@@ -310,7 +310,7 @@ func (c *cluster) publishWide(a *arrivals, n *process, names []string, data stri
 }
 
 // TestSQLDeadlock has two transactions append to two feeds in opposite order. Postgres
-// ends one of them, and nobody else notices: not those who publish to other feeds, and
+// ends one of them, and no other client notices: not the publishers of other feeds, and
 // those who publish to these go on.
 func TestSQLDeadlock(t *testing.T) {
 	t.Parallel()
