@@ -34,7 +34,7 @@ func (p *Publisher) prepare(call *publishCall, pub Publication) error {
 	batch := Batch{Feed: pub.Feed, Drafts: make([]Draft, len(pub.Drafts)), IfLast: pub.IfLast, Close: pub.Close, Follows: len(call.batches) > 0}
 	size := publishCost
 	for i, d := range pub.Drafts {
-		clean, err := d.clean(p.limit)
+		clean, err := d.clean(int(p.limit.Load()))
 		if err == nil && pub.Feed != "" && d.Feed != pub.Feed {
 			err = fmt.Errorf("%w: it is for the feed %s, the batch for %s", ErrInvalid, d.Feed, pub.Feed)
 		}

@@ -10,8 +10,9 @@ import (
 )
 
 func prepared(b Publication) (*publishCall, error) {
-	call := &publishCall{}
-	return call, (&Publisher{limit: 100, keyWindow: time.Hour}).prepare(call, b)
+	call, p := &publishCall{}, &Publisher{keyWindow: time.Hour}
+	p.limit.Store(100)
+	return call, p.prepare(call, b)
 }
 
 func TestPrepare(t *testing.T) {

@@ -12,7 +12,7 @@ const logCost = 768
 // does not drive the subscribers of other feeds to the store.
 type cache struct {
 	memory *Memory
-	perLog int // the most bytes that a single log holds
+	most   int // bytes that a single log holds, where there is much memory
 
 	mu             sync.Mutex
 	oldest, newest *segment
@@ -20,8 +20,11 @@ type cache struct {
 }
 
 func newCache(m *Memory) *cache {
-	return &cache{memory: m, perLog: min(logMemory, int(m.Limit(HoldLogs)/4))}
+	return &cache{memory: m, most: logMemory}
 }
+
+// perLog returns the most bytes that a single log holds.
+func (c *cache) perLog() int { return min(c.most, int(c.memory.Limit(HoldLogs)/4)) }
 
 // add adds a segment that a log has begun.
 func (c *cache) add(s *segment) {

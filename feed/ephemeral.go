@@ -80,7 +80,7 @@ func (s *Subscription) hasEphemeral() bool { return s.log.ephemera.total.Load() 
 // errors wrap ErrInvalid, ErrTooLarge, ErrClosed (the feed is closed) and
 // ErrStopped.
 func (p *Publisher) PublishEphemeral(ctx context.Context, d Draft) error {
-	d, err := d.clean(p.limit)
+	d, err := d.clean(int(p.limit.Load()))
 	if err != nil {
 		return err
 	}

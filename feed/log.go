@@ -102,7 +102,7 @@ func (l *log) trimToSize() {
 		held += s.memory()
 	}
 	n := 0
-	for n < len(l.segments)-1 && held > l.cache.perLog {
+	for n < len(l.segments)-1 && held > l.cache.perLog() {
 		held -= l.segments[n].memory()
 		n++
 	}

@@ -133,7 +133,7 @@ func TestLogAfter(t *testing.T) {
 func TestLogShed(t *testing.T) {
 	l := loaded(1, 0)
 	const memory = 128 << 10
-	l.cache.perLog = memory
+	l.cache.most = memory
 	for id := ID(1); id <= 200; id++ {
 		l.accept([]Event{{Feed: "a", ID: id, Data: strings.Repeat("x", 5000)}}, time.Now())
 		sound(t, l)
@@ -180,7 +180,7 @@ func held(l *log) (n int) {
 func TestLogShedsWhatIsEncoded(t *testing.T) {
 	l := loaded(1, 0)
 	const memory = 512 << 10
-	l.cache.perLog = memory
+	l.cache.most = memory
 	most := 0
 	for id := ID(1); id <= 1000; id++ {
 		l.accept([]Event{{Feed: "a", ID: id, Data: strings.Repeat("x", 3000)}}, time.Now())

@@ -37,22 +37,28 @@ var shares = [holders]int64{8, 10, 3, 2, 2, 1}
 // Every part that grows with what clients do takes its bytes from it. It counts what the
 // Go heap holds, roughly, and is safe for concurrent use.
 type Memory struct {
-	limits [holders]int64
+	limits [holders]atomic.Int64
 	used   [holders]atomic.Int64
 }
 
 func newMemory(limit int) *Memory {
 	m := &Memory{}
-	for h, share := range shares {
-		m.limits[h] = int64(limit) * share / 32
-	}
+	m.setLimit(limit)
 	return m
+}
+
+// setLimit sets the whole budget. A holder that now has more than its share gets no
+// more until it has given enough back.
+func (m *Memory) setLimit(limit int) {
+	for h, share := range shares {
+		m.limits[h].Store(int64(limit) * share / 32)
+	}
 }
 
 // Take reports whether the holder may hold n more bytes, and counts them if so.
 // The caller returns them with Give.
 func (m *Memory) Take(h Holder, n int) bool {
-	if m.used[h].Add(int64(n)) > m.limits[h] {
+	if m.used[h].Add(int64(n)) > m.limits[h].Load() {
 		m.used[h].Add(-int64(n))
 		return false
 	}
@@ -60,7 +66,7 @@ func (m *Memory) Take(h Holder, n int) bool {
 }
 
 // Has reports whether the holder may hold n more bytes now, without counting them.
-func (m *Memory) Has(h Holder, n int) bool { return m.used[h].Load()+int64(n) <= m.limits[h] }
+func (m *Memory) Has(h Holder, n int) bool { return m.used[h].Load()+int64(n) <= m.Limit(h) }
 
 // Give gives n bytes back.
 func (m *Memory) Give(h Holder, n int) { m.used[h].Add(-int64(n)) }
@@ -69,10 +75,10 @@ func (m *Memory) Give(h Holder, n int) { m.used[h].Add(-int64(n)) }
 func (m *Memory) hold(h Holder, n int) { m.used[h].Add(int64(n)) }
 
 // over reports whether the holder has more than its share.
-func (m *Memory) over(h Holder) bool { return m.used[h].Load() > m.limits[h] }
+func (m *Memory) over(h Holder) bool { return m.used[h].Load() > m.Limit(h) }
 
 // Used returns how many bytes the holder has.
 func (m *Memory) Used(h Holder) int64 { return m.used[h].Load() }
 
 // Limit returns how many bytes the holder may have.
-func (m *Memory) Limit(h Holder) int64 { return m.limits[h] }
+func (m *Memory) Limit(h Holder) int64 { return m.limits[h].Load() }

@@ -1,6 +1,7 @@
 package feed
 
 import (
+	"cmp"
 	"log/slog"
 	"time"
 )
@@ -51,6 +52,18 @@ func Open(store Store, bus Bus, o Options) (*Node, error) {
 		return nil, err
 	}
 	return n, nil
+}
+
+// Reconfigure changes EventBytes, Memory and Rules to those of o while the node runs:
+// for what is published from now on, and from the next round of retention on. The other
+// options stay. With a bad rule, it changes nothing, and the error wraps ErrInvalid.
+func (n *Node) Reconfigure(o Options) error {
+	if err := n.retention.SetRules(o.Rules); err != nil {
+		return err
+	}
+	n.Publisher.limit.Store(int64(cmp.Or(o.EventBytes, DefaultEventBytes)))
+	n.Hub.memory.setLimit(cmp.Or(o.Memory, DefaultMemory))
+	return nil
 }
 
 // Close refuses further publishes, finishes those in progress, ends all

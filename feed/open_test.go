@@ -67,3 +67,33 @@ func TestOpenRefusesRules(t *testing.T) {
 		t.Errorf("got %v, want ErrInvalid", err)
 	}
 }
+
+// TestReconfigure: a running node takes over what it can, or nothing.
+func TestReconfigure(t *testing.T) {
+	bus := memory.NewBus()
+	defer bus.Close()
+	node, err := feed.Open(feedtest.NewStore(), bus, feed.Options{Logger: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer node.Close()
+	if err := node.Reconfigure(feed.Options{EventBytes: 1, Rules: []feed.Rule{{Feeds: "a b"}}}); !errors.Is(err, feed.ErrInvalid) {
+		t.Errorf("with a bad rule: got %v, want ErrInvalid", err)
+	}
+	publish := func() error {
+		_, err := node.Publisher.Publish(t.Context(), feed.Draft{Feed: "a", Data: "12"})
+		return err
+	}
+	if err := publish(); err != nil {
+		t.Errorf("after a bad rule: %v", err)
+	}
+	if err := node.Reconfigure(feed.Options{EventBytes: 1, Memory: 64 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	if err := publish(); !errors.Is(err, feed.ErrTooLarge) {
+		t.Errorf("2 bytes of 1: got %v, want ErrTooLarge", err)
+	}
+	if limit := node.Hub.Memory().Limit(feed.HoldPublishes); limit != 16<<20 {
+		t.Errorf("publishes may hold %d bytes", limit)
+	}
+}

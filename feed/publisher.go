@@ -50,7 +50,7 @@ const (
 type Publisher struct {
 	store     Store
 	hub       *Hub
-	limit     int
+	limit     atomic.Int64 // PublisherOptions.EventBytes
 	keyWindow time.Duration
 	observe   func(took time.Duration, events int)
 
@@ -124,7 +124,6 @@ func NewPublisher(store Store, hub *Hub, bus Bus, o PublisherOptions) *Publisher
 	p := &Publisher{
 		store:     timedStore{store, hub.store.times},
 		hub:       hub,
-		limit:     cmp.Or(o.EventBytes, DefaultEventBytes),
 		keyWindow: cmp.Or(o.KeyWindow, DefaultKeyWindow),
 		observe:   o.Observe,
 		more:      make(chan struct{}, 1),
@@ -134,6 +133,7 @@ func NewPublisher(store Store, hub *Hub, bus Bus, o PublisherOptions) *Publisher
 	if p.observe == nil {
 		p.observe = func(time.Duration, int) {}
 	}
+	p.limit.Store(int64(cmp.Or(o.EventBytes, DefaultEventBytes)))
 	p.queue.commits = 1
 	p.queueWork.Go(func() { p.commitLoop(false) })
 	p.tellerWork.Go(p.teller.loop)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -67,7 +68,8 @@ const (
 type Retention struct {
 	hub    *Hub
 	store  RetentionStore
-	o      RetentionOptions
+	o      RetentionOptions // but for the rules
+	rules  atomic.Pointer[[]Rule]
 	outage Outage
 	cancel context.CancelFunc
 	done   chan struct{}
@@ -81,21 +83,32 @@ func NewRetention(hub *Hub, o RetentionOptions) (*Retention, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, rule := range o.Rules {
-		if err := CheckPattern(rule.Feeds); err != nil {
-			return nil, err
-		}
-		if rule.Age < 0 {
-			return nil, fmt.Errorf("%w: the age %v of %s is negative", ErrInvalid, rule.Age, rule.Feeds)
-		}
-	}
 	o.KeyWindow = cmp.Or(o.KeyWindow, 24*time.Hour)
 	o.Every = cmp.Or(o.Every, 10*time.Second)
 	o.Logger = located(cmp.Or(o.Logger, slog.Default()), "store", hub.store.Store)
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &Retention{hub: hub, store: store, o: o, cancel: cancel, done: make(chan struct{})}
+	if err := r.SetRules(o.Rules); err != nil {
+		cancel()
+		return nil, err
+	}
 	go r.loop(ctx)
 	return r, nil
+}
+
+// SetRules replaces the rules, from the next round on. With a bad rule, it changes
+// nothing and returns an error that wraps ErrInvalid.
+func (r *Retention) SetRules(rules []Rule) error {
+	for _, rule := range rules {
+		if err := CheckPattern(rule.Feeds); err != nil {
+			return err
+		}
+		if rule.Age < 0 {
+			return fmt.Errorf("%w: the age %v of %s is negative", ErrInvalid, rule.Age, rule.Feeds)
+		}
+	}
+	r.rules.Store(&rules)
+	return nil
 }
 
 // Close returns when everything that the retention started has ended.
@@ -147,7 +160,8 @@ func (r *Retention) sweep(ctx context.Context) error {
 // trimAll trims every feed. If one cannot be trimmed, it goes on with the others. If the
 // store is away, it stops.
 func (r *Retention) trimAll(ctx context.Context) (first error) {
-	if len(r.o.Rules) == 0 {
+	rules := *r.rules.Load()
+	if len(rules) == 0 {
 		return nil
 	}
 	for after := ""; ; {
@@ -157,7 +171,7 @@ func (r *Retention) trimAll(ctx context.Context) (first error) {
 		}
 		for _, info := range l.Feeds {
 			after = info.Feed
-			err := r.trim(ctx, info, l.Now)
+			err := r.trim(ctx, rules, info, l.Now)
 			if err == nil {
 				continue
 			}
@@ -173,8 +187,8 @@ func (r *Retention) trimAll(ctx context.Context) (first error) {
 }
 
 // trim trims one feed by the first rule that matches it.
-func (r *Retention) trim(ctx context.Context, info Info, now time.Time) error {
-	for _, rule := range r.o.Rules {
+func (r *Retention) trim(ctx context.Context, rules []Rule, info Info, now time.Time) error {
+	for _, rule := range rules {
 		if !MatchPattern(rule.Feeds, info.Feed) {
 			continue
 		}

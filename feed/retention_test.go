@@ -67,6 +67,26 @@ func TestRetentionByEvents(t *testing.T) {
 	})
 }
 
+// TestRetentionSetRules: new rules count from the next round on, bad ones never.
+func TestRetentionSetRules(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKept(t)
+		k.append("a", 5)
+		k.round()
+		k.first("a", 1)
+		if err := k.retention.SetRules([]feed.Rule{{Feeds: "a", Events: 2}}); err != nil {
+			t.Fatal(err)
+		}
+		k.round()
+		k.first("a", 4)
+		if err := k.retention.SetRules([]feed.Rule{{Feeds: "a", Events: 1}, {Feeds: "*", Age: -1}}); !errors.Is(err, feed.ErrInvalid) {
+			t.Errorf("an age of -1: got %v, want ErrInvalid", err)
+		}
+		k.round()
+		k.first("a", 4)
+	})
+}
+
 func TestRetentionByAge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKept(t, feed.Rule{Feeds: "a", Age: time.Minute})

@@ -47,7 +47,8 @@ func grantOf(ctx context.Context) auth.Grant {
 // Without authorization, it passes all.
 func (s *Server) authenticate(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		grant, err := s.options.Auth.Grant(r)
+		o := s.options()
+		grant, err := o.Auth.Grant(r)
 		switch {
 		case errors.Is(err, auth.ErrUnavailable) && (r.Method == http.MethodGet || r.Method == http.MethodHead):
 			s.counters.refuse(err)
@@ -57,7 +58,7 @@ func (s *Server) authenticate(next http.Handler) http.Handler {
 		case err != nil:
 			s.counters.refused[refusedToken].Add(1)
 			unauthorized(w, err)
-		case s.foreign(r, grant):
+		case o.foreign(r, grant):
 			s.writeError(w, r, fmt.Errorf("%w: pages of other origins may not do this unless cors.origins lists them", errForbidden))
 		default:
 			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), grantKey{}, grant)))
@@ -83,12 +84,12 @@ func unauthorized(w http.ResponseWriter, err error) {
 // something here: with the visitor's cookie or, without authorization, because the
 // browser can reach this address and the page's author cannot. Only browsers send the
 // headers that reveal it.
-func (s *Server) foreign(r *http.Request, grant auth.Grant) bool {
-	open := s.options.Auth == nil
-	if open && slices.Contains(s.options.Origins, anyOrigin) {
+func (o *settings) foreign(r *http.Request, grant auth.Grant) bool {
+	open := o.Auth == nil
+	if open && slices.Contains(o.Origins, anyOrigin) {
 		return false
 	}
-	return (open || grant.FromCookie()) && s.sameOrigin.Check(r) != nil
+	return (open || grant.FromCookie()) && o.sameOrigin.Check(r) != nil
 }
 
 // may passes requests on that have the permission on the feed in the path. It does not

@@ -46,15 +46,15 @@ type subscribers struct {
 // admit admits a subscriber that takes cost more bytes than the least one. The caller
 // must call dismiss if it succeeds.
 func (s *Server) admit(one subscriber, cost int) error {
-	slot := one.admissionSlot()
+	slot, o := one.admissionSlot(), s.options()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.subscribers.draining:
 		return errDraining
-	case s.options.Subscribers > 0 && len(s.subscribers.all) >= s.options.Subscribers:
+	case o.Subscribers > 0 && len(s.subscribers.all) >= o.Subscribers:
 		return errFull
-	case s.options.SubscribersPerAddress > 0 && s.subscribers.addresses[slot.address] >= s.options.SubscribersPerAddress:
+	case o.SubscribersPerAddress > 0 && s.subscribers.addresses[slot.address] >= o.SubscribersPerAddress:
 		return errAddressFull
 	case !s.memory.Take(feed.HoldStreams, cost):
 		return errNoMemory
@@ -136,7 +136,7 @@ func (s *Server) rejectFull(w http.ResponseWriter, r *http.Request, why error) {
 			// reach another node.
 			w.Header().Set("Connection", "close")
 		}
-		answerRetryAfter(w, r, http.StatusServiceUnavailable, why.Error(), jitter(s.options.Retry, 0.5))
+		answerRetryAfter(w, r, http.StatusServiceUnavailable, why.Error(), jitter(s.options().Retry, 0.5))
 	default:
 		answerRetryLater(w, r, http.StatusServiceUnavailable, why.Error())
 	}

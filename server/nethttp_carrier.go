@@ -23,14 +23,14 @@ type netHTTPCarrier struct {
 func newNetHTTPCarrier(w http.ResponseWriter, r *http.Request, st *stream) netHTTPCarrier {
 	st.opens()
 	rc := http.NewResponseController(w)
-	return netHTTPCarrier{st, w, rc, r.ProtoMajor > 1, newStallWatch(r, rc, st.server.options.WriteTimeout, &st.server.counters.slow)}
+	return netHTTPCarrier{st, w, rc, r.ProtoMajor > 1, newStallWatch(r, rc, st.server.options().WriteTimeout, &st.server.counters.slow)}
 }
 
 // carry writes the stream, whose subscriber can be waited for. It returns the reason
 // for which the stream ended.
 func (c netHTTPCarrier) carry(ctx context.Context, subscriber *feed.BlockingSubscriber) error {
 	st := c.stream
-	if err := c.write(st.openEvent(st.server.options.Retry)); err != nil {
+	if err := c.write(st.openEvent(st.server.options().Retry)); err != nil {
 		return err
 	}
 	due := time.NewTimer(time.Hour)

@@ -269,7 +269,7 @@ func (s *Server) writePage(w http.ResponseWriter, r *http.Request, name string, 
 	body = append(body, `","events":[`...)
 	pieces := 0
 	send := func() error {
-		_ = control.SetWriteDeadline(time.Now().Add(s.options.WriteTimeout))
+		_ = control.SetWriteDeadline(time.Now().Add(s.options().WriteTimeout))
 		_, err := w.Write(body)
 		body = body[:0]
 		pieces++

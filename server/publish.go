@@ -62,8 +62,8 @@ func (s *Server) publishOne(w http.ResponseWriter, r *http.Request, request publ
 
 func (s *Server) publishBatch(w http.ResponseWriter, r *http.Request, request publishRequest) error {
 	var lines lines
-	err := s.readBody(w, r, "batch", s.options.BatchBytes, func(body []byte) (err error) {
-		lines, err = parseLines(body, request.feed, s.options.BatchEvents)
+	err := s.readBody(w, r, "batch", s.options().BatchBytes, func(body []byte) (err error) {
+		lines, err = parseLines(body, request.feed, s.options().BatchEvents)
 		return err
 	})
 	if err != nil {
@@ -136,7 +136,7 @@ func (s *Server) publishEphemeral(w http.ResponseWriter, r *http.Request, reques
 func (s *Server) readDraft(w http.ResponseWriter, r *http.Request, request publishRequest) (feed.Draft, error) {
 	// CR LF becomes one byte, so the body can be twice as large as its data.
 	d := feed.Draft{Feed: request.feed, Type: request.eventType, JSON: request.media == mediaJSON}
-	err := s.readBody(w, r, "body", 2*s.options.EventBytes, func(body []byte) error {
+	err := s.readBody(w, r, "body", 2*s.options().EventBytes, func(body []byte) error {
 		d.Data = string(body)
 		return nil
 	})

@@ -137,7 +137,7 @@ func (s *Server) newPublishStream(request publishRequest) *publishStream {
 		feed:      request.feed,
 		eventType: request.eventType,
 		lines:     request.media == mediaLines,
-		limit:     s.options.EventBytes,
+		limit:     s.options().EventBytes,
 		take:      p.add,
 	}
 	return p
@@ -287,7 +287,7 @@ func (p *publishStream) drop() { p.takeWaiting() }
 // run commits events until the body ends or something ends it. It reports whether the
 // body has been read to its end.
 func (p *publishStream) run(ctx context.Context, watch *feed.CloseWatch, grant auth.Grant) (ended bool, err error) {
-	silent := p.server.options.PublishIdle
+	silent := p.server.options().PublishIdle
 	idle := time.NewTimer(silent)
 	defer idle.Stop()
 	expiry := time.NewTimer(time.Hour)

@@ -16,7 +16,7 @@ import (
 // router returns the whole route table.
 func (s *Server) router() chi.Router {
 	r := chi.NewRouter()
-	r.Use(escapedPaths, s.countRequests, s.logRequests, boundBodies, allowOrigins(s.options.Origins))
+	r.Use(escapedPaths, s.countRequests, s.logRequests, boundBodies, s.allowOrigins)
 
 	r.Group(func(r chi.Router) {
 		r.Use(s.authenticate)
@@ -75,6 +75,13 @@ func getAndHead(r chi.Router, pattern string, h http.HandlerFunc) {
 	r.Head(pattern, h)
 }
 
+// allowOrigins lets pages of other origins use next, as the options of the moment have it.
+func (s *Server) allowOrigins(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.options().allowOrigins(next).ServeHTTP(w, r)
+	})
+}
+
 // escapedPaths makes chi match the path as it was sent, so that pathParam can unescape
 // each part once.
 func escapedPaths(next http.Handler) http.Handler {
@@ -101,8 +108,8 @@ func (s *Server) logRequests(next http.Handler) http.Handler {
 }
 
 func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
-	if s.options.Console != nil {
-		s.options.Console.ServeHTTP(w, r)
+	if console := s.options().Console; console != nil {
+		console.ServeHTTP(w, r)
 		return
 	}
 	writeProblem(w, http.StatusNotFound, fmt.Sprintf("there is nothing at %.100s", r.URL.Path))

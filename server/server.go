@@ -18,6 +18,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
@@ -69,7 +70,7 @@ type Server struct {
 	hub       *feed.Hub
 	publisher *feed.Publisher
 	memory    *feed.Memory // the node's budget
-	options   Options
+	settings  atomic.Pointer[settings]
 	logger    *slog.Logger
 	routes    http.Handler
 	started   time.Time
@@ -78,7 +79,6 @@ type Server struct {
 	engine     *engine.Engine // nil before the first stream, and where none is possible
 	returned   *engine.Returned
 
-	sameOrigin  *http.CrossOriginProtection
 	counters    *counters
 	mu          sync.Mutex
 	subscribers subscribers
@@ -88,6 +88,35 @@ type Server struct {
 // New returns a server that publishes to publisher and subscribes to hub. The caller
 // ends it with Drain and Close.
 func New(hub *feed.Hub, publisher *feed.Publisher, o Options) *Server {
+	s := &Server{
+		hub:       hub,
+		publisher: publisher,
+		memory:    hub.Memory(),
+		logger:    cmp.Or(o.Logger, slog.Default()),
+		returned:  engine.NewReturned(),
+		subscribers: subscribers{
+			addresses: make(map[netip.Addr]int),
+			gone:      make(chan struct{}),
+		},
+		publishers: publishers{stopping: make(chan struct{})},
+		started:    time.Now(),
+	}
+	s.Reconfigure(o)
+	routes := s.router()
+	s.routes, s.counters = routes, newCounters(routes)
+	return s
+}
+
+// settings are the options of the moment, and what follows from them.
+type settings struct {
+	Options
+	sameOrigin   *http.CrossOriginProtection
+	allowOrigins func(next http.Handler) http.Handler
+}
+
+// Reconfigure replaces the options, but for Logger. No request and no stream that has
+// begun ends because of it.
+func (s *Server) Reconfigure(o Options) {
 	o.Heartbeat = cmp.Or(o.Heartbeat, 15*time.Second)
 	o.Retry = cmp.Or(o.Retry, 2*time.Second)
 	o.WriteTimeout = cmp.Or(o.WriteTimeout, 30*time.Second)
@@ -96,25 +125,12 @@ func New(hub *feed.Hub, publisher *feed.Publisher, o Options) *Server {
 	o.BatchEvents = cmp.Or(o.BatchEvents, 1000)
 	o.BatchBytes = cmp.Or(o.BatchBytes, 4<<20)
 	o.PublishIdle = cmp.Or(o.PublishIdle, time.Minute)
-	s := &Server{
-		hub:        hub,
-		publisher:  publisher,
-		memory:     hub.Memory(),
-		options:    o,
-		logger:     cmp.Or(o.Logger, slog.Default()),
-		returned:   engine.NewReturned(),
-		sameOrigin: crossOriginProtection(o.Origins),
-		subscribers: subscribers{
-			addresses: make(map[netip.Addr]int),
-			gone:      make(chan struct{}),
-		},
-		publishers: publishers{stopping: make(chan struct{})},
-		started:    time.Now(),
-	}
-	routes := s.router()
-	s.routes, s.counters = routes, newCounters(routes)
-	return s
+	s.settings.Store(&settings{o, crossOriginProtection(o.Origins), allowOrigins(o.Origins)})
 }
+
+// options returns the settings of the moment. A caller that needs several of them to
+// agree calls it once.
+func (s *Server) options() *settings { return s.settings.Load() }
 
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.routes.ServeHTTP(w, r) }

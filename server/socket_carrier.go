@@ -46,7 +46,7 @@ func (s *Server) newSocketCarrier(r *http.Request) (c socketCarrier, ok bool) {
 func (s *Server) startEngine() {
 	newDispatcher := func() engine.Dispatcher { return s.hub.NewDispatcher() }
 	e, err := engine.New(newDispatcher, engine.Options{
-		WriteTimeout: s.options.WriteTimeout, Now: s.now, Reusable: endsCleanly, Returned: s.returned,
+		WriteTimeout: s.options().WriteTimeout, Now: s.now, Reusable: endsCleanly, Returned: s.returned,
 	})
 	switch {
 	case err == nil:
@@ -72,7 +72,7 @@ func (c socketCarrier) carry(w http.ResponseWriter, r *http.Request, st *stream)
 		// The buffer may hold the next request.
 		unread, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
 		last := r.Close || !c.socket.Reuse(unread)
-		err = c.socket.Take(conn, append(appendHead(nil, w.Header(), last), st.openEvent(c.server.options.Retry)...), st)
+		err = c.socket.Take(conn, append(appendHead(nil, w.Header(), last), st.openEvent(c.server.options().Retry)...), st)
 	}
 	if err != nil {
 		st.Closed(err)

@@ -59,8 +59,8 @@ func (s *Server) newStream(r *http.Request, request subscribeRequest) *stream {
 	}
 	now := s.now()
 	st.due = now + st.heartbeat
-	if s.options.MaxAge > 0 {
-		st.endsAt = now + jitter(s.options.MaxAge, 0.2)
+	if s.options().MaxAge > 0 {
+		st.endsAt = now + jitter(s.options().MaxAge, 0.2)
 	}
 	if expires := grantOf(r.Context()).Expires(); !expires.IsZero() {
 		if at := max(now+min(time.Until(expires), century), 1); st.endsAt == 0 || at < st.endsAt {
@@ -207,7 +207,7 @@ func (st *stream) lastBytes(why error) []byte {
 	case errors.Is(why, errExpired):
 		return st.expiredEvent()
 	case errors.Is(why, errDraining), errors.Is(why, errMaxAge), errors.Is(why, feed.ErrStopped):
-		return st.farewell(st.server.options.Retry)
+		return st.farewell(st.server.options().Retry)
 	case errors.Is(why, feed.ErrClosed):
 		return st.finalChunk(nil)
 	}

@@ -178,7 +178,7 @@ func (s *Server) readStream(r *http.Request, format streamFormat) (request subsc
 	if request.gapFails, err = readGap(query); err != nil {
 		return request, nil, err
 	}
-	request.heartbeat, err = readHeartbeat(query, s.options.Heartbeat)
+	request.heartbeat, err = readHeartbeat(query, s.options().Heartbeat)
 	return request, query, err
 }
 
@@ -187,7 +187,7 @@ const cursorBytes = 4096
 
 // readFeeds reads ?feed=a&feed=b and ?feed=a,b. Naming a feed twice has no effect.
 func (s *Server) readFeeds(query url.Values) (names []string, err error) {
-	longest := 0
+	longest, most := 0, s.options().FeedsPerSubscription
 	for _, value := range query["feed"] {
 		for name := range strings.SplitSeq(value, ",") {
 			if slices.Contains(names, name) {
@@ -196,8 +196,8 @@ func (s *Server) readFeeds(query url.Values) (names []string, err error) {
 			if err := feed.CheckName(name); err != nil {
 				return nil, err
 			}
-			if len(names) == s.options.FeedsPerSubscription {
-				return nil, invalid("more than %d feeds in one subscription", s.options.FeedsPerSubscription)
+			if len(names) == most {
+				return nil, invalid("more than %d feeds in one subscription", most)
 			}
 			names = append(names, name)
 			longest += len(",") + len(name) + len("=") + len(feed.MaxID.String())

@@ -214,11 +214,28 @@ var flagKeys = map[string]string{
 // file, then the defaults. The file is the one that the flag --config or
 // REJOIN_CONFIG names, or none. The error is a usage error with every fault.
 func Load(flags *pflag.FlagSet) (Config, error) {
-	c, faults, at, err := read(flags)
+	l, err := loadConfig(flags)
+	return l.config, err
+}
+
+// loaded is a configuration, and where it comes from.
+type loaded struct {
+	config Config
+	values map[string]any // of the keys that are set, as they are written
+	inFile map[string]any // the same for the file alone
+	at     places
+}
+
+// loadConfig is Load with more to return.
+func loadConfig(flags *pflag.FlagSet) (loaded, error) {
+	l, faults, err := read(flags)
 	if err != nil {
-		return Config{}, err
+		return loaded{}, err
 	}
-	return c, at.join(append(faults, c.Validate()))
+	if err := l.at.join(append(faults, l.config.Validate())); err != nil {
+		return loaded{}, err
+	}
+	return l, nil
 }
 
 // configFaults is every fault of a configuration.
@@ -237,32 +254,54 @@ func (p places) join(faults []error) error {
 }
 
 // read reads the configuration without judging it as a whole. It returns the
-// faults of single keys, and where the keys are set.
-func read(flags *pflag.FlagSet) (c Config, faults []error, at places, err error) {
-	c = DefaultConfig()
+// faults of single keys.
+func read(flags *pflag.FlagSet) (l loaded, faults []error, err error) {
+	keys := new(Config).keys()
 	v := viper.New()
 	file := configFile(flags)
-	if faults, err = readConfigFile(v, file, c.keys()); err != nil {
-		return Config{}, nil, nil, usageError{err}
+	if faults, err = readConfigFile(v, file, keys); err != nil {
+		return loaded{}, nil, usageError{err}
 	}
-	at = findPlaces(file, flags, c.keys())
-	faults = append(faults, checkEnvironment(os.Environ(), c.keys())...)
-	if err := bind(v, flags, c.keys()); err != nil {
-		return Config{}, nil, nil, err
+	l.inFile = valuesOf(v, keys)
+	l.at = findPlaces(file, flags, keys)
+	faults = append(faults, checkEnvironment(os.Environ(), keys)...)
+	if err := bind(v, flags, keys); err != nil {
+		return loaded{}, nil, err
 	}
+	l.values = valuesOf(v, keys)
+	c, wrong := configOf(l.values)
+	l.config = c
+	return l, append(faults, wrong...), nil
+}
+
+// valuesOf returns the values of the keys that are set. An empty variable counts as
+// absent, a bare "key:" in the file too.
+func valuesOf(v *viper.Viper, keys []key) map[string]any {
+	values := make(map[string]any)
+	for _, k := range keys {
+		if v.IsSet(k.name) {
+			values[k.name] = v.Get(k.name)
+		}
+	}
+	return values
+}
+
+// configOf returns the configuration with these values, and their faults.
+func configOf(values map[string]any) (c Config, faults []error) {
+	c = DefaultConfig()
 	for _, k := range c.keys() {
-		// An empty variable counts as absent, a bare "key:" in the file too.
-		if !v.IsSet(k.name) {
+		value, ok := values[k.name]
+		if !ok {
 			continue
 		}
-		err := k.set(v.Get(k.name))
+		err := k.set(value)
 		if named, ok := errors.AsType[namedFaults](err); ok {
 			faults = append(faults, named...)
 		} else if err != nil {
 			faults = append(faults, fmt.Errorf("%s: %w", k.name, err))
 		}
 	}
-	return c, faults, at, nil
+	return c, faults
 }
 
 // configFile returns the name of the configuration file, "" for none.

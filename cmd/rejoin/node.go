@@ -44,7 +44,24 @@ func openNode(ctx context.Context, store feed.Store, c Config, verifier *auth.Ve
 		return nil, errors.Join(err, store.Close())
 	}
 	var err error
-	if n.feeds, err = feed.Open(store, n.bus, feed.Options{
+	if n.feeds, err = feed.Open(store, n.bus, n.feedOptions(c, logger)); err != nil {
+		return nil, errors.Join(fmt.Errorf("start feeds: %w", err), n.bus.Close(), store.Close())
+	}
+	n.server = server.New(n.feeds.Hub, n.feeds.Publisher, serverOptions(c, verifier, logger))
+	return n, nil
+}
+
+// reconfigure takes over from c what a running node can.
+func (n *node) reconfigure(c Config, verifier *auth.Verifier, logger *slog.Logger) error {
+	if err := n.feeds.Reconfigure(n.feedOptions(c, logger)); err != nil {
+		return fmt.Errorf("reconfigure feeds: %w", err)
+	}
+	n.server.Reconfigure(serverOptions(c, verifier, logger))
+	return nil
+}
+
+func (n *node) feedOptions(c Config, logger *slog.Logger) feed.Options {
+	return feed.Options{
 		EventBytes:    c.Limits.EventBytes,
 		Memory:        c.Limits.Memory,
 		KeyWindow:     c.Idempotency.Window,
@@ -52,10 +69,11 @@ func openNode(ctx context.Context, store feed.Store, c Config, verifier *auth.Ve
 		Rules:         c.Retention,
 		ObserveAppend: n.appends.Observe,
 		Logger:        logger,
-	}); err != nil {
-		return nil, errors.Join(fmt.Errorf("start feeds: %w", err), n.bus.Close(), store.Close())
 	}
-	n.server = server.New(n.feeds.Hub, n.feeds.Publisher, server.Options{
+}
+
+func serverOptions(c Config, verifier *auth.Verifier, logger *slog.Logger) server.Options {
+	return server.Options{
 		Heartbeat:             c.Subscribe.Heartbeat,
 		Retry:                 c.Subscribe.Retry,
 		WriteTimeout:          c.Subscribe.WriteTimeout,
@@ -71,8 +89,7 @@ func openNode(ctx context.Context, store feed.Store, c Config, verifier *auth.Ve
 		Origins:               c.CORS.Origins,
 		Console:               web.Handler(),
 		Logger:                logger,
-	})
-	return n, nil
+	}
 }
 
 func (n *node) openBus(ctx context.Context, c BusConfig, logger *slog.Logger) error {

@@ -143,16 +143,33 @@ func openSecurity(ctx context.Context, c Config, logger *slog.Logger) (g securit
 			return security{}, err
 		}
 	}
-	if c.Auth.Mode != "jwt" {
-		return g, nil
-	}
-	if u, err := url.Parse(c.Auth.JWT.JWKSURL); err == nil && u.Scheme == "http" && !loopback(u.Hostname()) {
-		logger.Warn("auth.jwt.jwks_url is not https: anyone who can change the traffic can make tokens")
-	}
-	if g.verifier, err = auth.Open(ctx, c.Auth.JWT.options(logger)); err != nil {
-		return security{}, fmt.Errorf(jwtKey+"%w", err)
+	if g.verifier, err = openVerifier(ctx, c.Auth, logger); err != nil {
+		return security{}, err
 	}
 	return g, nil
+}
+
+// openVerifier returns nil if requests need no token.
+func openVerifier(ctx context.Context, c AuthConfig, logger *slog.Logger) (*auth.Verifier, error) {
+	if c.Mode != "jwt" {
+		return nil, nil
+	}
+	if u, err := url.Parse(c.JWT.JWKSURL); err == nil && u.Scheme == "http" && !loopback(u.Hostname()) {
+		logger.Warn("auth.jwt.jwks_url is not https: anyone who can change the traffic can make tokens")
+	}
+	verifier, err := auth.Open(ctx, c.JWT.options(logger))
+	if err != nil {
+		return nil, fmt.Errorf(jwtKey+"%w", err)
+	}
+	return verifier, nil
+}
+
+// files returns the names of the files with keys, by their keys in the configuration.
+func (c AuthConfig) files() map[string]string {
+	if c.Mode != "jwt" || c.JWT.KeyFile == "" {
+		return nil
+	}
+	return map[string]string{jwtKey + "key_file": c.JWT.KeyFile}
 }
 
 func (g security) close() { g.verifier.Close() }

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"os/signal"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -19,6 +21,7 @@ import (
 
 	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/server"
+	"github.com/rejoin/rejoin/server/auth"
 )
 
 func newServeCommand() *cobra.Command {
@@ -30,6 +33,8 @@ func newServeCommand() *cobra.Command {
 A file can set everything: config.yaml has every key, its default and its meaning.
 So can the environment: REJOIN_ and the key in capitals with _ for the dot, such
 as REJOIN_STORE_URL. The environment overrides the file, and flags override both.
+A running server reads a changed file again, and at SIGHUP; docs/running.md lists the
+keys that then count.
 
 Without settings, it listens on 127.0.0.1:8080, needs no tokens and keeps its events
 in rejoin.db in this directory. The console is at the address that it listens on.`,
@@ -40,11 +45,11 @@ in rejoin.db in this directory. The console is at the address that it listens on
 		SuggestFor: []string{"server", "start", "run"},
 		Args:       noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := Load(cmd.Flags())
-			if err != nil {
+			r := &reloader{flags: cmd.Flags()}
+			if err := r.load(); err != nil {
 				return err
 			}
-			return runNode(cmd.Context(), c, newLogger(c.Log, cmd.ErrOrStderr()))
+			return runNode(cmd.Context(), r, newLogHandler(r.running.config.Log, cmd.ErrOrStderr()))
 		},
 	}
 	configFlags(cmd)
@@ -62,27 +67,25 @@ func configFlags(cmd *cobra.Command) {
 	flags.String("auth", defaults.Auth.Mode, "whether requests need a token: none or jwt (auth.mode)")
 }
 
-func newLogger(c LogConfig, w io.Writer) *slog.Logger {
-	options := &slog.HandlerOptions{Level: c.SlogLevel()}
-	if c.Format == "json" {
-		return slog.New(slog.NewJSONHandler(w, options))
-	}
-	return slog.New(slog.NewTextHandler(w, options))
-}
-
 // serving is one run of rejoin serve. It listens, opens a node once the store can
 // be reached, and in the end drains and closes.
 type serving struct {
-	config   Config
+	config   Config // at the start
+	logs     *logHandler
 	logger   *slog.Logger
 	security security
+	retired  sync.WaitGroup // verifiers that are about to be closed
 
 	public, admin *endpoint // admin is nil if it is off
 	node          *node     // nil until the store has been reached
 }
 
 // runNode serves until ctx ends and the requests in progress are answered.
-func runNode(ctx context.Context, c Config, logger *slog.Logger) error {
+func runNode(ctx context.Context, r *reloader, logs *logHandler) error {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	c, logger := r.running.config, slog.New(logs)
 	// A thread that waits for the disk in fdatasync, as SQLite's does, holds its
 	// processor until the runtime takes it away. With one, every stream waits for
 	// the disk. Where nothing waits so, a second one on one core only costs.
@@ -93,12 +96,12 @@ func runNode(ctx context.Context, c Config, logger *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	defer secured.close()
+	s := &serving{config: c, logs: logs, logger: logger, security: secured}
+	defer func() { s.security.close() }()
 	store, absent := openStore(ctx, c, logger)
 	if absent != nil && !isNotYet(absent) {
 		return absent
 	}
-	s := &serving{config: c, logger: logger, security: secured}
 	if err := s.listen(ctx); err != nil {
 		if store != nil {
 			err = errors.Join(err, store.Close())
@@ -110,7 +113,8 @@ func runNode(ctx context.Context, c Config, logger *slog.Logger) error {
 			return errors.Join(err, s.close())
 		}
 	}
-	return s.run(ctx, absent)
+	r.logger, r.apply = logger, s.reconfigure
+	return s.run(ctx, absent, func(ctx context.Context) { r.run(ctx, hangups) })
 }
 
 // listen opens the addresses. Until a node is open, [server.Waiting] answers.
@@ -121,8 +125,7 @@ func (s *serving) listen(ctx context.Context) error {
 		return err
 	}
 	s.public = newEndpoint(listener, s.logger)
-	s.public.set(server.Waiting(c.CORS.Origins))
-	s.public.server.Handler = c.publicHosts(listener.Addr(), s.public)
+	s.setPublic(c, server.Waiting(c.CORS.Origins))
 	s.security.secure(s.public.server, c.Subscribe.WriteTimeout)
 	if c.Admin.Listen == "off" {
 		return nil
@@ -136,6 +139,11 @@ func (s *serving) listen(ctx context.Context) error {
 	return nil
 }
 
+// setPublic installs the handler of the public address.
+func (s *serving) setPublic(c Config, handler http.Handler) {
+	s.public.set(c.publicHosts(s.public.listener.Addr(), handler))
+}
+
 // open opens a node on store, which it owns from here on, and installs its handlers.
 func (s *serving) open(ctx context.Context, store feed.Store) error {
 	n, err := openNode(ctx, store, s.config, s.security.verifier, s.logger)
@@ -143,17 +151,64 @@ func (s *serving) open(ctx context.Context, store feed.Store) error {
 		return err
 	}
 	s.node = n
-	paceCollector(s.config.Limits.Memory, func() int { return n.feeds.Hub.Stats().Subscribers })
+	s.pace(s.config.Limits.Memory)
 	if s.admin != nil {
 		s.admin.set(adminHandler(server.Metrics(n.sources())))
 	}
-	s.public.set(n.server)
+	s.setPublic(s.config, n.server)
+	return nil
+}
+
+func (s *serving) pace(memory int) {
+	paceCollector(memory, func() int { return s.node.feeds.Hub.Stats().Subscribers })
+}
+
+// verifierGrace is how long the requests in progress may still need a verifier that has
+// been replaced: longer than a fetch of keys takes.
+const verifierGrace = 15 * time.Second
+
+// reconfigure takes over from c what a running server can. It changes nothing if it
+// returns an error. If newKeys is set, the keys may have changed that verify tokens.
+func (s *serving) reconfigure(ctx context.Context, c Config, newKeys bool) error {
+	verifier := s.security.verifier
+	if newKeys {
+		if c.Auth.Mode == "jwt" {
+			// At a start, the server waits for keys. Here it has some that work.
+			if err := auth.Check(ctx, c.Auth.JWT.options(s.logger)); err != nil {
+				return fmt.Errorf(jwtKey+"%w", err)
+			}
+		}
+		var err error
+		if verifier, err = openVerifier(ctx, c.Auth, s.logger); err != nil {
+			return err
+		}
+	}
+	if err := s.node.reconfigure(c, verifier, s.logger); err != nil {
+		return err
+	}
+	s.setPublic(c, s.node.server)
+	s.logs.configure(c.Log)
+	s.pace(c.Limits.Memory)
+	if !newKeys {
+		return nil
+	}
+	old := s.security.verifier
+	s.security.verifier = verifier
+	s.warnOpen(c)
+	s.retired.Go(func() {
+		select {
+		case <-time.After(verifierGrace):
+		case <-ctx.Done():
+		}
+		old.Close()
+	})
 	return nil
 }
 
 // run answers requests until ctx ends and those in progress are answered. Without
-// a node, it waits for the store; absent is why there is none.
-func (s *serving) run(ctx context.Context, absent error) error {
+// a node, it waits for the store; absent is why there is none. Once there is a node, it
+// runs reload until ctx ends.
+func (s *serving) run(ctx context.Context, absent error, reload func(context.Context)) error {
 	s.logAddresses()
 	secure := s.security.certificate != nil
 	group, ctx := errgroup.WithContext(ctx)
@@ -177,7 +232,8 @@ func (s *serving) run(ctx context.Context, absent error) error {
 			returned := s.node.server.Returned(s.public.server.IdleTimeout)
 			group.Go(func() error { return serveHTTP(s.public.server, returned, false) })
 		}
-		<-ctx.Done()
+		reload(ctx)
+		s.retired.Wait()
 		return s.drain()
 	})
 	return group.Wait()
@@ -186,12 +242,16 @@ func (s *serving) run(ctx context.Context, absent error) error {
 func (s *serving) logAddresses() {
 	c, address := s.config, s.public.listener.Addr()
 	s.logger.Info("listening", "address", address.String(), "url", c.TLS.scheme()+urlOf(address), "version", currentVersion())
-	if host, _, _ := net.SplitHostPort(c.Listen); !loopback(host) && c.Auth.Mode == "none" {
-		s.logger.Warn("anyone who reaches this address may read and publish everything: auth.mode is none")
-	}
+	s.warnOpen(c)
 	if s.admin != nil {
 		address := s.admin.listener.Addr()
 		s.logger.Info("listening for operators", "address", address.String(), "metrics", "http:"+urlOf(address)+"/metrics")
+	}
+}
+
+func (s *serving) warnOpen(c Config) {
+	if host, _, _ := net.SplitHostPort(c.Listen); !loopback(host) && c.Auth.Mode == "none" {
+		s.logger.Warn("anyone who reaches this address may read and publish everything: auth.mode is none")
 	}
 }
 

@@ -28,14 +28,14 @@ of feeds, or beginnings of names followed by *, separated by commas.`,
   REJOIN_TOKEN=$(rejoin token --admin) rejoin feeds`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, faults, at, err := read(cmd.Flags())
+			l, faults, err := read(cmd.Flags())
 			if err != nil {
 				return err
 			}
-			if err := at.join(faults); err != nil {
+			if err := l.at.join(faults); err != nil {
 				return err
 			}
-			token, err := makeToken(c.Auth.JWT, privateKey, rights, lifetime)
+			token, err := makeToken(l.config.Auth.JWT, privateKey, rights, lifetime)
 			if err != nil {
 				return usageError{err}
 			}
