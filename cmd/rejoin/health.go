@@ -35,6 +35,8 @@ and prints what is down.`,
 		},
 	}
 	cmd.Flags().StringVar(&server, "url", defaultURL, "the `URL` of the server")
+	cmd.Flags().StringVar(&server, "server", defaultURL, "another name of --url")
+	_ = cmd.Flags().MarkHidden("server") // the flag is there
 	cmd.Flags().BoolVar(&ready, "ready", false, "check that it is ready for traffic: its store answers and it is not stopping")
 	return cmd
 }

@@ -74,6 +74,7 @@ func TestServe(t *testing.T) {
 	ctx, signal := context.WithCancel(t.Context())
 	first := runServe(t, ctx, db)
 	command("", "health", "--ready", "--url", first.url)
+	command("", "health", "--server", first.url)
 	if id, _ := command("", "publish", "--feed", "log", "--url", first.url, "one"); id != "1\n" {
 		t.Errorf("published with id %q", id)
 	}
