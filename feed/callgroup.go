@@ -11,17 +11,25 @@ import (
 // call for it. It keeps the result for a moment longer, so that thousands that
 // come back together need not be quite simultaneous.
 //
-// Where there are slots, a call takes one, and its result holds the slot until no
-// caller needs the result. Each caller of do then calls leave once.
+// Where there are slots, a call waits in a queue until it gets one, and its result holds
+// the slot until no caller needs the result. Each caller of do then calls leave once.
 type callGroup[K comparable, V any] struct {
 	keep  time.Duration // how long later callers of do share a result; 0: not at all
 	most  int           // how many results are kept
-	slots chan struct{} // for calls under way and their results; nil for any number
+	slots int           // for calls under way and their results; 0 for any number
 	count func(n int)   // counts slots that are taken, or given back
 
 	mu    sync.Mutex
 	calls map[K]*call[V]
 	kept  int
+	taken int            // slots
+	queue []queued[K, V] // calls without a slot
+}
+
+type queued[K comparable, V any] struct {
+	key   K
+	call  *call[V]
+	begin func()
 }
 
 // call is one shared call. value and err may be read once done is closed; where there
@@ -91,33 +99,41 @@ func (g *callGroup[K, V]) do(key K, start func(func()), fn func() (V, error)) *c
 	}
 	c := &call[V]{done: make(chan struct{}), users: 1}
 	g.calls[key] = c
-	start(func() {
-		if g.enter(key, c) {
+	begin := func() {
+		start(func() {
 			c.value, c.err = fn()
 			g.done(key, c)
-		}
-		c.finish()
-	})
+			c.finish()
+		})
+	}
+	if g.slots == 0 {
+		begin()
+		return c
+	}
+	g.queue = append(g.queue, queued[K, V]{key, c, begin})
+	g.fillSlots()
 	return c
 }
 
-// enter waits for a slot, and reports whether any caller still needs the result.
-func (g *callGroup[K, V]) enter(key K, c *call[V]) bool {
-	if g.slots == nil {
-		return true
+// fillSlots gives the free slots to the calls at the head of the queue. It drops those
+// whose result no caller needs any more. The caller holds mu.
+func (g *callGroup[K, V]) fillSlots() {
+	for g.taken < g.slots && len(g.queue) > 0 {
+		next := g.queue[0]
+		g.queue[0], g.queue = queued[K, V]{}, g.queue[1:]
+		if next.call.users == 0 {
+			next.call.gone = true
+			g.remove(next.key, next.call)
+			continue
+		}
+		next.call.slot = true
+		g.taken++
+		g.count(1)
+		next.begin()
 	}
-	g.slots <- struct{}{}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if c.users == 0 {
-		c.gone = true
-		g.remove(key, c)
-		<-g.slots
-		return false
+	if len(g.queue) == 0 {
+		g.queue = nil
 	}
-	c.slot = true
-	g.count(1)
-	return true
 }
 
 func (g *callGroup[K, V]) done(key K, c *call[V]) {
@@ -163,7 +179,8 @@ func (g *callGroup[K, V]) release(c *call[V]) {
 		var none V
 		c.value, c.gone, c.slot = none, c.err == nil, false
 		g.count(-1)
-		<-g.slots
+		g.taken--
+		g.fillSlots()
 	}
 }
 

@@ -3,6 +3,7 @@ package feed
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -136,6 +137,41 @@ func TestCallGroupForget(t *testing.T) {
 		defer g.mu.Unlock()
 		if g.kept != 0 || len(g.calls) != 0 {
 			t.Errorf("%d results kept, %d in the map after their time", g.kept, len(g.calls))
+		}
+	})
+}
+
+// Calls without a slot wait in a queue, without a goroutine, and those that every caller
+// has left are not made.
+func TestCallGroupSlots(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const slots, calls = 2, 1000
+		taken, begun := 0, 0
+		g := callGroup[int, int]{keep: time.Hour, slots: slots, count: func(n int) { taken += n }}
+		begin := func(fn func()) { begun++; go fn() }
+		var made []int
+		all := make([]*call[int], calls)
+		for i := range all {
+			all[i] = g.do(i, begin, func() (int, error) { made = append(made, i); return i, nil })
+		}
+		synctest.Wait()
+		if begun != slots || taken != slots {
+			t.Fatalf("%d calls on goroutines, %d slots taken, want %d", begun, taken, slots)
+		}
+		g.leave(all[2])
+		for i, c := range all {
+			if i == 2 {
+				continue
+			}
+			synctest.Wait()
+			value, err, ok := g.result(c)
+			if g.leave(c); value != i || err != nil || !ok {
+				t.Fatalf("result %d is %d, %v, %v", i, value, err, ok)
+			}
+		}
+		slices.Sort(made)
+		if len(made) != calls-1 || made[2] != 3 || taken != 0 || len(g.calls) != 0 || g.queue != nil {
+			t.Errorf("%d calls made, the third is %d; %d slots taken, %d calls and %d queued left", len(made), made[2], taken, len(g.calls), len(g.queue))
 		}
 	})
 }

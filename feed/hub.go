@@ -94,7 +94,7 @@ func NewHub(store Store, bus Bus, o HubOptions) *Hub {
 	h.pages = callGroup[pageKey, sharedPage]{
 		keep:  time.Second,
 		most:  slots / 2,
-		slots: make(chan struct{}, slots),
+		slots: slots,
 		count: func(n int) { memory.hold(HoldReplays, n*pageCost) },
 	}
 	h.storeLog = located(h.logger, "store", store)
