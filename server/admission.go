@@ -84,6 +84,14 @@ func (s *Server) dismiss(one subscriber) {
 	s.checkGone()
 }
 
+// Subscribers returns the number of admitted subscribers: of streams, whatever the number
+// of their feeds, and of pages that wait for an event.
+func (s *Server) Subscribers() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.subscribers.all)
+}
+
 // checkGone closes gone when the last subscriber has left. The caller holds mu.
 func (s *Server) checkGone() {
 	if s.subscribers.draining && len(s.subscribers.all) == 0 {

@@ -258,7 +258,7 @@ const headroom = 8 << 20
 // overhead is what a node takes beyond its budget and its subscribers, with garbage,
 // and subscriberBytes what it takes for each subscriber.
 const (
-	overhead        = 28 << 20
+	overhead        = 18 << 20
 	subscriberBytes = 2 << 10
 )
 

@@ -160,7 +160,7 @@ func (s *serving) open(ctx context.Context, store feed.Store) error {
 }
 
 func (s *serving) pace(memory int) {
-	paceCollector(memory, func() int { return s.node.feeds.Hub.Stats().Subscribers })
+	paceCollector(memory, s.node.server.Subscribers)
 }
 
 // verifierGrace is how long the requests in progress may still need a verifier that has
