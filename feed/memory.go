@@ -31,7 +31,7 @@ func Holders() []Holder {
 
 // shares are the parts of the budget, in 32nds. The rest is for bytes that are not
 // counted: the spare room of buffers, and data on its way from one part to the next.
-var shares = [holders]int64{8, 10, 3, 2, 2, 1}
+var shares = [holders]int64{8, 9, 2, 2, 2, 1}
 
 // Memory is the budget of a node for the bytes that it holds on behalf of clients.
 // Every part that grows with what clients do takes its bytes from it. It counts what the

@@ -7,12 +7,22 @@ package main
 //
 // Threads have the slack of the one that made them (prctl(2)), and the runtime's is
 // made before Go code runs. So it is set before that.
+//
+// SQLite allocates on whichever thread calls it. glibc would give many of these threads
+// an arena of their own, none of which returns its memory.
 
+// #include <malloc.h>
 // #include <sys/prctl.h>
 //
 // __attribute__((constructor)) static void slacken_timers(void) {
 // 	prctl(PR_SET_TIMERSLACK, 1000000UL, 0UL, 0UL, 0UL);
 // }
+//
+// #ifdef M_ARENA_MAX
+// __attribute__((constructor)) static void limit_arenas(void) {
+// 	mallopt(M_ARENA_MAX, 2);
+// }
+// #endif
 import "C"
 
 import (
