@@ -48,7 +48,9 @@ func TestSimulation(t *testing.T) {
 	case *seedsFlag > 0:
 		simulateAll(t, *seedsFlag, 10*time.Second)
 	case raceEnabled:
-		simulateAll(t, 1000, time.Hour) // takes longer than 10,000 without the race detector
+		simulateAll(t, 300, time.Hour) // for races alone: without the detector, 30 times as many run as quickly
+	case testing.Short():
+		simulateAll(t, 1000, time.Hour)
 	default:
 		simulateAll(t, 10_000, time.Hour)
 	}
@@ -68,7 +70,7 @@ func TestSimulationReplays(t *testing.T) {
 	oneProcessor(t)
 	seeds := 300
 	if raceEnabled {
-		seeds = 100
+		seeds = 50
 	}
 	for seed := range uint64(seeds) {
 		first, _ := simulate(t, seed+1, func(p *plan) { p.digest = true })

@@ -197,6 +197,7 @@ func (s hanging) Bounds(ctx context.Context, feeds []string) ([]feed.Bounds, err
 // TestAwayThenHangs: a stream that waits for the store is kept alive and can be
 // drained while the store is asked and does not answer.
 func TestAwayThenHangs(t *testing.T) {
+	t.Parallel()
 	keeper := newKeeper(t)
 	store := hanging{keeperAway{&broken{Store: keeper}, keeper}, make(chan struct{})}
 	n := startOn(t, store, server.Options{Heartbeat: 600 * time.Millisecond})

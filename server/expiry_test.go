@@ -16,8 +16,8 @@ import (
 	"github.com/rejoin/rejoin/server/auth"
 )
 
-// brief returns a node that requires tokens, and a token that is valid for the rest
-// of this second and the next.
+// brief returns a node that requires tokens, and a token that is valid for two to three
+// seconds.
 func brief(t *testing.T, wrap func(feed.Store) feed.Store) (n *node, bearer map[string]string) {
 	t.Helper()
 	o := auth.Options{Key: strings.Repeat("k", 32)}
@@ -26,7 +26,7 @@ func brief(t *testing.T, wrap func(feed.Store) feed.Store) (n *node, bearer map[
 		t.Fatal(err)
 	}
 	t.Cleanup(verifier.Close)
-	token, err := auth.Sign(o, auth.Rights{Subscribe: []string{"*"}}, 2*time.Second)
+	token, err := auth.Sign(o, auth.Rights{Subscribe: []string{"*"}}, 3*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,6 +36,7 @@ func brief(t *testing.T, wrap func(feed.Store) feed.Store) (n *node, bearer map[
 // TestTokenExpires: the client gets the reason and its cursor, and the stream ends
 // cleanly: it cannot come back with the same token.
 func TestTokenExpires(t *testing.T) {
+	t.Parallel()
 	n, bearer := brief(t, nil)
 	if _, err := n.publisher.Publish(t.Context(), feed.Draft{Feed: "chat", Data: "a"}); err != nil {
 		t.Fatal(err)
@@ -79,6 +80,7 @@ func (away) Bounds(context.Context, []string) ([]feed.Bounds, error) {
 // TestHiddenCursorUnderEphemeralEvents: events that are shown do not delay the
 // feed.cursor for an event that a filter hides.
 func TestHiddenCursorUnderEphemeralEvents(t *testing.T) {
+	t.Parallel()
 	n := start(t, server.Options{Heartbeat: 300 * time.Millisecond}, nil)
 	f := n.follow(events+"?types=note", nil)
 	f.want(open("chat", 0, 1, 0))

@@ -115,6 +115,7 @@ func TestWaitInVain(t *testing.T) {
 
 // TestWaitAcrossNodes: an event that another node stores ends the wait, too.
 func TestWaitAcrossNodes(t *testing.T) {
+	t.Parallel()
 	n := startHistory(t)
 	bus := memory.NewBus()
 	hub := feed.NewHub(n.store, bus, feed.HubOptions{})

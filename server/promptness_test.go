@@ -115,6 +115,7 @@ func (n *node) stalled(header string) *bufio.Reader {
 // keep a stream beyond its age. Such a stream does not end cleanly, or the client would
 // not come back.
 func TestEndsWhileFull(t *testing.T) {
+	t.Parallel()
 	if *netHTTP {
 		return // a write of net/http ends with its client, or with the timeout
 	}

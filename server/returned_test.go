@@ -174,6 +174,7 @@ func TestBreakTakesTheConnection(t *testing.T) {
 
 // TestTokenExpiresAndTheNextRequest: the end of a token is a clean end, too.
 func TestTokenExpiresAndTheNextRequest(t *testing.T) {
+	t.Parallel()
 	n, bearer := brief(t, nil)
 	go n.http.Config.Serve(n.Returned(time.Minute)) //nolint:errcheck // until the node closes
 	conn := dial(t, n.url)

@@ -22,7 +22,7 @@ import (
 	"github.com/rejoin/rejoin/server"
 )
 
-var reuseFor = flag.Duration("reuse", 3*time.Second, "how long TestDescriptorReuse lasts")
+var reuseFor = flag.Duration("reuse", 1500*time.Millisecond, "how long TestDescriptorReuse lasts")
 
 const (
 	reuseFeeds   = 30

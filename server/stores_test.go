@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/rejoin/rejoin/feed"
@@ -50,9 +51,27 @@ func newSQLite(t testing.TB) feed.RetentionStore {
 	return store
 }
 
+// migrated is the URL of an empty store in Postgres: to copy it takes half as long as to
+// make another.
+var (
+	migrateOnce sync.Once
+	migrated    string
+)
+
 func newPostgres(t testing.TB) feed.RetentionStore {
 	t.Helper()
-	store, err := postgres.Open(t.Context(), testserver.SharedPostgres(t).NewDatabase(t), postgres.Options{})
+	p := testserver.SharedPostgres(t)
+	migrateOnce.Do(func() {
+		migrated = p.NewDatabase(t)
+		store, err := postgres.Open(t.Context(), migrated, postgres.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := store.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+	store, err := postgres.Open(t.Context(), p.CopyDatabase(t, migrated), postgres.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

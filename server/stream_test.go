@@ -47,6 +47,7 @@ func TestDrain(t *testing.T) {
 }
 
 func TestDrainSpreads(t *testing.T) {
+	t.Parallel()
 	n := start(t, server.Options{}, nil)
 	const streams, window = 10, 500 * time.Millisecond
 	var ended [streams]time.Time
@@ -111,7 +112,8 @@ func TestStalledReader(t *testing.T) {
 // anything is being written or not. A client that asks for few keep-alives must
 // not be cut off between them, or while the store is away.
 func TestQuietHTTP2(t *testing.T) {
-	const tooLong = 200 * time.Millisecond
+	t.Parallel()
+	const tooLong = 500 * time.Millisecond // less than a keep-alive takes to come
 	store := &broken{}
 	n := start(t, server.Options{WriteTimeout: tooLong, Heartbeat: time.Minute}, func(s feed.Store) feed.Store {
 		store.Store = s

@@ -280,6 +280,7 @@ func TestBareEnds(t *testing.T) {
 
 // TestBareTokenExpires: the stream ends cleanly, with the cursor if that is not known.
 func TestBareTokenExpires(t *testing.T) {
+	t.Parallel()
 	n, bearer := brief(t, nil)
 	if _, err := n.publisher.Publish(t.Context(), feed.Draft{Feed: "chat", Data: "a"}); err != nil {
 		t.Fatal(err)

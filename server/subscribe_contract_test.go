@@ -244,6 +244,7 @@ func TestGapFails(t *testing.T) {
 // TestGapFailsLater: after the head, the status cannot change. The stream breaks off
 // before the gap, and a client that comes back with its cursor gets the error.
 func TestGapFailsLater(t *testing.T) {
+	t.Parallel()
 	n := start(t, server.Options{}, func(s feed.Store) feed.Store { return &forgetful{Store: s} })
 	n.publish("chat", "a", 1)
 	f := n.follow(events+"?gap=fail", nil)

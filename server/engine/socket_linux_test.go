@@ -165,8 +165,10 @@ func busy(t *testing.T) time.Duration {
 // timeout, neither sooner nor much later. It keeps a client that reads slowly, even if
 // the poller reports no room for longer than the timeout.
 func TestStalled(t *testing.T) {
+	t.Parallel()
 	const timeout = 750 * time.Millisecond
 	overBoth(t, Options{WriteTimeout: timeout}, func(w *world) {
+		w.t.Parallel()
 		var work sync.WaitGroup
 		defer work.Wait()
 		ours, client := w.dial(8 << 10)

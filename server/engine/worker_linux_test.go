@@ -61,15 +61,17 @@ func TestEventsBeforeKeepAlives(t *testing.T) {
 			byWorker[l] = &looks{}
 		}
 		var idle []*due
+		var conns []net.Conn // dialed before the workers are busy
 		for range len(byWorker) * 100 {
 			socket := w.engine.NewSocket()
 			s := &due{script{t: w.t, closed: make(chan error, 1)}, byWorker[socket.worker]}
 			conn, _ := w.dial(0)
 			w.carry(socket, conn, &s.script, s)
 			idle = append(idle, s)
+			other, _ := w.dial(0)
+			conns = append(conns, other)
 		}
-		for range len(byWorker) * 100 { // more than a step calls
-			conn, _ := w.dial(0)
+		for _, conn := range conns { // more than a step calls
 			w.takeRestless(conn, byWorker)
 		}
 		await(w.t, "all have been asked", func() bool {
