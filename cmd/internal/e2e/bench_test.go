@@ -12,6 +12,7 @@ import (
 // TestBench runs every mode against a real server, and looks at the figures that
 // can be known.
 func TestBench(t *testing.T) {
+	t.Parallel()
 	p := serve(t, built(t, false), filepath.Join(t.TempDir(), "rejoin.db"))
 	pid := fmt.Sprint(p.cmd.Process.Pid)
 	clean := map[string]float64{"lost": 0, "repeated": 0, "reordered": 0, "strays": 0, "streams_ended": 0, "publishes_failed": 0}
@@ -99,6 +100,7 @@ func TestBenchTable(t *testing.T) {
 
 // TestBenchTLSAndToken: a server far away asks for both.
 func TestBenchTLSAndToken(t *testing.T) {
+	t.Parallel()
 	files := newCertificateFiles(t)
 	p := serve(t, built(t, false), filepath.Join(t.TempDir(), "rejoin.db"),
 		append(files.env(), "REJOIN_AUTH_MODE=jwt", "REJOIN_AUTH_JWT_KEY="+tokenSecret)...)

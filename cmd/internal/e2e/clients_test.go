@@ -210,6 +210,7 @@ func (f *nodeFollowers) awaitBreaks(n int, names ...string) {
 // that ends cleanly as one that has ended, so that fetch-event-source comes back each
 // time, and then stops; and they miss nothing.
 func TestNodeClients(t *testing.T) {
+	t.Parallel()
 	binary, db := built(t, true), filepath.Join(t.TempDir(), "rejoin.db")
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(testserver.FreePort(t)))
 	start := func() *process {
@@ -279,6 +280,7 @@ func TestNodeClients(t *testing.T) {
 // TestBareWithEventSourceParser: what AI clients read with, from a bare stream through a
 // network that cuts it. It passes all blocks with data on, so no other may have any.
 func TestBareWithEventSourceParser(t *testing.T) {
+	t.Parallel()
 	p := serve(t, built(t, false), filepath.Join(t.TempDir(), "rejoin.db"))
 	var batch, want strings.Builder
 	for i := range 300 {
@@ -322,6 +324,7 @@ func TestBareWithEventSourceParser(t *testing.T) {
 // TestClientsReuseConnections: clients with a pool send what must not be lost on the
 // connection of a stream, as soon as that has ended.
 func TestClientsReuseConnections(t *testing.T) {
+	t.Parallel()
 	const rounds = 40
 	p := serve(t, built(t, false), filepath.Join(t.TempDir(), "rejoin.db"))
 	resp, err := http.Post(p.url+"/v1/feeds/done/events?close=true", "text/plain", strings.NewReader("x"))
@@ -387,6 +390,7 @@ func testBrowserReuses(t *testing.T, p *process, rounds int) {
 // connection serves the next request after a clean end, and a node that stops does not
 // wait for those that are idle.
 func TestNextRequestOfEach(t *testing.T) {
+	t.Parallel()
 	for _, secure := range []bool{true, false} {
 		s := attack(t, secure)
 		publishAll(t, s, "news", "x")

@@ -20,14 +20,21 @@ import (
 // what is uncertain is there once or not at all, and the nodes are ready again
 // by themselves.
 func TestClusterPostgresRestart(t *testing.T) {
+	t.Parallel()
 	for name, stop := range map[string]func(testing.TB, *testserver.Postgres){
 		"fast":      func(t testing.TB, p *testserver.Postgres) { p.Stop(t, testserver.Fast) },
 		"immediate": func(t testing.TB, p *testserver.Postgres) { p.Stop(t, testserver.Immediate) },
 		"killed":    func(t testing.TB, p *testserver.Postgres) { p.Kill(t) },
 	} {
+		test := func(t *testing.T, c *cluster, p *testserver.Postgres) { testPostgresRestart(t, c, p, stop) }
 		t.Run(name, func(t *testing.T) {
 			t.Parallel() // each waits for a server of its own
-			onEachServer(t, func(t *testing.T, c *cluster, p *testserver.Postgres) { testPostgresRestart(t, c, p, stop) })
+			if name == "killed" {
+				onEachServer(t, test)
+				return
+			}
+			p := testserver.StartPostgres(t) // it is the bus as well, and goes with it
+			test(t, newClusterOn(t, p.NewDatabase(t)), p)
 		})
 	}
 }
@@ -103,7 +110,10 @@ func testPostgresRestart(t *testing.T, c *cluster, p *testserver.Postgres, stop 
 // TestClusterHeldFeed has a transaction elsewhere hold the row of one feed: the
 // others are published to as if nothing were, and what is published to that one
 // waits and is stored once.
-func TestClusterHeldFeed(t *testing.T) { onEachBus(t, testHeldFeed) }
+func TestClusterHeldFeed(t *testing.T) {
+	t.Parallel()
+	onEachBus(t, testHeldFeed)
+}
 
 func testHeldFeed(t *testing.T, c *cluster) {
 	const waiting = 8
@@ -128,7 +138,7 @@ func testHeldFeed(t *testing.T, c *cluster) {
 	c.took = nil
 	c.mu.Unlock()
 	stopHeld := c.publish(traffic{feed: "held", publishers: waiting, events: 1}, c.nodes...)
-	stopFree := c.publish(traffic{feed: "free", publishers: 4, pause: 5 * time.Millisecond}, c.nodes...)
+	stopFree := c.publish(traffic{feed: "free", publishers: 4, pause: 20 * time.Millisecond}, c.nodes...)
 	time.Sleep(2 * time.Second) // the transaction is a long one
 
 	c.mu.Lock()
@@ -157,7 +167,10 @@ func testHeldFeed(t *testing.T, c *cluster) {
 // they agree on one store, and tell each other of events over one bus. The
 // store is as good as never looked at for what the bus lost: it is the bus that
 // has to have carried them.
-func TestClusterEmptyDatabase(t *testing.T) { onEachBus(t, testEmptyDatabase) }
+func TestClusterEmptyDatabase(t *testing.T) {
+	t.Parallel()
+	onEachBus(t, testEmptyDatabase)
+}
 
 func testEmptyDatabase(t *testing.T, c *cluster) {
 	for range 3 {

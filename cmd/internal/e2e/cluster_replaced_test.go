@@ -17,7 +17,10 @@ import (
 // TestClusterStoreWentBackAndGrew has nodes meet, while they run, what they see
 // of a standby that was promoted without its last commits and was published to:
 // ids that were given before stand for other events.
-func TestClusterStoreWentBackAndGrew(t *testing.T) { onEachBus(t, testWentBackAndGrew) }
+func TestClusterStoreWentBackAndGrew(t *testing.T) {
+	t.Parallel()
+	onEachBus(t, testWentBackAndGrew)
+}
 
 func testWentBackAndGrew(t *testing.T, c *cluster) {
 	c.start(2)

@@ -50,7 +50,7 @@ func (r *retriers) run(ctx context.Context, n *process, name string) {
 	client := &http.Client{Transport: &http.Transport{}, Timeout: 30 * time.Second}
 	defer client.CloseIdleConnections()
 	for i := 1; ctx.Err() == nil; i++ {
-		pause := 5 * time.Millisecond
+		pause := 15 * time.Millisecond
 		if !r.publish(client, n, fmt.Sprintf("%s event %d", name, i)) {
 			pause = 200 * time.Millisecond // which is still impatient
 		}

@@ -72,6 +72,7 @@ func testClusterEphemeral(t *testing.T, c *cluster) {
 // TestClusterSubscribers: each node counts the subscribers of all nodes, and
 // not those of one that was killed.
 func TestClusterSubscribers(t *testing.T) {
+	t.Parallel()
 	onEachBus(t, testClusterSubscribers)
 }
 
@@ -124,6 +125,7 @@ func awaitSubscribers(t *testing.T, c *cluster, name string, want int) {
 // streams on both end cleanly, behind the last event, and who comes back is
 // told to stay away by either.
 func TestClusterClose(t *testing.T) {
+	t.Parallel()
 	onEachBus(t, testClusterClose)
 }
 

@@ -58,7 +58,10 @@ func testKillBeforeTold(t *testing.T, c *cluster) {
 
 // TestClusterKill kills nodes in the middle of publishing, while another goes
 // on: what was acknowledged is there, and what was not is there at most once.
-func TestClusterKill(t *testing.T) { onEachBus(t, testClusterKill) }
+func TestClusterKill(t *testing.T) {
+	t.Parallel()
+	onEachBus(t, testClusterKill)
+}
 
 func testClusterKill(t *testing.T, c *cluster) {
 	c.start(2)

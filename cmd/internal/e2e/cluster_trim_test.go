@@ -23,7 +23,10 @@ var trimFor = flag.Duration("trim-for", 3*time.Second, "how long the test of tri
 // published to and twenty readers replay it from before its first event, on
 // both nodes, cut off at any point. What each sees has no hole, but for gaps
 // that say what is missing: something that is gone, and no more than that.
-func TestClusterTrim(t *testing.T) { onEachBus(t, testClusterTrim) }
+func TestClusterTrim(t *testing.T) {
+	t.Parallel()
+	onEachBus(t, testClusterTrim)
+}
 
 func testClusterTrim(t *testing.T, c *cluster) {
 	const readers = 20

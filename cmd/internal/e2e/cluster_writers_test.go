@@ -20,7 +20,7 @@ import (
 	"github.com/rejoin/rejoin/storage/testserver"
 )
 
-var writerKills = flag.Int("writer-kills", 6, "how many nodes the test of writers in SQL kills")
+var writerKills = flag.Int("writer-kills", 3, "how many nodes the test of writers in SQL kills")
 
 // writers are the programs that publish to one feed in TestSQLWriters.
 const writers = 8
@@ -129,7 +129,7 @@ func (w *sqlWriters) write(ctx context.Context, app *application, kind string, w
 		w.txMu.Lock()
 		w.transactions = append(w.transactions, tx)
 		w.txMu.Unlock()
-		time.Sleep(rand.N(20 * time.Millisecond)) // it is not for the load
+		time.Sleep(rand.N(30 * time.Millisecond)) // it is not for the load
 	}
 }
 

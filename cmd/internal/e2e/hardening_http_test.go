@@ -164,6 +164,7 @@ func TestRequestTargets(t *testing.T) {
 
 // TestHugeHeads: what is not an end has to be held in memory until it comes.
 func TestHugeHeads(t *testing.T) {
+	t.Parallel()
 	const k = 1 << 10
 	const start = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
 	servers := map[bool]*target{false: attack(t, false), true: attack(t, true)}
@@ -199,6 +200,7 @@ func TestHugeHeads(t *testing.T) {
 // TestUpgrades: HTTP/2 without TLS has limits of its own, which nobody has set,
 // and proxies that let an upgrade pass do not look at what follows.
 func TestUpgrades(t *testing.T) {
+	t.Parallel()
 	for _, upgrade := range []string{"h2c", "websocket", "TLS/1.3", "h2c, websocket"} {
 		s := attack(t, false)
 		resp, r := s.raw("GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: " + upgrade +

@@ -17,7 +17,7 @@ import (
 var soakMemory = flag.String("soak-memory", "64MiB", "limits.memory of the node in TestSoakHostile; empty for a node that does not know the key")
 
 const (
-	hostileShortest = 15 * time.Second // as part of all tests
+	hostileShortest = 11 * time.Second // as part of all tests
 	hostileLong     = time.Minute      // from here on it is done in full measure
 	hostileBudget   = 64 << 20
 	hostileProcess  = 64 << 20 // what the process itself takes, with garbage

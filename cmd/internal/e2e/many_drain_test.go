@@ -14,6 +14,7 @@ import (
 // feeds, all of which are published to: the streams move to the other node, and
 // nobody misses anything.
 func TestManyDrain(t *testing.T) {
+	t.Parallel()
 	const subscribers = 10
 	c := newCluster(t)
 	c.start(2, "REJOIN_DRAIN_WINDOW=1s", "REJOIN_SUBSCRIBE_RETRY=20ms")

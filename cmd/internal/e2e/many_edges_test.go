@@ -14,6 +14,7 @@ import (
 // TestManyEdges is what can happen to feeds while a subscriber to several of
 // them is away. It comes back to the other node each time.
 func TestManyEdges(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	c.start(2, "REJOIN_SUBSCRIBE_RETRY=20ms")
 	for name, test := range map[string]func(*manyEdge){

@@ -143,6 +143,7 @@ func (s *target) finish(resp *http.Response, end func(error) string) reply {
 // TestProtocols: whichever version of HTTP a client or a proxy speaks, it gets
 // the same answers.
 func TestProtocols(t *testing.T) {
+	t.Parallel()
 	replies := make(map[string][]reply)
 	for _, p := range protocols {
 		s := attack(t, true, "REJOIN_AUTH_MODE=jwt", "REJOIN_AUTH_JWT_KEY="+tokenSecret)
@@ -183,6 +184,7 @@ func (s *target) token(rights ...string) string {
 // TestHowStreamsEnd: some clients never come back after a clean end, and the
 // others would come back for ever after a break.
 func TestHowStreamsEnd(t *testing.T) {
+	t.Parallel()
 	for _, form := range []string{"text/event-stream", "application/x-ndjson"} {
 		t.Run(form, func(t *testing.T) {
 			s := attack(t, true)

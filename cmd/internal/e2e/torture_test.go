@@ -20,7 +20,7 @@ import (
 var (
 	tortureSchedules = flag.Int("torture-schedules", 0, "how many schedules the torture runs; 0: as many as there is time for")
 	tortureSeed      = flag.Uint64("torture-seed", 0, "the seed of the torture's first schedule, others count up from there; 0: from the clock")
-	tortureFor       = flag.Duration("torture-for", 8*time.Second, "for how long the torture begins schedules, if it is not told how many")
+	tortureFor       = flag.Duration("torture-for", 5*time.Second, "for how long the torture begins schedules, if it is not told how many")
 	tortureWorldsFor = flag.String("torture-worlds", "", "a regular expression: the torture runs in worlds whose names it matches: redis, postgres, sqlite")
 	tortureFaults    = flag.String("torture-faults", "", "a regular expression: the torture lays only faults whose names it matches")
 	tortureOut       = flag.String("torture-out", "", "a file to which the torture appends its totals, as a line of JSON")
