@@ -36,9 +36,9 @@ test: ## Vet, and run every test with the race detector; brings what the tests n
 	$(GO) test -race -vet=off -p 2 -parallel 4 -timeout 10m ./...
 
 # The tests of server that are left out repeat others over net/http, read slowly, or
-# run other clients.
+# run other clients. With -short, the simulation runs a tenth of its seeds.
 test-short: ## Run the quick tests, which start no other program, without the race detector: while you work
-	$(GO) test -vet=off -p 4 -parallel 8 -timeout 5m \
+	$(GO) test -short -vet=off -p 4 -parallel 8 -timeout 5m \
 		-skip '^Test(OverNetHTTP|SlowReadersGetTheSame|OpenAPIAnswers|LongPages|StandingReadersHoldNothing|PublishStreamClients|PublishStreamMemory)$$' \
 		$$($(GO) list ./... | grep -v -e /cmd/internal/e2e -e /storage/)
 

@@ -44,9 +44,9 @@ func TestLogsShareMemory(t *testing.T) {
 		encodings           int
 		ephemeral           bool
 	}{
-		{"many feeds of one large event", 1500, 1, 60_000, 1, false},
-		{"many encodings", 200, 10, 5_000, 8, false},
-		{"ephemeral events in many encodings", 100, 64, 4_000, 8, true},
+		{"many feeds of one large event", 500, 1, 60_000, 1, false},
+		{"many encodings", 200, 4, 5_000, 8, false},
+		{"ephemeral events in many encodings", 100, 16, 4_000, 8, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			hub := feed.NewHub(feedtest.NewStore(), memory.NewBus(), feed.HubOptions{Memory: budget, Verify: time.Hour, Logger: quiet})

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"sync"
 	"testing"
 
 	"github.com/rejoin/rejoin/feed"
@@ -51,27 +50,16 @@ func newSQLite(t testing.TB) feed.RetentionStore {
 	return store
 }
 
-// migrated is the URL of an empty store in Postgres: to copy it takes half as long as to
-// make another.
-var (
-	migrateOnce sync.Once
-	migrated    string
-)
-
 func newPostgres(t testing.TB) feed.RetentionStore {
 	t.Helper()
-	p := testserver.SharedPostgres(t)
-	migrateOnce.Do(func() {
-		migrated = p.NewDatabase(t)
-		store, err := postgres.Open(t.Context(), migrated, postgres.Options{})
+	database := testserver.SharedPostgres(t).NewPrepared(t, func(empty string) error {
+		store, err := postgres.Open(t.Context(), empty, postgres.Options{})
 		if err != nil {
-			t.Fatal(err)
+			return err
 		}
-		if err := store.Close(); err != nil {
-			t.Fatal(err)
-		}
+		return store.Close()
 	})
-	store, err := postgres.Open(t.Context(), p.CopyDatabase(t, migrated), postgres.Options{})
+	store, err := postgres.Open(t.Context(), database, postgres.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

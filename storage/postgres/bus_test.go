@@ -6,13 +6,12 @@ import (
 
 	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/storage/storagetest"
-	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 func TestBus(t *testing.T) {
 	t.Parallel()
 	storagetest.TestBus(t, func(t *testing.T) storagetest.Joiner {
-		url := testserver.SharedPostgres(t).NewDatabase(t)
+		url := newDatabase(t)
 		return func(t *testing.T) feed.Bus { return openWriter(t, url) }
 	})
 }
@@ -20,7 +19,7 @@ func TestBus(t *testing.T) {
 func TestSignals(t *testing.T) {
 	t.Parallel()
 	storagetest.TestSignals(t, func(t *testing.T) storagetest.Joiner {
-		url := testserver.SharedPostgres(t).NewDatabase(t)
+		url := newDatabase(t)
 		return func(t *testing.T) feed.Bus { return openWriter(t, url) }
 	})
 }
@@ -28,7 +27,7 @@ func TestSignals(t *testing.T) {
 func TestCluster(t *testing.T) {
 	t.Parallel()
 	storagetest.TestCluster(t, func(t *testing.T) (feed.Store, storagetest.Joiner) {
-		url := testserver.SharedPostgres(t).NewDatabase(t)
+		url := newDatabase(t)
 		return start(t, url, Options{}), func(t *testing.T) feed.Bus { return openWriter(t, url) }
 	})
 }

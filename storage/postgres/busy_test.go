@@ -8,13 +8,12 @@ import (
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
-	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 // A long transaction holds a feed, or is creating one. An append of several batches
 // stores the others at once, and reports which it left out.
 func TestBusy(t *testing.T) {
-	url := testserver.SharedPostgres(t).NewDatabase(t)
+	url := newDatabase(t)
 	s := start(t, url, Options{LockTimeout: 600 * time.Millisecond})
 	for _, name := range []string{"held", "free", "other"} {
 		publish(t, s, name, "1")
@@ -89,7 +88,7 @@ func TestBusy(t *testing.T) {
 // last that was stored meanwhile.
 func TestWaits(t *testing.T) {
 	t.Parallel()
-	url := testserver.SharedPostgres(t).NewDatabase(t)
+	url := newDatabase(t)
 	s := start(t, url, Options{LockTimeout: 30 * time.Second})
 	publish(t, s, "chat", "1")
 	elsewhere := connect(t, url)
@@ -126,7 +125,7 @@ func TestWaits(t *testing.T) {
 // appends to other feeds go through.
 func TestWaitersLeaveRoom(t *testing.T) {
 	t.Parallel()
-	url := testserver.SharedPostgres(t).NewDatabase(t)
+	url := newDatabase(t)
 	s := start(t, url, Options{LockTimeout: time.Minute, PublishConns: 3})
 	for i := range 6 {
 		publish(t, s, fmt.Sprintf("held:%d", i), "1")
@@ -164,7 +163,7 @@ func TestWaitersLeaveRoom(t *testing.T) {
 // lost or stored twice.
 func TestManyNodes(t *testing.T) {
 	t.Parallel()
-	url := testserver.SharedPostgres(t).NewDatabase(t)
+	url := newDatabase(t)
 	var mu sync.Mutex
 	told := newLedger()
 	var nodes sync.WaitGroup

@@ -13,7 +13,6 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/storage/memory"
-	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 var (
@@ -56,7 +55,7 @@ func (r *recorder) Append(_ context.Context, batches []feed.Batch) ([]feed.Resul
 func TestCleaning(t *testing.T) {
 	t.Parallel()
 	const limit, rounds = 150, 6000
-	url := testserver.SharedPostgres(t).NewDatabase(t)
+	url := newDatabase(t)
 	start(t, url, Options{})
 	c := connect(t, url)
 	store, bus := &recorder{}, memory.NewBus()

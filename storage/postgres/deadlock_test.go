@@ -6,8 +6,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-
-	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 // Two transactions of applications lock feeds in opposite order, and an append to one
@@ -15,7 +13,7 @@ import (
 // append here: it is repeated.
 func TestAppendInDeadlock(t *testing.T) {
 	t.Parallel()
-	url := testserver.SharedPostgres(t).NewDatabase(t)
+	url := newDatabase(t)
 	s := start(t, url, Options{LockTimeout: 30 * time.Second})
 	publish(t, s, "left", "1")
 	publish(t, s, "right", "1")

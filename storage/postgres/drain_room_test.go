@@ -17,7 +17,7 @@ import (
 // that one from the appends to other feeds.
 func TestDrainLeavesRoom(t *testing.T) {
 	t.Parallel()
-	url := testserver.SharedPostgres(t).NewDatabase(t)
+	url := newDatabase(t)
 	s := start(t, url, Options{PublishConns: 2, LockTimeout: 20 * time.Second})
 	newWatcher(t, s)
 	publish(t, s, "held", "1")

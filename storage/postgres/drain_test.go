@@ -9,13 +9,12 @@ import (
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
-	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 // Enqueued events reach subscribers in the order of the commits.
 func TestDrain(t *testing.T) {
 	t.Parallel()
-	url := testserver.SharedPostgres(t).NewDatabase(t)
+	url := newDatabase(t)
 	w := newWatcher(t, start(t, url, Options{}))
 	chat := w.follow("chat", feed.From{})
 	early, late := connect(t, url), connect(t, url)
@@ -44,7 +43,7 @@ func TestDrain(t *testing.T) {
 // waits for it. An event with a key is stored once, by whichever way it comes.
 func TestDrainRefused(t *testing.T) {
 	t.Parallel()
-	url := testserver.SharedPostgres(t).NewDatabase(t)
+	url := newDatabase(t)
 	var log lockedBuffer
 	s := start(t, url, Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	a := connect(t, url)
@@ -85,7 +84,7 @@ func TestDrainRefused(t *testing.T) {
 // A transaction that holds a feed's row delays that feed alone, and keeps its order.
 func TestDrainHeld(t *testing.T) {
 	t.Parallel()
-	url := testserver.SharedPostgres(t).NewDatabase(t)
+	url := newDatabase(t)
 	w := newWatcher(t, start(t, url, Options{}))
 	held, free := w.follow("held", feed.From{}), w.follow("free", feed.From{})
 	holder, a := connect(t, url), connect(t, url)
@@ -106,7 +105,7 @@ func TestDrainHeld(t *testing.T) {
 // numbered once, and the events of a transaction keep their order.
 func TestDrainOnce(t *testing.T) {
 	t.Parallel()
-	url := testserver.SharedPostgres(t).NewDatabase(t)
+	url := newDatabase(t)
 	var last *Store
 	for range 3 {
 		last = start(t, url, Options{Logger: slog.New(slog.DiscardHandler)})

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
-	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 // Two nodes use every method on the same few feeds and keys at once, for a while.
@@ -20,7 +19,7 @@ import (
 func TestHunt(t *testing.T) {
 	t.Parallel()
 	const lasts, window = 3 * time.Second, 400 * time.Millisecond
-	url := testserver.SharedPostgres(t).NewDatabase(t)
+	url := newDatabase(t)
 	h := &hunt{events: make(map[eventName]feed.Event), answers: make(map[feed.KeyName][]answer), window: window}
 	ctx, cancel := context.WithTimeout(t.Context(), lasts)
 	defer cancel()

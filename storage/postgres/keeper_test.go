@@ -10,13 +10,12 @@ import (
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
-	"github.com/rejoin/rejoin/storage/testserver"
 )
 
 // Appends leave rows behind for feeds in which nothing was stored.
 func TestListLeavesOutUnwritten(t *testing.T) {
 	t.Parallel()
-	url := testserver.SharedPostgres(t).NewDatabase(t)
+	url := newDatabase(t)
 	s := start(t, url, Options{})
 	wantStored(t, give(t, s, closing(on("closed", "1"))))
 	results, err := s.Append(t.Context(), []feed.Batch{on("chat", "1"), several("x", "refused", "closed"), closing(on("new"))})
@@ -45,7 +44,7 @@ func TestListLeavesOutUnwritten(t *testing.T) {
 // List may get text that is no feed name, and that Postgres does not accept.
 func TestListStrangeNames(t *testing.T) {
 	t.Parallel()
-	s := start(t, testserver.SharedPostgres(t).NewDatabase(t), Options{})
+	s := start(t, newDatabase(t), Options{})
 	for _, name := range []string{"a", "ab", "b"} {
 		publish(t, s, name, "x")
 	}
@@ -67,7 +66,7 @@ func TestListStrangeNames(t *testing.T) {
 // update it in place.
 func TestAppendsUpdateInPlace(t *testing.T) {
 	t.Parallel()
-	url := testserver.SharedPostgres(t).NewDatabase(t)
+	url := newDatabase(t)
 	s := start(t, url, Options{PublishConns: 2})
 	var updates, inPlace int
 	c := connect(t, url)
@@ -88,7 +87,7 @@ func TestAppendsUpdateInPlace(t *testing.T) {
 // bound of the feed as it is by then.
 func TestTrimWaits(t *testing.T) {
 	t.Parallel()
-	url := testserver.SharedPostgres(t).NewDatabase(t)
+	url := newDatabase(t)
 	impatient, s := start(t, url, Options{LockTimeout: 100 * time.Millisecond}), start(t, url, Options{LockTimeout: 20 * time.Second})
 	publish(t, s, "chat", "1")
 	elsewhere := connect(t, url)
@@ -122,7 +121,7 @@ func TestTrimWaits(t *testing.T) {
 // A sweep leaves out feeds that other transactions hold, and sweeps the rest.
 func TestSweepLeavesOutHeld(t *testing.T) {
 	t.Parallel()
-	url := testserver.SharedPostgres(t).NewDatabase(t)
+	url := newDatabase(t)
 	s := start(t, url, Options{})
 	const feeds = 10
 	for i := range feeds {
@@ -171,9 +170,9 @@ func TestSweepLeavesOutHeld(t *testing.T) {
 // While another node sweeps a hundred thousand events of the feed, appends to it
 // are as quick as ever, or nearly so.
 func TestSweepHoldsUpNobody(t *testing.T) {
-	url := testserver.SharedPostgres(t).NewDatabase(t)
+	url := newDatabase(t)
 	s, sweeper := start(t, url, Options{}), start(t, url, Options{})
-	const given = 100_000
+	const given = 40_000
 	publish(t, s, "chat", "1")
 	for _, sql := range []string{
 		fmt.Sprintf(`INSERT INTO rejoin.events (feed, seq, time, json, type, data)
@@ -249,7 +248,7 @@ func timed(took []time.Duration) timing {
 // function, and the context of the first ends.
 func TestAloneEndsWithItsSession(t *testing.T) {
 	t.Parallel()
-	url := testserver.SharedPostgres(t).NewDatabase(t)
+	url := newDatabase(t)
 	a, b := start(t, url, Options{}), start(t, url, Options{})
 	began := time.Now()
 	ran, err := a.RunExclusive(t.Context(), func(ctx context.Context) error {
@@ -274,7 +273,7 @@ func TestAloneEndsWithItsSession(t *testing.T) {
 // Close ends a function that runs alone, and waits for it.
 func TestCloseEndsAlone(t *testing.T) {
 	t.Parallel()
-	url := testserver.SharedPostgres(t).NewDatabase(t)
+	url := newDatabase(t)
 	s := openStore(t, url, Options{})
 	running, ended := make(chan struct{}), make(chan error, 1)
 	var over sync.WaitGroup

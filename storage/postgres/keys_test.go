@@ -72,7 +72,7 @@ func wantReplayed(t testing.TB, r feed.Result, events []feed.Event) {
 // same. A batch whose key is new waits for the feed.
 func TestKeyOfBusyFeed(t *testing.T) {
 	t.Parallel()
-	url := testserver.SharedPostgres(t).NewDatabase(t)
+	url := newDatabase(t)
 	s := start(t, url, Options{LockTimeout: 600 * time.Millisecond})
 	known, both := keyed("known", on("held", "1")), keyed("both", several("1", "free", "held"))
 	first, second := wantStored(t, give(t, s, known)), wantStored(t, give(t, s, both))
@@ -121,7 +121,7 @@ func TestKeyOfBusyFeed(t *testing.T) {
 // A key of batches for several feeds is held by another node's transaction.
 func TestBusyKey(t *testing.T) {
 	t.Parallel()
-	url := testserver.SharedPostgres(t).NewDatabase(t)
+	url := newDatabase(t)
 	s := start(t, url, Options{LockTimeout: 10 * time.Second})
 	elsewhere := connect(t, url)
 	if _, err := elsewhere.Exec(t.Context(), "SELECT pg_advisory_lock($1)", keyLock("k")); err != nil {
@@ -166,7 +166,7 @@ func TestBusyKey(t *testing.T) {
 // one of them is stored.
 func TestKeyOfDifferentFeeds(t *testing.T) {
 	t.Parallel()
-	url := testserver.SharedPostgres(t).NewDatabase(t)
+	url := newDatabase(t)
 	nodes := []*Store{start(t, url, Options{}), start(t, url, Options{})}
 	const keys, calls = 5, 40
 	var mu sync.Mutex
@@ -270,7 +270,7 @@ func TestLostAnswerWithoutEvents(t *testing.T) {
 // does.
 func TestVerdictsWithoutEvents(t *testing.T) {
 	t.Parallel()
-	url := testserver.SharedPostgres(t).NewDatabase(t)
+	url := newDatabase(t)
 	s := start(t, url, Options{})
 	publish(t, s, "open", "1")
 	wantStored(t, give(t, s, closing(keyed("k", on("closed", "1", "2")))))

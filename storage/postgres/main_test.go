@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 func TestStore(t *testing.T) {
 	t.Parallel()
 	storagetest.TestStore(t, func(t *testing.T) storagetest.Opener {
-		url := testserver.SharedPostgres(t).NewDatabase(t)
+		url := newDatabase(t)
 		return func(t *testing.T) feed.Store { return openStore(t, url, Options{}) }
 	})
 }
@@ -34,8 +34,21 @@ func TestStore(t *testing.T) {
 func TestNodes(t *testing.T) {
 	t.Parallel()
 	storagetest.TestNodes(t, func(t *testing.T) storagetest.Opener {
-		url := testserver.SharedPostgres(t).NewDatabase(t)
+		url := newDatabase(t)
 		return func(t *testing.T) feed.Store { return openStore(t, url, Options{}) }
+	})
+}
+
+// newDatabase makes a database with the tables of an empty store, on the server that
+// tests share.
+func newDatabase(t testing.TB) string {
+	t.Helper()
+	return testserver.SharedPostgres(t).NewPrepared(t, func(empty string) error {
+		s, err := Open(t.Context(), empty, Options{})
+		if err != nil {
+			return err
+		}
+		return s.Close()
 	})
 }
 

@@ -95,7 +95,7 @@ func TestUnknownOutcome(t *testing.T) {
 // If the id of a transaction does not show the outcome, the events do.
 func TestVerdicts(t *testing.T) {
 	t.Parallel()
-	url := testserver.SharedPostgres(t).NewDatabase(t)
+	url := newDatabase(t)
 	s := start(t, url, Options{})
 	events := publish(t, s, "chat", "1", "2", "3")
 	c := connect(t, url)

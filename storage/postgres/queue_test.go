@@ -51,7 +51,7 @@ func wantQueue(t testing.TB, c *pgx.Conn, want string) {
 // whichever part of a transaction was undone.
 func TestEnqueue(t *testing.T) {
 	t.Parallel()
-	url := testserver.SharedPostgres(t).NewDatabase(t)
+	url := newDatabase(t)
 	s := start(t, url, Options{})
 	c, one, two := connect(t, url), connect(t, url), connect(t, url)
 	enqueue := func(data string) string { return "SELECT rejoin_enqueue_text('chat', 'note', '" + data + "')" }
@@ -100,7 +100,7 @@ func TestEnqueue(t *testing.T) {
 // rows of a transaction stay together and in order.
 func TestQueueOrder(t *testing.T) {
 	t.Parallel()
-	url := testserver.SharedPostgres(t).NewDatabase(t)
+	url := newDatabase(t)
 	start(t, url, Options{})
 	const writers, rounds = 8, 60
 	type commit struct{ began, ended time.Time }
@@ -224,7 +224,7 @@ func dataOf(rows []queued) (data []string) {
 // nothing that has committed.
 func TestQueueBesideOpenTransactions(t *testing.T) {
 	t.Parallel()
-	url := testserver.SharedPostgres(t).NewDatabase(t)
+	url := newDatabase(t)
 	start(t, url, Options{})
 	c, idle, writer := connect(t, url), connect(t, url), connect(t, url)
 	runSQL(t, idle, "BEGIN ISOLATION LEVEL REPEATABLE READ", "SELECT count(*) FROM rejoin.queue")
@@ -238,7 +238,7 @@ func TestQueueBesideOpenTransactions(t *testing.T) {
 // The statements that a node drains the queue with.
 func TestDrainStatements(t *testing.T) {
 	t.Parallel()
-	url := testserver.SharedPostgres(t).NewDatabase(t)
+	url := newDatabase(t)
 	s := start(t, url, Options{})
 	c := connect(t, url)
 	runSQL(t, c, "SELECT rejoin_enqueue('a', 't', '{\"n\":1}', idempotency_key => 'k', close => true)", "SELECT rejoin_enqueue_text('b', '', '2')",

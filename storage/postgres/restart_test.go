@@ -31,7 +31,7 @@ func TestServerDies(t *testing.T) {
 	}
 }
 
-// appendThrough keeps appending while the server dies three times.
+// appendThrough keeps appending while the server dies twice.
 func appendThrough(t *testing.T, s *Store, die func(), how string) {
 	ctx, stop := context.WithCancel(t.Context())
 	writers := make([]*ledger, 3)
@@ -57,7 +57,7 @@ func appendThrough(t *testing.T, s *Store, die func(), how string) {
 			}
 		})
 	}
-	for range 3 {
+	for range 2 {
 		for range 50 {
 			<-acknowledged
 		}
@@ -201,7 +201,7 @@ func TestServerFrozen(t *testing.T) {
 // go on.
 func TestReplaysDoNotStarve(t *testing.T) {
 	t.Parallel()
-	url := testserver.SharedPostgres(t).NewDatabase(t)
+	url := newDatabase(t)
 	s := start(t, url, Options{ReplayConns: 2})
 	publish(t, s, "chat", "1")
 	var replays sync.WaitGroup

@@ -50,7 +50,7 @@ func failsWith(t testing.TB, c *pgx.Conn, want, sql string, args ...any) *pgconn
 // of a whole transaction or of a part.
 func TestAppendInTransaction(t *testing.T) {
 	t.Parallel()
-	url := testserver.SharedPostgres(t).NewDatabase(t)
+	url := newDatabase(t)
 	s := start(t, url, Options{})
 	c := connect(t, url)
 	runSQL(t, c, "CREATE TABLE orders (id int)", "BEGIN", "INSERT INTO orders VALUES (7)")
@@ -110,7 +110,7 @@ func TestAppendInTransaction(t *testing.T) {
 // Applications and nodes append to one feed at the same time.
 func TestAppendBesideNodes(t *testing.T) {
 	t.Parallel()
-	url := testserver.SharedPostgres(t).NewDatabase(t)
+	url := newDatabase(t)
 	const writers, rounds = 8, 40
 	nodes := []*Store{start(t, url, Options{LockTimeout: time.Minute}), start(t, url, Options{LockTimeout: time.Minute})}
 	var writing sync.WaitGroup
@@ -174,7 +174,7 @@ func TestAppendBesideNodes(t *testing.T) {
 // Postgres ends one, and the other goes on.
 func TestAppendDeadlock(t *testing.T) {
 	t.Parallel()
-	url := testserver.SharedPostgres(t).NewDatabase(t)
+	url := newDatabase(t)
 	s := start(t, url, Options{})
 	one, two := connect(t, url), connect(t, url)
 	runSQL(t, one, "BEGIN", "SET LOCAL deadlock_timeout = '50ms'", "SELECT rejoin_append_text('a', '', '1')")
@@ -204,7 +204,7 @@ func TestAppendDeadlock(t *testing.T) {
 // decides by the old state.
 func TestAppendOldSnapshot(t *testing.T) {
 	t.Parallel()
-	url := testserver.SharedPostgres(t).NewDatabase(t)
+	url := newDatabase(t)
 	s := start(t, url, Options{KeyWindow: time.Hour})
 	const expire = "UPDATE rejoin.keys SET time = time - 3600001 WHERE key = 'old'"
 	other := connect(t, url)
@@ -255,7 +255,7 @@ func TestAppendOldSnapshot(t *testing.T) {
 // then decides by the outcome.
 func TestAppendWaits(t *testing.T) {
 	t.Parallel()
-	url := testserver.SharedPostgres(t).NewDatabase(t)
+	url := newDatabase(t)
 	s := start(t, url, Options{})
 	for i, test := range []struct {
 		first, end, second string
@@ -299,7 +299,7 @@ func TestAppendWaits(t *testing.T) {
 // An event that a subscriber may have seen has to be on the disk.
 func TestTransactionsAreDurable(t *testing.T) {
 	t.Parallel()
-	url := testserver.SharedPostgres(t).NewDatabase(t)
+	url := newDatabase(t)
 	start(t, url, Options{})
 	c := connect(t, url)
 	for _, test := range []struct{ has, sql, want string }{
@@ -332,7 +332,7 @@ func TestTransactionsAreDurable(t *testing.T) {
 // A transaction notifies once for each feed, and once for the queue.
 func TestTransactionsNotify(t *testing.T) {
 	t.Parallel()
-	url := testserver.SharedPostgres(t).NewDatabase(t)
+	url := newDatabase(t)
 	start(t, url, Options{})
 	c, listener := connect(t, url), connect(t, url)
 	runSQL(t, listener, "LISTEN rejoin")
@@ -377,7 +377,7 @@ func TestPrepareTransaction(t *testing.T) {
 // nothing writes nothing.
 func TestLimits(t *testing.T) {
 	t.Parallel()
-	url := testserver.SharedPostgres(t).NewDatabase(t)
+	url := newDatabase(t)
 	const limits = "SELECT concat_ws(' ', xmin, event_bytes, key_window) FROM rejoin.limits"
 	start(t, url, Options{})
 	first := value(t, url, limits)

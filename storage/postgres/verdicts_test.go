@@ -220,7 +220,7 @@ func status(t *testing.T, err error, fine int) int {
 // Arguments that only SQL has.
 func TestRefusedArguments(t *testing.T) {
 	t.Parallel()
-	url := testserver.SharedPostgres(t).NewDatabase(t)
+	url := newDatabase(t)
 	start(t, url, Options{})
 	c := connect(t, url)
 	runSQL(t, c, "SELECT rejoin_append_text('chat', NULL, 'x', NULL, NULL, NULL, NULL, NULL)", "SELECT rejoin_append_text('chat', '', 'x', idempotency_key => 'k', close => true)")
@@ -267,7 +267,7 @@ func TestRefusedArguments(t *testing.T) {
 // A key that came over HTTP is known in SQL, and the other way round, until it expires.
 func TestKeysAreShared(t *testing.T) {
 	t.Parallel()
-	url := testserver.SharedPostgres(t).NewDatabase(t)
+	url := newDatabase(t)
 	s := start(t, url, Options{KeyWindow: time.Hour})
 	bus := memory.NewBus()
 	node, err := feed.Open(s, bus, feed.Options{KeyWindow: time.Hour, Logger: slog.New(slog.DiscardHandler)})

@@ -71,7 +71,7 @@ func take(t *testing.T, s *feed.Subscription, n int) (events []feed.Event) {
 // rolls back do not.
 func TestWatchAppends(t *testing.T) {
 	t.Parallel()
-	url := testserver.SharedPostgres(t).NewDatabase(t)
+	url := newDatabase(t)
 	w := newWatcher(t, start(t, url, Options{}))
 	chat, news := w.follow("chat", feed.From{}), w.follow("news", feed.From{})
 	a := connect(t, url)
@@ -106,7 +106,7 @@ func TestWatchAppends(t *testing.T) {
 // More than one query returns: of one feed, of many feeds, and of many bytes.
 func TestWatchMuch(t *testing.T) {
 	t.Parallel()
-	url := testserver.SharedPostgres(t).NewDatabase(t)
+	url := newDatabase(t)
 	w := newWatcher(t, start(t, url, Options{}))
 	a := connect(t, url)
 	const feeds, events = newsFeeds + 200, 3*newsEvents + 1
@@ -130,7 +130,7 @@ func TestWatchMuch(t *testing.T) {
 // event soon.
 func TestWatchComing(t *testing.T) {
 	t.Parallel()
-	url := testserver.SharedPostgres(t).NewDatabase(t)
+	url := newDatabase(t)
 	w := newWatcher(t, start(t, url, Options{}))
 	a := connect(t, url)
 	for i := range 100 {
@@ -174,7 +174,7 @@ func TestListenerHeals(t *testing.T) {
 // A node that is configured to be alone logs once that it is not.
 func TestListenerNoticesOthers(t *testing.T) {
 	t.Parallel()
-	url := testserver.SharedPostgres(t).NewDatabase(t)
+	url := newDatabase(t)
 	var log lockedBuffer
 	newWatcher(t, start(t, url, Options{Alone: true, Logger: slog.New(slog.NewTextHandler(&log, nil))}))
 	for range 2 {

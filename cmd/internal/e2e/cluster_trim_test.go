@@ -17,7 +17,7 @@ import (
 	"github.com/rejoin/rejoin/feed/feedtest"
 )
 
-var trimFor = flag.Duration("trim-for", 3*time.Second, "how long the test of trimming under readers takes")
+var trimFor = flag.Duration("trim-for", 2*time.Second, "how long the test of trimming under readers takes")
 
 // TestClusterTrim trims a feed in a loop, at any point of it, while it is
 // published to and twenty readers replay it from before its first event, on
