@@ -100,7 +100,6 @@ func TestBenchTable(t *testing.T) {
 
 // TestBenchTLSAndToken: a server far away asks for both.
 func TestBenchTLSAndToken(t *testing.T) {
-	t.Parallel()
 	files := newCertificateFiles(t)
 	p := serve(t, built(t, false), filepath.Join(t.TempDir(), "rejoin.db"),
 		append(files.env(), "REJOIN_AUTH_MODE=jwt", "REJOIN_AUTH_JWT_KEY="+tokenSecret)...)

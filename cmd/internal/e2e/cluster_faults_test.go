@@ -159,7 +159,6 @@ const lastID = "18446744073709551615-18446744073709551615"
 // ever, streams stay open and what they bring is complete and soon there, the
 // nodes stay ready and do not fill their logs.
 func TestClusterFaults(t *testing.T) {
-	t.Parallel()
 	shared := &outageTest{cluster: newCluster(t)}
 	shared.startNodes()
 	// Outages of their own cluster wait for servers most of the time: they go
@@ -200,7 +199,7 @@ func testOutage(t *testing.T, c *outageTest) {
 	stopWatch := c.watch()
 	logged := c.loggedLines()
 	publishing := c.nodes[:2]
-	stopChat := c.publish(traffic{feed: c.chat, publishers: 3, pause: 25 * time.Millisecond, size: c.size}, publishing...)
+	stopChat := c.publish(traffic{feed: c.chat, publishers: 3, pause: 15 * time.Millisecond, size: c.size}, publishing...)
 	stopNews := c.publish(traffic{feed: c.news, publishers: 1, pause: 50 * time.Millisecond, size: c.size}, publishing...)
 	lasts(300 * time.Millisecond) // of health, before
 	stopLone := c.publishLone()

@@ -203,7 +203,7 @@ func (w *sqlWriters) judge() {
 		byKind[tx.kind] = append(byKind[tx.kind], tx)
 	}
 	for kind, all := range byKind {
-		if len(all) < 10*writers {
+		if len(all) < 5*writers {
 			t.Errorf("only %d transactions of the kind %s committed", len(all), kind)
 		}
 		demandCommitOrder(t, all)
