@@ -105,3 +105,29 @@ func TestWatchClose(t *testing.T) {
 		}
 	})
 }
+
+// TestWatchCloseBehind: a feed that was closed before a watch began was not open, even if
+// this node learns of the close only afterwards.
+func TestWatchCloseBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		subscriber, err := r.hub.Subscribe(t.Context(), "a", feed.From{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer subscriber.Close()
+		if _, err := r.store.Append(t.Context(), []feed.Batch{{Feed: "a", Close: true}}); err != nil {
+			t.Fatal(err)
+		}
+		w, err := r.hub.WatchClose("a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Stop()
+		<-w.Closed()
+		synctest.Wait()
+		if w.WasOpen() {
+			t.Error("a feed that was closed before was open")
+		}
+	})
+}

@@ -29,21 +29,19 @@ func (h *Hub) WatchClose(feed string) (*CloseWatch, error) {
 	w := &CloseWatch{hub: h, log: l, closed: make(chan struct{}, 1)}
 	l.mu.Lock()
 	l.watches = append(l.watches, w)
-	loaded := l.loaded
-	if loaded {
-		w.note(l.closed)
-	}
+	w.note(l.closed)
 	l.mu.Unlock()
-	if !loaded {
-		h.goWork(w.load)
-	}
+	h.goWork(w.look)
 	return w, nil
 }
 
-// load loads the log: one that is not loaded takes no part in comparisons.
-func (w *CloseWatch) load() {
+// look asks the store whether the feed is open, which the log may have yet to learn. It
+// also loads the log: one that is not loaded takes no part in comparisons.
+func (w *CloseWatch) look() {
 	for !w.stopped.Load() && w.hub.ctx.Err() == nil {
-		if _, err := w.hub.boundsFor(w.hub.ctx, w.log, From{}); err == nil {
+		b, err := w.hub.readBounds(w.hub.ctx, w.log)
+		if err == nil {
+			w.open.Store(!b.Closed)
 			return
 		}
 		w.hub.pause(w.hub.verify)
@@ -53,7 +51,7 @@ func (w *CloseWatch) load() {
 // Closed gets one value when the feed is closed, also if it was before the watch began.
 func (w *CloseWatch) Closed() <-chan struct{} { return w.closed }
 
-// WasOpen reports whether the feed has been open since the watch began.
+// WasOpen reports whether the store has said since the watch began that the feed is open.
 func (w *CloseWatch) WasOpen() bool { return w.open.Load() }
 
 // Stop ends the watch. It is called once.
@@ -66,13 +64,11 @@ func (w *CloseWatch) Stop() {
 	w.hub.release(w.log)
 }
 
-// note takes what the store has confirmed. The caller holds the log's mu.
+// note takes whether the log knows that the feed is closed. The caller holds the log's mu.
 func (w *CloseWatch) note(closed bool) {
 	if closed {
 		poke(w.closed)
-		return
 	}
-	w.open.Store(true)
 }
 
 // noteWatches tells the watches whether the feed is closed. The caller holds mu.
