@@ -115,16 +115,12 @@ func (s *Server) stopAdmitting() []subscriber {
 	return slices.Clone(s.subscribers.all)
 }
 
-// addressOf returns the address of the request's connection. It ignores headers that a
-// proxy may set, because any client can set them. All addresses of one IPv6 network of
-// 64 bits count as one: a single machine may have them all.
-func addressOf(r *http.Request) netip.Addr {
-	from, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return netip.Addr{} // a Unix socket has none
-	}
-	address := from.Addr().Unmap().WithZone("")
-	if address.Is4() {
+// addressOf returns the client's address, as limits count it: all addresses of one IPv6
+// network of 64 bits count as one, because a single machine may have them all. It is
+// zero for a Unix socket.
+func (s *Server) addressOf(r *http.Request) netip.Addr {
+	address := s.options.TrustedProxies.Client(r).Address
+	if !address.Is6() {
 		return address
 	}
 	network, _ := address.Prefix(64) // succeeds for every IPv6 address

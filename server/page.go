@@ -95,7 +95,7 @@ func (s *Server) admitWait(r *http.Request, wait time.Duration) (waiting context
 		until = expires
 	}
 	waiting, cancel := context.WithDeadline(r.Context(), until)
-	one := &pageWaiter{slot{address: addressOf(r)}, cancel}
+	one := &pageWaiter{slot{address: s.addressOf(r)}, cancel}
 	if err = s.admit(one, 0); err != nil {
 		cancel()
 		if errors.Is(err, errDraining) {

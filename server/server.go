@@ -59,6 +59,8 @@ type Options struct {
 	// Origins lists the origins whose pages may use this server from a browser, in
 	// the form that [CheckOrigins] demands; "*" allows all, without cookies.
 	Origins []string
+	// TrustedProxies are believed about the addresses of their clients.
+	TrustedProxies Proxies
 	// Console, if set, serves all paths outside the interface.
 	Console http.Handler
 	// Logger receives messages for operators; nil means slog.Default.

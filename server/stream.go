@@ -50,7 +50,7 @@ const century = 100 * 365 * 24 * time.Hour
 // newStream returns a stream without a subscriber.
 func (s *Server) newStream(r *http.Request, request subscribeRequest) *stream {
 	st := &stream{
-		slot:     slot{address: addressOf(r)},
+		slot:     slot{address: s.addressOf(r)},
 		server:   s,
 		gapFails: request.gapFails,
 		// From three quarters of it up, so that streams that opened together, or had

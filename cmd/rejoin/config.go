@@ -40,7 +40,8 @@ type AdminConfig struct {
 
 // ServerConfig is about what this server is to its clients.
 type ServerConfig struct {
-	Hosts []string // accepted beside localhost where no token is needed
+	Hosts          []string // accepted beside localhost where no token is needed
+	TrustedProxies []string // networks of proxies that are believed about their clients
 }
 
 // StoreConfig is the place where events are kept.
@@ -124,6 +125,7 @@ func (c Config) Validate() error {
 		checkListen(c.Listen, c.Auth),
 		checkAdmin(c.Admin.Listen),
 		checkHosts(c.Server.Hosts),
+		checkProxies(c.Server.TrustedProxies),
 		checkStore(c.Store.URL),
 		checkBus(c.Bus.URL, c.Store.URL),
 		checkPrefix(c.Bus.Prefix),

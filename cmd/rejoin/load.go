@@ -34,6 +34,7 @@ func (c *Config) keys() []key {
 		{"listen", text(&c.Listen)},
 		{"admin.listen", text(&c.Admin.Listen)},
 		{"server.hosts", list(&c.Server.Hosts)},
+		{"server.trusted_proxies", list(&c.Server.TrustedProxies)},
 		{"store.url", text(&c.Store.URL)},
 		{"bus.url", text(&c.Bus.URL)},
 		{"bus.prefix", text(&c.Bus.Prefix)},

@@ -87,6 +87,7 @@ func serverOptions(c Config, verifier *auth.Verifier, logger *slog.Logger) serve
 		PublishIdle:           c.Limits.PublishIdle,
 		Auth:                  verifier,
 		Origins:               c.CORS.Origins,
+		TrustedProxies:        c.Server.proxies(),
 		Console:               web.Handler(),
 		Logger:                logger,
 	}

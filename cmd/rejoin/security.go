@@ -94,6 +94,19 @@ func checkHosts(hosts []string) error {
 	return nil
 }
 
+func checkProxies(networks []string) error {
+	if _, err := server.ParseProxies(networks); err != nil {
+		return fmt.Errorf("server.trusted_proxies: %w", err)
+	}
+	return nil
+}
+
+// proxies returns server.trusted_proxies.
+func (c ServerConfig) proxies() server.Proxies {
+	p, _ := server.ParseProxies(c.TrustedProxies) // Validate has seen to it that it can be read
+	return p
+}
+
 // publicHosts guards the handler of the public address from pages of other sites that
 // pass for pages of this server. A token does that as well. On an address that others
 // reach by names of their own, it takes a list of them.
