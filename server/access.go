@@ -13,6 +13,9 @@ import (
 // errForbidden means that the token does not allow the request.
 var errForbidden = errors.New("not allowed")
 
+// errForeign means that a page of another origin made the request.
+var errForeign = fmt.Errorf("%w: pages of other origins may not do this unless cors.origins lists them", errForbidden)
+
 // permission is an action on a feed that a token can allow.
 type permission struct {
 	action  string
@@ -29,7 +32,7 @@ var (
 // the permission.
 func (p permission) check(grant auth.Grant, feed string) error {
 	if !p.granted(grant, feed) {
-		return fmt.Errorf("%w: the token may not %s %s", errForbidden, p.action, feed)
+		return &feedError{feed, fmt.Errorf("%w: the token may not %s %s", errForbidden, p.action, feed)}
 	}
 	return nil
 }
@@ -49,17 +52,18 @@ func (s *Server) authenticate(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		o := s.options()
 		grant, err := o.Auth.Grant(r)
+		noteSubject(w, grant.Subject())
 		switch {
 		case errors.Is(err, auth.ErrUnavailable) && (r.Method == http.MethodGet || r.Method == http.MethodHead):
-			s.counters.refuse(err)
+			s.refusals.refuse(w, r, refusalOf(err))
 			answerRetryLater(w, r, http.StatusServiceUnavailable, err.Error())
 		case errors.Is(err, auth.ErrUnavailable):
 			s.writeError(w, r, fmt.Errorf("%w"+nothingStored, err))
 		case err != nil:
-			s.counters.refused[refusedToken].Add(1)
+			s.refusals.refuse(w, r, refusal{refusedToken, http.StatusUnauthorized, err})
 			unauthorized(w, err)
 		case o.foreign(r, grant):
-			s.writeError(w, r, fmt.Errorf("%w: pages of other origins may not do this unless cors.origins lists them", errForbidden))
+			s.writeError(w, r, errForeign)
 		default:
 			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), grantKey{}, grant)))
 		}

@@ -119,7 +119,7 @@ func (s *Server) stopAdmitting() []subscriber {
 // network of 64 bits count as one, because a single machine may have them all. It is
 // zero for a Unix socket.
 func (s *Server) addressOf(r *http.Request) netip.Addr {
-	address := s.options.TrustedProxies.Client(r).Address
+	address := s.options().TrustedProxies.Client(r).Address
 	if !address.Is6() {
 		return address
 	}
@@ -130,7 +130,7 @@ func (s *Server) addressOf(r *http.Request) netip.Addr {
 // rejectFull counts a subscriber that is not admitted, and answers it.
 func (s *Server) rejectFull(w http.ResponseWriter, r *http.Request, why error) {
 	s.counters.rejected.Add(1)
-	s.counters.refuse(why)
+	s.refusals.refuse(w, r, refusalOf(why))
 	switch {
 	case errors.Is(why, errAddressFull):
 		answerRetryLater(w, r, http.StatusTooManyRequests, why.Error())

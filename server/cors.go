@@ -58,8 +58,8 @@ func allowOrigins(origins []string) func(next http.Handler) http.Handler {
 		AllowedOrigins: origins,
 		AllowedMethods: []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodDelete},
 		AllowedHeaders: []string{"Accept", "Authorization", "Cache-Control", "Content-Type", "Event-Type", "Idempotency-Key",
-			"If-Match", "If-None-Match", "Last-Event-ID"},
-		ExposedHeaders: []string{"ETag", "Idempotency-Replayed", "Link", "Location", "Retry-After", tailIndexHeader},
+			"If-Match", "If-None-Match", "Last-Event-ID", "Traceparent", requestIDHeader},
+		ExposedHeaders: []string{"ETag", "Idempotency-Replayed", "Link", "Location", "Retry-After", requestIDHeader, tailIndexHeader},
 		MaxAge:         preflightSeconds,
 	}
 	if !slices.Contains(origins, anyOrigin) {
@@ -68,4 +68,21 @@ func allowOrigins(origins []string) func(next http.Handler) http.Handler {
 		options.AllowCredentials = true
 	}
 	return cors.Handler(options)
+}
+
+// watchPreflights notes the preflight requests of pages that allowOrigins refuses. Their
+// answers look like any other: they only lack what lets the browser go on.
+func (f *Refusals) watchPreflights(origins []string) func(next http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		if len(origins) == 0 || slices.Contains(origins, anyOrigin) {
+			return next
+		}
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			origin := r.Header.Get("Origin")
+			if r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" && !slices.Contains(origins, origin) {
+				f.refuse(w, r, refusal{refusedOrigin, http.StatusForbidden, fmt.Errorf("the origin is %.100q", origin)})
+			}
+			next.ServeHTTP(w, r)
+		})
+	}
 }

@@ -18,7 +18,6 @@ type counters struct {
 	opened     atomic.Uint64 // streams
 	ended      map[string]*atomic.Uint64
 	slow       atomic.Int64               // streams whose client does not keep up
-	refused    map[string]*atomic.Uint64  // requests, by reason
 	requests   map[string]*requestCounts  // by route
 	deliveries [len(paths)]feed.Durations // see paths
 }
@@ -27,16 +26,10 @@ type counters struct {
 func newCounters(routes chi.Routes) *counters {
 	c := &counters{
 		ended:    map[string]*atomic.Uint64{endedByClient: {}, endedByPanic: {}},
-		refused:  map[string]*atomic.Uint64{refusedUnknown: {}, refusedToken: {}, refusedPrecondition: {}},
 		requests: map[string]*requestCounts{otherRoute: {}},
 	}
 	for _, e := range endings {
 		c.ended[e.reason] = &atomic.Uint64{}
-	}
-	for _, a := range answers {
-		if a.reason != "" {
-			c.refused[a.reason] = &atomic.Uint64{}
-		}
 	}
 	err := chi.Walk(routes, func(_, route string, _ http.Handler, _ ...func(http.Handler) http.Handler) error {
 		c.requests[route] = &requestCounts{}
@@ -64,86 +57,6 @@ func (c *counters) request(route string, status int) {
 	if i := status - 100; 0 <= i && i < len(counts) {
 		counts[i].Add(1)
 	}
-}
-
-// countRequests counts each request after its answer. A stream that the engine writes
-// counts when the engine takes it over, any other when it has ended.
-func (s *Server) countRequests(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		counted, returned := &countedResponse{ResponseWriter: w}, false
-		defer func() {
-			status := counted.status
-			switch {
-			case status != 0:
-			case returned:
-				status = http.StatusOK
-			default:
-				status = http.StatusInternalServerError // it panicked
-			}
-			s.counters.request(chi.RouteContext(r.Context()).RoutePattern(), status)
-		}()
-		next.ServeHTTP(counted, r)
-		returned = true
-	})
-}
-
-// countedResponse notes the status of an answer.
-type countedResponse struct {
-	http.ResponseWriter
-	status int // 0 before there is one
-}
-
-func (w *countedResponse) WriteHeader(status int) {
-	if w.status == 0 && status >= http.StatusOK {
-		w.status = status
-	}
-	w.ResponseWriter.WriteHeader(status)
-}
-
-func (w *countedResponse) Write(b []byte) (int, error) {
-	if w.status == 0 {
-		w.status = http.StatusOK
-	}
-	return w.ResponseWriter.Write(b)
-}
-
-// Unwrap is for [http.ResponseController].
-func (w *countedResponse) Unwrap() http.ResponseWriter { return w.ResponseWriter }
-
-// original returns the writer of net/http, which [http.MaxBytesReader] needs.
-func original(w http.ResponseWriter) http.ResponseWriter {
-	if counted, ok := w.(*countedResponse); ok {
-		return counted.ResponseWriter
-	}
-	return w
-}
-
-// The reasons for refusals that are not in answers.
-const (
-	refusedToken        = "token"
-	refusedPrecondition = "precondition"
-	refusedUnknown      = "failed"
-)
-
-// refuse counts a request that is answered with err.
-func (c *counters) refuse(err error) {
-	if reason := refusalOf(err); reason != "" {
-		c.refused[reason].Add(1)
-	}
-}
-
-// refusalOf returns the reason for a refusal in metrics. It is empty for an error that
-// is none.
-func refusalOf(err error) string {
-	if _, ok := errors.AsType[*feed.LastError](err); ok {
-		return refusedPrecondition
-	}
-	for _, a := range answers {
-		if errors.Is(err, a.err) {
-			return a.reason
-		}
-	}
-	return refusedUnknown
 }
 
 const (
@@ -189,8 +102,8 @@ func endingOf(why error) string {
 // store, by their names in metrics.
 var paths = [...]string{"log", "store"}
 
-// pathOf returns the index in paths.
-func pathOf(fromStore bool) int {
+// pathIndex returns the index in paths.
+func pathIndex(fromStore bool) int {
 	if fromStore {
 		return 1
 	}
@@ -198,8 +111,9 @@ func pathOf(fromStore bool) int {
 }
 
 // opens notes that the client is about to get the stream's first bytes.
-func (st *stream) opens() {
+func (st *stream) opens(w http.ResponseWriter, r *http.Request) {
 	st.opened = true
+	st.access = st.server.logOf(w, r)
 	st.server.counters.opened.Add(1)
 }
 

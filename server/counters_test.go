@@ -56,8 +56,8 @@ func TestRefusalOf(t *testing.T) {
 		{errDelivered, ""},
 		{errors.New("secret"), "failed"},
 	} {
-		if got := refusalOf(test.err); got != test.want {
-			t.Errorf("%v: %q, want %q", test.err, got, test.want)
+		if got := refusalOf(test.err); got.reason != test.want {
+			t.Errorf("%v: %q, want %q", test.err, got.reason, test.want)
 		}
 	}
 }

@@ -37,6 +37,7 @@ var answers = []struct {
 	{errBodyLate, http.StatusRequestTimeout, "", "body_late"},
 	{errBodySilent, http.StatusRequestTimeout, "", "body_late"},
 	{auth.ErrBadToken, http.StatusUnauthorized, "", refusedToken},
+	{errForeign, http.StatusForbidden, "", refusedOrigin},
 	{feed.ErrInvalid, http.StatusBadRequest, "", "invalid"},
 	{feed.ErrTooLarge, http.StatusRequestEntityTooLarge, "", "too_large"},
 	{errForbidden, http.StatusForbidden, "", "forbidden"},
@@ -59,6 +60,7 @@ var answers = []struct {
 	{errFull, http.StatusServiceUnavailable, "", "subscribers"},
 	{errAddressFull, http.StatusTooManyRequests, "", "subscribers_per_address"},
 	{errNoMemory, http.StatusServiceUnavailable, "", "memory"},
+	{errRate, http.StatusTooManyRequests, "", "rate"},
 }
 
 // answerTo returns the status and the detail for an error. An error that is not in the
@@ -89,7 +91,7 @@ func detailOf(err error) string {
 
 // writeError answers with the problem that err is.
 func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
-	s.counters.refuse(err)
+	s.refusals.refuse(w, r, refusalOf(err))
 	stream, ofStream := errors.AsType[*streamError](err)
 	if other, ok := errors.AsType[*feed.LastError](err); ok {
 		w.Header().Set("ETag", lastTag(other.Last))
@@ -100,7 +102,6 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	case http.StatusNoContent:
 		w.WriteHeader(status)
 	case http.StatusInternalServerError:
-		s.logFailure(r, err)
 		problem{Status: status, Detail: "something went wrong here; the server's log has the cause"}.of(stream).write(w)
 	default:
 		if status == http.StatusUnauthorized {
@@ -109,12 +110,11 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 		if r.Method == http.MethodGet || r.Method == http.MethodHead || ofStream {
 			detail = strings.TrimSuffix(detail, nothingStored) // a read stores nothing anyway, a stream names a number
 		}
+		if tooFast, ok := errors.AsType[*rateError](err); ok {
+			w.Header().Set("Retry-After", strconv.Itoa(tooFast.seconds()))
+		}
 		problem{Status: status, Detail: detail, Stored: stored(r, status, err)}.of(stream).write(w)
 	}
-}
-
-func (s *Server) logFailure(r *http.Request, err error) {
-	s.logger.ErrorContext(r.Context(), "request failed", "method", r.Method, "path", r.URL.Path, "error", err)
 }
 
 // stored returns the member "stored" of the problem: whether a publish that got a 503
@@ -171,7 +171,7 @@ func writeProblem(w http.ResponseWriter, status int, detail string) {
 }
 
 func (p problem) write(w http.ResponseWriter) {
-	if p.Status == http.StatusServiceUnavailable || p.Status == http.StatusTooManyRequests {
+	if again := p.Status == http.StatusServiceUnavailable || p.Status == http.StatusTooManyRequests; again && w.Header().Get("Retry-After") == "" {
 		w.Header().Set("Retry-After", strconv.Itoa(retryAfter))
 	}
 	// The next request may succeed, but some caches keep even a 404.

@@ -18,7 +18,7 @@ import (
 
 // TestErrorStatus: an error of the store has the right answer, whatever it wraps.
 func TestErrorStatus(t *testing.T) {
-	s := &Server{logger: slog.New(slog.DiscardHandler), counters: newCounters(chi.NewRouter())}
+	s := &Server{refusals: NewRefusals(slog.New(slog.DiscardHandler), nil), counters: newCounters(chi.NewRouter())}
 	for _, test := range []struct {
 		name   string
 		err    error

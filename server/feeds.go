@@ -2,6 +2,7 @@ package server
 
 import (
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
 
@@ -96,6 +97,7 @@ func (s *Server) deleteFeed(w http.ResponseWriter, r *http.Request) {
 		s.writeError(w, r, err)
 		return
 	}
+	s.logChange(w, r, "feed deleted", name)
 	w.WriteHeader(http.StatusNoContent)
 }
 
@@ -119,6 +121,7 @@ func (s *Server) trim(w http.ResponseWriter, r *http.Request) {
 		s.writeError(w, r, err)
 		return
 	}
+	s.logChange(w, r, "feed trimmed", name, slog.Uint64("before", uint64(before)))
 	w.WriteHeader(http.StatusNoContent)
 }
 

@@ -56,8 +56,8 @@ func OriginHosts(origins []string) (hosts []string) {
 // visitor's browser, this server then belongs to the origin of the site's pages, so
 // neither CORS nor [http.CrossOriginProtection] stops them: only the host reveals them.
 // A request without a host passes, because every browser sends one. Requests for
-// /healthz and /readyz pass, too: probes use any address.
-func OnlyHosts(hosts []string, next http.Handler) http.Handler {
+// /healthz and /readyz pass, too: probes use any address. refusals may be nil.
+func OnlyHosts(hosts []string, refusals *Refusals, next http.Handler) http.Handler {
 	accepted := make([]string, len(hosts))
 	for i, host := range hosts {
 		accepted[i] = plainHost(unbracketed(host))
@@ -75,6 +75,8 @@ func OnlyHosts(hosts []string, next http.Handler) http.Handler {
 		case r.URL.Path == "/healthz", r.URL.Path == "/readyz":
 		default:
 			boundBody(w, r)
+			identify(w, r)
+			refusals.refuse(w, r, refusal{refusedHost, http.StatusMisdirectedRequest, fmt.Errorf("the host is %.100q", host)})
 			writeProblem(w, http.StatusMisdirectedRequest, fmt.Sprintf("the host %.100q is not one of this server's: ask for localhost, or add it to server.hosts in the configuration", host))
 			return
 		}

@@ -12,7 +12,7 @@ import (
 
 func TestOnlyHosts(t *testing.T) {
 	hosts := append(server.OriginHosts([]string{"https://app.example", "http://b.example:3000", "https://[2001:db8::1]:8443"}), "Rejoin.Example", "192.0.2.7")
-	handler := server.OnlyHosts(hosts, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "in") }))
+	handler := server.OnlyHosts(hosts, nil, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "in") }))
 	ask := func(path, host string) *httptest.ResponseRecorder {
 		r, w := httptest.NewRequest("GET", path, nil), httptest.NewRecorder()
 		r.Host = host

@@ -21,6 +21,8 @@ type Sources struct {
 	Publisher *feed.Publisher
 	// Server may be nil.
 	Server *Server
+	// Refusals are those of the node while it has no Server; nil means the Server's.
+	Refusals *Refusals
 	// Refused returns how many events the bus refused because it already had them
 	// or later ones; nil if it never refuses any.
 	Refused func() uint64
@@ -119,6 +121,12 @@ func (c collector) Describe(to chan<- *prometheus.Desc) { prometheus.DescribeByC
 func (c collector) Collect(to chan<- prometheus.Metric) {
 	m := metricsChannel(to)
 	m.gauge(buildDesc, 1, c.Version, runtime.Version())
+	switch {
+	case c.Refusals != nil:
+		c.Refusals.collect(m)
+	case c.Server != nil:
+		c.Server.refusals.collect(m)
+	}
 	if c.Hub == nil {
 		m.gauge(storeUpDesc, 0)
 		return
@@ -190,9 +198,6 @@ func (c *counters) collect(m metricsChannel) {
 	m.counter(openedDesc, c.opened.Load())
 	for reason, n := range c.ended {
 		m.counter(endedDesc, n.Load(), reason)
-	}
-	for reason, n := range c.refused {
-		m.counter(refusedDesc, n.Load(), reason)
 	}
 	for route, counts := range c.requests {
 		for i := range counts {

@@ -207,6 +207,8 @@ func TestServerMetrics(t *testing.T) {
 		`rejoin_refused_total{reason="precondition"} 1`,
 		`rejoin_refused_total{reason="invalid"} 1`,
 		`rejoin_refused_total{reason="not_found"} 1`,
+		`rejoin_refused_total{reason="path"} 1`,
+		`rejoin_refused_total{reason="method"} 1`,
 		`rejoin_refused_total{reason="closed"} 1`,
 		`rejoin_streams_opened_total 2`,
 		`rejoin_streams_ended_total{reason="closed"} 1`,

@@ -21,7 +21,7 @@ type netHTTPCarrier struct {
 }
 
 func newNetHTTPCarrier(w http.ResponseWriter, r *http.Request, st *stream) netHTTPCarrier {
-	st.opens()
+	st.opens(w, r)
 	rc := http.NewResponseController(w)
 	return netHTTPCarrier{st, w, rc, r.ProtoMajor > 1, newStallWatch(r, rc, st.server.options().WriteTimeout, &st.server.counters.slow)}
 }
@@ -30,7 +30,7 @@ func newNetHTTPCarrier(w http.ResponseWriter, r *http.Request, st *stream) netHT
 // for which the stream ended.
 func (c netHTTPCarrier) carry(ctx context.Context, subscriber *feed.BlockingSubscriber) error {
 	st := c.stream
-	if err := c.write(st.openEvent(st.server.options().Retry)); err != nil {
+	if err := c.write(st.first()); err != nil {
 		return err
 	}
 	due := time.NewTimer(time.Hour)

@@ -51,6 +51,7 @@ func openAPINodes(t *testing.T) map[string]*node {
 		"slow":     with(func(*server.Options) {}),
 		"stopping": with(func(*server.Options) {}),
 		"crowded":  with(func(o *server.Options) { o.SubscribersPerAddress = 1 }),
+		"limited":  with(func(o *server.Options) { o.PublishesPerSecond = 1 }),
 		"full":     with(func(o *server.Options) { o.Subscribers = 1 }),
 		"bare":     startOn(t, struct{ feed.Store }{newKeeper(t)}, options),
 		"failing":  failingAt(errors.New("the disk burns")),
@@ -69,6 +70,9 @@ func openAPINodes(t *testing.T) map[string]*node {
 	for _, name := range []string{"crowded", "full"} {
 		nodes[name].follow(events, bearer(tokenFor(t, everything))).block()
 	}
+	header := bearer(tokenFor(t, everything))
+	header["Content-Type"] = linesMedia
+	nodes["limited"].request("POST", batches, header, strings.Repeat(`{"feed":"m","data":"x"}`+"\n", 500)).Body.Close()
 	nodes["stopping"].Drain(t.Context(), 0)
 	return nodes
 }

@@ -145,11 +145,14 @@ func (d document) checkRequestBody(t *testing.T, op operation, media, body strin
 }
 
 // ordinary lists headers that the document need not mention.
-var ordinary = []string{"Content-Length", "Content-Type", "Date", "Transfer-Encoding", "Vary", "X-Accel-Buffering", "X-Content-Type-Options"}
+var ordinary = []string{"Content-Length", "Content-Type", "Date", "Transfer-Encoding", "Vary", "X-Accel-Buffering", "X-Content-Type-Options", "X-Request-Id"}
 
 // checkAnswer checks an answer against the document.
 func (d document) checkAnswer(t *testing.T, op operation, r *http.Response, media, body string, seen sightings) {
 	t.Helper()
+	if len(r.Header["X-Request-Id"]) != 1 {
+		t.Errorf("the request ids %q", r.Header["X-Request-Id"])
+	}
 	status := strconv.Itoa(r.StatusCode)
 	response, ok := op.responses[status]
 	if !ok {

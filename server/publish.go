@@ -41,6 +41,9 @@ func (s *Server) publishMany(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) publishOne(w http.ResponseWriter, r *http.Request, request publishRequest) error {
+	if err := s.publisherOf(r).take(1); err != nil {
+		return err
+	}
 	draft, err := s.readDraft(w, r, request)
 	if err != nil {
 		return err
@@ -56,6 +59,7 @@ func (s *Server) publishOne(w http.ResponseWriter, r *http.Request, request publ
 	answer = e.Time.AppendFormat(answer, timeFormat)
 	answer = append(answer, "\"}\n"...)
 	w.Header().Set("Location", "/v1/feeds/"+e.Feed+"/events/"+e.ID.String())
+	s.logClosed(w, r, request)
 	writePublished(w, request, result, answer)
 	return nil
 }
@@ -74,6 +78,9 @@ func (s *Server) publishBatch(w http.ResponseWriter, r *http.Request, request pu
 			return err
 		}
 	}
+	if err := s.publisherOf(r).take(len(lines.drafts)); err != nil {
+		return err
+	}
 	result, err := s.publisher.PublishBatch(r.Context(), request.publication(lines.drafts...))
 	if err != nil {
 		return lines.blame(err)
@@ -90,6 +97,7 @@ func (s *Server) publishBatch(w http.ResponseWriter, r *http.Request, request pu
 		answer = append(appendEntry(answer, e), '}')
 	}
 	answer = append(answer, "]}\n"...)
+	s.logClosed(w, r, request)
 	// Without it, net/http would send a long answer in chunks.
 	w.Header().Set("Content-Length", strconv.Itoa(len(answer)))
 	writePublished(w, request, result, answer)
@@ -121,6 +129,9 @@ func writePublished(w http.ResponseWriter, request publishRequest, result feed.R
 func lastTag(last feed.ID) string { return `"` + last.String() + `"` }
 
 func (s *Server) publishEphemeral(w http.ResponseWriter, r *http.Request, request publishRequest) error {
+	if err := s.publisherOf(r).take(1); err != nil {
+		return err
+	}
 	draft, err := s.readDraft(w, r, request)
 	if err != nil {
 		return err
@@ -146,6 +157,13 @@ func (s *Server) readDraft(w http.ResponseWriter, r *http.Request, request publi
 	return d, err
 }
 
+// logClosed logs that a publish has closed its feed, if it has.
+func (s *Server) logClosed(w http.ResponseWriter, r *http.Request, request publishRequest) {
+	if request.close {
+		s.logChange(w, r, "feed closed", request.feed)
+	}
+}
+
 // closeFeed closes a feed: POST /v1/feeds/{feed}/close.
 func (s *Server) closeFeed(w http.ResponseWriter, r *http.Request) {
 	closing, err := readClose(r)
@@ -156,5 +174,6 @@ func (s *Server) closeFeed(w http.ResponseWriter, r *http.Request) {
 		s.writeError(w, r, err)
 		return
 	}
+	s.logChange(w, r, "feed closed", closing.Feed)
 	w.WriteHeader(http.StatusNoContent)
 }

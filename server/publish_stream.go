@@ -49,6 +49,7 @@ var (
 type publishStream struct {
 	server  *Server
 	request publishRequest
+	limit   *publisher
 	parser  bodyParser
 
 	due      *time.Timer   // when the waiting events are to be committed
@@ -91,6 +92,7 @@ func (s *Server) publishStream(w http.ResponseWriter, r *http.Request, request p
 	_ = rc.SetReadDeadline(time.Time{})
 
 	p := s.newPublishStream(request)
+	p.limit = s.publisherOf(r)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -104,6 +106,7 @@ func (s *Server) publishStream(w http.ResponseWriter, r *http.Request, request p
 	if err != nil {
 		s.writeError(w, r, &streamError{p.events, err})
 	} else {
+		s.logClosed(w, r, request)
 		p.writeAnswer(w)
 	}
 	if !ended {
@@ -236,6 +239,9 @@ func (p *publishStream) pause(d time.Duration) bool {
 // add adds an event to those that wait. While there are too many, it waits, and with it
 // the client.
 func (p *publishStream) add(e streamedEvent) error {
+	if err := p.awaitRate(); err != nil {
+		return err
+	}
 	size := len(e.draft.Data) + streamEventCost
 	if err := p.charge(size); err != nil {
 		return err

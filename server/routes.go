@@ -3,10 +3,8 @@ package server
 import (
 	_ "embed"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"strconv"
-	"time"
 
 	"github.com/go-chi/chi/v5"
 
@@ -16,7 +14,7 @@ import (
 // router returns the whole route table.
 func (s *Server) router() chi.Router {
 	r := chi.NewRouter()
-	r.Use(escapedPaths, s.countRequests, s.logRequests, boundBodies, s.allowOrigins)
+	r.Use(escapedPaths, s.countRequests, boundBodies, s.allowOrigins)
 
 	r.Group(func(r chi.Router) {
 		r.Use(s.authenticate)
@@ -51,8 +49,10 @@ func (s *Server) router() chi.Router {
 // Waiting returns the handler of a node that has not reached its store yet: it is alive
 // and not ready. Event streams get a retry time, which does not stop a browser; all
 // other requests get 503. Origins are as in [Options], so that pages see that answer.
-func Waiting(origins []string) http.Handler {
-	return allowOrigins(origins)(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+// refusals may be nil.
+func Waiting(origins []string, refusals *Refusals) http.Handler {
+	wait := func(w http.ResponseWriter, r *http.Request) {
+		refuse := func() { refusals.refuse(w, r, refusalOf(feed.ErrUnavailable)) }
 		boundBody(w, r)
 		switch {
 		case r.URL.Path == "/healthz":
@@ -62,12 +62,19 @@ func Waiting(origins []string) http.Handler {
 		case r.URL.Path == "/openapi.yaml" && (r.Method == http.MethodGet || r.Method == http.MethodHead):
 			describeInterface(w, r)
 		case r.Method == http.MethodPost:
+			refuse()
 			status := http.StatusServiceUnavailable
 			problem{Status: status, Detail: detailOf(feed.ErrUnavailable), Stored: stored(r, status, nil)}.write(w)
 		default:
+			refuse()
 			answerRetryLater(w, r, http.StatusServiceUnavailable, "this node has not reached its store yet")
 		}
-	}))
+	}
+	handler := refusals.watchPreflights(origins)(allowOrigins(origins)(http.HandlerFunc(wait)))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		identify(w, r)
+		handler.ServeHTTP(w, r)
+	})
 }
 
 func getAndHead(r chi.Router, pattern string, h http.HandlerFunc) {
@@ -91,27 +98,19 @@ func escapedPaths(next http.Handler) http.Handler {
 	})
 }
 
-// logRequests logs each request after its answer, at the level debug. It omits the
-// query, which may hold a token.
-func (s *Server) logRequests(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !s.logger.Enabled(r.Context(), slog.LevelDebug) {
-			next.ServeHTTP(w, r)
-			return
-		}
-		begin := time.Now()
-		defer func() {
-			s.logger.DebugContext(r.Context(), "request", "method", r.Method, "path", r.URL.Path, "from", r.RemoteAddr, "took", time.Since(begin))
-		}()
-		next.ServeHTTP(w, r)
-	})
-}
-
 func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
 	if console := s.options().Console; console != nil {
 		console.ServeHTTP(w, r)
+		if answer, ok := w.(*countedResponse); ok && answer.status >= http.StatusBadRequest {
+			reason := refusedPath
+			if answer.status == http.StatusMethodNotAllowed {
+				reason = refusedMethod
+			}
+			s.refusals.refuse(w, r, refusal{reason, answer.status, nil})
+		}
 		return
 	}
+	s.refusals.refuse(w, r, refusal{refusedPath, http.StatusNotFound, nil})
 	writeProblem(w, http.StatusNotFound, fmt.Sprintf("there is nothing at %.100s", r.URL.Path))
 }
 
@@ -122,6 +121,7 @@ func (s *Server) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 			w.Header().Add("Allow", method)
 		}
 	}
+	s.refusals.refuse(w, r, refusal{refusedMethod, http.StatusMethodNotAllowed, nil})
 	writeProblem(w, http.StatusMethodNotAllowed, fmt.Sprintf("%.20s is not possible here", r.Method))
 }
 

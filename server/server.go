@@ -51,6 +51,9 @@ type Options struct {
 	// BatchEvents and BatchBytes limit the events and the bytes of a batch; 0 means
 	// 1000, and 4 MiB.
 	BatchEvents, BatchBytes int
+	// PublishesPerSecond limits the events in a second that come from one address, and
+	// those that are published with tokens of one subject; 0 means no limit.
+	PublishesPerSecond int
 	// PublishIdle is how long the body of a published stream may be silent; 0 means
 	// a minute.
 	PublishIdle time.Duration
@@ -61,6 +64,11 @@ type Options struct {
 	Origins []string
 	// TrustedProxies are believed about the addresses of their clients.
 	TrustedProxies Proxies
+	// Refusals counts and logs the requests that are refused; nil means new ones. Close
+	// of the server closes them.
+	Refusals *Refusals
+	// AccessLog logs each request at its end.
+	AccessLog bool
 	// Console, if set, serves all paths outside the interface.
 	Console http.Handler
 	// Logger receives messages for operators; nil means slog.Default.
@@ -82,9 +90,12 @@ type Server struct {
 	returned   *engine.Returned
 
 	counters    *counters
+	refusals    *Refusals
 	mu          sync.Mutex
 	subscribers subscribers
 	publishers  publishers
+
+	publishLimits publishLimits
 }
 
 // New returns a server that publishes to publisher and subscribes to hub. The caller
@@ -101,7 +112,11 @@ func New(hub *feed.Hub, publisher *feed.Publisher, o Options) *Server {
 			gone:      make(chan struct{}),
 		},
 		publishers: publishers{stopping: make(chan struct{})},
+		refusals:   o.Refusals,
 		started:    time.Now(),
+	}
+	if s.refusals == nil {
+		s.refusals = NewRefusals(s.logger, o.TrustedProxies)
 	}
 	s.Reconfigure(o)
 	routes := s.router()
@@ -116,7 +131,7 @@ type settings struct {
 	allowOrigins func(next http.Handler) http.Handler
 }
 
-// Reconfigure replaces the options, but for Logger. No request and no stream that has
+// Reconfigure replaces the options, but for Logger and Refusals. No request and no stream that has
 // begun ends because of it.
 func (s *Server) Reconfigure(o Options) {
 	o.Heartbeat = cmp.Or(o.Heartbeat, 15*time.Second)
@@ -127,7 +142,9 @@ func (s *Server) Reconfigure(o Options) {
 	o.BatchEvents = cmp.Or(o.BatchEvents, 1000)
 	o.BatchBytes = cmp.Or(o.BatchBytes, 4<<20)
 	o.PublishIdle = cmp.Or(o.PublishIdle, time.Minute)
-	s.settings.Store(&settings{o, crossOriginProtection(o.Origins), allowOrigins(o.Origins)})
+	s.publishLimits.set(o.PublishesPerSecond)
+	watch, allow := s.refusals.watchPreflights(o.Origins), allowOrigins(o.Origins)
+	s.settings.Store(&settings{o, crossOriginProtection(o.Origins), func(next http.Handler) http.Handler { return watch(allow(next)) }})
 }
 
 // options returns the settings of the moment. A caller that needs several of them to
@@ -135,7 +152,10 @@ func (s *Server) Reconfigure(o Options) {
 func (s *Server) options() *settings { return s.settings.Load() }
 
 // ServeHTTP answers one request.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.routes.ServeHTTP(w, r) }
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	identify(w, r)
+	s.routes.ServeHTTP(w, r)
+}
 
 // AnnounceDrain makes /readyz report that the server is draining and changes nothing
 // else. It gives load balancers time to notice before Drain.
@@ -192,6 +212,7 @@ func (s *Server) Close() {
 		s.engine.Close()
 	}
 	_ = s.returned.Close()
+	s.refusals.Close()
 }
 
 // now returns the time on the streams' clock.

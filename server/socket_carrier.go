@@ -65,14 +65,14 @@ func (c socketCarrier) subscribe(ctx context.Context, request subscribeRequest) 
 // carry writes the head and hands the connection to the engine, which then calls
 // Closed of the stream. Nothing may have been written to w.
 func (c socketCarrier) carry(w http.ResponseWriter, r *http.Request, st *stream) {
-	st.opens()
+	st.opens(w, r)
 	st.useChunks()
 	conn, buffered, err := http.NewResponseController(w).Hijack()
 	if err == nil {
 		// The buffer may hold the next request.
 		unread, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
 		last := r.Close || !c.socket.Reuse(unread)
-		err = c.socket.Take(conn, append(appendHead(nil, w.Header(), last), st.openEvent(c.server.options().Retry)...), st)
+		err = c.socket.Take(conn, append(appendHead(nil, w.Header(), last), st.first()...), st)
 	}
 	if err != nil {
 		st.Closed(err)

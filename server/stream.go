@@ -2,10 +2,9 @@ package server
 
 import (
 	"bytes"
-	"context"
 	"errors"
-	"log/slog"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -39,6 +38,7 @@ type stream struct {
 
 	draining   atomic.Bool
 	opened     bool                            // see opens
+	access     *accessEntry                    // nil without an access log
 	subscribed atomic.Pointer[feed.Subscriber] // the encoder's subscriber, for drain
 }
 
@@ -87,6 +87,15 @@ func (st *stream) drain() {
 // Wake implements [engine.Stream].
 func (st *stream) Wake() { st.subscriber.Wake() }
 
+// first returns the first bytes of the stream.
+func (st *stream) first() []byte {
+	block := st.openEvent(st.server.options().Retry)
+	if st.access != nil {
+		st.access.bytes += int64(len(block))
+	}
+	return block
+}
+
 // Over implements [engine.Stream].
 func (st *stream) Over(now time.Duration) error {
 	switch {
@@ -110,6 +119,14 @@ func (st *stream) Due() time.Duration {
 
 // Next implements [engine.Stream].
 func (st *stream) Next(now time.Duration) (piece []byte, err error) {
+	piece, err = st.next(now)
+	if st.access != nil {
+		st.access.bytes += int64(len(piece))
+	}
+	return piece, err
+}
+
+func (st *stream) next(now time.Duration) (piece []byte, err error) {
 	if st.pending != nil && st.pending.skip > 0 {
 		return st.continuePiece(now)
 	}
@@ -169,7 +186,7 @@ func (st *stream) continuePiece(now time.Duration) (piece []byte, err error) {
 			return piece[skip:], nil
 		}
 		if skip -= len(piece); skip == 0 {
-			return st.Next(now)
+			return st.next(now)
 		}
 		if st.pending == nil {
 			st.pending = &pending{of: i}
@@ -234,6 +251,9 @@ func (st *stream) Unwritten(written int, left []byte) (keep []byte, err error) {
 	defer st.recyclePiece()
 	st.setSlow(true)
 	if st.takeBack(written) {
+		if st.access != nil {
+			st.access.bytes -= int64(len(left)) // they come again
+		}
 		return nil, nil
 	}
 	st.release()
@@ -256,7 +276,7 @@ func (st *stream) Written() {
 	}
 	if st.oldest != 0 {
 		late := time.Duration(time.Now().UnixMilli()-st.oldest) * time.Millisecond
-		st.server.counters.deliveries[pathOf(st.fromStore)].Observe(late)
+		st.server.counters.deliveries[pathIndex(st.fromStore)].Observe(late)
 		st.oldest = 0
 	}
 }
@@ -274,13 +294,14 @@ func (st *stream) Closed(why error) {
 		st.subscriber.Close()
 	}
 	if _, panicked := errors.AsType[*engine.PanicError](why); panicked {
-		st.server.logger.Error("stream failed", "from", st.address, "error", why)
+		st.server.logger.Error("stream failed", "address", st.address, "error", why)
 	}
-	if st.server.logger.Enabled(context.Background(), slog.LevelDebug) {
-		var feeds []string
-		for i := range st.hidden {
-			feeds = append(feeds, st.subscriber.At(i).Feed())
+	if st.access != nil {
+		for i := 0; st.many && i < len(st.hidden); i++ {
+			st.access.feed = strings.TrimPrefix(st.access.feed+","+st.subscriber.At(i).Feed(), ",")
 		}
-		st.server.logger.Debug("stream ended", "feeds", feeds, "from", st.address, "reason", why)
+		st.access.feed = shortened(st.access.feed)
+		written := st.access.bytes - int64(st.backlogBytes)
+		st.access.log(st.server.logger, http.StatusOK, written, endingOf(why))
 	}
 }

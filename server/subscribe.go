@@ -26,6 +26,7 @@ func (s *Server) subscribe(w http.ResponseWriter, r *http.Request) {
 func (s *Server) subscribeMany(w http.ResponseWriter, r *http.Request) {
 	format := requestedFormat(r)
 	if format == nil {
+		s.refusals.refuse(w, r, refusal{refusedFormat, http.StatusNotAcceptable, nil})
 		writeProblem(w, http.StatusNotAcceptable, "several feeds come as a stream, text/event-stream or application/x-ndjson; a page has one feed")
 		return
 	}
@@ -50,7 +51,7 @@ func (s *Server) answerSubscribe(w http.ResponseWriter, r *http.Request, request
 func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, request subscribeRequest) {
 	st := s.newStream(r, request)
 	if err := s.admit(st, request.cost()); err != nil {
-		s.rejectFull(w, r, err)
+		s.rejectFull(w, r, request.about(err))
 		return
 	}
 	owned := true // this function has to call st.Closed
@@ -93,7 +94,7 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, request sub
 	default:
 		owned = false
 		st.Closed(err)
-		s.failStream(w, r, err)
+		s.failStream(w, r, request.about(err))
 		return
 	}
 	owned = false
@@ -129,9 +130,6 @@ func (s *Server) failStream(w http.ResponseWriter, r *http.Request, err error) {
 		s.writeError(w, r, err)
 		return
 	}
-	if status == http.StatusInternalServerError {
-		s.logFailure(r, err)
-	}
-	s.counters.refuse(err)
+	s.refusals.refuse(w, r, refusalOf(err))
 	answerRetryLater(w, r, status, "")
 }

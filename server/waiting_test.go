@@ -15,7 +15,7 @@ import (
 // TestWaiting: a node without its store is alive, refuses events, and gives a browser
 // no status that would stop it.
 func TestWaiting(t *testing.T) {
-	http1 := httptest.NewServer(server.Waiting(nil))
+	http1 := httptest.NewServer(server.Waiting(nil, nil))
 	defer http1.Close()
 	n := &node{t: t, url: http1.URL}
 	if r, body := n.do("GET", "/healthz", nil, ""); r.StatusCode != http.StatusOK || !strings.Contains(body, "alive") {

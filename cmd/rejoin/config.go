@@ -76,6 +76,7 @@ type LimitsConfig struct {
 	SubscribersPerAddress int           // 0: any number
 	Memory                int           // bytes that the node holds on behalf of clients
 	PublishIdle           time.Duration // for which a published stream may be silent
+	PublishesPerSecond    int           // of a token's subject, and from an address; 0: any number
 }
 
 // IdempotencyConfig is about publishing that can be repeated.
@@ -101,6 +102,7 @@ type DrainConfig struct {
 type LogConfig struct {
 	Level  string // debug, info, warn, error
 	Format string // text, json
+	Access bool   // a line for each request
 }
 
 // DefaultConfig returns the configuration of a server without settings.
@@ -147,6 +149,7 @@ func (c Config) Validate() error {
 		checkBetween("limits.subscribers_per_address", c.Limits.SubscribersPerAddress, 0, 10_000_000),
 		checkMemory(c.Limits),
 		checkBetween("limits.publish_idle", c.Limits.PublishIdle, 100*time.Millisecond, 24*time.Hour),
+		checkBetween("limits.publishes_per_second", c.Limits.PublishesPerSecond, 0, 1_000_000),
 		checkBetween("idempotency.window", c.Idempotency.Window, time.Second, 365*24*time.Hour),
 		checkOneOf("auth.mode", c.Auth.Mode, "none", "jwt"),
 		checkJWT(c.Auth),

@@ -53,6 +53,7 @@ func (c *Config) keys() []key {
 		{"limits.subscribers_per_address", number(&c.Limits.SubscribersPerAddress)},
 		{"limits.memory", size(&c.Limits.Memory)},
 		{"limits.publish_idle", duration(&c.Limits.PublishIdle)},
+		{"limits.publishes_per_second", number(&c.Limits.PublishesPerSecond)},
 		{"idempotency.window", duration(&c.Idempotency.Window)},
 		{"retention", retention(&c.Retention)},
 		{"auth.mode", one(func(value string) error {
@@ -72,6 +73,7 @@ func (c *Config) keys() []key {
 		{"drain.window", duration(&c.Drain.Window)},
 		{"log.level", text(&c.Log.Level)},
 		{"log.format", text(&c.Log.Format)},
+		{"log.access", flag(&c.Log.Access)},
 	}
 }
 
@@ -145,6 +147,16 @@ func number(to *int) func(any) error {
 			return fmt.Errorf("%q is not a whole number", value)
 		}
 		*to = n
+		return nil
+	})
+}
+
+func flag(to *bool) func(any) error {
+	return one(func(value string) error {
+		if value != "true" && value != "false" {
+			return fmt.Errorf("%q is neither true nor false", value)
+		}
+		*to = value == "true"
 		return nil
 	})
 }

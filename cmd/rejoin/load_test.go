@@ -121,9 +121,9 @@ func TestEveryKeyFromTheEnvironment(t *testing.T) {
 		"listen": "0.0.0.0:1", "store.url": "sqlite:/x.db", "bus.url": "redis://h", "bus.verify": "2s",
 		"admin.listen": "127.0.0.1:2", "server.hosts": "rejoin.example, ::1", "server.trusted_proxies": "10.0.0.0/8,::1", "bus.prefix": "p", "bus.shards": "3", "bus.stream_length": "4",
 		"subscribe.heartbeat": "3s", "subscribe.retry": "4s", "subscribe.write_timeout": "5s", "subscribe.max_age": "6s",
-		"limits.event_bytes": "7", "limits.batch_events": "8", "limits.batch_bytes": "9", "limits.feeds_per_subscription": "10", "limits.subscribers": "11", "limits.subscribers_per_address": "12", "limits.memory": "64MiB", "limits.publish_idle": "14s", "idempotency.window": "10s", "retention": "feeds=chat:* age=8h events=9", "auth.mode": "none", "auth.jwt.key": "s", "auth.jwt.key_file": "f", "auth.jwt.jwks_url": "u",
+		"limits.event_bytes": "7", "limits.batch_events": "8", "limits.batch_bytes": "9", "limits.feeds_per_subscription": "10", "limits.subscribers": "11", "limits.subscribers_per_address": "12", "limits.memory": "64MiB", "limits.publish_idle": "14s", "limits.publishes_per_second": "15", "idempotency.window": "10s", "retention": "feeds=chat:* age=8h events=9", "auth.mode": "none", "auth.jwt.key": "s", "auth.jwt.key_file": "f", "auth.jwt.jwks_url": "u",
 		"auth.jwt.algorithms": "HS256, ES256", "auth.jwt.issuer": "i", "auth.jwt.audience": "a", "tls.cert": "c", "tls.key": "k",
-		"cors.origins": "https://a.example,https://b.example,", "drain.delay": "3s", "drain.window": "8s", "log.level": "warn", "log.format": "json",
+		"cors.origins": "https://a.example,https://b.example,", "drain.delay": "3s", "drain.window": "8s", "log.level": "warn", "log.format": "json", "log.access": "true",
 	}
 	for _, k := range new(Config).keys() {
 		t.Setenv(variable(k.name), values[k.name])
@@ -139,14 +139,14 @@ func TestEveryKeyFromTheEnvironment(t *testing.T) {
 		Store:       StoreConfig{"sqlite:/x.db"},
 		Bus:         BusConfig{"redis://h", "p", 3, 4, 2 * time.Second},
 		Subscribe:   SubscribeConfig{3 * time.Second, 4 * time.Second, 5 * time.Second, 6 * time.Second},
-		Limits:      LimitsConfig{7, 8, 9, 10, 11, 12, 64 << 20, 14 * time.Second},
+		Limits:      LimitsConfig{7, 8, 9, 10, 11, 12, 64 << 20, 14 * time.Second, 15},
 		Idempotency: IdempotencyConfig{10 * time.Second},
 		Retention:   []feed.Rule{{Feeds: "chat:*", Age: 8 * time.Hour, Events: 9}},
 		Auth:        AuthConfig{"none", true, JWTConfig{"s", "f", "u", []string{"HS256", "ES256"}, "i", "a"}},
 		TLS:         TLSConfig{"c", "k"},
 		CORS:        CORSConfig{[]string{"https://a.example", "https://b.example"}},
 		Drain:       DrainConfig{3 * time.Second, 8 * time.Second},
-		Log:         LogConfig{"warn", "json"},
+		Log:         LogConfig{"warn", "json", true},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

@@ -38,7 +38,7 @@ type node struct {
 
 // openNode opens what the configuration names on top of store, which it owns
 // from here on.
-func openNode(ctx context.Context, store feed.Store, c Config, verifier *auth.Verifier, logger *slog.Logger) (*node, error) {
+func openNode(ctx context.Context, store feed.Store, c Config, verifier *auth.Verifier, refusals *server.Refusals, logger *slog.Logger) (*node, error) {
 	n := &node{store: store, appends: server.NewAppends()}
 	if err := n.openBus(ctx, c.Bus, logger); err != nil {
 		return nil, errors.Join(err, store.Close())
@@ -47,7 +47,9 @@ func openNode(ctx context.Context, store feed.Store, c Config, verifier *auth.Ve
 	if n.feeds, err = feed.Open(store, n.bus, n.feedOptions(c, logger)); err != nil {
 		return nil, errors.Join(fmt.Errorf("start feeds: %w", err), n.bus.Close(), store.Close())
 	}
-	n.server = server.New(n.feeds.Hub, n.feeds.Publisher, serverOptions(c, verifier, logger))
+	o := serverOptions(c, verifier, logger)
+	o.Refusals = refusals
+	n.server = server.New(n.feeds.Hub, n.feeds.Publisher, o)
 	return n, nil
 }
 
@@ -85,9 +87,11 @@ func serverOptions(c Config, verifier *auth.Verifier, logger *slog.Logger) serve
 		BatchEvents:           c.Limits.BatchEvents,
 		BatchBytes:            c.Limits.BatchBytes,
 		PublishIdle:           c.Limits.PublishIdle,
+		PublishesPerSecond:    c.Limits.PublishesPerSecond,
 		Auth:                  verifier,
 		Origins:               c.CORS.Origins,
 		TrustedProxies:        c.Server.proxies(),
+		AccessLog:             c.Log.Access,
 		Console:               web.Handler(),
 		Logger:                logger,
 	}

@@ -90,7 +90,7 @@ func TestRetentionRuns(t *testing.T) {
 	}
 	c := DefaultConfig()
 	c.Retention = []feed.Rule{{Feeds: "chat:*", Events: 3}}
-	n, err := openNode(t.Context(), store, c, nil, slog.New(slog.DiscardHandler))
+	n, err := openNode(t.Context(), store, c, nil, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +128,7 @@ func TestRetentionRuns(t *testing.T) {
 
 func TestStoreWithoutRetention(t *testing.T) {
 	store := struct{ feed.Store }{feedtest.NewStore()}
-	_, err := openNode(t.Context(), store, DefaultConfig(), nil, slog.New(slog.DiscardHandler))
+	_, err := openNode(t.Context(), store, DefaultConfig(), nil, nil, slog.New(slog.DiscardHandler))
 	if !errors.Is(err, errors.ErrUnsupported) || !strings.HasPrefix(err.Error(), "start feeds: ") {
 		t.Errorf("got %v", err)
 	}

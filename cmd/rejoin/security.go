@@ -110,22 +110,22 @@ func (c ServerConfig) proxies() server.Proxies {
 // publicHosts guards the handler of the public address from pages of other sites that
 // pass for pages of this server. A token does that as well. On an address that others
 // reach by names of their own, it takes a list of them.
-func (c Config) publicHosts(address net.Addr, handler http.Handler) http.Handler {
+func (c Config) publicHosts(address net.Addr, refusals *server.Refusals, handler http.Handler) http.Handler {
 	anyPage := slices.Contains(c.CORS.Origins, "*") // which may do the same openly
 	if c.Auth.Mode != "none" || anyPage || !onLoopback(address) && len(c.Server.Hosts) == 0 {
 		return handler
 	}
 	hosts := slices.Concat(c.Server.Hosts, server.OriginHosts(c.CORS.Origins), hostOf(c.Listen))
-	return server.OnlyHosts(hosts, handler)
+	return server.OnlyHosts(hosts, refusals, handler)
 }
 
 // adminHosts does it for the address of operators, which never asks for a token. The
 // pages of cors.origins have no business there.
-func (c Config) adminHosts(address net.Addr, handler http.Handler) http.Handler {
+func (c Config) adminHosts(address net.Addr, refusals *server.Refusals, handler http.Handler) http.Handler {
 	if !onLoopback(address) {
 		return handler
 	}
-	return server.OnlyHosts(slices.Concat(c.Server.Hosts, hostOf(c.Admin.Listen)), handler)
+	return server.OnlyHosts(slices.Concat(c.Server.Hosts, hostOf(c.Admin.Listen)), refusals, handler)
 }
 
 // hostOf returns the host of an address to listen on, if it has one.

@@ -75,6 +75,7 @@ type serving struct {
 	logger   *slog.Logger
 	security security
 	retired  sync.WaitGroup // verifiers that are about to be closed
+	refusals *server.Refusals
 
 	public, admin *endpoint // admin is nil if it is off
 	node          *node     // nil until the store has been reached
@@ -96,7 +97,7 @@ func runNode(ctx context.Context, r *reloader, logs *logHandler) error {
 	if err != nil {
 		return err
 	}
-	s := &serving{config: c, logs: logs, logger: logger, security: secured}
+	s := &serving{config: c, logs: logs, logger: logger, security: secured, refusals: server.NewRefusals(logger, c.Server.proxies())}
 	defer func() { s.security.close() }()
 	store, absent := openStore(ctx, c, logger)
 	if absent != nil && !isNotYet(absent) {
@@ -125,7 +126,7 @@ func (s *serving) listen(ctx context.Context) error {
 		return err
 	}
 	s.public = newEndpoint(listener, s.logger)
-	s.setPublic(c, server.Waiting(c.CORS.Origins))
+	s.setPublic(c, server.Waiting(c.CORS.Origins, s.refusals))
 	s.security.secure(s.public.server, c.Subscribe.WriteTimeout)
 	if c.Admin.Listen == "off" {
 		return nil
@@ -134,19 +135,19 @@ func (s *serving) listen(ctx context.Context) error {
 		return errors.Join(fmt.Errorf("admin: %w", err), s.public.close())
 	}
 	s.admin = newEndpoint(listener, s.logger)
-	s.admin.set(adminHandler(server.Metrics(server.Sources{Version: currentVersion()})))
-	s.admin.server.Handler = c.adminHosts(listener.Addr(), s.admin)
+	s.admin.set(adminHandler(server.Metrics(server.Sources{Refusals: s.refusals, Version: currentVersion()})))
+	s.admin.server.Handler = c.adminHosts(listener.Addr(), s.refusals, s.admin)
 	return nil
 }
 
 // setPublic installs the handler of the public address.
 func (s *serving) setPublic(c Config, handler http.Handler) {
-	s.public.set(c.publicHosts(s.public.listener.Addr(), handler))
+	s.public.set(c.publicHosts(s.public.listener.Addr(), s.refusals, handler))
 }
 
 // open opens a node on store, which it owns from here on, and installs its handlers.
 func (s *serving) open(ctx context.Context, store feed.Store) error {
-	n, err := openNode(ctx, store, s.config, s.security.verifier, s.logger)
+	n, err := openNode(ctx, store, s.config, s.security.verifier, s.refusals, s.logger)
 	if err != nil {
 		return err
 	}

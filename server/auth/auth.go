@@ -131,6 +131,7 @@ func (v *Verifier) Grant(r *http.Request) (Grant, error) {
 		close:     c.rights.Close,
 		admin:     c.rights.Admin,
 		expires:   c.expires.Time,
+		subject:   c.subject,
 		cookie:    cookie,
 	}, nil
 }

@@ -48,7 +48,7 @@ func (r Rights) Check() error {
 
 // claims holds the claims of a token that matter here.
 type claims struct {
-	issuer                     string
+	issuer, subject            string
 	audience                   jwt.ClaimStrings
 	expires, notBefore, issued *jwt.NumericDate
 	rights                     Rights
@@ -58,11 +58,13 @@ type claims struct {
 // "exp".
 func (c *claims) UnmarshalJSON(b []byte) error {
 	var expires, notBefore, issued *json.Number
+	var subject any // for logs and limits only, so a strange one does no harm
 	if err := unmarshalExact(b, map[string]any{
-		"iss": &c.issuer, "aud": &c.audience, "exp": &expires, "nbf": &notBefore, "iat": &issued,
+		"iss": &c.issuer, "aud": &c.audience, "exp": &expires, "nbf": &notBefore, "iat": &issued, "sub": &subject,
 	}); err != nil {
 		return err
 	}
+	c.subject, _ = subject.(string)
 	if err := errors.Join(
 		readTime("exp", expires, &c.expires), readTime("nbf", notBefore, &c.notBefore), readTime("iat", issued, &c.issued),
 	); err != nil {
@@ -122,4 +124,4 @@ func (c *claims) GetNotBefore() (*jwt.NumericDate, error)      { return c.notBef
 func (c *claims) GetIssuedAt() (*jwt.NumericDate, error)       { return c.issued, nil }
 func (c *claims) GetAudience() (jwt.ClaimStrings, error)       { return c.audience, nil }
 func (c *claims) GetIssuer() (string, error)                   { return c.issuer, nil }
-func (c *claims) GetSubject() (string, error)                  { return "", nil }
+func (c *claims) GetSubject() (string, error)                  { return c.subject, nil }

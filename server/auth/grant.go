@@ -13,6 +13,7 @@ type Grant struct {
 	admin                     bool
 	everything                bool
 	expires                   time.Time
+	subject                   string
 	cookie                    bool
 }
 
@@ -32,6 +33,9 @@ func (g Grant) Admin() bool { return g.everything || g.admin }
 
 // Expires returns when the grant ends; zero means never.
 func (g Grant) Expires() time.Time { return g.expires }
+
+// Subject returns the claim sub of the token. It is empty if there is none.
+func (g Grant) Subject() string { return g.subject }
 
 // FromCookie reports whether the token came in a cookie, which a browser also sends with
 // requests that another site causes.
