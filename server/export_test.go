@@ -2,6 +2,8 @@ package server
 
 import (
 	"iter"
+	"maps"
+	"slices"
 
 	"github.com/go-chi/chi/v5"
 
@@ -24,3 +26,18 @@ func ParseStream(body iter.Seq[string], limit int) (drafts []feed.Draft, err err
 	}
 	return drafts, p.end()
 }
+
+// The reasons for which a subscriber is rejected for lack of room.
+var ErrNoMemory = errNoMemory
+
+// LogEach makes the server log each refusal, however many there are.
+func (s *Server) LogEach() { s.refusals.every = 0 }
+
+// RefusalReasons returns all reasons for which a request can be refused.
+func (s *Server) RefusalReasons() []string { return slices.Sorted(maps.Keys(s.refusals.reasons)) }
+
+// Refused returns how many requests were refused for the reason.
+func (s *Server) Refused(reason string) uint64 { return s.refusals.reasons[reason].count.Load() }
+
+// Refusals returns those of the server.
+func (s *Server) Refusals() *Refusals { return s.refusals }

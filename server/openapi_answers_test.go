@@ -25,12 +25,17 @@ import (
 // openAPINodes starts a node of each kind, by name.
 func openAPINodes(t *testing.T) map[string]*node {
 	t.Helper()
+	return openAPINodesWith(t, slog.New(slog.DiscardHandler))
+}
+
+func openAPINodesWith(t *testing.T, logger *slog.Logger) map[string]*node {
+	t.Helper()
 	verifier, err := auth.Open(t.Context(), auth.Options{Key: secret})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(verifier.Close)
-	options := server.Options{Heartbeat: 30 * time.Millisecond, Auth: verifier, Logger: slog.New(slog.DiscardHandler)}
+	options := server.Options{Heartbeat: 30 * time.Millisecond, Auth: verifier, Logger: logger}
 	failingAt := func(err error, points ...feedtest.Point) *node {
 		return startOn(t, feedtest.NewStore().Through(func(_ context.Context, c feedtest.Call) error {
 			if len(points) == 0 || slices.Contains(points, c.At) {
@@ -120,6 +125,7 @@ func (d document) send(t *testing.T, op operation, c call, n *node) (*http.Respo
 	addHeader(r.Header, strings.TrimPrefix(c.header, "\n"))
 	authorize(t, r, c)
 	if c.on == "slow" {
+		r.RemoteAddr = "192.0.2.1:1234"
 		r.Body = io.NopCloser(iotest.ErrReader(os.ErrDeadlineExceeded))
 		w := httptest.NewRecorder()
 		n.ServeHTTP(w, r)
