@@ -8,14 +8,8 @@ import (
 
 // listen takes the other nodes' signals for as long as the hub lives.
 func (h *Hub) listen() {
-	for {
-		err := h.signals.bus.Signals(h.ctx, h.handleSignal)
-		if h.ctx.Err() != nil {
-			return
-		}
-		h.logger.Error("listening to signals ended; ephemeral events of other nodes are lost until it works again", "error", err)
-		h.pause(time.Second)
-	}
+	const ended = "listening to signals ended; ephemeral events of other nodes are lost until it works again"
+	h.repeat(h.logger, ended, func() error { return h.signals.bus.Signals(h.ctx, h.handleSignal) })
 }
 
 // handleSignal handles one signal of another node.
@@ -54,6 +48,10 @@ func (h *Hub) changed(feed string) {
 	h.recheck(feed)
 	h.signals.send(note{Kind: signalChanged, Feed: feed})
 }
+
+// Peers returns how many other nodes are alive. A node that has just started learns that
+// within two seconds.
+func (h *Hub) Peers() int { return h.signals.alive(time.Now()) }
 
 // Subscribers returns how many subscribers the feed has, on all nodes. It leaves out a
 // node that does not answer within half a second, and one that has just started: within

@@ -20,7 +20,8 @@ type Outage struct {
 	logged atomic.Bool // a failure is in the log, and its end is not
 
 	mu    sync.Mutex
-	cause string // of the last failure
+	cause string    // of the last failure
+	began time.Time // when the first failure of this outage was, or of the last one
 	lines []outageLine
 }
 
@@ -65,6 +66,9 @@ func (o *Outage) Note(err error) OutageChange {
 	}
 	o.cause = cause
 	now := time.Now()
+	if !logged {
+		o.began = now
+	}
 	o.lines = slices.DeleteFunc(o.lines, func(l outageLine) bool { return now.Sub(l.at) >= outageWindow })
 	repeated := logged && slices.ContainsFunc(o.lines, func(l outageLine) bool { return l.cause == cause })
 	if repeated || len(o.lines) >= outageLines {
@@ -75,6 +79,14 @@ func (o *Outage) Note(err error) OutageChange {
 		return OutageChanged
 	}
 	return OutageBegan
+}
+
+// Lasted returns how long ago the last outage began. After OutageEnded, that is how long
+// it lasted.
+func (o *Outage) Lasted() time.Duration {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return time.Since(o.began).Round(time.Millisecond)
 }
 
 // varying matches what differs between failures of one cause: the local end of a
@@ -100,7 +112,7 @@ func (o *Outage) log(logger *slog.Logger, err error, what string, args ...any) {
 	case OutageChanged:
 		logger.Error(what+" fails for another reason", append(args, "error", err)...)
 	case OutageEnded:
-		logger.Info(what+" works again", args...)
+		logger.Info(what+" works again", append(args, "after", o.Lasted())...)
 	}
 }
 

@@ -225,7 +225,7 @@ func TestTellingIsLogged(t *testing.T) {
 			r.publish("a", "x")
 			time.Sleep(time.Second)
 		}
-		log.demand(t, "after three failures", []string{"telling the bus fails", "OOM", "bus=bus://host:6379"})
+		log.demand(t, "after three failures", []string{"cannot write to the bus", "OOM", "bus=bus://host:6379"})
 	})
 }
 

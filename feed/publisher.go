@@ -128,7 +128,7 @@ func NewPublisher(store Store, hub *Hub, bus Bus, o PublisherOptions) *Publisher
 		observe:   o.Observe,
 		more:      make(chan struct{}, 1),
 		blocked:   make(map[string]*queue),
-		teller:    newTeller(bus, hub.memory, store.ID, cmp.Or(o.Logger, slog.Default())),
+		teller:    newTeller(bus, hub.memory, store.ID, hub.verify, cmp.Or(o.Logger, slog.Default())),
 	}
 	if p.observe == nil {
 		p.observe = func(time.Duration, int) {}

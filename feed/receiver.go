@@ -1,8 +1,10 @@
 package feed
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"log/slog"
 	"time"
 )
 
@@ -91,26 +93,39 @@ func (h *Hub) takeAppend(a appendOutcome) (stored []Event) {
 
 // tailLoop listens to the bus for as long as the hub lives.
 func (h *Hub) tailLoop() {
+	const ended = "tailing the bus ended; events of other nodes arrive late until it works again"
+	h.repeat(located(h.logger, "bus", h.bus), ended, func() error { return h.bus.Tail(h.ctx, receiver{h}) })
+}
+
+// steady is how long a call has to work for its next failure to count as a new one.
+const steady = 10 * time.Second
+
+// repeat calls work, which returns only if it fails, for as long as the hub lives. It
+// logs each cause once.
+func (h *Hub) repeat(logger *slog.Logger, ended string, work func() error) {
+	var outage Outage
 	for {
-		err := h.bus.Tail(h.ctx, receiver{h})
+		began := time.Now()
+		err := cmp.Or(work(), errEnded)
 		if h.ctx.Err() != nil {
 			return
 		}
-		h.logger.Error("tailing the bus ended; events of other nodes arrive late until it works again", "error", err)
+		if time.Since(began) > steady {
+			outage.Note(nil)
+		}
+		if outage.Note(err) != OutageSame {
+			logger.Error(ended, "error", err)
+		}
 		h.pause(time.Second)
 	}
 }
 
+var errEnded = errors.New("it ended without an error")
+
 // watchLoop watches the store for as long as the hub lives.
 func (h *Hub) watchLoop(store WatchedStore) {
-	for {
-		err := store.Watch(h.ctx, receiver{h})
-		if h.ctx.Err() != nil {
-			return
-		}
-		h.storeLog.Error("watching the store ended; what applications append arrives late until it works again", "error", err)
-		h.pause(time.Second)
-	}
+	const ended = "watching the store ended; what applications append arrives late until it works again"
+	h.repeat(h.storeLog, ended, func() error { return store.Watch(h.ctx, receiver{h}) })
 }
 
 // receiver is the hub as the bus and a watched store see it.

@@ -135,9 +135,16 @@ func (r *Retention) loop(ctx context.Context) {
 	}
 }
 
-// round trims by the rules, and sweeps.
+// round trims by the rules, and sweeps. It logs what it has removed.
 func (r *Retention) round(ctx context.Context) error {
-	return errors.Join(r.trimAll(ctx), r.sweep(ctx))
+	began, counts := time.Now(), &r.hub.counts // which only retention changes
+	trims, events := counts.trims.Load(), counts.trimmedEvents.Load()
+	err := r.trimAll(ctx)
+	if trims = counts.trims.Load() - trims; trims > 0 {
+		r.o.Logger.Info("retention has trimmed feeds", "feeds", trims, "events", counts.trimmedEvents.Load()-events,
+			"took", time.Since(began).Round(time.Millisecond))
+	}
+	return errors.Join(err, r.sweep(ctx))
 }
 
 // sweep frees the space of trimmed events. If there is much, it leaves the rest to later

@@ -233,6 +233,19 @@ func (s *signals) noteAlive(node string, now time.Time) (fresh bool) {
 	return false
 }
 
+// alive returns how many other nodes run.
+func (s *signals) alive(now time.Time) (nodes int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dropSilent(now)
+	for _, p := range s.peers {
+		if !p.gone {
+			nodes++
+		}
+	}
+	return nodes
+}
+
 // inOrder reports whether a node's ephemeral event is newer than all that came
 // from it before. A bus may carry signals late, and more than once. Nodes of
 // older versions do not number their events.

@@ -23,6 +23,7 @@ type teller struct {
 	bus    Bus
 	memory *Memory
 	logger *slog.Logger
+	verify time.Duration // the hub's
 	outage Outage
 	done   chan struct{}
 	stop   func() // closes done: the loop ends when it has told what is queued
@@ -35,10 +36,10 @@ type teller struct {
 	more   chan struct{}
 }
 
-func newTeller(bus Bus, memory *Memory, id func() string, logger *slog.Logger) *teller {
+func newTeller(bus Bus, memory *Memory, id func() string, verify time.Duration, logger *slog.Logger) *teller {
 	done := make(chan struct{})
 	stop := sync.OnceFunc(func() { close(done) })
-	return &teller{bus: bus, memory: memory, id: id, logger: located(logger, "bus", bus), done: done, stop: stop, more: make(chan struct{}, 1)}
+	return &teller{bus: bus, verify: verify, memory: memory, id: id, logger: located(logger, "bus", bus), done: done, stop: stop, more: make(chan struct{}, 1)}
 }
 
 // tell queues events that were committed to the store with the id. If the store has
@@ -71,12 +72,24 @@ func (t *teller) loop() {
 			err := t.bus.Tell(ctx, events)
 			cancel()
 			t.memory.Give(HoldBus, costs(events))
-			t.outage.log(t.logger, err, "telling the bus")
+			t.note(err)
 			select {
 			case <-pause:
 			case <-t.done:
 			}
 		}
+	}
+}
+
+// note logs when the bus cannot be told, and when it can be again.
+func (t *teller) note(err error) {
+	switch t.outage.Note(err) {
+	case OutageBegan:
+		t.logger.Warn("cannot write to the bus; delivery between nodes may take longer", "up_to", t.verify, "error", err)
+	case OutageChanged:
+		t.logger.Warn("still cannot write to the bus, for another reason", "error", err)
+	case OutageEnded:
+		t.logger.Info("writing to the bus works again", "after", t.outage.Lasted())
 	}
 }
 

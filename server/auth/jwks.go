@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/MicahParks/keyfunc/v3"
+
+	"github.com/rejoin/rejoin/feed"
 )
 
 const (
@@ -40,6 +42,7 @@ type keySet struct {
 	algorithms []string // empty means all that the keys allow
 	client     *http.Client
 	logger     *slog.Logger
+	outage     feed.Outage
 	cancel     context.CancelFunc
 	stopped    chan struct{} // closed when run has ended
 	wanted     chan struct{} // wakes run for a fetch
@@ -75,7 +78,7 @@ func newKeySet(o Options) *keySet {
 			// The operator alone decides where the keys come from.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-		logger:  cmp.Or(o.Logger, slog.Default()),
+		logger:  cmp.Or(o.Logger, slog.Default()).With("keys", hostOf(o.JWKSURL)),
 		stopped: make(chan struct{}),
 		wanted:  make(chan struct{}, 1),
 		missed:  make(map[string]bool),
@@ -94,8 +97,8 @@ func (s *keySet) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		f := s.begin()
 		known, err := s.fetch(ctx)
-		if err != nil && ctx.Err() == nil {
-			s.logger.Warn("the keys to check tokens with cannot be fetched (auth.jwt.jwks_url)", "error", err)
+		if ctx.Err() == nil {
+			s.note(err)
 		}
 		s.end(f, known, err)
 		wait := refreshEvery
@@ -110,6 +113,27 @@ func (s *keySet) run(ctx context.Context) {
 		case <-ctx.Done():
 		}
 	}
+}
+
+// note logs when the set cannot be fetched, and when it can be again.
+func (s *keySet) note(err error) {
+	switch s.outage.Note(err) {
+	case feed.OutageBegan:
+		s.logger.Warn("the keys to check tokens with cannot be fetched (auth.jwt.jwks_url)", "error", err)
+	case feed.OutageChanged:
+		s.logger.Warn("the keys to check tokens with still cannot be fetched, for another reason", "error", err)
+	case feed.OutageEnded:
+		s.logger.Info("the keys to check tokens with can be fetched again", "after", s.outage.Lasted())
+	}
+}
+
+// hostOf returns the host of a URL, which holds no secret.
+func hostOf(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	return u.Host
 }
 
 // begin returns the flight in progress, or a new one.

@@ -90,7 +90,7 @@ func (s *Store) noteDrain(ctx context.Context, err error) {
 	case feed.OutageChanged:
 		s.o.Logger.Warn("the queue still cannot be drained, for another reason", "store", s.String(), "error", err)
 	case feed.OutageEnded:
-		s.o.Logger.Info("the queue is drained again", "store", s.String())
+		s.o.Logger.Info("the queue is drained again", "store", s.String(), "after", s.draining.Lasted())
 	}
 }
 
@@ -224,10 +224,17 @@ func (s *Store) appendQueued(ctx context.Context, tx *appending, d *drain, rows 
 	}
 	s.refused.Add(uint64(len(refused)))
 	for i, reason := range reasons {
+		if i == refusedLines {
+			s.o.Logger.Warn("more enqueued events cannot be numbered; they are in the table rejoin.refused", "store", s.String(), "more", len(reasons)-i)
+			break
+		}
 		s.o.Logger.Warn("an enqueued event cannot be numbered; it is in the table rejoin.refused", "store", s.String(), "place", refused[i], "reason", reason)
 	}
 	return true, nil
 }
+
+// refusedLines bounds the lines about the refused events of one transaction.
+const refusedLines = 10
 
 // Refused returns how many queued events this node could not number.
 func (s *Store) Refused() uint64 { return s.refused.Load() }

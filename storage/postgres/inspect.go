@@ -126,7 +126,7 @@ func withDatabase(ctx context.Context, url string, o Options, f func(*sql.DB, *p
 		return explain(err)
 	}
 	db := stdlib.OpenDB(*config)
-	if err = checkServer(ctx, db); err == nil {
+	if _, err = checkServer(ctx, db); err == nil {
 		err = f(db, config)
 	}
 	return errors.Join(explain(err), db.Close())

@@ -227,7 +227,7 @@ func (l *listener) note(err error, lasts bool) {
 	case feed.OutageChanged:
 		l.logger.Warn("listening to Postgres still fails, for another reason", "error", err)
 	case feed.OutageEnded:
-		l.logger.Info("listening to Postgres works again")
+		l.logger.Info("listening to Postgres works again", "after", l.outage.Lasted())
 	}
 }
 

@@ -32,31 +32,39 @@ const (
 	lockInterval = 50 * time.Millisecond
 )
 
+// Opened is what [Open] found and did.
+type Opened struct {
+	Version  string   // of the server, such as Postgres 16.3
+	Migrated []string // the names of the migrations that ran
+	Risk     string   // how the server can lose events; empty if it cannot
+}
+
 // prepare brings the database up to date and returns the store's id.
-func prepare(ctx context.Context, base *pgx.ConnConfig, o Options) (id string, err error) {
+func prepare(ctx context.Context, base *pgx.ConnConfig, o Options) (id string, opened Opened, err error) {
 	config := migrateConfig(base)
 	if err := refusePooler(ctx, config); err != nil {
-		return "", err
+		return "", opened, err
 	}
 	db := stdlib.OpenDB(*config)
 	defer func() { err = errors.Join(err, db.Close()) }()
-	if err := checkServer(ctx, db); err != nil {
-		return "", err
+	if opened, err = checkServer(ctx, db); err != nil {
+		return "", opened, err
 	}
 	files, err := fs.Sub(migrations, "migrations")
 	if err != nil {
-		return "", err
+		return "", opened, err
 	}
-	if _, err := migrate(ctx, db, files); err != nil {
-		return "", err
+	if opened.Migrated, err = migrate(ctx, db, files); err != nil {
+		return "", opened, err
 	}
 	if _, err := db.ExecContext(ctx, query("set_store_id"), rand.Text()); err != nil {
-		return "", fmt.Errorf("write store id: %w", err)
+		return "", opened, fmt.Errorf("write store id: %w", err)
 	}
 	if _, err := db.ExecContext(ctx, query("set_limits"), o.EventBytes, o.KeyWindow.Milliseconds()); err != nil {
-		return "", fmt.Errorf("write limits: %w", err)
+		return "", opened, fmt.Errorf("write limits: %w", err)
 	}
-	return readID(db.QueryRowContext(ctx, query("get_store_id")))
+	id, err = readID(db.QueryRowContext(ctx, query("get_store_id")))
+	return id, opened, err
 }
 
 // migrateConfig returns the configuration of connections for migrations, which may take
@@ -69,19 +77,24 @@ func migrateConfig(base *pgx.ConnConfig) *pgx.ConnConfig {
 	return config
 }
 
-func checkServer(ctx context.Context, db *sql.DB) error {
+func checkServer(ctx context.Context, db *sql.DB) (opened Opened, err error) {
 	var version int
 	var encoding string
-	if err := db.QueryRowContext(ctx, query("get_server")).Scan(&version, &encoding); err != nil {
-		return err
+	var durable bool
+	if err := db.QueryRowContext(ctx, query("get_server")).Scan(&version, &encoding, &durable); err != nil {
+		return opened, err
 	}
 	if version < oldestServer {
-		return refuse("the server is Postgres %d; version %d or later is required", version/10000, oldestServer/10000)
+		return opened, refuse("the server is Postgres %d; version %d or later is required", version/10000, oldestServer/10000)
 	}
 	if encoding != "UTF8" {
-		return refuse("the database has the encoding %s; UTF8 is required", encoding)
+		return opened, refuse("the database has the encoding %s; UTF8 is required", encoding)
 	}
-	return nil
+	opened.Version = fmt.Sprintf("Postgres %d.%d", version/10000, version%10000)
+	if !durable {
+		opened.Risk = "a crash of the database's machine loses events: Postgres has fsync off"
+	}
+	return opened, nil
 }
 
 // migrate brings the schema up to date, and returns the names of the migrations that it

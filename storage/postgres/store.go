@@ -101,6 +101,7 @@ type Store struct {
 	id     atomic.Pointer[string]
 	epoch  atomic.Uint64 // how often the id has changed
 	o      Options
+	opened Opened
 	config *pgx.ConnConfig // for connections outside the pools
 
 	publish, replay, verify, keep, news, queue *pgxpool.Pool
@@ -156,11 +157,12 @@ func open(ctx context.Context, url string, o Options) (_ *Store, err error) {
 	}
 	s.listener = newListener(s, rand.Text(), o.Logger.With("store", s.String()))
 	s.notifier.node = s.listener.node
-	id, err := prepare(ctx, base.ConnConfig, o)
+	id, opened, err := prepare(ctx, base.ConnConfig, o)
 	if err != nil {
 		return nil, explain(err)
 	}
 	s.id.Store(&id)
+	s.opened = opened
 	for _, p := range []struct {
 		pool  **pgxpool.Pool
 		conns int
@@ -173,6 +175,9 @@ func open(ctx context.Context, url string, o Options) (_ *Store, err error) {
 	}
 	return s, nil
 }
+
+// Opened returns what Open found and did.
+func (s *Store) Opened() Opened { return s.opened }
 
 // Close waits for the calls in progress and closes the connections. The calls
 // after it, and those that wait for a connection, get an error that wraps

@@ -256,7 +256,7 @@ func (h *health) tails(l *shardTail, err error) {
 	case feed.OutageChanged:
 		h.logger.Warn("bus still unavailable, for another reason", "error", err)
 	case feed.OutageEnded:
-		h.logger.Info("bus available again")
+		h.logger.Info("bus available again", "after", h.outage.Lasted())
 	}
 }
 

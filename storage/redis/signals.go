@@ -168,6 +168,7 @@ type signals struct {
 	sending   failure
 	listening failure
 	down      bool // the state that was logged last
+	downSince time.Time
 }
 
 // failure is an error, and since when it has lasted while the tail worked.
@@ -222,11 +223,11 @@ func (s *signals) note(h *health, f *failure, err error) {
 	}
 	switch {
 	case err != nil && !s.down && now.Sub(f.since) > signalPatience:
-		s.down = true
+		s.down, s.downSince = true, f.since
 		h.logger.Warn("signals do not get through; ephemeral events stay on their node", "error", err)
 	case s.down && s.sending.err == nil && s.listening.err == nil:
 		s.down = false
-		h.logger.Info("signals get through again")
+		h.logger.Info("signals get through again", "after", now.Sub(s.downSince).Round(time.Millisecond))
 	}
 }
 

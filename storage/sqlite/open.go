@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/mattn/go-sqlite3"
 	"github.com/pressly/goose/v3"
 )
 
@@ -96,31 +97,39 @@ func readerDSN(path string, params ...string) string {
 	return dsn(path, append(params, "mode=ro", "_mutex=no", "_query_only=1", "_busy_timeout=5000")...)
 }
 
+// Opened is what [Open] found and did.
+type Opened struct {
+	Version  string   // of SQLite, such as SQLite 3.46.1
+	Migrated []string // the names of the migrations that ran
+}
+
 // prepare creates or migrates the store in the file at path, and returns the store's id.
-func prepare(ctx context.Context, path string) (id string, err error) {
+func prepare(ctx context.Context, path string) (id string, opened Opened, err error) {
 	if _, err := inspect(ctx, path); err != nil {
-		return "", err
+		return "", opened, err
 	}
 	db, err := sql.Open("sqlite3", writerDSN(path))
 	if err != nil {
-		return "", err
+		return "", opened, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	db.SetMaxOpenConns(1)
-	if _, err := migrate(ctx, db); err != nil {
-		return "", err
+	version, _, _ := sqlite3.Version()
+	opened.Version = "SQLite " + version
+	if opened.Migrated, err = migrate(ctx, db); err != nil {
+		return "", opened, err
 	}
 	if _, err := db.ExecContext(ctx, query("set_store_id"), rand.Text()); err != nil {
-		return "", fmt.Errorf("write store id: %w", explain(err))
+		return "", opened, fmt.Errorf("write store id: %w", explain(err))
 	}
 	if err := db.QueryRowContext(ctx, query("get_store_id")).Scan(&id); err != nil {
-		return "", fmt.Errorf("read store id: %w", explain(err))
+		return "", opened, fmt.Errorf("read store id: %w", explain(err))
 	}
 	var root any
 	if err := db.QueryRowContext(ctx, query("touch_tables")).Scan(&root, &root, &root, &root); err != nil {
-		return "", fmt.Errorf("read tables: %w", explain(err))
+		return "", opened, fmt.Errorf("read tables: %w", explain(err))
 	}
-	return id, nil
+	return id, opened, nil
 }
 
 // inspect looks at a file before anything changes it, as setting WAL mode would. It

@@ -39,10 +39,11 @@ const (
 
 // Store is a [feed.RetentionStore] in an SQLite file.
 type Store struct {
-	path  string // without symbolic links
-	cache int    // see Options
-	id    string
-	now   func() time.Time
+	path   string // without symbolic links
+	cache  int    // see Options
+	id     string
+	opened Opened
+	now    func() time.Time
 
 	// The idle connections. A call takes one and puts it back.
 	writing chan *writer
@@ -126,7 +127,7 @@ func (s *Store) start(ctx context.Context) (err error) {
 	if s.lock, err = acquire(s.path); err != nil {
 		return err
 	}
-	if s.id, err = prepare(ctx, s.path); err == nil {
+	if s.id, s.opened, err = prepare(ctx, s.path); err == nil {
 		err = s.connect()
 	}
 	if err != nil {
@@ -168,6 +169,9 @@ func (s *Store) ID() string { return s.id }
 
 // String returns the location of the store.
 func (s *Store) String() string { return "sqlite:" + s.path }
+
+// Opened returns what Open found and did.
+func (s *Store) Opened() Opened { return s.opened }
 
 // Close waits for the calls in progress, moves the write-ahead log into the file, and
 // releases the file for another Store. Later calls, and those that wait for a

@@ -1,5 +1,5 @@
 -- name: get_server
-SELECT current_setting('server_version_num')::int, current_setting('server_encoding')
+SELECT current_setting('server_version_num')::int, current_setting('server_encoding'), current_setting('fsync') = 'on'
 
 -- name: backend
 SELECT pg_backend_pid()
