@@ -91,9 +91,10 @@ func (p *publisher) take(n int) error {
 	now := time.Now()
 	p.limits.mu.Lock()
 	defer p.limits.mu.Unlock()
+	p.limits.forget(now)
 	buckets := make([]*rate.Limiter, len(p.keys))
 	for i, key := range p.keys {
-		buckets[i] = p.limits.bucket(key, now)
+		buckets[i] = p.limits.bucket(key)
 	}
 	var wait time.Duration
 	for _, bucket := range buckets {
@@ -112,25 +113,29 @@ func (p *publisher) take(n int) error {
 	return nil
 }
 
-// bucket returns the bucket for the key. The caller holds mu. A bucket that is full
-// again is forgotten: a new one is no different.
-func (l *publishLimits) bucket(key publisherKey, now time.Time) *rate.Limiter {
-	if known, ok := l.limits[key]; ok {
-		l.lastUsed.MoveToFront(known)
-		return known.Value.(*publisherLimit).bucket
-	}
-	for range 2 { // more than come, so that there is no backlog
+// forget removes buckets that are full again: new ones are no different. It makes room
+// for one request. The caller holds mu.
+func (l *publishLimits) forget(now time.Time) {
+	for range 4 { // more than come, so that there is no backlog
 		oldest := l.lastUsed.Back()
 		if oldest == nil {
-			break
+			return
 		}
 		limit := oldest.Value.(*publisherLimit)
 		full := limit.bucket.TokensAt(now) >= float64(limit.bucket.Burst())
-		if !full && l.lastUsed.Len() < maxPublisherLimits {
-			break
+		if !full && l.lastUsed.Len() <= maxPublisherLimits-2 {
+			return
 		}
 		l.lastUsed.Remove(oldest)
 		delete(l.limits, limit.key)
+	}
+}
+
+// bucket returns the bucket for the key. The caller holds mu.
+func (l *publishLimits) bucket(key publisherKey) *rate.Limiter {
+	if known, ok := l.limits[key]; ok {
+		l.lastUsed.MoveToFront(known)
+		return known.Value.(*publisherLimit).bucket
 	}
 	if l.limits == nil {
 		l.limits = make(map[publisherKey]*list.Element)
