@@ -23,6 +23,9 @@ func newLogHandler(c LogConfig, w io.Writer) *logHandler {
 	settings := &logSettings{}
 	options := &slog.HandlerOptions{Level: &settings.level}
 	h := &logHandler{slog.NewTextHandler(w, options), slog.NewJSONHandler(w, options), settings}
+	if _, ok := w.(terminal); ok {
+		h.text = terminalLog{out: &lockedWriter{w: w}}
+	}
 	h.configure(c)
 	return h
 }

@@ -252,6 +252,9 @@ func awaitStore(ctx context.Context, c Config, err error, logger *slog.Logger) (
 		}
 		var store feed.Store
 		if store, err = openStore(ctx, c, logger); err == nil || !isNotYet(err) || ctx.Err() != nil {
+			if err == nil {
+				logger.Info("the store is there", "after", outage.Lasted())
+			}
 			return store, err
 		}
 	}

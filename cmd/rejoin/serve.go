@@ -75,6 +75,7 @@ type serving struct {
 	logger   *slog.Logger
 	security security
 	retired  sync.WaitGroup // verifiers that are about to be closed
+	risks    []string       // that have been warned of
 	refusals *server.Refusals
 
 	public, admin *endpoint // admin is nil if it is off
@@ -157,6 +158,7 @@ func (s *serving) open(ctx context.Context, store feed.Store) error {
 		s.admin.set(adminHandler(server.Metrics(n.sources())))
 	}
 	s.setPublic(s.config, n.server)
+	s.logNode()
 	return nil
 }
 
@@ -190,12 +192,12 @@ func (s *serving) reconfigure(ctx context.Context, c Config, newKeys bool) error
 	s.setPublic(c, s.node.server)
 	s.logs.configure(c.Log)
 	s.pace(c.Limits.Memory)
+	s.warnRisks(c)
 	if !newKeys {
 		return nil
 	}
 	old := s.security.verifier
 	s.security.verifier = verifier
-	s.warnOpen(c)
 	s.retired.Go(func() {
 		select {
 		case <-time.After(verifierGrace):
@@ -227,8 +229,11 @@ func (s *serving) run(ctx context.Context, absent error, reload func(context.Con
 			if err := s.open(ctx, store); err != nil {
 				return err
 			}
-			s.logger.Info("the store is there")
 		}
+		group.Go(func() error {
+			s.logPeers(ctx)
+			return nil
+		})
 		if !secure { // or no connection is taken from it
 			returned := s.node.server.Returned(s.public.server.IdleTimeout)
 			group.Go(func() error { return serveHTTP(s.public.server, returned, false) })
@@ -238,22 +243,6 @@ func (s *serving) run(ctx context.Context, absent error, reload func(context.Con
 		return s.drain()
 	})
 	return group.Wait()
-}
-
-func (s *serving) logAddresses() {
-	c, address := s.config, s.public.listener.Addr()
-	s.logger.Info("listening", "address", address.String(), "url", c.TLS.scheme()+urlOf(address), "version", currentVersion())
-	s.warnOpen(c)
-	if s.admin != nil {
-		address := s.admin.listener.Addr()
-		s.logger.Info("listening for operators", "address", address.String(), "metrics", "http:"+urlOf(address)+"/metrics")
-	}
-}
-
-func (s *serving) warnOpen(c Config) {
-	if host, _, _ := net.SplitHostPort(c.Listen); !loopback(host) && c.Auth.Mode == "none" {
-		s.logger.Warn("anyone who reaches this address may read and publish everything: auth.mode is none")
-	}
 }
 
 // drainGrace is how long requests may still take when all streams have been ended:

@@ -19,7 +19,7 @@ import (
 // running is a rejoin serve in this process.
 type running struct {
 	url  string
-	log  *bufio.Scanner // its log from the current line on
+	log  chan []byte // the lines of its log that nobody has read
 	exit chan int
 }
 
@@ -32,7 +32,13 @@ func runServe(t *testing.T, ctx context.Context, db string, flags ...string) *ru
 		t.Setenv("REJOIN_DRAIN_WINDOW", "10ms")
 	}
 	stderr, log := io.Pipe()
-	r := &running{log: bufio.NewScanner(stderr), exit: make(chan int, 1)}
+	r := &running{log: make(chan []byte, 1000), exit: make(chan int, 1)}
+	go func() {
+		defer close(r.log)
+		for lines := bufio.NewScanner(stderr); lines.Scan(); {
+			r.log <- bytes.Clone(lines.Bytes())
+		}
+	}()
 	args := append([]string{"serve", "--listen", "127.0.0.1:0", "--store", "sqlite:" + db}, flags...)
 	go func() {
 		r.exit <- run(ctx, args, nil, io.Discard, log)
@@ -45,10 +51,10 @@ func runServe(t *testing.T, ctx context.Context, db string, flags ...string) *ru
 // await returns the url of the next log entry with this message.
 func (r *running) await(t *testing.T, msg string) string {
 	t.Helper()
-	for r.log.Scan() {
+	for line := range r.log {
 		var entry struct{ Msg, URL string }
-		if err := json.Unmarshal(r.log.Bytes(), &entry); err != nil {
-			t.Fatalf("%v in %q", err, r.log.Text())
+		if err := json.Unmarshal(line, &entry); err != nil {
+			t.Fatalf("%v in %q", err, line)
 		}
 		if entry.Msg == msg {
 			return entry.URL
