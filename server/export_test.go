@@ -27,7 +27,7 @@ func ParseStream(body iter.Seq[string], limit int) (drafts []feed.Draft, err err
 	return drafts, p.end()
 }
 
-// The reasons for which a subscriber is rejected for lack of room.
+// ErrNoMemory rejects what the memory budget has no room for.
 var ErrNoMemory = errNoMemory
 
 // LogEach makes the server log each refusal, however many there are.

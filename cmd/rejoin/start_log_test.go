@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
@@ -165,4 +166,22 @@ func TestTerminalLog(t *testing.T) {
 	if !strings.HasPrefix(out.String(), "{") {
 		t.Errorf("%q", out.String())
 	}
+}
+
+// TestHTTPLog: connections that fail are no flood, and a panic is always logged.
+func TestHTTPLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		log := newHTTPLog(slog.New(slog.NewTextHandler(&out, nil)))
+		for i := range 100 {
+			log.Printf("http: TLS handshake error from 192.0.2.1:%d: EOF", i)
+		}
+		log.Print("http: panic serving 192.0.2.1:1: oh")
+		time.Sleep(httpLogEvery)
+		log.Print("http: TLS handshake error from 192.0.2.1:100: EOF")
+		lines := strings.Split(out.String(), "\n")
+		if len(lines) != 4 || !strings.Contains(lines[0], "192.0.2.1:0: EOF") || !strings.Contains(lines[1], "level=ERROR msg=\"http: panic") || !strings.HasSuffix(lines[2], ":100: EOF\" more=99") {
+			t.Errorf("%q", lines)
+		}
+	})
 }
