@@ -31,6 +31,7 @@ func (n *node) answer(method, path string, header map[string]string, body string
 	}
 	defer resp.Body.Close()
 	resp.Header.Del("Date")
+	resp.Header.Del("X-Request-Id")
 	var head bytes.Buffer
 	_ = resp.Header.Write(&head)
 	var said []byte

@@ -232,21 +232,6 @@ func TestSecurityRefuses(t *testing.T) {
 	}
 }
 
-func TestPlainKeySetIsWarnedOf(t *testing.T) {
-	for url, warned := range map[string]bool{"http://127.0.0.1:1/": false, "http://localhost:1/": false, "https://127.0.0.1:1/": false, "http://192.0.2.1/": true} {
-		log := new(bytes.Buffer)
-		c := Config{Auth: AuthConfig{Mode: "jwt", JWT: JWTConfig{JWKSURL: url}}}
-		g, err := openSecurity(t.Context(), c, slog.New(slog.NewTextHandler(log, nil)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		g.close()
-		if strings.Contains(log.String(), "not https") != warned {
-			t.Errorf("%s: %s", url, log)
-		}
-	}
-}
-
 const tokenSecret = "0123456789abcdef0123456789abcdef"
 
 func TestToken(t *testing.T) {

@@ -113,6 +113,8 @@ func TestRisks(t *testing.T) {
 		{"tokens with TLS", func(c *Config) { c.Auth.Mode, c.Listen, c.TLS.Cert = "jwt", ":443", "x" }, nil},
 		{"tokens behind a proxy", func(c *Config) { c.Auth.Mode, c.Listen, c.Server.TrustedProxies = "jwt", ":80", []string{"10.0.0.0/8"} }, nil},
 		{"keys without TLS", func(c *Config) { c.Auth.Mode, c.Auth.JWT.JWKSURL = "jwt", "http://keys.example/" }, []string{"jwks_url is not https"}},
+		{"keys with TLS", func(c *Config) { c.Auth.Mode, c.Auth.JWT.JWKSURL = "jwt", "https://keys.example/" }, nil},
+		{"keys of this machine, by address", func(c *Config) { c.Auth.Mode, c.Auth.JWT.JWKSURL = "jwt", "http://127.0.0.1:1/" }, nil},
 		{"keys of this machine", func(c *Config) { c.Auth.Mode, c.Auth.JWT.JWKSURL = "jwt", "http://localhost/" }, nil},
 		{"operators from anywhere", func(c *Config) { c.Admin.Listen = ":9090" }, []string{"admin.listen"}},
 		{"operators of this machine", func(c *Config) { c.Admin.Listen = "127.0.0.1:9090" }, nil},
