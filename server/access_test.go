@@ -175,7 +175,7 @@ func TestCORS(t *testing.T) {
 					slices.Contains(h.Values("Vary"), "Origin") != test.vary {
 					t.Errorf("%s %v", r.Status, h)
 				}
-				if got := h.Get("Access-Control-Expose-Headers"); (got == "Etag, Idempotency-Replayed, Link, Location, Retry-After, X-Workflow-Stream-Tail-Index") != exposed {
+				if got := h.Get("Access-Control-Expose-Headers"); (got == "Etag, Idempotency-Replayed, Link, Location, Retry-After, X-Request-Id, X-Workflow-Stream-Tail-Index") != exposed {
 					t.Errorf("it exposes %s", got)
 				}
 			}
@@ -187,7 +187,7 @@ func TestCORS(t *testing.T) {
 				return
 			}
 			header["Access-Control-Request-Method"] = "DELETE"
-			header["Access-Control-Request-Headers"] = "accept, authorization, cache-control, content-type, event-type, idempotency-key, if-match, if-none-match, last-event-id"
+			header["Access-Control-Request-Headers"] = "accept, authorization, cache-control, content-type, event-type, idempotency-key, if-match, if-none-match, last-event-id, traceparent, x-request-id"
 			preflight, _ := test.n.head("OPTIONS", events, header, "")
 			check(preflight, http.StatusOK, false)
 			if got := preflight.Header; (got.Get("Access-Control-Allow-Methods") == "DELETE" && strings.Contains(strings.ToLower(got.Get("Access-Control-Allow-Headers")), "last-event-id")) != (test.allowed != "") {

@@ -82,6 +82,7 @@ func TestRequestsAreBounded(t *testing.T) {
 func TestCountedResponse(t *testing.T) {
 	router := chi.NewRouter()
 	s := &Server{}
+	s.settings.Store(&settings{})
 	router.Use(s.countRequests)
 	router.Get("/panic", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
 	router.Get("/late", func(w http.ResponseWriter, _ *http.Request) {
