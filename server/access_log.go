@@ -17,25 +17,22 @@ type accessEntry struct {
 	address                         netip.Addr
 	began                           time.Time
 	bytes                           int64 // of the answer's body
+	stream                          bool  // it is a stream's, which logs it at its end
 }
 
-// accessOf returns the entry of a request, or nil without an access log.
-func (s *Server) accessOf(w http.ResponseWriter, r *http.Request, answer *countedResponse) *accessEntry {
-	if answer.began.IsZero() {
-		return nil
-	}
-	return &accessEntry{
-		method: strings.Clone(shortened(r.Method)), path: strings.Clone(pathOf(r)), feed: strings.Clone(feedOf(r, nil)), subject: answer.subject, id: strings.Clone(requestID(w)),
-		address: s.options().TrustedProxies.Client(r).Address,
-		began:   answer.began,
-	}
+// describe notes what the request is, once its route is known. It keeps nothing of the
+// request in memory.
+func (a *accessEntry) describe(s *Server, w http.ResponseWriter, r *http.Request) {
+	a.method, a.path = strings.Clone(shortened(r.Method)), strings.Clone(pathOf(r))
+	a.feed, a.id = strings.Clone(feedOf(r, nil)), strings.Clone(requestID(w))
+	a.address = s.options().TrustedProxies.Client(r).Address
 }
 
 // log logs a request that has ended. A reason is why a stream ended.
-func (a *accessEntry) log(logger *slog.Logger, status int, bytes int64, reason string) {
+func (a *accessEntry) log(logger *slog.Logger, status int, reason string) {
 	attrs := append(make([]slog.Attr, 0, 10),
 		slog.String("method", a.method), slog.String("path", a.path), slog.Int("status", status),
-		slog.Int64("bytes", bytes), slog.Duration("duration", time.Since(a.began).Round(time.Microsecond)))
+		slog.Int64("bytes", a.bytes), slog.Duration("duration", time.Since(a.began).Round(time.Microsecond)))
 	if reason != "" {
 		attrs = append(attrs, slog.String("reason", reason))
 	}
@@ -48,8 +45,9 @@ func (a *accessEntry) log(logger *slog.Logger, status int, bytes int64, reason s
 func (s *Server) countRequests(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		answer, returned := &countedResponse{ResponseWriter: w}, false
+		identify(w, r, &answer.id)
 		if s.options().AccessLog {
-			answer.began = time.Now()
+			answer.access = &accessEntry{began: time.Now()}
 		}
 		defer func() {
 			status, reason := answer.status, ""
@@ -64,10 +62,9 @@ func (s *Server) countRequests(next http.Handler) http.Handler {
 				reason = "broken off"
 			}
 			s.counters.request(chi.RouteContext(r.Context()).RoutePattern(), status)
-			if !answer.streams {
-				if access := s.accessOf(w, r, answer); access != nil {
-					access.log(s.logger, status, answer.bytes, reason)
-				}
+			if a := answer.access; a != nil && !a.stream {
+				a.describe(s, w, r)
+				a.log(s.logger, status, reason)
 			}
 		}()
 		next.ServeHTTP(answer, r)
@@ -78,11 +75,9 @@ func (s *Server) countRequests(next http.Handler) http.Handler {
 // countedResponse notes what became of an answer.
 type countedResponse struct {
 	http.ResponseWriter
-	status  int // 0 before there is one
-	bytes   int64
-	began   time.Time // zero without an access log
-	subject string    // of the token
-	streams bool      // a stream, which logs itself
+	status int          // 0 before there is one
+	access *accessEntry // nil without an access log
+	id     [1]string    // backs the header with the request's id
 }
 
 func (w *countedResponse) WriteHeader(status int) {
@@ -97,7 +92,9 @@ func (w *countedResponse) Write(b []byte) (int, error) {
 		w.status = http.StatusOK
 	}
 	n, err := w.ResponseWriter.Write(b)
-	w.bytes += int64(n)
+	if w.access != nil {
+		w.access.bytes += int64(n)
+	}
 	return n, err
 }
 
@@ -114,21 +111,22 @@ func original(w http.ResponseWriter) http.ResponseWriter {
 
 // noteSubject notes the subject of the request's token for the access log.
 func noteSubject(w http.ResponseWriter, subject string) {
-	if answer, ok := w.(*countedResponse); ok {
-		answer.subject = subject
+	if answer, ok := w.(*countedResponse); ok && answer.access != nil {
+		answer.access.subject = subject
 	}
 }
 
-// logOf returns the entry of a stream, which the stream logs at its end. It is nil
-// without an access log.
-func (s *Server) logOf(w http.ResponseWriter, r *http.Request) *accessEntry {
+// takeAccess returns the entry of a stream, which logs it at its end. It is nil without
+// an access log.
+func (s *Server) takeAccess(w http.ResponseWriter, r *http.Request) *accessEntry {
 	answer, ok := w.(*countedResponse)
-	if !ok {
+	if !ok || answer.access == nil {
 		return nil
 	}
-	access := s.accessOf(w, r, answer)
-	answer.streams = access != nil
-	return access
+	answer.access.describe(s, w, r)
+	answer.access.stream = true
+	access := *answer.access // which also counts what net/http writes
+	return &access
 }
 
 // logChange logs a change of a feed that a client has made.

@@ -113,7 +113,7 @@ func pathIndex(fromStore bool) int {
 // opens notes that the client is about to get the stream's first bytes.
 func (st *stream) opens(w http.ResponseWriter, r *http.Request) {
 	st.opened = true
-	st.access = st.server.logOf(w, r)
+	st.access = st.server.takeAccess(w, r)
 	st.server.counters.opened.Add(1)
 }
 

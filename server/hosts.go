@@ -75,7 +75,7 @@ func OnlyHosts(hosts []string, refusals *Refusals, next http.Handler) http.Handl
 		case r.URL.Path == "/healthz", r.URL.Path == "/readyz":
 		default:
 			boundBody(w, r)
-			identify(w, r)
+			identify(w, r, new([1]string))
 			refusals.refuse(w, r, refusal{refusedHost, http.StatusMisdirectedRequest, fmt.Errorf("the host is %.100q", host)})
 			writeProblem(w, http.StatusMisdirectedRequest, fmt.Sprintf("the host %.100q is not one of this server's: ask for localhost, or add it to server.hosts in the configuration", host))
 			return

@@ -14,8 +14,8 @@ const requestIDHeader = "X-Request-Id"
 const maxRequestID = 128
 
 // identify sets the id of the request in the header of its answer: the client's own, if
-// that can be an id, or a new one. It changes nothing if there is an id already.
-func identify(w http.ResponseWriter, r *http.Request) {
+// that can be an id, or a new one, in room. It changes nothing if there is an id already.
+func identify(w http.ResponseWriter, r *http.Request, room *[1]string) {
 	h := w.Header()
 	if len(h[requestIDHeader]) > 0 {
 		return
@@ -24,7 +24,8 @@ func identify(w http.ResponseWriter, r *http.Request) {
 		h[requestIDHeader] = given
 		return
 	}
-	h[requestIDHeader] = []string{newRequestID()}
+	room[0] = newRequestID()
+	h[requestIDHeader] = room[:]
 }
 
 // requestID returns the id that identify has set.

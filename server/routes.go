@@ -72,7 +72,7 @@ func Waiting(origins []string, refusals *Refusals) http.Handler {
 	}
 	handler := refusals.watchPreflights(origins)(allowOrigins(origins)(http.HandlerFunc(wait)))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		identify(w, r)
+		identify(w, r, new([1]string))
 		handler.ServeHTTP(w, r)
 	})
 }

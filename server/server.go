@@ -152,10 +152,7 @@ func (s *Server) Reconfigure(o Options) {
 func (s *Server) options() *settings { return s.settings.Load() }
 
 // ServeHTTP answers one request.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	identify(w, r)
-	s.routes.ServeHTTP(w, r)
-}
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.routes.ServeHTTP(w, r) }
 
 // AnnounceDrain makes /readyz report that the server is draining and changes nothing
 // else. It gives load balancers time to notice before Drain.

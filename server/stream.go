@@ -301,7 +301,7 @@ func (st *stream) Closed(why error) {
 			st.access.feed = strings.TrimPrefix(st.access.feed+","+st.subscriber.At(i).Feed(), ",")
 		}
 		st.access.feed = shortened(st.access.feed)
-		written := st.access.bytes - int64(st.backlogBytes)
-		st.access.log(st.server.logger, http.StatusOK, written, endingOf(why))
+		st.access.bytes -= int64(st.backlogBytes)
+		st.access.log(st.server.logger, http.StatusOK, endingOf(why))
 	}
 }
