@@ -136,7 +136,7 @@ func TestStoreCauseIsLogged(t *testing.T) {
 	postgres.Exec(t, name, "ALTER ROLE app RESET default_transaction_read_only")
 	n.awaitReady()
 	logs("the store is there")
-	if lines := n.log.lines(); len(lines) > 7 || strings.Contains(n.log.String(), "hunter2") {
+	if lines := n.log.lines(); len(lines) > 9 || strings.Contains(n.log.String(), "hunter2") {
 		t.Errorf("%d lines were logged:\n%s", len(lines), n.log)
 	}
 }
