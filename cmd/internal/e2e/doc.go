@@ -14,6 +14,8 @@
 //	browser, clients, follow    Chromium, Node, curl and Python as clients
 //	cluster, many               several nodes with Postgres, with Redis and without; many feeds a connection
 //	drain, expiry, file, kill   one node that stops, or loses something
+//	reload, rolling             a new configuration, and a restart of all nodes behind nginx
+//	traces                      spans of events, as a collector gets them
 //	hardening, hosts, halfopen  attacks, and networks that lose packets
 //	metrics                     metrics, alerts and the dashboard, judged by Prometheus's own tool
 //	protocols, limits, guarded  every version of HTTP, limits, tokens and TLS
