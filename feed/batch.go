@@ -24,6 +24,10 @@ type Publication struct {
 	// Close closes the feed after the drafts. No event can follow. Closing a closed
 	// feed again, without drafts, changes nothing and is no error.
 	Close bool
+
+	// Trace, if not empty, is what a [Tracer] gets with the events, on this node and on
+	// those that the bus brings it to. It is not stored.
+	Trace string
 }
 
 // prepare adds a sound publication to the call.
@@ -31,7 +35,7 @@ func (p *Publisher) prepare(call *publishCall, pub Publication) error {
 	if err := pub.check(); err != nil {
 		return err
 	}
-	batch := Batch{Feed: pub.Feed, Drafts: make([]Draft, len(pub.Drafts)), IfLast: pub.IfLast, Close: pub.Close, Follows: len(call.batches) > 0}
+	batch := Batch{Feed: pub.Feed, Drafts: make([]Draft, len(pub.Drafts)), IfLast: pub.IfLast, Close: pub.Close, Follows: len(call.batches) > 0, Trace: pub.Trace}
 	size := publishCost
 	for i, d := range pub.Drafts {
 		clean, err := d.clean(int(p.limit.Load()))

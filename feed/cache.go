@@ -12,15 +12,16 @@ const logCost = 768
 // does not drive the subscribers of other feeds to the store.
 type cache struct {
 	memory *Memory
-	most   int // bytes that a single log holds, where there is much memory
+	tracer Tracer // nil for none
+	most   int    // bytes that a single log holds, where there is much memory
 
 	mu             sync.Mutex
 	oldest, newest *segment
 	segments       int
 }
 
-func newCache(m *Memory) *cache {
-	return &cache{memory: m, most: logMemory}
+func newCache(m *Memory, t Tracer) *cache {
+	return &cache{memory: m, tracer: t, most: logMemory}
 }
 
 // perLog returns the most bytes that a single log holds.

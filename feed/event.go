@@ -20,6 +20,10 @@ type Event struct {
 	Data string    // UTF-8 without NUL; line breaks are LF
 	JSON bool      // Data was published as JSON, and is valid JSON
 	Time time.Time // of the commit; UTC, whole milliseconds; never before the previous event's
+
+	// Trace is the Trace of the event's Publication, where a [Bus] brings it, and empty
+	// where a store does.
+	Trace string
 }
 
 // Draft is an event that is yet to be stored: the store gives it id and time.

@@ -22,6 +22,8 @@ type HubOptions struct {
 	// see [Hub.Memory]. 0 means DefaultMemory. A single feed's log holds no more
 	// than 2 MiB.
 	Memory int
+	// Tracer, if not nil, is told of the stages of traced events, also by the publisher.
+	Tracer Tracer
 	// Logger gets what operators should see; nil means slog.Default.
 	Logger *slog.Logger
 }
@@ -84,7 +86,7 @@ func NewHub(store Store, bus Bus, o HubOptions) *Hub {
 		bus:    bus,
 		verify: cmp.Or(o.Verify, time.Second),
 		memory: memory,
-		cache:  newCache(memory),
+		cache:  newCache(memory, o.Tracer),
 		logger: cmp.Or(o.Logger, slog.Default()),
 		logs:   make(map[string]*log),
 		dirty:  newDirtySet(),

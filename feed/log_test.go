@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-func newTestLog() *log { return &log{feed: "a", cache: newCache(newMemory(DefaultMemory))} }
+func newTestLog() *log { return &log{feed: "a", cache: newCache(newMemory(DefaultMemory), nil)} }
 
 // loaded returns a log of a feed with these bounds.
 func loaded(first, last ID) *log {

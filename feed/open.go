@@ -21,6 +21,8 @@ type Options struct {
 	Verify time.Duration
 	// Rules are the retention rules: for each feed, the first that matches counts.
 	Rules []Rule
+	// Tracer, if not nil, is told of the stages of events that have a Trace.
+	Tracer Tracer
 	// ObserveAppend, if not nil, is called after each append that stored something.
 	ObserveAppend func(took time.Duration, events int)
 	// Logger gets what operators should see; nil means slog.Default.
@@ -42,7 +44,7 @@ type Node struct {
 // Close the node before the bus and the store. The error wraps ErrInvalid for a bad
 // rule, and [errors.ErrUnsupported] if the store is no RetentionStore.
 func Open(store Store, bus Bus, o Options) (*Node, error) {
-	n := &Node{Hub: NewHub(store, bus, HubOptions{Verify: o.Verify, Memory: o.Memory, Logger: o.Logger})}
+	n := &Node{Hub: NewHub(store, bus, HubOptions{Verify: o.Verify, Memory: o.Memory, Tracer: o.Tracer, Logger: o.Logger})}
 	n.Publisher = NewPublisher(store, n.Hub, bus, PublisherOptions{
 		EventBytes: o.EventBytes, KeyWindow: o.KeyWindow, Observe: o.ObserveAppend, Logger: o.Logger,
 	})

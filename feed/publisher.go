@@ -128,7 +128,7 @@ func NewPublisher(store Store, hub *Hub, bus Bus, o PublisherOptions) *Publisher
 		observe:   o.Observe,
 		more:      make(chan struct{}, 1),
 		blocked:   make(map[string]*queue),
-		teller:    newTeller(bus, hub.memory, store.ID, hub.verify, cmp.Or(o.Logger, slog.Default())),
+		teller:    newTeller(bus, hub.memory, hub.cache.tracer, store.ID, hub.verify, cmp.Or(o.Logger, slog.Default())),
 	}
 	if p.observe == nil {
 		p.observe = func(time.Duration, int) {}
@@ -285,6 +285,7 @@ func (p *Publisher) commit(calls []*publishCall, noWait bool) {
 		p.finish(calls)
 		return
 	}
+	trace(p.hub.cache.tracer, StageCommit, events, began, nil)
 	p.published.Add(uint64(len(events)))
 	if len(events) > 0 {
 		p.observe(time.Since(began), len(events))

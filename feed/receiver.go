@@ -67,9 +67,15 @@ func (h *Hub) takeAppend(a appendOutcome) (stored []Event) {
 		h.recheckAll() // which finds out what was stored
 	}
 	stored = make([]Event, 0, len(a.results))
-	for _, r := range a.results {
-		if r.Err == nil && !r.Replayed {
-			stored = append(stored, r.Events...)
+	for i, r := range a.results {
+		if r.Err != nil || r.Replayed {
+			continue
+		}
+		stored = append(stored, r.Events...)
+		if mark := a.batches[i].Trace; mark != "" {
+			for j := range r.Events {
+				stored[len(stored)-1-j].Trace = mark
+			}
 		}
 	}
 	if a.epoch == h.epoch() {

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 )
 
@@ -41,7 +42,7 @@ func newSegment(after ID, events []Event) *segment {
 }
 
 // cost is what an event takes in memory, roughly.
-func cost(e *Event) int { return sizeOf(len(e.Data)) + len(e.Type) + 96 }
+func cost(e *Event) int { return sizeOf(len(e.Data)) + len(e.Type) + 112 }
 
 // sizeOf returns what a string of n bytes takes in memory: a large one takes whole pages.
 func sizeOf(n int) int {
@@ -99,6 +100,9 @@ func (s *segment) encode(encoding Encoding, seen []Event, from int) (bytes []byt
 	before := e.size()
 	if n := e.first + len(e.ends); n < len(seen) {
 		e.encode(seen[n:])
+		if s.log != nil {
+			trace(s.log.cache.tracer, StageDeliver, seen[n:], time.Time{}, nil)
+		}
 	}
 	bytes, ends = e.bytes, e.ends[from-e.first:len(seen)-e.first]
 	if from > e.first {

@@ -82,6 +82,8 @@ type Batch struct {
 	Follows bool
 
 	NoWait bool // do not wait for a feed that another transaction holds
+
+	Trace string // the Publication's, for the publisher; a store ignores it
 }
 
 // Behind returns the batch as it is decided once the one before it in the same Append

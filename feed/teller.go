@@ -22,6 +22,7 @@ const (
 type teller struct {
 	bus    Bus
 	memory *Memory
+	tracer Tracer
 	logger *slog.Logger
 	verify time.Duration // the hub's
 	outage Outage
@@ -36,10 +37,13 @@ type teller struct {
 	more   chan struct{}
 }
 
-func newTeller(bus Bus, memory *Memory, id func() string, verify time.Duration, logger *slog.Logger) *teller {
+func newTeller(bus Bus, memory *Memory, tracer Tracer, id func() string, verify time.Duration, logger *slog.Logger) *teller {
 	done := make(chan struct{})
 	stop := sync.OnceFunc(func() { close(done) })
-	return &teller{bus: bus, verify: verify, memory: memory, id: id, logger: located(logger, "bus", bus), done: done, stop: stop, more: make(chan struct{}, 1)}
+	return &teller{
+		bus: bus, verify: verify, memory: memory, tracer: tracer, id: id, logger: located(logger, "bus", bus),
+		done: done, stop: stop, more: make(chan struct{}, 1),
+	}
 }
 
 // tell queues events that were committed to the store with the id. If the store has
@@ -67,10 +71,11 @@ func (t *teller) loop() {
 			stopped = true
 		}
 		for events := t.take(); len(events) > 0; events = t.take() {
-			pause := time.After(tellEvery)
+			pause, began := time.After(tellEvery), time.Now()
 			ctx, cancel := context.WithTimeout(context.Background(), tellBudget)
 			err := t.bus.Tell(ctx, events)
 			cancel()
+			trace(t.tracer, StageTell, events, began, err)
 			t.memory.Give(HoldBus, costs(events))
 			t.note(err)
 			select {

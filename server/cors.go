@@ -58,7 +58,7 @@ func allowOrigins(origins []string) func(next http.Handler) http.Handler {
 		AllowedOrigins: origins,
 		AllowedMethods: []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodDelete},
 		AllowedHeaders: []string{"Accept", "Authorization", "Cache-Control", "Content-Type", "Event-Type", "Idempotency-Key",
-			"If-Match", "If-None-Match", "Last-Event-ID", "Traceparent", requestIDHeader},
+			"If-Match", "If-None-Match", "Last-Event-ID", traceparent, requestIDHeader},
 		ExposedHeaders: []string{"ETag", "Idempotency-Replayed", "Link", "Location", "Retry-After", requestIDHeader, tailIndexHeader},
 		MaxAge:         preflightSeconds,
 	}

@@ -26,12 +26,13 @@ type publishRequest struct {
 	close     bool
 	ephemeral bool
 	stream    bool // the events are committed as the body arrives
+	trace     string
 }
 
 func (p publishRequest) isBatch() bool { return p.media == mediaLines && !p.stream }
 
 func (p publishRequest) publication(drafts ...feed.Draft) feed.Publication {
-	return feed.Publication{Feed: p.feed, Drafts: drafts, Key: p.key, IfLast: p.ifLast, Close: p.close}
+	return feed.Publication{Feed: p.feed, Drafts: drafts, Key: p.key, IfLast: p.ifLast, Close: p.close, Trace: p.trace}
 }
 
 // readPublish reads a request for one feed.
@@ -82,6 +83,7 @@ func readPublishOptions(r *http.Request) (p publishRequest, err error) {
 	if err != nil {
 		return p, err
 	}
+	p.trace = traceOf(r.Context())
 	if p.media, err = readMedia(r.Header); err != nil {
 		return p, err
 	}

@@ -12,17 +12,17 @@ import (
 )
 
 // router returns the whole route table.
-func (s *Server) router() chi.Router {
+func (s *Server) router(traces *Traces) chi.Router {
 	r := chi.NewRouter()
 	r.Use(escapedPaths, s.countRequests, boundBodies, s.allowOrigins)
 
 	r.Group(func(r chi.Router) {
 		r.Use(s.authenticate)
 
-		publishes := r.With(s.may(publishing))
+		publishes := r.With(s.may(publishing), traces.publishes)
 		publishes.Post("/v1/feeds/{feed}/events", s.publish)
 		r.With(s.may(closing)).Post("/v1/feeds/{feed}/close", s.closeFeed)
-		r.Post("/v1/events", s.publishMany) // checks the permission for each feed
+		r.With(traces.publishes).Post("/v1/events", s.publishMany) // checks the permission for each feed
 
 		subscribes := r.With(s.may(subscribing))
 		getAndHead(subscribes, "/v1/feeds/{feed}/events", s.subscribe) // a stream or a page

@@ -69,6 +69,8 @@ type Options struct {
 	Refusals *Refusals
 	// AccessLog logs each request at its end.
 	AccessLog bool
+	// Traces, if not nil, gets the spans of publishes.
+	Traces *Traces
 	// Console, if set, serves all paths outside the interface.
 	Console http.Handler
 	// Logger receives messages for operators; nil means slog.Default.
@@ -119,7 +121,7 @@ func New(hub *feed.Hub, publisher *feed.Publisher, o Options) *Server {
 		s.refusals = NewRefusals(s.logger, o.TrustedProxies)
 	}
 	s.Reconfigure(o)
-	routes := s.router()
+	routes := s.router(o.Traces)
 	s.routes, s.counters = routes, newCounters(routes)
 	return s
 }
@@ -131,7 +133,7 @@ type settings struct {
 	allowOrigins func(next http.Handler) http.Handler
 }
 
-// Reconfigure replaces the options, but for Logger and Refusals. No request and no stream that has
+// Reconfigure replaces the options, but for Logger, Refusals and Traces. No request and no stream that has
 // begun ends because of it.
 func (s *Server) Reconfigure(o Options) {
 	o.Heartbeat = cmp.Or(o.Heartbeat, 15*time.Second)

@@ -30,6 +30,7 @@ type node struct {
 	store   feed.Store
 	bus     feed.Bus
 	feeds   *feed.Node
+	traces  *traces // nil if there are none
 	refused func() uint64
 	redis   *feed.Durations // round trips; nil without Redis
 	appends *server.Appends
@@ -40,14 +41,17 @@ type node struct {
 // from here on.
 func openNode(ctx context.Context, store feed.Store, c Config, verifier *auth.Verifier, refusals *server.Refusals, logger *slog.Logger) (*node, error) {
 	n := &node{store: store, appends: server.NewAppends()}
+	var err error
+	if n.traces, err = openTraces(ctx, logger); err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
 	if err := n.openBus(ctx, c.Bus, logger); err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
-	var err error
 	if n.feeds, err = feed.Open(store, n.bus, n.feedOptions(c, logger)); err != nil {
 		return nil, errors.Join(fmt.Errorf("start feeds: %w", err), n.bus.Close(), store.Close())
 	}
-	o := serverOptions(c, verifier, logger)
+	o := n.serverOptions(c, verifier, logger)
 	o.Refusals = refusals
 	n.server = server.New(n.feeds.Hub, n.feeds.Publisher, o)
 	return n, nil
@@ -58,12 +62,12 @@ func (n *node) reconfigure(c Config, verifier *auth.Verifier, logger *slog.Logge
 	if err := n.feeds.Reconfigure(n.feedOptions(c, logger)); err != nil {
 		return fmt.Errorf("reconfigure feeds: %w", err)
 	}
-	n.server.Reconfigure(serverOptions(c, verifier, logger))
+	n.server.Reconfigure(n.serverOptions(c, verifier, logger))
 	return nil
 }
 
 func (n *node) feedOptions(c Config, logger *slog.Logger) feed.Options {
-	return feed.Options{
+	o := feed.Options{
 		EventBytes:    c.Limits.EventBytes,
 		Memory:        c.Limits.Memory,
 		KeyWindow:     c.Idempotency.Window,
@@ -72,9 +76,13 @@ func (n *node) feedOptions(c Config, logger *slog.Logger) feed.Options {
 		ObserveAppend: n.appends.Observe,
 		Logger:        logger,
 	}
+	if n.traces != nil {
+		o.Tracer = n.traces.spans
+	}
+	return o
 }
 
-func serverOptions(c Config, verifier *auth.Verifier, logger *slog.Logger) server.Options {
+func (n *node) serverOptions(c Config, verifier *auth.Verifier, logger *slog.Logger) server.Options {
 	return server.Options{
 		Heartbeat:             c.Subscribe.Heartbeat,
 		Retry:                 c.Subscribe.Retry,
@@ -92,6 +100,7 @@ func serverOptions(c Config, verifier *auth.Verifier, logger *slog.Logger) serve
 		Origins:               c.CORS.Origins,
 		TrustedProxies:        c.Server.proxies(),
 		AccessLog:             c.Log.Access,
+		Traces:                n.traces.server(),
 		Console:               web.Handler(),
 		Logger:                logger,
 	}
@@ -171,6 +180,7 @@ func (n *node) close() error {
 	if err := n.store.Close(); err != nil {
 		errs = append(errs, fmt.Errorf("close store: %w", err))
 	}
+	n.traces.close()
 	return errors.Join(errs...)
 }
 

@@ -12,7 +12,13 @@ import (
 )
 
 // An event is an entry with one field. The name of the field is the event's time, JSON
-// mark and type, as in "1700000000000j:chat.sent"; its value is the data.
+// mark and type, as in "1700000000000j:chat.sent"; its value is the data. An event with a
+// trace has that in a second field.
+
+const (
+	traceField = "trace"
+	traceMost  = 64 // bytes that are taken from an entry
+)
 
 // meta returns the name of the field.
 func meta(e *feed.Event) string {
@@ -31,6 +37,12 @@ const latestTime = 253402300799999 // the last one that RFC 3339 can express
 // decodeEvent fills in e from an entry's fields. It accepts nothing that would break
 // the framing of a stream to a browser, even if the entry was written by hand.
 func decodeEvent(e *feed.Event, fields []any) bool {
+	if len(fields) == 4 && fields[2] == traceField {
+		if e.Trace, _ = fields[3].(string); len(e.Trace) > traceMost {
+			e.Trace = ""
+		}
+		fields = fields[:2]
+	}
 	if len(fields) != 2 {
 		return false
 	}

@@ -207,6 +207,10 @@ func (f *flush) judge(shards []*shardFlush, added, wakes []*goredis.StatusCmd, o
 }
 
 func (b *Bus) add(ctx context.Context, key any, e *feed.Event) *goredis.StatusCmd {
+	if e.Trace != "" {
+		return goredis.NewStatusCmd(ctx, "xadd", key, "maxlen", "~", b.length,
+			positionOf(e.ID).String(), meta(e), e.Data, traceField, e.Trace)
+	}
 	return goredis.NewStatusCmd(ctx, "xadd", key, "maxlen", "~", b.length,
 		positionOf(e.ID).String(), meta(e), e.Data)
 }

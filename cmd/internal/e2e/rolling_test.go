@@ -134,13 +134,13 @@ func (r *rolling) subscribe(ctx context.Context, n int) {
 	}
 }
 
-// publish publishes to all feeds, at a rate that keeps the deliveries about the same for
-// any number of subscribers. It returns a function that ends it and returns how many
-// events the feed of Node's clients has.
+// publish publishes to all feeds, the slower the more subscribers there are beyond a
+// thousand. It returns a function that ends it and returns how many events the feed of
+// Node's clients has.
 func (r *rolling) publish(ctx context.Context) (stop func() (events int)) {
 	publishing, cancel := context.WithCancel(ctx)
 	var work sync.WaitGroup
-	pause := 60 * time.Millisecond * time.Duration(max(*rollingSubscribers, 300)) / 300
+	pause := 60 * time.Millisecond * time.Duration(max(*rollingSubscribers, 1000)) / 1000
 	for i := range 3 {
 		p := &verify.Publisher{
 			Recording: r.recording, Name: fmt.Sprintf("publisher-%d", i), Feeds: r.feeds, Clients: r.clients(),
@@ -196,7 +196,7 @@ func (r *rolling) judge() {
 	if report.Unknown > 0 || report.Violations > 0 {
 		r.t.Errorf("%d events were not acknowledged in the end, %d promises were broken", report.Unknown, report.Violations)
 	}
-	if connections < 2*report.Clients || report.Acknowledged < 100 || r.ingress.reloads < 2*len(r.addresses) {
+	if connections < 2*report.Clients || report.Acknowledged < 20 || r.ingress.reloads < 2*len(r.addresses) {
 		r.t.Error("nothing was tried")
 	}
 }

@@ -36,7 +36,7 @@ type room struct {
 var rooms = []room{
 	{dir: "cmd/rejoin", ours: []string{"cmd/internal", "feed", "server", "storage", "web"}, theirs: []string{
 		"github.com/spf13/cobra", "github.com/spf13/pflag", "github.com/spf13/viper", "golang.org/x/sync/errgroup",
-		"github.com/prometheus", "go.yaml.in/yaml/v3"}},
+		"github.com/prometheus", "go.yaml.in/yaml/v3", "go.opentelemetry.io/otel"}},
 	{dir: "cmd/internal/bench", ours: []string{"feed", "cmd/internal/reach"}, usedBy: "cmd/rejoin"},
 	{dir: "cmd/internal/verify", ours: []string{"feed", "cmd/internal/reach"}, usedBy: "cmd/rejoin"},
 	{dir: "cmd/internal/reach", ours: []string{"feed/client"}, usedBy: "cmd"},
@@ -44,7 +44,7 @@ var rooms = []room{
 	{dir: "cmd/internal/rooms", testOnly: true},
 	{dir: "server", ours: []string{"feed", "server"}, theirs: []string{
 		"github.com/go-chi/chi/v5", "github.com/go-chi/cors", "github.com/prometheus", "github.com/golang-jwt/jwt/v5",
-		"github.com/MicahParks/keyfunc/v3"}},
+		"github.com/MicahParks/keyfunc/v3", "go.opentelemetry.io/otel"}},
 	{dir: "feed/feedtest", ours: []string{"feed"}, theirs: []string{"github.com/google/go-cmp"}, testOnly: true,
 		importers: []string{"cmd/internal/verify/*"}},
 	{dir: "feed/client", ours: []string{"feed"}, usedBy: "cmd"},
