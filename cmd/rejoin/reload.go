@@ -60,7 +60,10 @@ func (r *reloader) run(ctx context.Context, hangups <-chan os.Signal) {
 			r.attempt(ctx)
 		case <-ticker.C:
 			now := r.look()
-			if maps.Equal(now, last) && !maps.Equal(now, r.files) {
+			switch {
+			case maps.Equal(now, r.files):
+				r.fault = ""
+			case maps.Equal(now, last):
 				r.attempt(ctx)
 			}
 			last = now

@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -43,6 +44,24 @@ func TestEncoding(t *testing.T) {
 		var e feed.Event
 		if decodeEvent(&e, fields) {
 			t.Errorf("%q was taken for %+v", fields, e)
+		}
+	}
+}
+
+// TestEncodedTrace: a trace beside the event is taken if it can be one, and never in the
+// way of the event.
+func TestEncodedTrace(t *testing.T) {
+	for _, test := range []struct {
+		more []any
+		want string
+		ok   bool
+	}{
+		{nil, "", true}, {[]any{traceField, "00-ab-cd-01"}, "00-ab-cd-01", true}, {[]any{traceField, nil}, "", true},
+		{[]any{traceField, strings.Repeat("x", traceMost+1)}, "", true}, {[]any{"other", "x"}, "", false},
+	} {
+		var e feed.Event
+		if ok := decodeEvent(&e, append([]any{"0:", "x"}, test.more...)); ok != test.ok || ok && (e.Trace != test.want || e.Data != "x") {
+			t.Errorf("%q: %t, %+v", test.more, ok, e)
 		}
 	}
 }
