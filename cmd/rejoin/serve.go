@@ -254,9 +254,9 @@ const drainGrace = 35 * time.Second
 // ended: /readyz answers on them, and a client of a closed port learns nothing.
 func (s *serving) drain() error {
 	drain := s.config.Drain
+	s.node.server.AnnounceDrain()
 	s.logger.Info("stopping", "delay", drain.Delay, "window", drain.Window)
 	defer s.logger.Info("stopped")
-	s.node.server.AnnounceDrain()
 	time.Sleep(drain.Delay)
 	ctx, cancel := context.WithTimeout(context.Background(), drain.Window+drainGrace)
 	defer cancel()
