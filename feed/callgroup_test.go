@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -149,10 +150,16 @@ func TestCallGroupSlots(t *testing.T) {
 		taken, begun := 0, 0
 		g := callGroup[int, int]{keep: time.Hour, slots: slots, count: func(n int) { taken += n }}
 		begin := func(fn func()) { begun++; go fn() }
+		var mu sync.Mutex
 		var made []int
 		all := make([]*call[int], calls)
 		for i := range all {
-			all[i] = g.do(i, begin, func() (int, error) { made = append(made, i); return i, nil })
+			all[i] = g.do(i, begin, func() (int, error) {
+				mu.Lock()
+				defer mu.Unlock()
+				made = append(made, i)
+				return i, nil
+			})
 		}
 		synctest.Wait()
 		if begun != slots || taken != slots {
@@ -169,6 +176,8 @@ func TestCallGroupSlots(t *testing.T) {
 				t.Fatalf("result %d is %d, %v, %v", i, value, err, ok)
 			}
 		}
+		mu.Lock()
+		defer mu.Unlock()
 		slices.Sort(made)
 		if len(made) != calls-1 || made[2] != 3 || taken != 0 || len(g.calls) != 0 || g.queue != nil {
 			t.Errorf("%d calls made, the third is %d; %d slots taken, %d calls and %d queued left", len(made), made[2], taken, len(g.calls), len(g.queue))
