@@ -44,7 +44,7 @@ var rooms = []room{
 	{dir: "cmd/internal/rooms", testOnly: true},
 	{dir: "server", ours: []string{"feed", "server"}, theirs: []string{
 		"github.com/go-chi/chi/v5", "github.com/go-chi/cors", "github.com/prometheus", "github.com/golang-jwt/jwt/v5",
-		"github.com/MicahParks/keyfunc/v3", "go.opentelemetry.io/otel"}},
+		"github.com/MicahParks/keyfunc/v3", "go.opentelemetry.io/otel", "golang.org/x/time/rate"}},
 	{dir: "feed/feedtest", ours: []string{"feed"}, theirs: []string{"github.com/google/go-cmp"}, testOnly: true,
 		importers: []string{"cmd/internal/verify/*"}},
 	{dir: "feed/client", ours: []string{"feed"}, usedBy: "cmd"},
