@@ -1,9 +1,10 @@
-// Package auth authorizes requests: it finds the JSON Web Token of a request, verifies
-// it, and returns the rights that it grants.
+// Package auth authorizes requests. A [Verifier] verifies the JSON Web Token of a request
+// and returns the rights that it grants. A [Forward] asks the application that the
+// visitor is logged in to.
 //
 // The kind of the key decides on the algorithm, never the token, so no token can make a
 // public key serve as a secret, or omit its signature. Every token must expire. No error
-// and no log entry of this package contains any part of a token.
+// and no log entry of this package contains any part of a token or of a cookie.
 package auth
 
 import (
@@ -28,8 +29,8 @@ var (
 	// ErrBadToken means that the token is invalid. Errors that wrap it have the
 	// reason.
 	ErrBadToken = errors.New("the token is not good")
-	// ErrUnavailable means that the token cannot be verified now, because the keys
-	// cannot be fetched.
+	// ErrUnavailable means that nothing can be decided now: the keys cannot be fetched,
+	// or the application does not answer.
 	ErrUnavailable = errors.New("the keys to check tokens with cannot be fetched right now")
 )
 

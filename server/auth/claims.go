@@ -77,15 +77,19 @@ func (c *claims) UnmarshalJSON(b []byte) error {
 	if rights == nil {
 		return nil
 	}
-	if err := unmarshalExact(rights, map[string]any{
-		"subscribe": &c.rights.Subscribe, "publish": &c.rights.Publish, "close": &c.rights.Close, "admin": &c.rights.Admin,
-	}); err != nil {
-		return errClaim
+	var err error
+	c.rights, err = parseRights(rights)
+	return err
+}
+
+// parseRights parses the claim "rejoin".
+func parseRights(claim json.RawMessage) (r Rights, err error) {
+	if unmarshalExact(claim, map[string]any{
+		"subscribe": &r.Subscribe, "publish": &r.Publish, "close": &r.Close, "admin": &r.Admin,
+	}) != nil || r.Check() != nil {
+		return Rights{}, errClaim
 	}
-	if c.rights.Check() != nil {
-		return errClaim
-	}
-	return nil
+	return r, nil
 }
 
 func unmarshalExact(b []byte, to map[string]any) error {

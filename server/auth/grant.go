@@ -15,6 +15,10 @@ type Grant struct {
 	expires                   time.Time
 	subject                   string
 	cookie                    bool
+
+	// Of an answer of the application.
+	question *Question
+	asked    time.Time
 }
 
 // MaySubscribe reports whether the grant allows reading the feed: its events, live and

@@ -24,17 +24,25 @@ func findToken(r *http.Request) (token string, cookie bool, err error) {
 	if token, err = cookieToken(r); token != "" || err != nil {
 		return token, true, err
 	}
+	if token, err = queryToken(r); token == "" && err == nil {
+		err = ErrNoToken
+	}
+	return token, false, err
+}
+
+// queryToken returns the token in the query; empty if there is none.
+func queryToken(r *http.Request) (string, error) {
 	if !strings.Contains(r.URL.RawQuery, queryName) {
-		return "", false, ErrNoToken
+		return "", nil
 	}
 	values := r.URL.Query()[queryName]
-	switch {
-	case len(values) > 1:
-		return "", false, bad("there are several in the query")
-	case len(values) == 0 || values[0] == "":
-		return "", false, ErrNoToken
+	switch len(values) {
+	case 0:
+		return "", nil
+	case 1:
+		return values[0], nil
 	}
-	return values[0], false, nil
+	return "", bad("there are several in the query")
 }
 
 // headerToken ignores other schemes: a proxy may demand a password.
