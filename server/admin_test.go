@@ -45,7 +45,11 @@ func TestMayAdmin(t *testing.T) {
 		{"admin by cookie from a foreign page", v, []string{"Cookie", "rejoin_token=" + admin, "Sec-Fetch-Site", "cross-site"}, 403},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			s := New(newHub(t), nil, Options{Auth: test.v})
+			o := Options{}
+			if test.v != nil {
+				o.Auth = test.v
+			}
+			s := New(newHub(t), nil, o)
 			router := chi.NewRouter()
 			router.With(s.authenticate, s.mayAdmin).Delete("/v1/feeds/{feed}", func(w http.ResponseWriter, r *http.Request) {
 				grant := grantOf(r.Context())

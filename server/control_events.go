@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
@@ -137,11 +138,18 @@ func (e *streamEncoder) cursorEvents(retry time.Duration) (out []byte) {
 	return out
 }
 
-// expiredEvent returns the last bytes of a stream whose token has expired.
-func (e *streamEncoder) expiredEvent() []byte {
-	return e.finalChunk(e.frame(e.format.appendControl(e.cursorEvents(0), tokenExpired)))
+// expiredEvent returns the last bytes of a stream that its client may no longer read.
+func (e *streamEncoder) expiredEvent(why error) []byte {
+	return e.finalChunk(e.frame(e.format.appendControl(e.cursorEvents(0), expired(why))))
 }
 
-var tokenExpired = controlEvent{kind: "feed.expired", data: struct {
-	Reason string `json:"reason"`
-}{"token"}}
+// expired returns the event feed.expired for errExpired or errRevoked.
+func expired(why error) controlEvent {
+	reason := "token"
+	if errors.Is(why, errRevoked) {
+		reason = "revoked"
+	}
+	return controlEvent{kind: "feed.expired", data: struct {
+		Reason string `json:"reason"`
+	}{reason}}
+}

@@ -74,6 +74,8 @@ var endings = []struct {
 	{os.ErrDeadlineExceeded, "stalled"}, // of a write with net/http
 	{feed.ErrClosed, "closed"},
 	{errExpired, "expired"},
+	{errRevoked, "revoked"},
+	{errUndecided, "undecided"},
 	{errMaxAge, "max_age"},
 	{errDraining, "draining"},
 	{feed.ErrStopped, "draining"},

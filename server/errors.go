@@ -36,11 +36,13 @@ var answers = []struct {
 	{errDelivered, http.StatusNoContent, "", ""},
 	{errBodyLate, http.StatusRequestTimeout, "", "body_late"},
 	{errBodySilent, http.StatusRequestTimeout, "", "body_late"},
+	{auth.ErrNoToken, http.StatusUnauthorized, "", refusedToken},
 	{auth.ErrBadToken, http.StatusUnauthorized, "", refusedToken},
 	{errForeign, http.StatusForbidden, "", refusedOrigin},
 	{feed.ErrInvalid, http.StatusBadRequest, "", "invalid"},
 	{feed.ErrTooLarge, http.StatusRequestEntityTooLarge, "", "too_large"},
 	{errForbidden, http.StatusForbidden, "", "forbidden"},
+	{auth.ErrRefused, http.StatusForbidden, "", "forbidden"},
 	{auth.ErrUnavailable, http.StatusServiceUnavailable, "", "auth_unavailable"},
 	{errMediaType, http.StatusUnsupportedMediaType, "", "media_type"},
 	{feed.ErrClosed, http.StatusConflict, "", "closed"},
@@ -104,8 +106,8 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	case http.StatusInternalServerError:
 		problem{Status: status, Detail: "something went wrong here; the server's log has the cause"}.of(stream).write(w)
 	default:
-		if status == http.StatusUnauthorized {
-			w.Header().Set("WWW-Authenticate", invalidToken)
+		if challenges := challengesTo(status, err); len(challenges) > 0 {
+			w.Header()["Www-Authenticate"] = challenges
 		}
 		if r.Method == http.MethodGet || r.Method == http.MethodHead || ofStream {
 			detail = strings.TrimSuffix(detail, nothingStored) // a read stores nothing anyway, a stream names a number

@@ -29,6 +29,18 @@ type lineError struct {
 func (e *lineError) Error() string { return fmt.Sprintf("line %d: %s", e.number, detailOf(e.err)) }
 func (e *lineError) Unwrap() error { return e.err }
 
+// feeds returns the feeds of the drafts, each once.
+func (l lines) feeds() (names []string) {
+	seen := make(map[string]bool, len(l.drafts))
+	for _, d := range l.drafts {
+		if !seen[d.Feed] {
+			seen[d.Feed] = true
+			names = append(names, d.Feed)
+		}
+	}
+	return names
+}
+
 // blame turns an error about a draft into one about its line.
 func (l lines) blame(err error) error {
 	if bad, ok := errors.AsType[*feed.DraftError](err); ok {

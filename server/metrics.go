@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/server/auth"
 )
 
 // Sources holds the parts of a node that have metrics. Without a Hub, the node has not
@@ -110,6 +111,9 @@ var (
 	shedDesc            = describe("shed_total", "Subscribers that were rejected with a time after which to come back.")
 	requestsDesc        = describe("http_requests_total", "Answered requests by route and status. A stream that this node writes to the socket itself counts when it begins, any other answer when it has ended. Requests that fit no route, such as those for the console, have the route other.", "route", "status")
 	refusedDesc         = describe("refused_total", "Requests that were refused, by why.", "reason")
+	questionsDesc       = describe("auth_questions_total", "Questions to the application that decides who may do what, by its answer.", "verdict")
+	questionSecondsDesc = describe("auth_question_seconds", "Time that the application took to answer, with questions that got no answer.")
+	answerHitsDesc      = describe("auth_cache_hits_total", "Requests for which an earlier answer of the application counted.")
 	memoryDesc          = describe("memory_bytes", "Bytes that this node holds on behalf of clients, roughly, by what holds them.", "holder")
 	limitDesc           = describe("memory_limit_bytes", "Bytes that this node may hold on behalf of clients, by what holds them: parts of limits.memory.", "holder")
 )
@@ -138,6 +142,7 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	m.gauge(waitingBytesDesc, float64(c.Publisher.WaitingBytes()))
 	if c.Server != nil {
 		c.Server.counters.collect(m)
+		c.Server.collectQuestions(m)
 	}
 }
 
@@ -185,6 +190,20 @@ func (c collector) collectStore(m metricsChannel) {
 	health := c.Hub.Health(ctx)
 	m.gauge(storeUpDesc, up(health.Store))
 	m.gauge(busUpDesc, up(health.Bus))
+}
+
+// collectQuestions collects what concerns the application that is asked.
+func (s *Server) collectQuestions(m metricsChannel) {
+	forward, ok := s.options().Auth.(*auth.Forward)
+	if !ok {
+		forward = &auth.Forward{} // which has asked nothing
+	}
+	stats := forward.Stats()
+	for verdict, n := range stats.Questions {
+		m.counter(questionsDesc, n, verdict)
+	}
+	m.counter(answerHitsDesc, stats.Hits)
+	m.histogram(questionSecondsDesc, stats.Seconds)
 }
 
 // collect collects what the server has counted. Each reason is there from the start, and

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/server/auth"
 )
 
 // netHTTPCarrier writes a stream with net/http, on the goroutine of its request: over
@@ -79,15 +80,7 @@ const storeRetry = 250 * time.Millisecond
 // awaitStore subscribes as soon as the store can be asked, and keeps the stream alive
 // until then.
 func (c netHTTPCarrier) awaitStore(ctx context.Context, request subscribeRequest) (*feed.BlockingSubscriber, error) {
-	for i, subscription := range request.subscriptions {
-		if subscription.From == (feed.From{}) {
-			// "Now" is the moment before the head goes out: the stream must have
-			// everything published after it, and other nodes may reach the store
-			// first.
-			request.subscriptions[i].From = feed.FromMoment(time.Now())
-		}
-	}
-	if err := c.flush(); err != nil {
+	if err := c.begin(request); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -116,6 +109,58 @@ func (c netHTTPCarrier) awaitStore(ctx context.Context, request subscribeRequest
 	}
 }
 
+// begin sends the head of a stream that subscribes later.
+func (c netHTTPCarrier) begin(request subscribeRequest) error {
+	for i, subscription := range request.subscriptions {
+		if subscription.From == (feed.From{}) {
+			// "Now" is the moment before the head goes out: the stream must have
+			// everything published after it, and other nodes may reach the store
+			// first.
+			request.subscriptions[i].From = feed.FromMoment(time.Now())
+		}
+	}
+	return c.flush()
+}
+
+// carryHeld waits until the application has decided about the stream, and carries it if
+// the application allows it.
+func (c netHTTPCarrier) carryHeld(ctx context.Context, request subscribeRequest, access *access) error {
+	if err := c.begin(request); err != nil {
+		return err
+	}
+	asking, cancel := context.WithCancel(ctx)
+	defer cancel()
+	tick := time.NewTicker(storeRetry)
+	defer tick.Stop()
+	next := time.NewTimer(recheckRetry())
+	defer next.Stop()
+	answers := make(chan error, 1)
+	for {
+		select {
+		case <-next.C:
+			go func() { answers <- access.ask(asking) }()
+		case err := <-answers:
+			switch {
+			case err == nil:
+				if err := c.stream.server.rechecks.join(c.stream, access.grant); err != nil {
+					return err
+				}
+				return c.carryLater(ctx, request)
+			case !errors.Is(err, auth.ErrUnavailable):
+				c.stream.end(errRevoked)
+			default:
+				next.Reset(recheckRetry())
+			}
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if err := c.keepWaiting(request.format); err != nil {
+			return err
+		}
+	}
+}
+
 type subscribeResult struct {
 	subscriber *feed.BlockingSubscriber
 	err        error
@@ -140,8 +185,8 @@ func (c netHTTPCarrier) keepWaiting(f streamFormat) error {
 	st := c.stream
 	now := st.server.now()
 	if err := st.Over(now); err != nil {
-		if errors.Is(err, errExpired) {
-			err = errors.Join(err, c.write(f.appendControl(nil, tokenExpired)))
+		if errors.Is(err, errExpired) || errors.Is(err, errRevoked) {
+			err = errors.Join(err, c.write(f.appendControl(nil, expired(err))))
 		}
 		return err
 	}

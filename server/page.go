@@ -39,8 +39,11 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request) {
 	}
 	defer done()
 	h, err := s.history(r.Context(), waiting, q)
+	if err == nil && q.wait > 0 {
+		err = accessOf(r.Context()).ask(r.Context()) // the answer may be different now
+	}
 	if err != nil {
-		s.writeError(w, r, err)
+		s.deny(w, r, err)
 		return
 	}
 	held := h.size()

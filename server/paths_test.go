@@ -13,7 +13,7 @@ import (
 var streamTests = []string{
 	"BareContract", "BareCutAtEveryByte", "BareEnds", "BareGapLater", "BareOnTheWire", "BareStatus", "BareTokenExpires",
 	"BreakTakesTheConnection", "ComingBackToAClosedFeed", "DescriptorReuse", "Drain", "DrainAtOnce", "DrainSpreads",
-	"EndAtOnce", "GapFails", "GapFailsLater", "HiddenCursorUnderEphemeralEvents", "LastRequest",
+	"EndAtOnce", "ForwardExpiry", "ForwardGrace", "ForwardHolds", "ForwardRevokes", "GapFails", "GapFailsLater", "HiddenCursorUnderEphemeralEvents", "LastRequest",
 	"ManyContract", "ManyDrain", "ManyHiddenCursors", "MaxAge", "MuchAtOnce", "NextRequest", "Pipelined", "PoolOfConnections", "QuietClient",
 	"SlowReaderOfMany", "SlowReaderOfManyDrained", "StalledReader", "StoreAway", "StreamOnTheWire",
 	"SubscribeContract", "TokenExpires", "TokenExpiresAndTheNextRequest", "WhereAStreamStarts",

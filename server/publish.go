@@ -33,10 +33,10 @@ func (s *Server) publish(w http.ResponseWriter, r *http.Request) {
 func (s *Server) publishMany(w http.ResponseWriter, r *http.Request) {
 	request, err := readPublishMany(r)
 	if err == nil {
-		err = s.publishBatch(w, r, request)
+		err = s.publishBatch(w, r, request) // checks the permission
 	}
 	if err != nil {
-		s.writeError(w, r, err)
+		s.deny(w, r, err)
 	}
 }
 
@@ -68,15 +68,13 @@ func (s *Server) publishBatch(w http.ResponseWriter, r *http.Request, request pu
 	var lines lines
 	err := s.readBody(w, r, "batch", s.options().BatchBytes, func(body []byte) (err error) {
 		lines, err = parseLines(body, request.feed, s.options().BatchEvents)
+		if err == nil && request.feed == "" {
+			err = s.authorize(w, r, publishing, lines.feeds()...)
+		}
 		return err
 	})
 	if err != nil {
 		return err
-	}
-	for _, d := range lines.drafts {
-		if err := publishing.check(grantOf(r.Context()), d.Feed); err != nil {
-			return err
-		}
 	}
 	if err := s.publisherOf(r).take(len(lines.drafts)); err != nil {
 		return err

@@ -47,6 +47,7 @@ var (
 // and run commits its events, each on a goroutine of its own. At most one commit is
 // under way, because two could be stored either way round.
 type publishStream struct {
+	recheckSlot
 	server  *Server
 	request publishRequest
 	limit   *publisher
@@ -56,6 +57,7 @@ type publishStream struct {
 	room     chan struct{} // gets a token when there is room for more
 	over     chan struct{} // closed when run has ended: what follows is dropped
 	received chan bodyEnd  // gets the end of the events
+	revoked  chan error    // gets the reason from end
 	reading  atomic.Int64  // since when a read waits for bytes, on the server's clock; 0 if none does
 
 	mu      sync.Mutex
@@ -93,12 +95,17 @@ func (s *Server) publishStream(w http.ResponseWriter, r *http.Request, request p
 
 	p := s.newPublishStream(request)
 	p.limit = s.publisherOf(r)
+	grant := grantOf(r.Context())
+	if err := s.rechecks.join(p, grant); err != nil {
+		return err
+	}
+	defer s.rechecks.leave(p)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		p.receive(r.Body)
 	}()
-	ended, err := p.run(context.WithoutCancel(r.Context()), watch, grantOf(r.Context()))
+	ended, err := p.run(context.WithoutCancel(r.Context()), watch, grant)
 	close(p.over)
 	if !ended && r.ProtoMajor == 1 {
 		w.Header().Set("Connection", "close")
@@ -133,6 +140,7 @@ func (s *Server) newPublishStream(request publishRequest) *publishStream {
 		room:     make(chan struct{}, 1),
 		over:     make(chan struct{}),
 		received: make(chan bodyEnd, 1),
+		revoked:  make(chan error, 1),
 		ifLast:   request.ifLast,
 	}
 	p.due.Stop()
@@ -144,6 +152,14 @@ func (s *Server) newPublishStream(request publishRequest) *publishStream {
 		take:      p.add,
 	}
 	return p
+}
+
+// end ends the stream. What is not being committed yet is dropped.
+func (p *publishStream) end(why error) {
+	select {
+	case p.revoked <- why:
+	default:
+	}
 }
 
 // closeWrite closes the server's side of the request's connection. The client's kernel
@@ -298,10 +314,17 @@ func (p *publishStream) run(ctx context.Context, watch *feed.CloseWatch, grant a
 	defer idle.Stop()
 	expiry := time.NewTimer(time.Hour)
 	defer expiry.Stop()
-	if expiry.Stop(); !grant.Expires().IsZero() {
-		expiry.Reset(time.Until(grant.Expires()))
+	if expires := tokenExpiry(grant); !expires.IsZero() {
+		expiry.Reset(time.Until(expires))
+	} else {
+		expiry.Stop()
 	}
 	for {
+		select {
+		case err := <-p.revoked: // before anything else
+			return false, err
+		default:
+		}
 		select {
 		case <-p.due.C:
 			err = p.commit(ctx)
@@ -315,6 +338,7 @@ func (p *publishStream) run(ctx context.Context, watch *feed.CloseWatch, grant a
 			}
 		case <-expiry.C:
 			err = p.finish(ctx, bodyEnd{err: fmt.Errorf("%w: it has expired", auth.ErrBadToken)})
+		case err = <-p.revoked:
 		case <-p.server.publishers.stopping:
 			err = p.finish(ctx, bodyEnd{err: feed.ErrStopped})
 		case <-idle.C:

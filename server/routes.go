@@ -24,10 +24,11 @@ func (s *Server) router(traces *Traces) chi.Router {
 		r.With(s.may(closing)).Post("/v1/feeds/{feed}/close", s.closeFeed)
 		r.With(traces.publishes).Post("/v1/events", s.publishMany) // checks the permission for each feed
 
+		streams := r.With(s.mayStream)
+		getAndHead(streams, "/v1/feeds/{feed}/events", s.subscribe) // a stream or a page
+		getAndHead(streams, "/v1/feeds/{feed}/stream", s.subscribeBare)
 		subscribes := r.With(s.may(subscribing))
-		getAndHead(subscribes, "/v1/feeds/{feed}/events", s.subscribe) // a stream or a page
 		getAndHead(subscribes, "/v1/feeds/{feed}/events/{id}", s.event)
-		getAndHead(subscribes, "/v1/feeds/{feed}/stream", s.subscribeBare)
 		getAndHead(subscribes, "/v1/feeds/{feed}", s.feedInfo)
 		getAndHead(r, "/v1/events", s.subscribeMany) // checks the permission for each feed
 

@@ -57,8 +57,8 @@ type Options struct {
 	// PublishIdle is how long the body of a published stream may be silent; 0 means
 	// a minute.
 	PublishIdle time.Duration
-	// Auth checks the tokens of requests; nil disables authorization.
-	Auth *auth.Verifier
+	// Auth decides what the senders of requests may do; nil disables authorization.
+	Auth auth.Authorizer
 	// Origins lists the origins whose pages may use this server from a browser, in
 	// the form that [CheckOrigins] demands; "*" allows all, without cookies.
 	Origins []string
@@ -96,6 +96,7 @@ type Server struct {
 	mu          sync.Mutex
 	subscribers subscribers
 	publishers  publishers
+	rechecks    rechecks
 
 	publishLimits publishLimits
 }
@@ -115,6 +116,7 @@ func New(hub *feed.Hub, publisher *feed.Publisher, o Options) *Server {
 		},
 		publishers: publishers{stopping: make(chan struct{})},
 		refusals:   o.Refusals,
+		rechecks:   rechecks{memory: hub.Memory()},
 		started:    time.Now(),
 	}
 	if s.refusals == nil {
@@ -206,6 +208,7 @@ func (s *Server) drainSubscribers(ctx context.Context, began time.Time, window t
 // Close ends the streams that Drain has left, and returns after every goroutine of the
 // server has ended. Close the hub first.
 func (s *Server) Close() {
+	s.rechecks.close()
 	s.engineOnce.Do(func() {})
 	if s.engine != nil {
 		s.engine.Close()

@@ -9,10 +9,12 @@ import (
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/server/auth"
 	"github.com/rejoin/rejoin/server/engine"
 )
 
-// The reasons for which the server ends a stream, beside errDraining and errNoMemory.
+// The reasons for which the server ends a stream, beside errDraining, errNoMemory and those
+// in recheck.go.
 var (
 	errMaxAge  = errors.New("the stream has reached its maximum age")
 	errExpired = errors.New("the token has expired")
@@ -25,6 +27,7 @@ var (
 type stream struct {
 	streamEncoder
 	slot
+	recheckSlot
 	server       *Server
 	heartbeat    time.Duration
 	due          time.Duration // time of the next keep-alive
@@ -36,10 +39,10 @@ type stream struct {
 	fromStore    bool  // the event of oldest was read from the store
 	backlogBytes int32 // bytes that a full socket keeps, charged to the memory budget
 
-	draining   atomic.Bool
+	ending     atomic.Pointer[error]           // set by end
 	opened     bool                            // see opens
 	access     *accessEntry                    // nil without an access log
-	subscribed atomic.Pointer[feed.Subscriber] // the encoder's subscriber, for drain
+	subscribed atomic.Pointer[feed.Subscriber] // the encoder's subscriber, for end
 }
 
 var _ engine.Stream = (*stream)(nil)
@@ -62,12 +65,21 @@ func (s *Server) newStream(r *http.Request, request subscribeRequest) *stream {
 	if s.options().MaxAge > 0 {
 		st.endsAt = now + jitter(s.options().MaxAge, 0.2)
 	}
-	if expires := grantOf(r.Context()).Expires(); !expires.IsZero() {
+	if expires := tokenExpiry(grantOf(r.Context())); !expires.IsZero() {
 		if at := max(now+min(time.Until(expires), century), 1); st.endsAt == 0 || at < st.endsAt {
 			st.endsAt, st.tokenEnds = at, true
 		}
 	}
 	return st
+}
+
+// tokenExpiry returns when the grant ends if it is from a token; zero means never. About
+// the others, the application is asked again.
+func tokenExpiry(grant auth.Grant) time.Time {
+	if question, _ := grant.Question(); question != nil {
+		return time.Time{}
+	}
+	return grant.Expires()
 }
 
 // attach makes the stream send what the subscriber reads. Closed closes it.
@@ -77,8 +89,11 @@ func (st *stream) attach(request subscribeRequest, subscriber *feed.Subscriber) 
 }
 
 // drain ends the stream soon.
-func (st *stream) drain() {
-	st.draining.Store(true)
+func (st *stream) drain() { st.end(errDraining) }
+
+// end ends the stream soon. The first reason counts.
+func (st *stream) end(why error) {
+	st.ending.CompareAndSwap(nil, &why)
 	if subscriber := st.subscribed.Load(); subscriber != nil {
 		subscriber.Wake()
 	}
@@ -98,9 +113,10 @@ func (st *stream) first() []byte {
 
 // Over implements [engine.Stream].
 func (st *stream) Over(now time.Duration) error {
+	ending := st.ending.Load()
 	switch {
-	case st.draining.Load():
-		return errDraining
+	case ending != nil:
+		return *ending
 	case st.endsAt == 0 || now < st.endsAt:
 		return nil
 	case st.tokenEnds:
@@ -221,9 +237,9 @@ func (st *stream) keepAlive(now time.Duration) []byte {
 // lastBytes returns what the client gets before the server ends the stream.
 func (st *stream) lastBytes(why error) []byte {
 	switch {
-	case errors.Is(why, errExpired):
-		return st.expiredEvent()
-	case errors.Is(why, errDraining), errors.Is(why, errMaxAge), errors.Is(why, feed.ErrStopped):
+	case errors.Is(why, errExpired), errors.Is(why, errRevoked):
+		return st.expiredEvent(why)
+	case errors.Is(why, errDraining), errors.Is(why, errUndecided), errors.Is(why, errMaxAge), errors.Is(why, feed.ErrStopped):
 		return st.farewell(st.server.options().Retry)
 	case errors.Is(why, feed.ErrClosed):
 		return st.finalChunk(nil)
@@ -235,7 +251,7 @@ func (st *stream) lastBytes(why error) []byte {
 // other breaks off without the last chunk: some clients never reconnect after a
 // response that ended cleanly.
 func endsCleanly(why error) bool {
-	return errors.Is(why, feed.ErrClosed) || errors.Is(why, errExpired) || errors.Is(why, errDelivered)
+	return errors.Is(why, feed.ErrClosed) || errors.Is(why, errExpired) || errors.Is(why, errRevoked) || errors.Is(why, errDelivered)
 }
 
 // More implements [engine.Stream].
@@ -284,6 +300,7 @@ func (st *stream) Written() {
 // Closed implements [engine.Stream].
 func (st *stream) Closed(why error) {
 	st.server.dismiss(st)
+	st.server.rechecks.leave(st)
 	st.setSlow(false)
 	if st.opened {
 		st.server.counters.end(why)

@@ -141,7 +141,26 @@ const locationBytes = 3000
 // streamLocation returns where the client finds the stream again: the path and the query
 // of its request, without the cursor, of which it has a newer one, and without the token,
 // which no answer repeats. Some clients reconnect only to a Location.
-func streamLocation(u *url.URL) string {
+func streamLocation(u *url.URL) string { return location(u, inLocation) }
+
+// askedLocation returns the path and the query of a request without the token, and without
+// anything that says where a stream or a page begins: all requests for the same feeds have
+// the same.
+func askedLocation(u *url.URL) string {
+	return location(u, func(part string) bool {
+		name, _, _ := strings.Cut(part, "=")
+		name, err := url.QueryUnescape(name)
+		return err == nil && inLocation(part) && !slices.Contains(startParams, name)
+	})
+}
+
+// startParams are the parameters besides the cursor that say where a stream or a page
+// begins.
+var startParams = []string{"from", "startIndex", "after"}
+
+// location returns the path and the query of u, with the parts of the query for which keep
+// reports true.
+func location(u *url.URL, keep func(part string) bool) string {
 	path := u.EscapedPath()
 	if u.RawQuery == "" {
 		return path
@@ -150,7 +169,7 @@ func streamLocation(u *url.URL) string {
 	kept = append(kept, path...)
 	separator := byte('?')
 	for part := range strings.SplitSeq(u.RawQuery, "&") {
-		if part == "" || !inLocation(part) {
+		if part == "" || !keep(part) {
 			continue
 		}
 		kept = append(kept, separator)

@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 
 	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/server/auth"
 	"github.com/rejoin/rejoin/server/engine"
 )
 
@@ -30,14 +31,14 @@ func (s *Server) subscribeMany(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, http.StatusNotAcceptable, "several feeds come as a stream, text/event-stream or application/x-ndjson; a page has one feed")
 		return
 	}
-	request, err := s.readSubscribeMany(r, format)
+	request, err := s.readSubscribeMany(w, r, format)
 	s.answerSubscribe(w, r, request, err)
 }
 
 func (s *Server) answerSubscribe(w http.ResponseWriter, r *http.Request, request subscribeRequest, err error) {
 	switch {
 	case err != nil:
-		s.writeError(w, r, err)
+		s.deny(w, r, err)
 	case r.Method == http.MethodHead:
 		writeStreamHead(w, r, request.format)
 	default:
@@ -49,6 +50,11 @@ func (s *Server) answerSubscribe(w http.ResponseWriter, r *http.Request, request
 // client leaves or the server ends it. The engine may still write it after serveStream
 // has returned.
 func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, request subscribeRequest) {
+	access := accessOf(r.Context())
+	if access.held && request.tellsTail {
+		s.failStream(w, r, auth.ErrUnavailable) // the head needs what the client may not see yet
+		return
+	}
 	st := s.newStream(r, request)
 	if err := s.admit(st, request.cost()); err != nil {
 		s.rejectFull(w, r, request.about(err))
@@ -66,7 +72,9 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, request sub
 	var subscriber *feed.Subscriber
 	var err error
 	carrier, onSocket := s.newSocketCarrier(r)
-	if onSocket {
+	if onSocket = onSocket && !access.held; access.held {
+		err = auth.ErrUnavailable
+	} else if onSocket {
 		subscriber, err = carrier.subscribe(r.Context(), request)
 	} else if blocking, err = s.hub.SubscribeAll(r.Context(), request.subscriptions); err == nil {
 		subscriber = blocking.Subscriber
@@ -74,6 +82,9 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, request sub
 	if err == nil {
 		st.attach(request, subscriber)
 		err = s.checkStream(r.Context(), request, subscriber)
+	}
+	if err == nil {
+		err = s.rechecks.join(st, access.grant)
 	}
 	if err == nil && request.tellsTail {
 		setTailIndex(w.Header(), subscriber.At(0).Bounds())
@@ -88,9 +99,14 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, request sub
 	case err == nil:
 		writeStreamHead(w, r, request.format)
 		err = newNetHTTPCarrier(w, r, st).carry(r.Context(), blocking)
+	case access.held:
+		writeStreamHead(w, r, request.format)
+		err = newNetHTTPCarrier(w, r, st).carryHeld(r.Context(), request, access)
 	case errors.Is(err, feed.ErrUnavailable) && st.subscriber == nil && !request.tellsTail && accepts(r, "text/event-stream"):
 		writeStreamHead(w, r, request.format)
-		err = newNetHTTPCarrier(w, r, st).carryLater(r.Context(), request)
+		if err = s.rechecks.join(st, access.grant); err == nil {
+			err = newNetHTTPCarrier(w, r, st).carryLater(r.Context(), request)
+		}
 	default:
 		owned = false
 		st.Closed(err)

@@ -126,7 +126,7 @@ func (s *Server) readSubscribe(r *http.Request, format streamFormat) (subscribeR
 }
 
 // readSubscribeMany reads a request for several feeds.
-func (s *Server) readSubscribeMany(r *http.Request, format streamFormat) (subscribeRequest, error) {
+func (s *Server) readSubscribeMany(w http.ResponseWriter, r *http.Request, format streamFormat) (subscribeRequest, error) {
 	request, query, err := s.readStream(r, format)
 	if err != nil {
 		return subscribeRequest{}, err
@@ -144,10 +144,10 @@ func (s *Server) readSubscribeMany(r *http.Request, format streamFormat) (subscr
 	if err != nil {
 		return subscribeRequest{}, err
 	}
+	if err := s.authorize(w, r, subscribing, names...); err != nil && !accessOf(r.Context()).hold(r, err) {
+		return subscribeRequest{}, err
+	}
 	for _, name := range names {
-		if err := subscribing.check(grantOf(r.Context()), name); err != nil {
-			return subscribeRequest{}, err
-		}
 		subscription := feed.SubscribeRequest{Feed: name, From: from}
 		if cursor, resumed := cursors[name]; resumed {
 			subscription.From = feed.FromCursor(cursor)

@@ -136,7 +136,7 @@ func (k *checker) all(ctx context.Context, c Config) {
 	k.descriptors(c.Limits)
 	k.backlog()
 	k.certificate(c.TLS, time.Now())
-	for _, look := range []func(context.Context, Config){k.keys, k.store, k.bus} {
+	for _, look := range []func(context.Context, Config){k.auth, k.store, k.bus} {
 		if ctx.Err() != nil {
 			k.problem("check", "", "the rest was not looked at", ctx.Err().Error(), "run it again")
 			return
@@ -215,11 +215,33 @@ func (k *checker) certificate(c TLSConfig, now time.Time) {
 	}
 }
 
-func (k *checker) keys(ctx context.Context, c Config) {
-	if c.Auth.Mode != "jwt" {
+func (k *checker) auth(ctx context.Context, c Config) {
+	switch c.Auth.Mode {
+	case "jwt":
+		k.keys(ctx, c)
+	case "forward":
+		k.application(ctx, c.Auth.Forward)
+	default:
 		k.ok("auth", "", "off: auth.mode is "+c.Auth.Mode)
+	}
+}
+
+// application asks whether somebody without credentials may follow a feed.
+func (k *checker) application(ctx context.Context, c ForwardConfig) {
+	o := c.options(slog.New(slog.DiscardHandler))
+	answer, err := auth.CheckForward(ctx, o)
+	if err != nil {
+		breaks := "every request would get 503, and event streams would wait"
+		if strings.HasPrefix(err.Error(), "ca_file") {
+			breaks = noStart
+		}
+		k.problem("auth", o.Place(), breaks, forwardKey+err.Error(), "let the application answer 2xx, 401 or 403 at auth.forward.url, and make it reachable from this machine")
 		return
 	}
+	k.ok("auth", o.Place(), "the application answers; a client without cookie and token is "+answer)
+}
+
+func (k *checker) keys(ctx context.Context, c Config) {
 	at, breaks := "auth.jwt.key", noStart
 	do := "correct the file, or make it readable for this user"
 	switch jwt := c.Auth.JWT; {

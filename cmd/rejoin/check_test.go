@@ -1,6 +1,8 @@
 package main
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -43,5 +45,41 @@ func TestCheckMachine(t *testing.T) {
 		if got := out.String(); !strings.Contains(got, test.want) || (k.end() != nil) != strings.HasPrefix(got, "PROBLEM") {
 			t.Errorf("got %q, %v, want %q", got, k.end(), test.want)
 		}
+	}
+}
+
+// TestCheckApplication: check asks the application once, and tells what does not work.
+func TestCheckApplication(t *testing.T) {
+	status, asked := 0, ""
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked += r.Header.Get("Rejoin-Action") + " " + r.Header.Get("Rejoin-Feeds") + ";"
+		w.WriteHeader(status)
+	}))
+	host := strings.TrimPrefix(app.URL, "http://")
+	check := func(url string) string {
+		var out strings.Builder
+		c := DefaultConfig()
+		c.Auth.Mode, c.Auth.Forward.URL = "forward", url
+		k := &checker{out: &out}
+		k.auth(t.Context(), c)
+		return out.String()
+	}
+	for _, test := range []struct {
+		status int
+		want   string
+	}{
+		{401, "ok       auth           " + host + ": the application answers; a client without cookie and token is refused: not logged in"},
+		{302, "ok       auth           " + host + ": the application answers; a client without cookie and token is refused: not logged in"},
+		{204, "ok       auth           " + host + ": the application answers; a client without cookie and token is allowed"},
+		{404, "PROBLEM  auth           " + host + ": every request would get 503, and event streams would wait: auth.forward.url: the answer is 404"},
+	} {
+		status, asked = test.status, ""
+		if got := check(app.URL + "/rejoin?secret=hush"); !strings.HasPrefix(got, test.want) || strings.Contains(got, "hush") || asked != "subscribe rejoin-check;" {
+			t.Errorf("%d: %s after %s", test.status, got, asked)
+		}
+	}
+	app.Close()
+	if got := check(app.URL); !strings.Contains(got, "PROBLEM") || !strings.Contains(got, "connection refused") {
+		t.Errorf("nobody is there: %s", got)
 	}
 }

@@ -86,10 +86,11 @@ type IdempotencyConfig struct {
 
 // AuthConfig says who may subscribe and publish.
 type AuthConfig struct {
-	Mode string // none, jwt
+	Mode string // none, jwt, forward
 	// Written notes that the mode was chosen, not left to the default.
 	Written bool
 	JWT     JWTConfig
+	Forward ForwardConfig
 }
 
 // DrainConfig is about stopping.
@@ -115,9 +116,11 @@ func DefaultConfig() Config {
 		Subscribe:   SubscribeConfig{Heartbeat: 15 * time.Second, Retry: 2 * time.Second, WriteTimeout: 30 * time.Second},
 		Limits:      LimitsConfig{EventBytes: feed.DefaultEventBytes, BatchEvents: 1000, BatchBytes: 4 << 20, FeedsPerSubscription: 100, Memory: feed.DefaultMemory, PublishIdle: time.Minute},
 		Idempotency: IdempotencyConfig{Window: feed.DefaultKeyWindow},
-		Auth:        AuthConfig{Mode: "none"},
-		Drain:       DrainConfig{Window: 10 * time.Second},
-		Log:         LogConfig{Level: "info", Format: "text"},
+		Auth: AuthConfig{Mode: "none", Forward: ForwardConfig{
+			Timeout: 5 * time.Second, Cache: 10 * time.Second, Recheck: time.Minute, Grace: 10 * time.Minute, Concurrency: 64,
+		}},
+		Drain: DrainConfig{Window: 10 * time.Second},
+		Log:   LogConfig{Level: "info", Format: "text"},
 	}
 }
 
@@ -151,8 +154,9 @@ func (c Config) Validate() error {
 		checkBetween("limits.publish_idle", c.Limits.PublishIdle, 100*time.Millisecond, 24*time.Hour),
 		checkBetween("limits.publishes_per_second", c.Limits.PublishesPerSecond, 0, 1_000_000),
 		checkBetween("idempotency.window", c.Idempotency.Window, time.Second, 365*24*time.Hour),
-		checkOneOf("auth.mode", c.Auth.Mode, "none", "jwt"),
+		checkOneOf("auth.mode", c.Auth.Mode, "none", "jwt", "forward"),
 		checkJWT(c.Auth),
+		checkForward(c.Auth),
 		checkTLS(c.TLS),
 		checkOrigins(c.CORS.Origins),
 		checkBetween("drain.delay", c.Drain.Delay, 0, 10*time.Minute),

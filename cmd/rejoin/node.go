@@ -39,7 +39,7 @@ type node struct {
 
 // openNode opens what the configuration names on top of store, which it owns
 // from here on.
-func openNode(ctx context.Context, store feed.Store, c Config, verifier *auth.Verifier, refusals *server.Refusals, logger *slog.Logger) (*node, error) {
+func openNode(ctx context.Context, store feed.Store, c Config, authorizer auth.Authorizer, refusals *server.Refusals, logger *slog.Logger) (*node, error) {
 	n := &node{store: store, appends: server.NewAppends()}
 	var err error
 	if n.traces, err = openTraces(ctx, logger); err != nil {
@@ -51,18 +51,18 @@ func openNode(ctx context.Context, store feed.Store, c Config, verifier *auth.Ve
 	if n.feeds, err = feed.Open(store, n.bus, n.feedOptions(c, logger)); err != nil {
 		return nil, errors.Join(fmt.Errorf("start feeds: %w", err), n.bus.Close(), store.Close())
 	}
-	o := n.serverOptions(c, verifier, logger)
+	o := n.serverOptions(c, authorizer, logger)
 	o.Refusals = refusals
 	n.server = server.New(n.feeds.Hub, n.feeds.Publisher, o)
 	return n, nil
 }
 
 // reconfigure takes over from c what a running node can.
-func (n *node) reconfigure(c Config, verifier *auth.Verifier, logger *slog.Logger) error {
+func (n *node) reconfigure(c Config, authorizer auth.Authorizer, logger *slog.Logger) error {
 	if err := n.feeds.Reconfigure(n.feedOptions(c, logger)); err != nil {
 		return fmt.Errorf("reconfigure feeds: %w", err)
 	}
-	n.server.Reconfigure(n.serverOptions(c, verifier, logger))
+	n.server.Reconfigure(n.serverOptions(c, authorizer, logger))
 	return nil
 }
 
@@ -82,7 +82,7 @@ func (n *node) feedOptions(c Config, logger *slog.Logger) feed.Options {
 	return o
 }
 
-func (n *node) serverOptions(c Config, verifier *auth.Verifier, logger *slog.Logger) server.Options {
+func (n *node) serverOptions(c Config, authorizer auth.Authorizer, logger *slog.Logger) server.Options {
 	return server.Options{
 		Heartbeat:             c.Subscribe.Heartbeat,
 		Retry:                 c.Subscribe.Retry,
@@ -96,7 +96,7 @@ func (n *node) serverOptions(c Config, verifier *auth.Verifier, logger *slog.Log
 		BatchBytes:            c.Limits.BatchBytes,
 		PublishIdle:           c.Limits.PublishIdle,
 		PublishesPerSecond:    c.Limits.PublishesPerSecond,
-		Auth:                  verifier,
+		Auth:                  authorizer,
 		Origins:               c.CORS.Origins,
 		TrustedProxies:        c.Server.proxies(),
 		AccessLog:             c.Log.Access,

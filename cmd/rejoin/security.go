@@ -26,6 +26,17 @@ type JWTConfig struct {
 	Audience   string
 }
 
+// ForwardConfig describes the application that is asked, if auth.mode is forward.
+type ForwardConfig struct {
+	URL         string
+	CAFile      string        // with the certificates that sign that of the application
+	Timeout     time.Duration // until an answer
+	Cache       time.Duration // for which an answer counts
+	Recheck     time.Duration // between two questions about an open stream
+	Grace       time.Duration // for which streams outlive the last answer
+	Concurrency int           // of questions
+}
+
 // TLSConfig names the files of the certificate; empty for plain HTTP.
 type TLSConfig struct {
 	Cert string
@@ -52,8 +63,20 @@ func (c JWTConfig) options(logger *slog.Logger) auth.Options {
 	}
 }
 
-// jwtKey begins the names of the options of tokens.
-const jwtKey = "auth.jwt."
+func (c ForwardConfig) options(logger *slog.Logger) auth.ForwardOptions {
+	return auth.ForwardOptions{
+		URL: c.URL, CAFile: c.CAFile, Timeout: c.Timeout, Cache: c.Cache,
+		Recheck: c.Recheck, Grace: c.Grace, Concurrency: c.Concurrency,
+		Logger: logger,
+	}
+}
+
+// jwtKey begins the names of the options of tokens, and forwardKey those of the
+// application that is asked.
+const (
+	jwtKey     = "auth.jwt."
+	forwardKey = "auth.forward."
+)
 
 func checkJWT(c AuthConfig) error {
 	if c.Mode != "jwt" {
@@ -65,6 +88,25 @@ func checkJWT(c AuthConfig) error {
 	var faults []error
 	for _, fault := range c.JWT.options(nil).Faults() {
 		faults = append(faults, fmt.Errorf(jwtKey+"%w", fault))
+	}
+	return errors.Join(faults...)
+}
+
+func checkForward(c AuthConfig) error {
+	faults := []error{
+		checkBetween(forwardKey+"timeout", c.Forward.Timeout, 10*time.Millisecond, time.Minute),
+		checkBetween(forwardKey+"cache", c.Forward.Cache, 0, time.Hour),
+		checkBetween(forwardKey+"recheck", c.Forward.Recheck, time.Second, 24*time.Hour),
+		checkBetween(forwardKey+"grace", c.Forward.Grace, 0, 30*24*time.Hour),
+		checkBetween(forwardKey+"concurrency", c.Forward.Concurrency, 1, 10_000),
+	}
+	switch {
+	case c.Mode == "forward":
+		for _, fault := range c.Forward.options(nil).Faults() {
+			faults = append(faults, fmt.Errorf(forwardKey+"%w", fault))
+		}
+	case c.Forward.URL != "" && !c.Written:
+		faults = append(faults, errors.New("auth.mode: auth.forward is set, but only auth.mode: forward asks the application"))
 	}
 	return errors.Join(faults...)
 }
@@ -145,8 +187,8 @@ func onLoopback(address net.Addr) bool {
 
 // security stands between the network and a node.
 type security struct {
-	verifier    *auth.Verifier // nil: everybody may everything
-	certificate *certificate   // nil: plain HTTP
+	authorizer  auth.Authorizer // nil: everybody may everything
+	certificate *certificate    // nil: plain HTTP
 }
 
 func openSecurity(ctx context.Context, c Config, logger *slog.Logger) (g security, err error) {
@@ -155,33 +197,50 @@ func openSecurity(ctx context.Context, c Config, logger *slog.Logger) (g securit
 			return security{}, err
 		}
 	}
-	if g.verifier, err = openVerifier(ctx, c.Auth, logger); err != nil {
+	if g.authorizer, err = openAuthorizer(ctx, c.Auth, logger); err != nil {
 		return security{}, err
 	}
 	return g, nil
 }
 
-// openVerifier returns nil if requests need no token.
-func openVerifier(ctx context.Context, c AuthConfig, logger *slog.Logger) (*auth.Verifier, error) {
-	if c.Mode != "jwt" {
-		return nil, nil
+// openAuthorizer returns nil if everybody may everything.
+func openAuthorizer(ctx context.Context, c AuthConfig, logger *slog.Logger) (auth.Authorizer, error) {
+	switch c.Mode {
+	case "jwt":
+		verifier, err := auth.Open(ctx, c.JWT.options(logger))
+		if err != nil {
+			return nil, fmt.Errorf(jwtKey+"%w", err)
+		}
+		return verifier, nil
+	case "forward":
+		forward, err := auth.OpenForward(c.Forward.options(logger))
+		if err != nil {
+			return nil, fmt.Errorf(forwardKey+"%w", err)
+		}
+		return forward, nil
 	}
-	verifier, err := auth.Open(ctx, c.JWT.options(logger))
-	if err != nil {
-		return nil, fmt.Errorf(jwtKey+"%w", err)
-	}
-	return verifier, nil
+	return nil, nil
 }
 
-// files returns the names of the files with keys, by their keys in the configuration.
+// files returns the names of the files with keys and certificates, by their keys in the
+// configuration.
 func (c AuthConfig) files() map[string]string {
-	if c.Mode != "jwt" || c.JWT.KeyFile == "" {
-		return nil
+	switch {
+	case c.Mode == "jwt" && c.JWT.KeyFile != "":
+		return map[string]string{jwtKey + "key_file": c.JWT.KeyFile}
+	case c.Mode == "forward" && c.Forward.CAFile != "":
+		return map[string]string{forwardKey + "ca_file": c.Forward.CAFile}
 	}
-	return map[string]string{jwtKey + "key_file": c.JWT.KeyFile}
+	return nil
 }
 
-func (g security) close() { g.verifier.Close() }
+func (g security) close() { closeAuthorizer(g.authorizer) }
+
+func closeAuthorizer(a auth.Authorizer) {
+	if a != nil {
+		a.Close()
+	}
+}
 
 // answerTimeout is how long an answer may take from the request's head on, until
 // the client has read it. Streams and pages have times of their own.

@@ -64,7 +64,7 @@ func configFlags(cmd *cobra.Command) {
 	flags.String("listen", defaults.Listen, "the address to listen on; port 0 picks a free one")
 	flags.String("store", defaults.Store.URL, "where events are kept: sqlite:PATH or a postgres URL (store.url)")
 	flags.String("bus", defaults.Bus.URL, "how nodes notify each other of events: memory, postgres or a redis URL (bus.url)")
-	flags.String("auth", defaults.Auth.Mode, "whether requests need a token: none or jwt (auth.mode)")
+	flags.String("auth", defaults.Auth.Mode, "who decides about requests: none, jwt or forward (auth.mode)")
 }
 
 // serving is one run of rejoin serve. It listens, opens a node once the store can
@@ -74,7 +74,7 @@ type serving struct {
 	logs     *logHandler
 	logger   *slog.Logger
 	security security
-	retired  sync.WaitGroup // verifiers that are about to be closed
+	retired  sync.WaitGroup // authorizers that are about to be closed
 	risks    []string       // that have been warned of
 	refusals *server.Refusals
 
@@ -148,7 +148,7 @@ func (s *serving) setPublic(c Config, handler http.Handler) {
 
 // open opens a node on store, which it owns from here on, and installs its handlers.
 func (s *serving) open(ctx context.Context, store feed.Store) error {
-	n, err := openNode(ctx, store, s.config, s.security.verifier, s.refusals, s.logger)
+	n, err := openNode(ctx, store, s.config, s.security.authorizer, s.refusals, s.logger)
 	if err != nil {
 		return err
 	}
@@ -166,14 +166,14 @@ func (s *serving) pace(memory int) {
 	paceCollector(memory, s.node.server.Subscribers)
 }
 
-// verifierGrace is how long the requests in progress may still need a verifier that has
-// been replaced: longer than a fetch of keys takes.
-const verifierGrace = 15 * time.Second
+// authorizerGrace is how long the requests in progress may still need an authorizer that
+// has been replaced: longer than a fetch of keys takes.
+const authorizerGrace = 15 * time.Second
 
 // reconfigure takes over from c what a running server can. It changes nothing if it
 // returns an error. If newKeys is set, the keys may have changed that verify tokens.
 func (s *serving) reconfigure(ctx context.Context, c Config, newKeys bool) error {
-	verifier := s.security.verifier
+	authorizer := s.security.authorizer
 	if newKeys {
 		if c.Auth.Mode == "jwt" {
 			// At a start, the server waits for keys. Here it has some that work.
@@ -182,11 +182,11 @@ func (s *serving) reconfigure(ctx context.Context, c Config, newKeys bool) error
 			}
 		}
 		var err error
-		if verifier, err = openVerifier(ctx, c.Auth, s.logger); err != nil {
+		if authorizer, err = openAuthorizer(ctx, c.Auth, s.logger); err != nil {
 			return err
 		}
 	}
-	if err := s.node.reconfigure(c, verifier, s.logger); err != nil {
+	if err := s.node.reconfigure(c, authorizer, s.logger); err != nil {
 		return err
 	}
 	s.setPublic(c, s.node.server)
@@ -196,14 +196,14 @@ func (s *serving) reconfigure(ctx context.Context, c Config, newKeys bool) error
 	if !newKeys {
 		return nil
 	}
-	old := s.security.verifier
-	s.security.verifier = verifier
+	old := s.security.authorizer
+	s.security.authorizer = authorizer
 	s.retired.Go(func() {
 		select {
-		case <-time.After(verifierGrace):
+		case <-time.After(authorizerGrace):
 		case <-ctx.Done():
 		}
-		old.Close()
+		closeAuthorizer(old)
 	})
 	return nil
 }

@@ -125,6 +125,12 @@ func retained(rules []feed.Rule) string {
 	return strings.Join(all, "; ")
 }
 
+// isPlain reports whether a URL leads to another machine without TLS.
+func isPlain(address string) bool {
+	u, err := url.Parse(address)
+	return err == nil && u.Scheme == "http" && !loopback(u.Hostname())
+}
+
 // risks returns what is unsafe about the configuration, if others can reach the server.
 func (c Config) risks() (risks []string) {
 	host, _, _ := net.SplitHostPort(c.Listen)
@@ -138,8 +144,11 @@ func (c Config) risks() (risks []string) {
 	if public && c.Auth.Mode != "none" && c.TLS.Cert == "" && len(c.Server.TrustedProxies) == 0 {
 		risks = append(risks, "tokens and events travel unencrypted, unless a proxy in front uses TLS: tls.cert is not set; set server.trusted_proxies if there is a proxy")
 	}
-	if u, err := url.Parse(c.Auth.JWT.JWKSURL); err == nil && c.Auth.Mode == "jwt" && u.Scheme == "http" && !loopback(u.Hostname()) {
+	if c.Auth.Mode == "jwt" && isPlain(c.Auth.JWT.JWKSURL) {
 		risks = append(risks, "anyone who can change the traffic can make tokens: auth.jwt.jwks_url is not https")
+	}
+	if c.Auth.Mode == "forward" && isPlain(c.Auth.Forward.URL) {
+		risks = append(risks, "anyone who can read the traffic gets the cookies of all visitors: auth.forward.url is not https")
 	}
 	if host, _, err := net.SplitHostPort(c.Admin.Listen); err == nil && !loopback(host) {
 		risks = append(risks, "anyone who reaches admin.listen may read metrics and profiles, and slow this process down: it has no authentication")

@@ -36,6 +36,9 @@ type Facts struct {
 
 // Identity is the sender of one request.
 type Identity interface {
+	// Subject returns the sender's name for the log and for limits. It is empty if that is
+	// not known, or not yet.
+	Subject() string
 	// FromCookie reports whether the request has a credential that a browser also
 	// sends with requests that another site causes.
 	FromCookie() bool
@@ -51,6 +54,8 @@ var Everyone Identity = bearer{Grant{everything: true}}
 
 // bearer is the sender of a token, whose rights are known.
 type bearer struct{ grant Grant }
+
+func (b bearer) Subject() string { return b.grant.Subject() }
 
 func (b bearer) FromCookie() bool { return b.grant.FromCookie() }
 

@@ -118,6 +118,9 @@ func digestOf(fields ...field) digest {
 	return sha256.Sum256(text)
 }
 
+// Subject implements [Identity].
+func (v *visitor) Subject() string { return "" }
+
 // FromCookie implements [Identity].
 func (v *visitor) FromCookie() bool { return v.cookie.given }
 

@@ -1,0 +1,277 @@
+package server_test
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/server"
+	"github.com/rejoin/rejoin/server/auth"
+)
+
+// TestForwardRevokes: when the application no longer allows them, streams of every kind
+// end cleanly, and show nothing that was published after the verdict.
+func TestForwardRevokes(t *testing.T) {
+	t.Parallel()
+	n, a := asking(t, auth.ForwardOptions{Recheck: 300 * time.Millisecond, Cache: time.Hour, Grace: time.Hour}, server.Options{})
+	cookie := map[string]string{"Cookie": "a=1", "Accept": "text/event-stream"}
+	streams := map[string]*follower{
+		"events": n.follow(events, cookie),
+		"many":   n.follow("/v1/events?feed=chat,news", cookie),
+		"bare":   n.follow("/v1/feeds/chat/stream", cookie),
+		"lines":  n.follow(events, map[string]string{"Cookie": "a=1", "Accept": "application/x-ndjson"}),
+	}
+	other := n.follow(events, map[string]string{"Cookie": "b=2", "Accept": "text/event-stream"})
+	for _, f := range streams {
+		if _, err := f.r.ReadString('\n'); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var verdict atomic.Int64
+	a.set(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Cookie") == "a=1" {
+			w.WriteHeader(401)
+			verdict.CompareAndSwap(0, time.Now().UnixMilli())
+		}
+	})
+	done := make(chan struct{})
+	var publishing sync.WaitGroup
+	publishing.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			case <-time.After(5 * time.Millisecond):
+				_, _ = n.publisher.Publish(t.Context(), feed.Draft{Feed: "chat", Data: fmt.Sprint("at=", time.Now().UnixMilli(), ";")})
+			}
+		}
+	})
+	for name, f := range streams {
+		rest, err := io.ReadAll(f.r)
+		end := map[string]string{
+			"events": control("feed.expired", `{"reason":"revoked"}`, "") + "\n", "many": control("feed.expired", `{"reason":"revoked"}`, "") + "\n",
+			"lines": `{"type":"feed.expired","data":{"reason":"revoked"}}` + "\n",
+		}[name]
+		if err != nil || !strings.HasSuffix(string(rest), end) {
+			t.Errorf("%s ends with %.200q, %v", name, rest[max(0, len(rest)-200):], err)
+		}
+		// A stream is asked about by itself, so its own verdict may be a recheck later.
+		last := verdict.Load() + 2000
+		for part := range strings.SplitSeq(string(rest), "at=") {
+			var at int64
+			if _, err := fmt.Sscanf(part, "%d;", &at); err == nil && at > last {
+				t.Errorf("%s shows an event of %d ms after the verdict", name, at-last)
+			}
+		}
+	}
+	for request, want := range map[string]int{events: 401, "/v1/feeds/chat": 401} {
+		if r, _ := n.head("GET", request, cookie, ""); r.StatusCode != want {
+			t.Errorf("%s, back again: %s", request, r.Status)
+		}
+	}
+	close(done)
+	publishing.Wait()
+	// Nobody else is concerned, and a new login is good at once.
+	n.put("chat", "to the other")
+	for !strings.Contains(other.block(), "to the other") {
+	}
+	a.set(nil)
+	n.follow(events, map[string]string{"Cookie": "a=3", "Accept": "text/event-stream"}).block()
+	n.wantMetrics(t, []string{`rejoin_streams_ended_total{reason="revoked"} 4`})
+}
+
+// TestForwardRevokesPublishers: a stream that is being published ends when the application
+// no longer allows it, and is answered in mid-body.
+func TestForwardRevokesPublishers(t *testing.T) {
+	t.Parallel()
+	n, a := asking(t, auth.ForwardOptions{Recheck: 300 * time.Millisecond, Grace: 100 * time.Millisecond}, server.Options{})
+	for code, want := range map[int]int{403: 403, 500: 503} {
+		a.set(nil)
+		name := fmt.Sprint("chat-", code)
+		s := n.send(name, "")
+		s.chunk("data: a\n\n")
+		n.awaitStored(name, 1)
+		a.status(code)
+		if got := s.answer(); got.Status != want || got.Events != 1 {
+			t.Errorf("after %d: %+v", code, got)
+		}
+	}
+}
+
+// TestForwardSharesRechecks: streams with the same question are asked about together.
+func TestForwardSharesRechecks(t *testing.T) {
+	t.Parallel()
+	const recheck = 400 * time.Millisecond
+	n, a := asking(t, auth.ForwardOptions{Recheck: recheck, Cache: time.Hour, Grace: time.Hour}, server.Options{})
+	began := time.Now()
+	var all []*follower
+	for i := range 40 {
+		all = append(all, n.follow(events, map[string]string{"Cookie": fmt.Sprint("user=", i%2)}))
+	}
+	for _, f := range all {
+		f.block()
+	}
+	if held := n.hub.Memory().Used(feed.HoldStreams); held < 1000 || held > 10_000 {
+		t.Errorf("40 streams of two users hold %d bytes", held)
+	}
+	var asked []string
+	for len(asked) < 8 {
+		time.Sleep(20 * time.Millisecond)
+		asked = append(asked, a.take()...)
+	}
+	if most := 2 + 2*int(time.Since(began)/(recheck/2)); len(asked) > most {
+		t.Errorf("%d questions in %v", len(asked), time.Since(began))
+	}
+	for _, f := range all {
+		f.body.Close()
+	}
+	for range 200 {
+		if n.hub.Memory().Used(feed.HoldStreams) == 0 {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	if held := n.hub.Memory().Used(feed.HoldStreams); held != 0 {
+		t.Errorf("without streams, %d bytes are held", held)
+	}
+	a.take()
+	time.Sleep(2 * recheck)
+	if asked := a.take(); len(asked) != 0 {
+		t.Errorf("without streams, it asks %q", asked)
+	}
+}
+
+// TestForwardGrace: open streams live through an outage of the application, up to the
+// grace. Then they are broken off, and their return is held.
+func TestForwardGrace(t *testing.T) {
+	t.Parallel()
+	n, a := asking(t, auth.ForwardOptions{Recheck: 200 * time.Millisecond, Grace: 3 * time.Second, Timeout: 5 * time.Second}, server.Options{})
+	sse := map[string]string{"Accept": "text/event-stream"}
+	f := n.follow(events, sse)
+	f.want(open("chat", 0, 1, 0))
+	a.status(500)
+	began := time.Now()
+	a.take()
+	for len(a.take()) == 0 { // asked, and not answered
+		time.Sleep(10 * time.Millisecond)
+	}
+	for time.Since(began) < 1500*time.Millisecond {
+		n.put("chat", "x")
+		if got := f.block(); !strings.HasPrefix(got, "data: x\n") {
+			t.Errorf("in the outage, it gets %q", got)
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+	rest, err := io.ReadAll(f.r)
+	if took := time.Since(began); !errors.Is(err, io.ErrUnexpectedEOF) || !strings.HasPrefix(string(rest), "retry: ") || took < 2*time.Second {
+		t.Errorf("after %v it ends with %q, %v", took, rest, err)
+	}
+	n.wantMetrics(t, []string{`rejoin_streams_ended_total{reason="undecided"} 1`, `rejoin_streams_ended_total{reason="revoked"} 0`})
+	f = n.follow(events, map[string]string{"Accept": "text/event-stream", "Last-Event-ID": "0"})
+	a.set(nil)
+	if got := f.block(); !strings.Contains(got, "event: feed.open\n") {
+		t.Errorf("its return begins with %q", got)
+	}
+}
+
+// TestForwardExpiry: an answer counts until its exp. Before that, the application is
+// asked again, without grace.
+func TestForwardExpiry(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name   string
+		then   func(exp int64, w http.ResponseWriter)
+		clean  bool
+		reason string
+	}{
+		{"a session that goes on", func(_ int64, w http.ResponseWriter) { allowUntil(w, time.Now().Unix()+3) }, false, "draining"},
+		{"a session that ends", func(exp int64, w http.ResponseWriter) { allowUntil(w, exp) }, true, "revoked"},
+		{"a session that has ended", func(_ int64, w http.ResponseWriter) { w.WriteHeader(401) }, true, "revoked"},
+		{"an outage", func(_ int64, w http.ResponseWriter) { w.WriteHeader(500) }, false, "undecided"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			n, a := asking(t, auth.ForwardOptions{Recheck: time.Hour, Grace: time.Hour}, server.Options{})
+			exp := time.Now().Unix() + 3
+			first := true
+			a.set(func(w http.ResponseWriter, _ *http.Request) {
+				if first {
+					allowUntil(w, exp)
+				} else {
+					test.then(exp, w)
+				}
+				first = false
+			})
+			f := n.follow(events, nil)
+			f.block()
+			if test.reason == "draining" {
+				time.Sleep(time.Until(time.Unix(exp+1, 0)))
+				n.Drain(t.Context(), 0)
+			}
+			rest, err := io.ReadAll(f.r)
+			if (err == nil) != test.clean || test.clean && string(rest) != control("feed.expired", `{"reason":"revoked"}`, "")+"\n" {
+				t.Errorf("it ends with %q, %v", rest, err)
+			}
+			if late := time.Since(time.Unix(exp, 0)); test.reason != "draining" && late > 3*time.Second {
+				t.Errorf("it ends %v after its time", late)
+			}
+			n.wantMetrics(t, []string{`rejoin_streams_ended_total{reason="` + test.reason + `"} 1`})
+		})
+	}
+}
+
+func allowUntil(w http.ResponseWriter, exp int64) {
+	w.Header().Set("Content-Type", "application/json")
+	fmt.Fprintf(w, `{"exp":%d,"rejoin":{"subscribe":["*"]}}`, exp)
+}
+
+// TestForwardReturning: 2,000 clients of 200 users come back at once, to an application
+// that takes 20 ms. It is asked once for each user.
+func TestForwardReturning(t *testing.T) {
+	n, a := asking(t, auth.ForwardOptions{Cache: time.Minute, Timeout: 30 * time.Second}, server.Options{})
+	a.set(func(http.ResponseWriter, *http.Request) { time.Sleep(20 * time.Millisecond) })
+	n.put("chat", "x")
+	const clients, users = 2000, 200
+	address := strings.TrimPrefix(n.url, "http://")
+	took := make([]time.Duration, clients)
+	var all sync.WaitGroup
+	for i := range clients {
+		all.Go(func() {
+			conn, err := net.Dial("tcp", address)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			t.Cleanup(func() { conn.Close() })
+			began := time.Now()
+			fmt.Fprintf(conn, "GET %s?lastEventId=%d HTTP/1.1\r\nHost: %s\r\nCookie: user=%d\r\nAccept: text/event-stream\r\n\r\n", events, i%2, address, i%users)
+			r := bufio.NewReader(conn)
+			for line := ""; !strings.HasPrefix(line, "event: feed.open"); {
+				if line, err = r.ReadString('\n'); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+			took[i] = time.Since(began)
+		})
+	}
+	all.Wait()
+	slices.Sort(took)
+	t.Logf("opening took %v (p50), %v (p99)", took[clients/2], took[clients*99/100])
+	if asked := a.take(); len(asked) != users {
+		t.Errorf("%d users cost %d questions", users, len(asked))
+	}
+	if p99 := took[clients*99/100]; p99 > 20*time.Second {
+		t.Errorf("the slowest took %v", p99)
+	}
+}
