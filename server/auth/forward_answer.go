@@ -31,6 +31,7 @@ type verdict struct {
 	refusal *Refusal  // nil if it is allowed
 	rights  *Rights   // nil means just what was asked for
 	expires time.Time // zero means never
+	subject string    // empty if it is not known
 }
 
 // rightsFor returns the rights that the answer to p gives.
@@ -61,7 +62,7 @@ func (r Rights) covers(p *part) bool {
 
 // size is about how many bytes the verdict holds.
 func (v *verdict) size() int {
-	size := 256
+	size := 256 + len(v.subject)
 	if v.rights != nil {
 		for _, patterns := range [][]string{v.rights.Subscribe, v.rights.Publish, v.rights.Close} {
 			for _, pattern := range patterns {
@@ -170,6 +171,11 @@ func (v *verdict) parse(body []byte) error {
 		return fmt.Errorf("of the answer, %w", err)
 	}
 	v.rights = &rights
+	if sub, ok := members["sub"]; ok {
+		var subject any // for logs and limits only, so a strange one does no harm
+		_ = json.Unmarshal(sub, &subject)
+		v.subject, _ = subject.(string)
+	}
 	var expires *json.Number
 	var end *jwt.NumericDate
 	if exp, ok := members["exp"]; ok {

@@ -322,6 +322,7 @@ func (g *Grant) add(p *part, v *verdict) {
 	g.publish = append(g.publish, rights.Publish...)
 	g.close = append(g.close, rights.Close...)
 	g.admin = g.admin || rights.Admin
+	g.subject = v.subject
 	if g.expires.IsZero() || !v.expires.IsZero() && v.expires.Before(g.expires) {
 		g.expires = v.expires
 	}

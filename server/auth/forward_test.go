@@ -332,9 +332,9 @@ func TestForwardScope(t *testing.T) {
 	}
 	a.set(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		_, _ = io.WriteString(w, `{"rejoin":{"subscribe":["chat*"],"publish":["chat"]}}`)
+		_, _ = io.WriteString(w, `{"sub":"7","rejoin":{"subscribe":["chat*"],"publish":["chat"]}}`)
 	})
-	if g, err := ask(t, f, visit("GET", "/", "Cookie", "a=1"), auth.Subscribe, "chat"); err != nil || !g.MaySubscribe("chats") || !g.MayPublish("chat") || g.Admin() {
+	if g, err := ask(t, f, visit("GET", "/", "Cookie", "a=1"), auth.Subscribe, "chat"); err != nil || !g.MaySubscribe("chats") || !g.MayPublish("chat") || g.Admin() || g.Subject() != "7" {
 		t.Errorf("patterns: %s %v", rights(g), err)
 	}
 	if _, err := ask(t, f, visit("GET", "/", "Cookie", "a=1"), auth.Publish, "chat", "news"); !errors.Is(err, auth.ErrRefused) {

@@ -38,7 +38,8 @@ func (g Grant) Admin() bool { return g.everything || g.admin }
 // Expires returns when the grant ends; zero means never.
 func (g Grant) Expires() time.Time { return g.expires }
 
-// Subject returns the claim sub of the token. It is empty if there is none.
+// Subject returns the claim sub of the token or of the application's answer. It is empty if
+// there is none.
 func (g Grant) Subject() string { return g.subject }
 
 // FromCookie reports whether the token came in a cookie, which a browser also sends with
