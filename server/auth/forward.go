@@ -333,7 +333,7 @@ func (f *Forward) ask(ctx context.Context, p *part) (*verdict, error) {
 	case feed.OutageChanged:
 		f.options.Logger.Error("the application still does not answer (auth.forward.url)", "application", f.options.Place(), "error", err)
 	case feed.OutageEnded:
-		f.options.Logger.Info("the application answers again (auth.forward.url)", "application", f.options.Place())
+		f.options.Logger.Info("the application answers again (auth.forward.url)", "application", f.options.Place(), "after", f.outage.Lasted())
 	}
 	return v, err
 }
