@@ -42,14 +42,14 @@ func (r *slowReader) Read(p []byte) (int, error) {
 }
 
 // startNarrow starts a server of the node whose sockets hold about twice the
-// bytes, and returns its address. With TLS, net/http carries its streams.
+// bytes, and returns its address.
 func startNarrow(t *testing.T, n *node, bytes int, secure bool) string {
 	t.Helper()
 	narrow := httptest.NewUnstartedServer(n.Server)
 	narrow.Config.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
 		tcp, ok := conn.(*net.TCPConn)
 		if !ok {
-			tcp = conn.(*tls.Conn).NetConn().(*net.TCPConn)
+			tcp = conn.(*tls.Conn).NetConn().(interface{ NetConn() net.Conn }).NetConn().(*net.TCPConn)
 		}
 		if err := tcp.SetWriteBuffer(bytes); err != nil {
 			t.Error(err)
@@ -57,7 +57,7 @@ func startNarrow(t *testing.T, n *node, bytes int, secure bool) string {
 		return overBoth(ctx, conn)
 	}
 	if secure {
-		narrow.StartTLS()
+		startTLS(narrow)
 	} else {
 		narrow.Start()
 	}

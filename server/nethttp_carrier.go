@@ -11,8 +11,7 @@ import (
 )
 
 // netHTTPCarrier writes a stream with net/http, on the goroutine of its request: over
-// HTTP/2, TLS and HTTP/1.0, which the engine cannot carry, and while the store is
-// away.
+// HTTP/2 and HTTP/1.0, which the engine cannot carry, and while the store is away.
 type netHTTPCarrier struct {
 	stream *stream
 	writer http.ResponseWriter

@@ -9,7 +9,7 @@ import (
 )
 
 // streamTests are the tests of streams over HTTP/1.1, which the engine carries, or
-// net/http where there is no engine. Each has to pass over both.
+// net/http where there is no engine. Each has to pass over both, and over TLS.
 var streamTests = []string{
 	"BareContract", "BareCutAtEveryByte", "BareEnds", "BareGapLater", "BareOnTheWire", "BareStatus", "BareTokenExpires",
 	"BreakTakesTheConnection", "ComingBackToAClosedFeed", "DescriptorReuse", "Drain", "DrainAtOnce", "DrainSpreads",
@@ -21,20 +21,26 @@ var streamTests = []string{
 
 // TestOverNetHTTP runs these tests again in a process whose streams net/http carries:
 // the contract is the same for both carriers.
-func TestOverNetHTTP(t *testing.T) {
-	if *netHTTP {
+func TestOverNetHTTP(t *testing.T) { passAgain(t, "-net-http") }
+
+// TestOverTLS runs them over TLS, carried by the engine.
+func TestOverTLS(t *testing.T) { passAgain(t, "-over-tls") }
+
+// passAgain demands that the tests pass in a process with the flag.
+func passAgain(t *testing.T, way string) {
+	if *netHTTP || *overTLS {
 		return // as all others do in this process
 	}
 	t.Parallel()
 	cmd := exec.Command(os.Args[0], "-test.v", "-test.timeout=4m",
-		"-test.run=^Test("+strings.Join(streamTests, "|")+")$", "-net-http", "-in-memory", "-reuse=1s")
+		"-test.run=^Test("+strings.Join(streamTests, "|")+")$", way, "-in-memory", "-reuse=1s")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Errorf("%v:\n%s", err, out)
 	}
 	for _, name := range streamTests {
 		if !strings.Contains(string(out), fmt.Sprintf("\n--- PASS: Test%s (", name)) {
-			t.Errorf("Test%s has not passed over net/http", name)
+			t.Errorf("Test%s has not passed with %s", name, way)
 		}
 	}
 }

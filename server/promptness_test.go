@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"strings"
 	"testing"
 	"time"
@@ -90,14 +89,11 @@ func TestDrainAtOnce(t *testing.T) {
 // socket is full.
 func (n *node) stalled(header string) *bufio.Reader {
 	n.t.Helper()
-	conn, err := net.Dial("tcp", strings.TrimPrefix(n.url, "http://"))
-	if err != nil {
-		n.t.Fatal(err)
-	}
+	conn, tcp := n.dial()
 	n.t.Cleanup(func() { conn.Close() })
 	// By default the system buffers as much as it is configured to, which can be more
 	// than a test sends.
-	if err := conn.(*net.TCPConn).SetReadBuffer(64 << 10); err != nil {
+	if err := tcp.SetReadBuffer(64 << 10); err != nil {
 		n.t.Fatal(err)
 	}
 	if err := conn.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {

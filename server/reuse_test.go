@@ -40,7 +40,7 @@ func TestDescriptorReuse(t *testing.T) {
 	http.DefaultTransport.(*http.Transport).CloseIdleConnections()
 	descriptors, goroutines := descriptors(t), runtime.NumGoroutine()
 
-	r := &reuse{t: t, address: strings.TrimPrefix(n.url, "http://")}
+	r := &reuse{t: t, node: n}
 	var clients, publishers sync.WaitGroup
 	stop := make(chan struct{})
 	publishers.Go(func() { r.publish(n, stop) })
@@ -90,7 +90,7 @@ func descriptors(t *testing.T) int {
 // reuse is what the clients of the test share.
 type reuse struct {
 	t                            *testing.T
-	address                      string
+	node                         *node
 	connections, streams, events atomic.Int64
 }
 
@@ -115,16 +115,11 @@ func (r *reuse) publish(n *node, stop <-chan struct{}) {
 
 // subscribe connects, and is cut at some moment in some way.
 func (r *reuse) subscribe() {
-	dialed, err := net.Dial("tcp", r.address)
-	if err != nil {
-		r.t.Error(err)
-		return
-	}
-	conn := dialed.(*net.TCPConn)
+	conn, tcp := r.node.dial()
 	r.connections.Add(1)
 	pause := func(most time.Duration) { time.Sleep(rand.N(most)) } // this is the moment
 	if rand.IntN(2) == 0 {
-		_ = conn.SetReadBuffer(8 << 10) // so that the socket is full soon
+		_ = tcp.SetReadBuffer(8 << 10) // so that the socket is full soon
 	}
 	name := reuseFeed(rand.IntN(reuseFeeds))
 	if _, err := fmt.Fprintf(conn, "GET /v1/feeds/%s/events?from=-3 HTTP/1.1\r\nHost: rejoin\r\n\r\n", name); err != nil {
@@ -141,9 +136,9 @@ func (r *reuse) subscribe() {
 	}
 	switch rand.IntN(4) {
 	case 0:
-		_ = conn.SetLinger(0) // a reset
+		_ = tcp.SetLinger(0) // a reset
 	case 1:
-		_ = conn.CloseWrite()
+		_ = tcp.CloseWrite()
 		pause(time.Millisecond)
 	}
 	_ = conn.Close()

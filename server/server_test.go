@@ -3,6 +3,7 @@ package server_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -19,8 +20,21 @@ import (
 	"github.com/rejoin/rejoin/storage/memory"
 )
 
-// netHTTP makes net/http carry all streams, as it carries those over HTTP/2.
-var netHTTP = flag.Bool("net-http", false, "have net/http carry all streams")
+var (
+	// netHTTP makes net/http carry all streams.
+	netHTTP = flag.Bool("net-http", false, "have net/http carry all streams")
+	overTLS = flag.Bool("over-tls", false, "have all nodes speak TLS")
+)
+
+// speakTLS makes the default client speak TLS, and HTTP/1.1.
+func speakTLS() {
+	transport := http.DefaultTransport.(*http.Transport)
+	transport.TLSClientConfig = anyCertificate
+	transport.Protocols = new(http.Protocols)
+	transport.Protocols.SetHTTP1(true)
+}
+
+var anyCertificate = &tls.Config{InsecureSkipVerify: true}
 
 // node is a whole server except for its configuration: a real store, a real bus, real
 // connections.
@@ -55,7 +69,11 @@ func startOn(t *testing.T, store feed.Store, o server.Options) *node {
 	http1 := httptest.NewUnstartedServer(n.Server)
 	n.http = http1
 	http1.Config.ConnContext = overBoth
-	http1.Start()
+	if *overTLS {
+		startTLS(http1)
+	} else {
+		http1.Start()
+	}
 	n.url = http1.URL
 	t.Cleanup(func() {
 		n.Drain(context.Background(), 0)
@@ -71,6 +89,25 @@ func startOn(t *testing.T, store feed.Store, o server.Options) *node {
 		}
 	})
 	return n
+}
+
+// startTLS starts a server with TLS, of which the engine can take connections over.
+func startTLS(s *httptest.Server) {
+	s.Listener = server.Listener(s.Listener)
+	s.StartTLS()
+}
+
+// dial connects to the node. The TCP connection is conn itself, or below its TLS.
+func (n *node) dial() (conn net.Conn, tcp *net.TCPConn) {
+	n.t.Helper()
+	dialed, err := net.Dial("tcp", n.http.Listener.Addr().String())
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	if *overTLS {
+		return tls.Client(dialed, anyCertificate), dialed.(*net.TCPConn)
+	}
+	return dialed, dialed.(*net.TCPConn)
 }
 
 // overBoth is the ConnContext of a server whose streams take the path that is

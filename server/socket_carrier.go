@@ -16,11 +16,15 @@ import (
 type connKey struct{}
 
 // WithConn is for the ConnContext of an http.Server. It lets the [Server] take
-// connections over, which makes streams over HTTP/1.1 without TLS much cheaper. With
-// TLS, it lets the Server see whether a slow client reads. It needs Linux.
+// connections over, which makes streams over HTTP/1.1 much cheaper, and see whether a
+// slow client reads. It needs Linux, and with TLS a [Listener].
 func WithConn(ctx context.Context, conn net.Conn) context.Context {
 	return context.WithValue(ctx, connKey{}, conn)
 }
+
+// Listener returns a listener for ServeTLS of an http.Server, or for [tls.NewListener]. It
+// lets the [Server] take connections with TLS over.
+func Listener(l net.Listener) net.Listener { return engine.Listener(l) }
 
 // socketCarrier takes the connection of a request over and lets the engine write the
 // stream.
@@ -32,8 +36,8 @@ type socketCarrier struct {
 // newSocketCarrier reports false if net/http has to carry the answer to r. That
 // includes requests with a body, which net/http has to read.
 func (s *Server) newSocketCarrier(r *http.Request) (c socketCarrier, ok bool) {
-	_, tcp := r.Context().Value(connKey{}).(*net.TCPConn)
-	if !r.ProtoAtLeast(1, 1) || r.ProtoMajor != 1 || r.ContentLength != 0 || !tcp {
+	conn, known := r.Context().Value(connKey{}).(net.Conn)
+	if !r.ProtoAtLeast(1, 1) || r.ProtoMajor != 1 || r.ContentLength != 0 || !known || !engine.Takes(conn) {
 		return c, false
 	}
 	s.engineOnce.Do(s.startEngine)

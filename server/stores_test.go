@@ -17,6 +17,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if flag.Parse(); *overTLS {
+		speakTLS()
+	}
 	code := m.Run()
 	testserver.StopPostgres()
 	http.DefaultTransport.(*http.Transport).CloseIdleConnections()

@@ -273,12 +273,21 @@ func (st *stream) Unwritten(written int, left []byte) (keep []byte, err error) {
 		return nil, nil
 	}
 	st.release()
-	if !st.server.memory.Take(feed.HoldStreams, len(left)) {
-		return nil, errNoMemory
+	if err := st.Held(len(left)); err != nil {
+		return nil, err
 	}
-	st.slot.held += int32(len(left))
-	st.backlogBytes = int32(len(left))
 	return bytes.Clone(left), nil
+}
+
+// Held implements [engine.Stream].
+func (st *stream) Held(n int) error {
+	st.setSlow(true)
+	if !st.server.memory.Take(feed.HoldStreams, n) {
+		return errNoMemory
+	}
+	st.slot.held += int32(n)
+	st.backlogBytes += int32(n)
+	return nil
 }
 
 // Written implements [engine.Stream].

@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"bufio"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -251,9 +252,13 @@ func TestHTTP10(t *testing.T) {
 
 func dial(t *testing.T, url string) net.Conn {
 	t.Helper()
-	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+	_, address, _ := strings.Cut(url, "://")
+	conn, err := net.Dial("tcp", address)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if strings.HasPrefix(url, "https:") {
+		conn = tls.Client(conn, anyCertificate)
 	}
 	t.Cleanup(func() { conn.Close() })
 	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {

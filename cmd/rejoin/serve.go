@@ -234,10 +234,8 @@ func (s *serving) run(ctx context.Context, absent error, reload func(context.Con
 			s.logPeers(ctx)
 			return nil
 		})
-		if !secure { // or no connection is taken from it
-			returned := s.node.server.Returned(s.public.server.IdleTimeout)
-			group.Go(func() error { return serveHTTP(s.public.server, returned, false) })
-		}
+		returned := s.node.server.Returned(s.public.server.IdleTimeout)
+		group.Go(func() error { return serveHTTP(s.public.server, returned, false) })
 		reload(ctx)
 		s.retired.Wait()
 		return s.drain()
@@ -333,7 +331,7 @@ func newHTTPServer(handler http.Handler, logger *slog.Logger) *http.Server {
 func serveHTTP(s *http.Server, listener net.Listener, secure bool) error {
 	serve := s.Serve
 	if secure {
-		serve = func(l net.Listener) error { return s.ServeTLS(l, "", "") }
+		serve = func(l net.Listener) error { return s.ServeTLS(server.Listener(l), "", "") }
 	}
 	if err := serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve http: %w", err)

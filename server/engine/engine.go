@@ -54,6 +54,10 @@ type Stream interface {
 	// bytes that the socket must keep until there is room; if it returns none, Next
 	// returns the unwritten bytes again. An error ends the stream.
 	Unwritten(written int, left []byte) (keep []byte, err error)
+	// Held reports that the socket keeps n bytes of what Next returned until there is
+	// room, although they count as written: bytes that TLS has sealed cannot be taken
+	// back. An error ends the stream. Written follows.
+	Held(n int) error
 	// Yield reports that other sockets come first and Next is not called for a
 	// while. The stream releases what it can fetch again.
 	Yield()

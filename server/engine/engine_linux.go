@@ -88,17 +88,20 @@ func (s *Socket) takeUnread() []byte {
 	return s.worker.engine.idle.takeUnread(s)
 }
 
-// Take makes the socket write head and then the stream to conn, a TCP connection that
-// nothing else uses. It always closes conn, having duplicated its descriptor. If it
-// returns an error, it does not call Closed of the stream.
+// Take makes the socket write head and then the stream to conn, a connection that
+// [Takes] accepts and that nothing else uses. It always closes the TCP connection, having
+// duplicated its descriptor. If it returns an error, it does not call Closed of the
+// stream.
 func (s *Socket) Take(conn net.Conn, head []byte, stream Stream) error {
-	defer conn.Close()
-	fd, err := duplicate(conn)
+	secure, fd, err := detach(conn)
 	if err != nil {
 		s.takeUnread()
 		return fmt.Errorf("take connection: %w", err)
 	}
-	s.fd, s.stream = int32(fd), stream
+	s.fd, s.tls, s.stream = int32(fd), secure, stream
+	if secure != nil {
+		s.flags.Or(hasInput) // crypto/tls may have read ahead
+	}
 	s.backlog = &backlog{bytes: head, head: true}
 	s.worker.sockets.Add(1)
 	if err := s.worker.engine.poller.add(s); err != nil {

@@ -34,5 +34,11 @@ func (*Socket) Reuse([]byte) bool { return false }
 // Take returns an error that wraps [errors.ErrUnsupported].
 func (*Socket) Take(net.Conn, []byte, Stream) error { return errors.ErrUnsupported }
 
+// Listener returns l.
+func Listener(l net.Listener) net.Listener { return l }
+
+// Takes reports false.
+func Takes(net.Conn) bool { return false }
+
 // Unread reports that the number is unknown.
 func Unread(*net.TCPConn) (n int, known bool) { return 0, false }

@@ -46,6 +46,7 @@ type idleConns struct {
 
 type idleConn struct {
 	fd       int32
+	tls      *secured // nil without TLS
 	unread   []byte
 	deadline time.Time
 	list     *list.List
@@ -93,9 +94,9 @@ func (i *idleConns) takeUnread(s *Socket) []byte {
 
 // add takes a connection over. If Returned is not open, it shuts the connection down
 // and lets it linger.
-func (i *idleConns) add(fd int32, unread []byte) {
+func (i *idleConns) add(fd int32, secure *secured, unread []byte) {
 	idle, open := i.returned.accepting()
-	c := &idleConn{fd: fd, unread: unread, list: &i.waiting, deadline: time.Now().Add(idle)}
+	c := &idleConn{fd: fd, tls: secure, unread: unread, list: &i.waiting, deadline: time.Now().Add(idle)}
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if !open {
@@ -114,6 +115,7 @@ func (i *idleConns) add(fd int32, unread []byte) {
 
 // shutDown makes the connection linger. The caller holds mu, and calls watch.
 func (i *idleConns) shutDown(c *idleConn) {
+	c.goodbye()
 	_ = syscall.Shutdown(int(c.fd), syscall.SHUT_WR)
 	c.unread, c.list, c.deadline = nil, &i.lingering, time.Now().Add(lingerTime)
 }
@@ -145,7 +147,18 @@ func (i *idleConns) remove(c *idleConn) *idleConn {
 }
 
 // close closes a connection. The caller holds mu.
-func (i *idleConns) close(c *idleConn) { _ = syscall.Close(int(i.remove(c).fd)) }
+func (i *idleConns) close(c *idleConn) {
+	i.remove(c).goodbye()
+	_ = syscall.Close(int(c.fd))
+}
+
+// goodbye tells a client with TLS, once, that nothing follows.
+func (c *idleConn) goodbye() {
+	if c.tls != nil {
+		c.tls.goodbye()
+		c.tls = nil
+	}
+}
 
 func (i *idleConns) control(op int, of int32, event *syscall.EpollEvent) (failed error) {
 	err := i.conn.Control(func(fd uintptr) { failed = syscall.EpollCtl(int(fd), op, int(of), event) })
@@ -266,6 +279,9 @@ func (c *idleConn) open() (net.Conn, error) {
 	file := os.NewFile(uintptr(c.fd), "")
 	defer file.Close()
 	conn, err := net.FileConn(file)
+	if err == nil && c.tls != nil {
+		conn = c.tls.attach(conn)
+	}
 	if err == nil && len(c.unread) > 0 {
 		conn = &unreadConn{conn, c.unread}
 	}

@@ -31,6 +31,8 @@ type slot struct {
 	generation uint32
 }
 
+// edges are the events of all sockets. Of a socket with TLS, the worker also reads what
+// comes in.
 const edges = syscall.EPOLLOUT | syscall.EPOLLRDHUP | 1<<31 // EPOLLET
 
 func newPoller() (*poller, error) {
@@ -71,7 +73,11 @@ func (p *poller) add(s *Socket) error {
 		p.slots = append(p.slots, slot{})
 	}
 	s.key = key{n, p.slots[n].generation}
-	event := syscall.EpollEvent{Events: edges, Fd: int32(s.key.slot), Pad: int32(s.key.generation)}
+	events := uint32(edges)
+	if s.tls != nil {
+		events |= syscall.EPOLLIN
+	}
+	event := syscall.EpollEvent{Events: events, Fd: int32(s.key.slot), Pad: int32(s.key.generation)}
 	var failed error
 	err := p.conn.Control(func(fd uintptr) { failed = syscall.EpollCtl(int(fd), syscall.EPOLL_CTL_ADD, int(s.fd), &event) })
 	if err = errors.Join(err, os.NewSyscallError("epoll_ctl", failed)); err != nil {
@@ -152,7 +158,11 @@ func (p *poller) handle(events []syscall.EpollEvent) {
 		switch {
 		case e.Events&(syscall.EPOLLRDHUP|syscall.EPOLLHUP|syscall.EPOLLERR) != 0:
 			slot.socket.wake(clientGone)
-		case slot.socket.flags.Or(hasRoom)&wantsRoom != 0:
+			continue
+		case e.Events&syscall.EPOLLIN != 0:
+			slot.socket.wake(hasInput)
+		}
+		if e.Events&syscall.EPOLLOUT != 0 && slot.socket.flags.Or(hasRoom)&wantsRoom != 0 {
 			slot.socket.stream.Wake()
 		}
 	}

@@ -151,7 +151,8 @@ func (r *ring) submit() {
 		w := r.staged[0]
 		r.staged[0], r.staged = staged{}, r.staged[:0]
 		w.socket.staged = false
-		w.socket.write(w.bytes)
+		n, err := send(int(w.socket.fd), w.bytes, 0)
+		w.socket.handleStaged(w.bytes, n, err)
 		return
 	}
 	for i, w := range r.staged {
@@ -161,7 +162,7 @@ func (r *ring) submit() {
 	r.reap(func(i, n int, err error) {
 		w := &r.staged[i]
 		w.socket.staged = false
-		w.socket.handleWrite(w.bytes, n, err)
+		w.socket.handleStaged(w.bytes, n, err)
 	})
 	clear(r.staged)
 	r.staged = r.staged[:0]

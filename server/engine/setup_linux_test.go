@@ -113,6 +113,7 @@ type script struct {
 	written int
 	repeats bool // Unwritten puts the unwritten bytes back
 	yields  int
+	most    int // of Held
 	ends    int
 	hook    func() // the next call of Next calls it
 }
@@ -181,6 +182,13 @@ func (s *script) Unwritten(_ int, left []byte) (keep []byte, err error) {
 	}
 	s.pieces = slices.Insert(s.pieces, 0, bytes.Clone(left))
 	return nil, nil
+}
+
+func (s *script) Held(n int) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.most = max(s.most, n)
+	return nil
 }
 
 func (s *script) Yield() {

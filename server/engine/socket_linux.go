@@ -3,6 +3,7 @@
 package engine
 
 import (
+	"bytes"
 	"net"
 	"runtime/debug"
 	"slices"
@@ -25,6 +26,7 @@ type Socket struct {
 	closed  bool
 	staged  bool     // the worker's batch holds a write to this socket
 	backlog *backlog // nil unless the socket is new or full
+	tls     *secured // nil without TLS
 }
 
 const (
@@ -35,6 +37,7 @@ const (
 	stopped                       // the engine is closing
 	reusable                      // the connection may serve another request
 	pipelined                     // the first bytes of that request are kept
+	hasInput                      // the client has sent something
 )
 
 // backlog holds the bytes that a full or new socket has yet to write. They are mostly
@@ -67,6 +70,9 @@ func (s *Socket) Notify() {
 		s.close(ErrStopped)
 		return
 	}
+	if flags&hasInput != 0 && !s.listen() {
+		return
+	}
 	if s.backlog != nil && !s.backlog.head && !s.flushBacklog(flags) {
 		return
 	}
@@ -97,8 +103,7 @@ func (s *Socket) pump() {
 			head = nil
 		}
 		if len(piece) > 0 {
-			if err == nil && s.worker.ring != nil && !s.stream.More() {
-				s.worker.stage(s, piece)
+			if err == nil && s.worker.ring != nil && !s.stream.More() && s.stage(piece) {
 				return
 			}
 			if !s.write(piece) {
@@ -127,6 +132,10 @@ func (s *Socket) pump() {
 // the caller writes next. If there is no room it keeps both and reports false; ending
 // is the error that came with the piece.
 func (s *Socket) writeHead(head, piece []byte, ending error) (all bool) {
+	if s.tls != nil {
+		s.tls.early = head
+		return true
+	}
 	n, err := send(int(s.fd), head, syscall.MSG_MORE)
 	switch {
 	case err != nil && err != syscall.EAGAIN:
@@ -154,8 +163,35 @@ func (s *Socket) next() (piece []byte, err error) {
 // write writes all of b and reports true, or else keeps a backlog or closes the
 // socket.
 func (s *Socket) write(b []byte) (all bool) {
-	n, err := send(int(s.fd), b, 0)
+	n, err := s.transmit(b)
 	return s.handleWrite(b, n, err)
+}
+
+// stage adds a write of b to the worker's batch. It reports false if b is too large for
+// that.
+func (s *Socket) stage(b []byte) bool {
+	if s.tls == nil {
+		s.worker.stage(s, b)
+		return true
+	}
+	if len(b) > recordBytes {
+		return false
+	}
+	b, err := s.worker.seal(s.tls, b)
+	if err != nil {
+		s.close(err)
+	} else {
+		s.worker.stage(s, b)
+	}
+	return true
+}
+
+// handleStaged handles the result of writing b, which was staged.
+func (s *Socket) handleStaged(b []byte, n int, err error) {
+	if s.tls != nil && n < len(b) && (err == nil || err == syscall.EAGAIN) {
+		s.tls.unsent, n = bytes.Clone(b[n:]), len(b)
+	}
+	s.handleWrite(b, n, err)
 }
 
 // handleWrite handles the result of writing b.
@@ -164,7 +200,7 @@ func (s *Socket) handleWrite(b []byte, n int, err error) (all bool) {
 	case err != nil && err != syscall.EAGAIN:
 		s.close(err)
 		return false
-	case n < len(b):
+	case n < len(b) || s.unsent() > 0:
 		s.keepBacklog(n, b[n:])
 		return false
 	}
@@ -175,7 +211,14 @@ func (s *Socket) handleWrite(b []byte, n int, err error) (all bool) {
 // keepBacklog keeps the part of a piece for which the kernel had no room, unless the
 // stream can supply it again. The poller reports when there is room.
 func (s *Socket) keepBacklog(written int, left []byte) {
-	keep, err := s.stream.Unwritten(written, left)
+	var keep []byte
+	var err error
+	if len(left) > 0 {
+		keep, err = s.stream.Unwritten(written, left)
+	}
+	if n := s.unsent(); err == nil && n > 0 {
+		err = s.stream.Held(n)
+	}
 	if err != nil {
 		s.close(err)
 		return
@@ -199,13 +242,13 @@ func (s *Socket) flushBacklog(flags uint32) (all bool) {
 		return false
 	}
 	s.flags.And(^hasRoom)
-	if len(s.backlog.bytes) > 0 {
-		n, err := send(int(s.fd), s.backlog.bytes, 0)
+	if len(s.backlog.bytes) > 0 || s.unsent() > 0 {
+		n, err := s.transmit(s.backlog.bytes)
 		if err != nil && err != syscall.EAGAIN {
 			s.close(err)
 			return false
 		}
-		if s.backlog.bytes = s.backlog.bytes[n:]; len(s.backlog.bytes) > 0 {
+		if s.backlog.bytes = s.backlog.bytes[n:]; len(s.backlog.bytes) > 0 || s.unsent() > 0 {
 			s.checkStalled()
 			return false
 		}
@@ -251,20 +294,24 @@ func (s *Socket) close(err error) {
 	}
 	s.closed = true
 	e, fd, unread := s.worker.engine, s.fd, s.takeUnread()
+	secure := s.tls
 	reuse := s.backlog == nil && s.flags.Load()&reusable != 0 && e.options.Reusable != nil && e.options.Reusable(err)
 	if reuse {
 		e.poller.release(s.key, fd)
 	} else {
 		e.poller.remove(s.key)
+		if secure != nil {
+			secure.goodbye()
+		}
 		_ = discard(fd) // see lingerTime
 		_ = syscall.Close(int(fd))
 	}
 	stream := s.stream
-	s.backlog, s.stream = nil, nil
+	s.backlog, s.stream, s.tls = nil, nil, nil
 	s.worker.sockets.Add(-1)
 	stream.Closed(err)
 	if reuse { // last, so that the next request finds this stream gone
-		e.idle.add(fd, unread)
+		e.idle.add(fd, secure, unread)
 	}
 }
 

@@ -17,14 +17,20 @@ type worker struct {
 	now         time.Duration
 	stagedSince time.Duration // the time of the batch's first write
 	stagedBytes int
+	sealed      []byte // the batch's bytes that TLS has sealed
+	input       []byte // see scratch
 }
 
 // batchWait limits how long a staged write waits while the worker has sockets to
 // serve.
 const batchWait = 2 * time.Millisecond
 
-// batchBytes limits the bytes of a batch.
-const batchBytes = 1 << 20
+// batchBytes limits the bytes of a batch, and sealedBytes those of it that TLS has
+// sealed, which the worker has to hold.
+const (
+	batchBytes  = 1 << 20
+	sealedBytes = 256 << 10
+)
 
 func (e *Engine) newWorker(d Dispatcher) *worker {
 	w := &worker{engine: e, dispatcher: d, now: e.options.Now()}
@@ -75,7 +81,7 @@ func (w *worker) stage(s *Socket, b []byte) {
 		w.submit()
 	}
 	if s.staged = true; w.ring.empty() {
-		w.stagedSince, w.stagedBytes = w.now, 0
+		w.stagedSince = w.now
 	}
 	w.stagedBytes += len(b)
 	w.ring.add(s, b)
@@ -86,4 +92,23 @@ func (w *worker) submit() {
 	if w.ring != nil {
 		w.ring.submit()
 	}
+	w.sealed, w.stagedBytes = w.sealed[:0], 0
+}
+
+// seal returns the records of b. They are valid until the next submit.
+func (w *worker) seal(t *secured, b []byte) (records []byte, err error) {
+	if w.ring.full() || w.stagedBytes >= batchBytes || len(w.sealed) >= sealedBytes {
+		w.submit()
+	}
+	before := len(w.sealed)
+	w.sealed, err = t.seal(w.sealed, b)
+	return w.sealed[before:], err
+}
+
+// scratch returns a buffer for what the worker reads.
+func (w *worker) scratch() []byte {
+	if w.input == nil {
+		w.input = make([]byte, recordBytes)
+	}
+	return w.input
 }
