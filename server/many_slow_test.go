@@ -57,7 +57,7 @@ func startNarrow(t *testing.T, n *node, bytes int, secure bool) string {
 		return overBoth(ctx, conn)
 	}
 	if secure {
-		startTLS(narrow)
+		n.startTLS(narrow)
 	} else {
 		narrow.Start()
 	}

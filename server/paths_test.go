@@ -23,17 +23,22 @@ var streamTests = []string{
 // the contract is the same for both carriers.
 func TestOverNetHTTP(t *testing.T) { passAgain(t, "-net-http") }
 
-// TestOverTLS runs them over TLS, carried by the engine.
+// TestOverTLS runs them over TLS and HTTP/1.1, carried by the engine.
 func TestOverTLS(t *testing.T) { passAgain(t, "-over-tls") }
 
-// passAgain demands that the tests pass in a process with the flag.
-func passAgain(t *testing.T, way string) {
+// TestOverHTTP2 runs them over HTTP/2, carried by the engine, except for the requests
+// that a test writes byte by byte.
+func TestOverHTTP2(t *testing.T) { passAgain(t, "-over-tls", "-http2") }
+
+// passAgain demands that the tests pass in a process with the flags. HTTP/2 by net/http
+// passes them as well (-net-http -over-tls -http2), which no change here can affect.
+func passAgain(t *testing.T, way ...string) {
 	if *netHTTP || *overTLS {
 		return // as all others do in this process
 	}
 	t.Parallel()
-	cmd := exec.Command(os.Args[0], "-test.v", "-test.timeout=4m",
-		"-test.run=^Test("+strings.Join(streamTests, "|")+")$", way, "-in-memory", "-reuse=1s")
+	cmd := exec.Command(os.Args[0], append([]string{"-test.v", "-test.timeout=4m",
+		"-test.run=^Test(" + strings.Join(streamTests, "|") + ")$", "-in-memory", "-reuse=1s"}, way...)...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Errorf("%v:\n%s", err, out)

@@ -191,7 +191,7 @@ func TestPoolOfConnections(t *testing.T) {
 	n := startReturning(t, server.Options{})
 	const clients, rounds = 8, 40
 	var dials atomic.Int64
-	transport := &http.Transport{TLSClientConfig: anyCertificate, MaxConnsPerHost: clients, MaxIdleConnsPerHost: clients, DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+	transport := &http.Transport{TLSClientConfig: anyCertificate.Clone(), MaxConnsPerHost: clients, MaxIdleConnsPerHost: clients, DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 		dials.Add(1)
 		return new(net.Dialer).DialContext(ctx, network, address)
 	}}

@@ -24,6 +24,7 @@ import (
 	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/server/auth"
 	"github.com/rejoin/rejoin/server/engine"
+	"github.com/rejoin/rejoin/server/h2"
 )
 
 // Options configures a server. The zero value has the defaults.
@@ -90,6 +91,8 @@ type Server struct {
 	engineOnce sync.Once
 	engine     *engine.Engine // nil before the first stream, and where none is possible
 	returned   *engine.Returned
+	http2Once  sync.Once
+	http2      *h2.Server // nil before the first connection
 
 	counters    *counters
 	refusals    *Refusals

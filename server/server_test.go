@@ -5,13 +5,16 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -24,14 +27,17 @@ var (
 	// netHTTP makes net/http carry all streams.
 	netHTTP = flag.Bool("net-http", false, "have net/http carry all streams")
 	overTLS = flag.Bool("over-tls", false, "have all nodes speak TLS")
+	// http2 makes clients that do not write their requests themselves speak HTTP/2.
+	http2 = flag.Bool("http2", false, "have clients speak HTTP/2 over TLS")
 )
 
 // speakTLS makes the default client speak TLS, and HTTP/1.1.
 func speakTLS() {
 	transport := http.DefaultTransport.(*http.Transport)
-	transport.TLSClientConfig = anyCertificate
+	transport.TLSClientConfig = anyCertificate.Clone()
 	transport.Protocols = new(http.Protocols)
-	transport.Protocols.SetHTTP1(true)
+	transport.Protocols.SetHTTP1(!*http2)
+	transport.Protocols.SetHTTP2(*http2)
 }
 
 var anyCertificate = &tls.Config{InsecureSkipVerify: true}
@@ -70,7 +76,7 @@ func startOn(t *testing.T, store feed.Store, o server.Options) *node {
 	n.http = http1
 	http1.Config.ConnContext = overBoth
 	if *overTLS {
-		startTLS(http1)
+		n.startTLS(http1)
 	} else {
 		http1.Start()
 	}
@@ -91,11 +97,23 @@ func startOn(t *testing.T, store feed.Store, o server.Options) *node {
 	return n
 }
 
-// startTLS starts a server with TLS, of which the engine can take connections over.
-func startTLS(s *httptest.Server) {
-	s.Listener = server.Listener(s.Listener)
-	s.StartTLS()
+// startTLS starts a server of the node with TLS, of which the engine can take connections
+// over.
+func (n *node) startTLS(s *httptest.Server) {
+	take := func(conn net.Conn) bool { return !*netHTTP && n.ServeHTTP2(s.Config, conn) }
+	s.Config.TLSConfig = &tls.Config{NextProtos: []string{"h2"}} // or it does not learn HTTP/2
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.Listener = server.NewTLSListener(s.Listener, certificate(), take, func(net.Conn, error) {})
+	s.Start()
+	s.URL = "https" + strings.TrimPrefix(s.URL, "http")
 }
+
+// certificate returns a configuration with a certificate that no client knows.
+var certificate = sync.OnceValue(func() *tls.Config {
+	s := httptest.NewTLSServer(nil)
+	defer s.Close()
+	return &tls.Config{Certificates: s.TLS.Certificates}
+})
 
 // dial connects to the node. The TCP connection is conn itself, or below its TLS.
 func (n *node) dial() (conn net.Conn, tcp *net.TCPConn) {
@@ -221,6 +239,11 @@ func open(feedName string, cursor, first, last int) string {
 }
 
 func event(id int, data string) string { return fmt.Sprintf("data: %s\nid: %d\n", data, id) }
+
+// isBreak reports whether the error is that of a body that was broken off.
+func isBreak(err error) bool {
+	return errors.Is(err, io.ErrUnexpectedEOF) || *http2 && strings.Contains(fmt.Sprint(err), "INTERNAL_ERROR; received from peer")
+}
 
 // within returns a context for a call that must not take long.
 func within(t *testing.T, d time.Duration) context.Context {

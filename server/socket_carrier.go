@@ -11,6 +11,7 @@ import (
 
 	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/server/engine"
+	"github.com/rejoin/rejoin/server/h2"
 )
 
 type connKey struct{}
@@ -26,16 +27,25 @@ func WithConn(ctx context.Context, conn net.Conn) context.Context {
 // lets the [Server] take connections with TLS over.
 func Listener(l net.Listener) net.Listener { return engine.Listener(l) }
 
-// socketCarrier takes the connection of a request over and lets the engine write the
-// stream.
+// socketCarrier takes the connection of a request over, or its stream of an HTTP/2
+// connection that the engine carries already, and lets the engine write the stream.
 type socketCarrier struct {
 	server *Server
-	socket *engine.Socket
+	socket socket
+}
+
+// socket is an [engine.Socket] or an [h2.Stream].
+type socket interface {
+	feed.Notifier
+	Dispatcher() engine.Dispatcher
 }
 
 // newSocketCarrier reports false if net/http has to carry the answer to r. That
 // includes requests with a body, which net/http has to read.
 func (s *Server) newSocketCarrier(r *http.Request) (c socketCarrier, ok bool) {
+	if st := h2.StreamOf(r); st != nil {
+		return socketCarrier{s, st}, r.ContentLength == 0
+	}
 	conn, known := r.Context().Value(connKey{}).(net.Conn)
 	if !r.ProtoAtLeast(1, 1) || r.ProtoMajor != 1 || r.ContentLength != 0 || !known || !engine.Takes(conn) {
 		return c, false
@@ -70,18 +80,29 @@ func (c socketCarrier) subscribe(ctx context.Context, request subscribeRequest) 
 // Closed of the stream. Nothing may have been written to w.
 func (c socketCarrier) carry(w http.ResponseWriter, r *http.Request, st *stream) {
 	st.opens(w, r)
-	st.useChunks()
-	conn, buffered, err := http.NewResponseController(w).Hijack()
-	if err == nil {
-		// The buffer may hold the next request.
-		unread, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
-		last := r.Close || !c.socket.Reuse(unread)
-		err = c.socket.Take(conn, append(appendHead(nil, w.Header(), last), st.first()...), st)
+	var err error
+	switch socket := c.socket.(type) {
+	case *h2.Stream:
+		err = socket.Take(w.Header(), st.first(), st)
+	case *engine.Socket:
+		err = c.takeConn(socket, w, r, st)
 	}
 	if err != nil {
 		st.Closed(err)
 		panic(http.ErrAbortHandler)
 	}
+}
+
+func (c socketCarrier) takeConn(socket *engine.Socket, w http.ResponseWriter, r *http.Request, st *stream) error {
+	st.useChunks()
+	conn, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return err
+	}
+	// The buffer may hold the next request.
+	unread, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
+	last := r.Close || !socket.Reuse(unread)
+	return socket.Take(conn, append(appendHead(nil, w.Header(), last), st.first()...), st)
 }
 
 // Returned returns a listener for the connections on which a stream has ended cleanly

@@ -42,6 +42,7 @@ type AdminConfig struct {
 type ServerConfig struct {
 	Hosts          []string // accepted beside localhost where no token is needed
 	TrustedProxies []string // networks of proxies that are believed about their clients
+	HTTP2          string   // what carries HTTP/2: engine or nethttp
 }
 
 // StoreConfig is the place where events are kept.
@@ -111,6 +112,7 @@ func DefaultConfig() Config {
 	return Config{
 		Listen:      "127.0.0.1:8080",
 		Admin:       AdminConfig{Listen: "off"},
+		Server:      ServerConfig{HTTP2: "nethttp"},
 		Store:       StoreConfig{URL: "sqlite:rejoin.db"},
 		Bus:         BusConfig{URL: "memory", Prefix: "rejoin", Shards: 16, StreamLength: 1000, Verify: time.Second},
 		Subscribe:   SubscribeConfig{Heartbeat: 15 * time.Second, Retry: 2 * time.Second, WriteTimeout: 30 * time.Second},
@@ -131,6 +133,7 @@ func (c Config) Validate() error {
 		checkAdmin(c.Admin.Listen),
 		checkHosts(c.Server.Hosts),
 		checkProxies(c.Server.TrustedProxies),
+		checkOneOf("server.http2", c.Server.HTTP2, "engine", "nethttp"),
 		checkStore(c.Store.URL),
 		checkBus(c.Bus.URL, c.Store.URL),
 		checkPrefix(c.Bus.Prefix),

@@ -242,6 +242,17 @@ func closeAuthorizer(a auth.Authorizer) {
 	}
 }
 
+// over returns the listener, with TLS if there is a certificate. HTTP/2 connections that
+// takeHTTP2 does not take are for net/http.
+func (g security) over(l net.Listener, takeHTTP2 func(net.Conn) bool, logger *slog.Logger) net.Listener {
+	if g.certificate == nil {
+		return l
+	}
+	return server.NewTLSListener(l, g.certificate.config(), takeHTTP2, func(conn net.Conn, err error) {
+		logger.Warn("connection failed", "from", conn.RemoteAddr().String(), "error", err)
+	})
+}
+
 // answerTimeout is how long an answer may take from the request's head on, until
 // the client has read it. Streams and pages have times of their own.
 const answerTimeout = 2 * time.Minute
@@ -323,5 +334,5 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 }
 
 func (c *certificate) config() *tls.Config {
-	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.get}
+	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.get, NextProtos: []string{"h2", "http/1.1"}}
 }

@@ -122,7 +122,7 @@ func startTLS(t *testing.T, g security) string {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
-	go func() { done <- serveHTTP(s, listener, true) }()
+	go func() { done <- serveHTTP(s, g.over(listener, nil, slog.New(slog.DiscardHandler))) }()
 	t.Cleanup(func() {
 		s.Close()
 		if err := <-done; err != nil {

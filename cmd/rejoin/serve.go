@@ -78,8 +78,9 @@ type serving struct {
 	risks    []string       // that have been warned of
 	refusals *server.Refusals
 
-	public, admin *endpoint // admin is nil if it is off
-	node          *node     // nil until the store has been reached
+	public, admin *endpoint            // admin is nil if it is off
+	node          *node                // nil until the store has been reached
+	opened        atomic.Pointer[node] // the same, for connections
 }
 
 // runNode serves until ctx ends and the requests in progress are answered.
@@ -159,6 +160,7 @@ func (s *serving) open(ctx context.Context, store feed.Store) error {
 	}
 	s.setPublic(s.config, n.server)
 	s.logNode()
+	s.opened.Store(n)
 	return nil
 }
 
@@ -213,11 +215,12 @@ func (s *serving) reconfigure(ctx context.Context, c Config, newKeys bool) error
 // runs reload until ctx ends.
 func (s *serving) run(ctx context.Context, absent error, reload func(context.Context)) error {
 	s.logAddresses()
-	secure := s.security.certificate != nil
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return serveHTTP(s.public.server, s.public.listener, secure) })
+	group.Go(func() error {
+		return serveHTTP(s.public.server, s.security.over(s.public.listener, s.takeHTTP2, s.logger))
+	})
 	if s.admin != nil {
-		group.Go(func() error { return serveHTTP(s.admin.server, s.admin.listener, false) })
+		group.Go(func() error { return serveHTTP(s.admin.server, s.admin.listener) })
 	}
 	group.Go(func() (err error) {
 		defer func() { err = errors.Join(err, s.close()) }()
@@ -235,7 +238,7 @@ func (s *serving) run(ctx context.Context, absent error, reload func(context.Con
 			return nil
 		})
 		returned := s.node.server.Returned(s.public.server.IdleTimeout)
-		group.Go(func() error { return serveHTTP(s.public.server, returned, false) })
+		group.Go(func() error { return serveHTTP(s.public.server, returned) })
 		reload(ctx)
 		s.retired.Wait()
 		return s.drain()
@@ -259,7 +262,10 @@ func (s *serving) drain() error {
 	ctx, cancel := context.WithTimeout(context.Background(), drain.Window+drainGrace)
 	defer cancel()
 	s.node.server.Drain(ctx, drain.Window)
-	if err := s.public.server.Shutdown(ctx); err != nil {
+	stopped := make(chan error, 1)
+	go func() { stopped <- s.node.server.ShutdownHTTP2(ctx) }()
+	err := s.public.server.Shutdown(ctx)
+	if err = errors.Join(err, <-stopped); err != nil {
 		return errors.Join(fmt.Errorf("stop http: %w", err), s.public.server.Close())
 	}
 	return nil
@@ -326,14 +332,14 @@ func newHTTPServer(handler http.Handler, logger *slog.Logger) *http.Server {
 	}
 }
 
-// serveHTTP serves the listener, over TLS if secure: that s.TLSConfig is set says
-// nothing once s has served another one.
-func serveHTTP(s *http.Server, listener net.Listener, secure bool) error {
-	serve := s.Serve
-	if secure {
-		serve = func(l net.Listener) error { return s.ServeTLS(server.Listener(l), "", "") }
-	}
-	if err := serve(listener); !errors.Is(err, http.ErrServerClosed) {
+// takeHTTP2 lets the node serve an HTTP/2 connection. It reports false if net/http has to.
+func (s *serving) takeHTTP2(conn net.Conn) bool {
+	n := s.opened.Load()
+	return s.config.Server.HTTP2 == "engine" && n != nil && n.server.ServeHTTP2(s.public.server, conn)
+}
+
+func serveHTTP(s *http.Server, listener net.Listener) error {
+	if err := s.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve http: %w", err)
 	}
 	return nil

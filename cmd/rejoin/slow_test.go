@@ -67,7 +67,7 @@ func pipe(t *testing.T, files TLSConfig) net.Conn {
 	listener.conns <- there
 	_ = here.SetDeadline(time.Now().Add(time.Hour))
 	ended := make(chan error, 1)
-	go func() { ended <- serveHTTP(httpServer, listener, files.Cert != "") }()
+	go func() { ended <- serveHTTP(httpServer, g.over(listener, nil, quiet)) }()
 	t.Cleanup(func() {
 		here.Close()
 		handler.Drain(context.Background(), 0)

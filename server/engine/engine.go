@@ -71,6 +71,16 @@ type Stream interface {
 	Closed(err error)
 }
 
+// Receiver is a [Stream] that also reads what the client sends, such as an HTTP/2
+// connection. What its Next returns need only last until the stream is called again or
+// Next returns, because the socket copies it: see [Socket.Buffer].
+type Receiver interface {
+	Stream
+	// Receive takes the next bytes from the client, which it must not keep. An error
+	// ends the stream. Next is called after it.
+	Receive(b []byte) error
+}
+
 // The reasons for which the engine ends a stream.
 var (
 	ErrClientGone = errors.New("the client has left")

@@ -99,7 +99,7 @@ func (s *Socket) Take(conn net.Conn, head []byte, stream Stream) error {
 		return fmt.Errorf("take connection: %w", err)
 	}
 	s.fd, s.tls, s.stream = int32(fd), secure, stream
-	if secure != nil {
+	if s.reads() {
 		s.flags.Or(hasInput) // crypto/tls may have read ahead
 	}
 	s.backlog = &backlog{bytes: head, head: true}

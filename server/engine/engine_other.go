@@ -28,6 +28,15 @@ func (*Socket) Dispatcher() Dispatcher { return nil }
 // Notify does nothing.
 func (*Socket) Notify() {}
 
+// Wake does nothing.
+func (*Socket) Wake() {}
+
+// Soon does nothing.
+func (*Socket) Soon() {}
+
+// Buffer returns nil.
+func (*Socket) Buffer() []byte { return nil }
+
 // Reuse reports false.
 func (*Socket) Reuse([]byte) bool { return false }
 

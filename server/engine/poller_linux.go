@@ -74,7 +74,7 @@ func (p *poller) add(s *Socket) error {
 	}
 	s.key = key{n, p.slots[n].generation}
 	events := uint32(edges)
-	if s.tls != nil {
+	if s.reads() {
 		events |= syscall.EPOLLIN
 	}
 	event := syscall.EpollEvent{Events: events, Fd: int32(s.key.slot), Pad: int32(s.key.generation)}

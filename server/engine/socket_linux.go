@@ -24,6 +24,7 @@ type Socket struct {
 	// For the worker alone.
 	tick    uint32 // of the wheel, when the socket is due
 	closed  bool
+	soon    bool     // the worker is about to call Notify
 	staged  bool     // the worker's batch holds a write to this socket
 	backlog *backlog // nil unless the socket is new or full
 	tls     *secured // nil without TLS
@@ -38,6 +39,7 @@ const (
 	reusable                      // the connection may serve another request
 	pipelined                     // the first bytes of that request are kept
 	hasInput                      // the client has sent something
+	woken                         // Wake was called
 )
 
 // backlog holds the bytes that a full or new socket has yet to write. They are mostly
@@ -171,6 +173,9 @@ func (s *Socket) write(b []byte) (all bool) {
 // that.
 func (s *Socket) stage(b []byte) bool {
 	if s.tls == nil {
+		if s.receiver() != nil {
+			b = s.worker.copied(b)
+		}
 		s.worker.stage(s, b)
 		return true
 	}
@@ -286,6 +291,12 @@ func (s *Socket) due() time.Duration {
 	}
 	timeout := s.worker.engine.options.WriteTimeout
 	return min(s.backlog.unreadSince+timeout, s.worker.now+max(timeout/4, wheelTick))
+}
+
+// receiver returns the stream if it reads what the client sends, or nil.
+func (s *Socket) receiver() Receiver {
+	r, _ := s.stream.(Receiver)
+	return r
 }
 
 func (s *Socket) close(err error) {

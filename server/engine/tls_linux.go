@@ -232,28 +232,80 @@ func (s *Socket) unsent() int {
 	return len(s.tls.unsent)
 }
 
-// listen reads what a client sends during its stream: what its TLS asks, and that it
-// has nothing more to say. It reports false if it has closed the socket.
+// reads reports whether the socket reads what the client sends.
+func (s *Socket) reads() bool { return s.tls != nil || s.receiver() != nil }
+
+// listen reads what the client has sent. It reports false if it has closed the socket.
 func (s *Socket) listen() (open bool) {
 	s.flags.And(^hasInput)
-	if s.tls.deaf || s.flags.Load()&pipelined != 0 {
-		return true // from here on, it is the next request
+	if r := s.receiver(); r != nil {
+		return s.receive(r)
 	}
+	return s.listenDuring()
+}
+
+// receive passes to the stream what the client has sent.
+func (s *Socket) receive(r Receiver) (open bool) {
+	for total := 0; total < turnBytes; {
+		b, err := s.read()
+		if s.closed {
+			return false
+		}
+		if len(b) > 0 {
+			total += len(b)
+			if err := r.Receive(b); err != nil {
+				s.close(err)
+				return false
+			}
+		}
+		switch {
+		case err == errNoInput:
+			return true
+		case err != nil:
+			s.close(ErrClientGone)
+			return false
+		}
+	}
+	s.flags.Or(hasInput)
+	s.Soon()
+	return true
+}
+
+// read reads what the client has sent, and answers what its TLS asks, which may close
+// the socket.
+func (s *Socket) read() ([]byte, error) {
 	scratch := s.worker.scratch()
+	if s.tls == nil {
+		n, err := (&wire{fd: s.fd}).Read(scratch)
+		return scratch[:n], err
+	}
 	s.tls.wire.out = nil
 	n, err := s.tls.conn.Read(scratch)
 	answers := s.tls.wire.out
 	s.tls.wire.out = nil
-	if n > 0 {
+	if len(answers) > 0 {
+		s.answer(answers)
+	}
+	return scratch[:n], err
+}
+
+// listenDuring reads what a client sends during its only stream: what its TLS asks, and
+// that it has nothing more to say.
+func (s *Socket) listenDuring() (open bool) {
+	if s.tls.deaf || s.flags.Load()&pipelined != 0 {
+		return true // from here on, it is the next request
+	}
+	b, err := s.read()
+	if s.closed {
+		return false
+	}
+	if len(b) > 0 {
 		s.tls.deaf = true
-		if s.flags.Load()&reusable == 0 || !s.worker.engine.idle.keepUnread(s, scratch[:n]) {
+		if s.flags.Load()&reusable == 0 || !s.worker.engine.idle.keepUnread(s, b) {
 			s.flags.And(^reusable)
 		} else {
 			s.flags.Or(pipelined)
 		}
-	}
-	if len(answers) > 0 && !s.answer(answers) {
-		return false
 	}
 	if err != nil && err != errNoInput {
 		s.close(ErrClientGone)
@@ -262,9 +314,8 @@ func (s *Socket) listen() (open bool) {
 	return true
 }
 
-// answer sends what crypto/tls answers by itself. It reports false if it has closed the
-// socket.
-func (s *Socket) answer(sealed []byte) (open bool) {
+// answer sends what crypto/tls answers by itself. It may close the socket.
+func (s *Socket) answer(sealed []byte) {
 	s.tls.unsent = append(s.tls.unsent, sealed...)
 	err := s.sendUnsent()
 	switch {
@@ -273,9 +324,7 @@ func (s *Socket) answer(sealed []byte) (open bool) {
 		fallthrough
 	case err != nil:
 		s.close(err)
-		return false
 	case len(s.tls.unsent) > 0 && s.backlog == nil:
 		s.keepBacklog(0, nil)
 	}
-	return !s.closed
 }

@@ -3,6 +3,7 @@
 package engine
 
 import (
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -19,6 +20,12 @@ type worker struct {
 	stagedBytes int
 	sealed      []byte // the batch's bytes that TLS has sealed
 	input       []byte // see scratch
+	output      []byte // see Socket.Buffer
+	soon        []*Socket
+
+	mu    sync.Mutex
+	woken []*Socket
+	wakes chan struct{}
 }
 
 // batchWait limits how long a staged write waits while the worker has sockets to
@@ -33,7 +40,7 @@ const (
 )
 
 func (e *Engine) newWorker(d Dispatcher) *worker {
-	w := &worker{engine: e, dispatcher: d, now: e.options.Now()}
+	w := &worker{engine: e, dispatcher: d, now: e.options.Now(), wakes: make(chan struct{}, 1)}
 	w.wheel.now = w.now
 	if !e.options.Plain {
 		w.ring = newRing()
@@ -55,11 +62,13 @@ func (w *worker) loop(stop <-chan struct{}) {
 			limit = busyDueAtOnce
 		}
 		more = w.wheel.advance(w.now, limit, (*Socket).Notify) || more
+		w.takeWoken()
 		if more && w.now-w.stagedSince < batchWait {
 			continue
 		}
+		w.serveSoon()
 		w.submit()
-		if more {
+		if more || len(w.soon) > 0 {
 			continue
 		}
 		var ticks <-chan time.Time
@@ -68,10 +77,65 @@ func (w *worker) loop(stop <-chan struct{}) {
 		}
 		select {
 		case <-w.dispatcher.C():
+		case <-w.wakes:
 		case <-ticks:
 		case <-stop:
 			stopping, stop = true, nil
 		}
+	}
+}
+
+// Wake makes the worker call Notify soon. Any goroutine may call it.
+func (s *Socket) Wake() {
+	if s.flags.Or(woken)&woken != 0 {
+		return
+	}
+	w := s.worker
+	w.mu.Lock()
+	w.woken = append(w.woken, s)
+	w.mu.Unlock()
+	select {
+	case w.wakes <- struct{}{}:
+	default:
+	}
+}
+
+// Soon is Wake for what the worker itself calls: the dispatcher's Step, and the methods
+// of streams.
+func (s *Socket) Soon() {
+	if s.soon || s.closed {
+		return
+	}
+	w := s.worker
+	if len(w.soon) == 0 && (w.ring == nil || w.ring.empty()) {
+		w.stagedSince = w.now
+	}
+	s.soon = true
+	w.soon = append(w.soon, s)
+}
+
+func (w *worker) takeWoken() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i, s := range w.woken {
+		s.flags.And(^woken)
+		s.Soon()
+		w.woken[i] = nil
+	}
+	w.woken = w.woken[:0]
+}
+
+// serveSoon calls Notify of the sockets for which Wake or Soon was called.
+func (w *worker) serveSoon() {
+	sockets := w.soon
+	w.soon = nil
+	for _, s := range sockets {
+		s.soon = false
+		s.Notify()
+	}
+	clear(sockets)
+	if len(w.soon) == 0 {
+		w.soon = sockets[:0]
 	}
 }
 
@@ -80,7 +144,7 @@ func (w *worker) stage(s *Socket, b []byte) {
 	if w.ring.full() || w.stagedBytes >= batchBytes {
 		w.submit()
 	}
-	if s.staged = true; w.ring.empty() {
+	if s.staged = true; w.ring.empty() && len(w.soon) == 0 {
 		w.stagedSince = w.now
 	}
 	w.stagedBytes += len(b)
@@ -103,6 +167,25 @@ func (w *worker) seal(t *secured, b []byte) (records []byte, err error) {
 	before := len(w.sealed)
 	w.sealed, err = t.seal(w.sealed, b)
 	return w.sealed[before:], err
+}
+
+// Buffer returns an empty buffer, in which a [Receiver] may build what it returns. It is
+// valid until the stream is called again, or Next returns.
+func (s *Socket) Buffer() []byte {
+	if s.worker.output == nil {
+		s.worker.output = make([]byte, 0, 4*recordBytes)
+	}
+	return s.worker.output[:0]
+}
+
+// copied returns a copy of b that is valid until the next submit.
+func (w *worker) copied(b []byte) []byte {
+	if w.ring.full() || w.stagedBytes >= batchBytes || len(w.sealed) >= sealedBytes {
+		w.submit()
+	}
+	before := len(w.sealed)
+	w.sealed = append(w.sealed, b...)
+	return w.sealed[before:]
 }
 
 // scratch returns a buffer for what the worker reads.

@@ -1,0 +1,341 @@
+package h2
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+// handleHead handles the head of a request, or the trailers behind its body.
+func (c *Conn) handleHead(f *http2.MetaHeadersFrame) error {
+	id := f.StreamID
+	malformed := http2.StreamError{StreamID: id, Code: http2.ErrCodeProtocol}
+	if id%2 == 0 {
+		return http2.ConnectionError(http2.ErrCodeProtocol)
+	}
+	if f.HasPriority() && f.Priority.StreamDep == id {
+		return malformed
+	}
+	if st := c.streams[id]; st != nil {
+		return c.handleTrailers(st, f)
+	}
+	if id <= c.lastID {
+		return http2.ConnectionError(http2.ErrCodeStreamClosed)
+	}
+	if c.stopSent {
+		return c.spend(1) // the client knows that it was not served
+	}
+	c.lastID = id
+	c.mu.Lock()
+	full := len(c.streams) >= c.server.options.Streams || c.running >= 2*c.server.options.Streams
+	c.mu.Unlock()
+	if full {
+		return http2.StreamError{StreamID: id, Code: http2.ErrCodeRefusedStream}
+	}
+	if f.Truncated {
+		c.push(encodeHead(id, http.StatusRequestHeaderFieldsTooLarge, nil, true))
+		c.push(appendReset(nil, id, http2.ErrCodeNo))
+		return c.spend(10)
+	}
+	st := &Stream{conn: c, id: id, window: c.initialWindow, credit: streamWindow, clientEnded: f.StreamEnded(), announced: -1}
+	r, ok := c.newRequest(st, f)
+	if !ok {
+		return malformed
+	}
+	c.streams[id] = st
+	c.mu.Lock()
+	c.running++
+	c.mu.Unlock()
+	go c.serve(st, r)
+	return nil
+}
+
+// handleTrailers handles what follows a body.
+func (c *Conn) handleTrailers(st *Stream, f *http2.MetaHeadersFrame) error {
+	switch {
+	case st.clientEnded:
+		return http2.ConnectionError(http2.ErrCodeStreamClosed)
+	case !f.StreamEnded(), len(f.PseudoFields()) > 0, st.announced > 0, f.Truncated:
+		return http2.StreamError{StreamID: st.id, Code: http2.ErrCodeProtocol}
+	}
+	trailer := make(http.Header)
+	for _, field := range f.RegularFields() {
+		trailer.Add(http.CanonicalHeaderKey(field.Name), field.Value)
+	}
+	st.body.trailers(trailer)
+	c.endBody(st)
+	return c.spend(1)
+}
+
+// newRequest reports false for a malformed request (RFC 9113, section 8).
+func (c *Conn) newRequest(st *Stream, f *http2.MetaHeadersFrame) (*http.Request, bool) {
+	var method, scheme, path, authority string
+	for _, field := range f.PseudoFields() { // each comes once and is known: see Framer
+		switch field.Name {
+		case ":method":
+			method = field.Value
+		case ":scheme":
+			scheme = field.Value
+		case ":path":
+			path = field.Value
+		case ":authority":
+			authority = field.Value
+		default:
+			return nil, false
+		}
+	}
+	if method == "" || path == "" || scheme != "https" && scheme != "http" || method == http.MethodConnect {
+		return nil, false
+	}
+	if path[0] != '/' && !(path == "*" && method == http.MethodOptions) {
+		return nil, false
+	}
+	header, ok := st.readHeader(f)
+	if !ok {
+		return nil, false
+	}
+	if authority == "" {
+		authority = header.Get("Host")
+	}
+	delete(header, "Host")
+	u, err := url.ParseRequestURI(path)
+	if err != nil {
+		return nil, false
+	}
+	ctx, cancel := context.WithCancel(&requestContext{c.context, st})
+	st.cancel = cancel
+	r := (&http.Request{
+		Method: method, URL: u, RequestURI: path, Host: authority, Header: header, Body: http.NoBody,
+		Proto: "HTTP/2.0", ProtoMajor: 2, RemoteAddr: c.remote, TLS: c.tls,
+	}).WithContext(ctx)
+	if !st.clientEnded {
+		st.body = newBody(st, r)
+		r.Body, r.ContentLength = st.body, st.announced
+	}
+	return r, true
+}
+
+// readHeader reads the regular fields of a head. It reports false if they are malformed.
+func (st *Stream) readHeader(f *http2.MetaHeadersFrame) (http.Header, bool) {
+	fields := f.RegularFields()
+	header := make(http.Header, len(fields))
+	values := make([]string, len(fields)) // backs the values of all fields
+	for i, field := range fields {
+		if connectionOnly(field.Name) || field.Name == "te" && field.Value != "trailers" {
+			return nil, false
+		}
+		name := http.CanonicalHeaderKey(field.Name)
+		if present := header[name]; present == nil {
+			values[i] = field.Value
+			header[name] = values[i : i+1 : i+1]
+		} else if name == "Cookie" {
+			present[0] += "; " + field.Value
+		} else {
+			header[name] = append(present, field.Value)
+		}
+	}
+	if length := header["Content-Length"]; length != nil {
+		n, err := strconv.ParseUint(length[0], 10, 63)
+		if err != nil || len(length) > 1 || st.clientEnded && n != 0 {
+			return nil, false
+		}
+		st.announced = int64(n)
+	}
+	return header, true
+}
+
+// serve runs the handler of a request.
+func (c *Conn) serve(st *Stream, r *http.Request) {
+	w := newResponse(st, r)
+	defer func() {
+		st.cancel()
+		w.finish(recover())
+		if st.body != nil {
+			st.consume(st.body.fail(errStreamGone))
+		}
+		c.mu.Lock()
+		c.running--
+		c.mu.Unlock()
+	}()
+	c.server.options.Handler.ServeHTTP(w, r)
+}
+
+// body is the body of a request.
+type body struct {
+	stream *Stream
+	asks   bool // the client waits for 100 Continue
+	header http.Header
+	into   *http.Request // gets the trailers
+
+	mu       sync.Mutex
+	changed  chan struct{} // has a token when there is something new
+	buffer   []byte
+	err      error // after the buffer
+	trailer  http.Header
+	deadline time.Time
+}
+
+func newBody(st *Stream, r *http.Request) *body {
+	asks := strings.EqualFold(r.Header.Get("Expect"), "100-continue")
+	if asks {
+		r.Header.Del("Expect")
+	}
+	if names := r.Header["Trailer"]; names != nil {
+		r.Trailer = make(http.Header)
+		for _, name := range names {
+			for one := range strings.SplitSeq(name, ",") {
+				r.Trailer[http.CanonicalHeaderKey(strings.TrimSpace(one))] = nil
+			}
+		}
+		delete(r.Header, "Trailer")
+	}
+	return &body{stream: st, asks: asks, into: r, changed: make(chan struct{}, 1)}
+}
+
+// add appends what the client has sent. It reports false if nobody reads it.
+func (b *body) add(data []byte) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.err != nil {
+		return false
+	}
+	b.buffer = append(b.buffer, data...)
+	poke(b.changed)
+	return true
+}
+
+// end notes that the body is complete.
+func (b *body) end() { b.fail(io.EOF) }
+
+// fail ends the body with an error. Unless that is io.EOF, it returns how many bytes
+// nobody will read.
+func (b *body) fail(err error) (dropped int32) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err != io.EOF {
+		dropped = int32(len(b.buffer))
+		b.buffer = nil
+	}
+	if b.err == nil {
+		b.err = err
+	}
+	poke(b.changed)
+	return dropped
+}
+
+func (b *body) trailers(h http.Header) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.trailer = h
+}
+
+// Read implements [io.Reader].
+func (b *body) Read(p []byte) (int, error) {
+	if b.asks {
+		b.asks = false
+		b.stream.inform(http.StatusContinue)
+	}
+	for {
+		n, err, deadline := b.take(p)
+		if n > 0 || err != nil || len(p) == 0 {
+			if n > 0 {
+				b.stream.consume(int32(n))
+			}
+			return n, err
+		}
+		if !await(b.changed, deadline) {
+			return 0, os.ErrDeadlineExceeded
+		}
+	}
+}
+
+func (b *body) take(p []byte) (n int, err error, deadline time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.buffer) > 0 {
+		n = copy(p, b.buffer)
+		if b.buffer = b.buffer[n:]; len(b.buffer) == 0 {
+			b.buffer = nil
+		}
+		return n, nil, b.deadline
+	}
+	if b.err == io.EOF && b.into.Trailer != nil {
+		for name := range b.into.Trailer {
+			b.into.Trailer[name] = b.trailer[name]
+		}
+	}
+	return 0, b.err, b.deadline
+}
+
+// Close implements [io.Closer].
+func (b *body) Close() error {
+	b.stream.consume(b.fail(http.ErrBodyReadAfterClose))
+	return nil
+}
+
+func (b *body) setDeadline(t time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.deadline = t
+	poke(b.changed)
+}
+
+// consume lets the client send n bytes more of the body.
+func (st *Stream) consume(n int32) {
+	c := st.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.consumed += n
+	if st.consumed += n; st.gone == nil && st.consumed >= streamWindow/8 {
+		st.arrive()
+	} else if c.consumed >= connWindow/8 {
+		c.socket.Wake()
+	}
+}
+
+// inform sends an informational answer.
+func (st *Stream) inform(status int) {
+	c := st.conn
+	head := encodeHead(st.id, status, nil, false)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if st.gone == nil && st.next == nil && st.source == nil {
+		c.control = append(c.control, head...)
+		c.socket.Wake()
+	}
+}
+
+// poke puts a token into a channel of capacity 1.
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// await waits for a token until the deadline, if there is one.
+func await(c <-chan struct{}, deadline time.Time) bool {
+	if deadline.IsZero() {
+		<-c
+		return true
+	}
+	left := time.Until(deadline)
+	if left <= 0 {
+		return false
+	}
+	timer := time.NewTimer(left)
+	defer timer.Stop()
+	select {
+	case <-c:
+	case <-timer.C: // the deadline may have been moved
+	}
+	return true
+}
