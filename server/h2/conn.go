@@ -4,11 +4,9 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"encoding/binary"
 	"errors"
 	"io"
 	"net"
-	"slices"
 	"sync"
 	"time"
 
@@ -293,81 +291,17 @@ func (c *Conn) close(st *Stream, why error) {
 		source = st.next
 	}
 	st.source, st.next, st.keep, st.head = nil, nil, nil, nil
+	cancel := st.cancel
+	st.cancel = nil
 	c.mu.Unlock()
 	if st.body != nil {
 		c.giveWindow(st.body.fail(errStreamGone))
 	}
-	if st.cancel != nil {
-		st.cancel()
+	if cancel != nil {
+		cancel()
 	}
 	if source != nil {
 		source.Closed(why)
-	}
-}
-
-// tick looks at everything that has a time.
-func (c *Conn) tick() {
-	o := &c.server.options
-	c.due = c.now + century
-	switch {
-	case !c.prefaced:
-		if c.now-c.idle >= prefaceTime {
-			c.failure = errSilent
-		}
-		c.due = c.idle + prefaceTime
-		return
-	case len(c.streams) == 0:
-		if c.now-c.idle >= o.IdleTimeout {
-			c.failure = errIdle
-		}
-		c.due = c.idle + o.IdleTimeout
-	}
-	switch quiet := c.now - c.heard; {
-	case c.pingSent != 0 && c.heard > c.pingSent:
-		c.pingSent = 0
-		c.due = min(c.due, c.heard+quietTime)
-	case c.pingSent != 0:
-		if c.now-c.pingSent >= pingTimeout {
-			c.failure = errSilent
-		}
-		c.due = min(c.due, c.pingSent+pingTimeout)
-	case quiet >= quietTime:
-		c.pingSent = c.now
-		c.push(appendPing(nil, false, [8]byte{}))
-		c.due = min(c.due, c.now+pingTimeout)
-	default:
-		c.due = min(c.due, c.heard+quietTime)
-	}
-	for _, st := range c.streams {
-		c.tickStream(st)
-	}
-}
-
-func (c *Conn) tickStream(st *Stream) {
-	if st.source == nil {
-		return
-	}
-	if st.blocked == 0 && st.queued && c.window <= 0 {
-		st.blocked = max(c.now, 1)
-	}
-	if st.blocked != 0 {
-		why := st.source.Over(c.now)
-		if why == nil && c.now-st.blocked >= c.server.options.WriteTimeout {
-			why = engine.ErrStalled
-		}
-		if why != nil {
-			c.push(appendReset(nil, st.id, http2.ErrCodeInternal))
-			c.close(st, why)
-			return
-		}
-		c.due = min(c.due, c.now+blockedCheck)
-		return
-	}
-	if due := st.source.Due(); due <= c.now {
-		st.queue()
-		c.due = min(c.due, c.now+blockedCheck)
-	} else {
-		c.due = min(c.due, due)
 	}
 }
 
@@ -461,47 +395,4 @@ func (c *Conn) Closed(err error) {
 	}
 	c.Written()
 	c.server.remove(c)
-}
-
-func appendHead(dst []byte, length int, kind http2.FrameType, flags http2.Flags, id uint32) []byte {
-	dst = append(dst, byte(length>>16), byte(length>>8), byte(length), byte(kind), byte(flags))
-	return binary.BigEndian.AppendUint32(dst, id)
-}
-
-// appendData appends b as DATA frames, of which the last ends the stream if end.
-func appendData(dst []byte, id uint32, b []byte, end bool) []byte {
-	dst = slices.Grow(dst, len(b)+frameHead)
-	for {
-		part := b[:min(len(b), frameBytes)]
-		b = b[len(part):]
-		var flags http2.Flags
-		if end && len(b) == 0 {
-			flags = http2.FlagDataEndStream
-		}
-		dst = append(appendHead(dst, len(part), http2.FrameData, flags, id), part...)
-		if len(b) == 0 {
-			return dst
-		}
-	}
-}
-
-func appendReset(dst []byte, id uint32, code http2.ErrCode) []byte {
-	return binary.BigEndian.AppendUint32(appendHead(dst, 4, http2.FrameRSTStream, 0, id), uint32(code))
-}
-
-func appendGoAway(dst []byte, last uint32, code http2.ErrCode) []byte {
-	dst = binary.BigEndian.AppendUint32(appendHead(dst, 8, http2.FrameGoAway, 0, 0), last)
-	return binary.BigEndian.AppendUint32(dst, uint32(code))
-}
-
-func appendPing(dst []byte, ack bool, data [8]byte) []byte {
-	var flags http2.Flags
-	if ack {
-		flags = http2.FlagPingAck
-	}
-	return append(appendHead(dst, 8, http2.FramePing, flags, 0), data[:]...)
-}
-
-func appendWindowUpdate(dst []byte, id uint32, n int32) []byte {
-	return binary.BigEndian.AppendUint32(appendHead(dst, 4, http2.FrameWindowUpdate, 0, id), uint32(n))
 }

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync"
 
-	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 )
 
@@ -46,26 +45,6 @@ func encodeHead(id uint32, status int, header http.Header, end bool) []byte {
 
 func (e *headEncoder) field(name, value string) {
 	_ = e.hpack.WriteField(hpack.HeaderField{Name: name, Value: value}) // a buffer takes everything
-}
-
-// frames returns a block as frames.
-func frames(id uint32, block []byte, end bool) []byte {
-	kind, out := http2.FrameHeaders, make([]byte, 0, len(block)+frameHead)
-	var flags http2.Flags
-	if end {
-		flags = http2.FlagHeadersEndStream
-	}
-	for {
-		part := block[:min(len(block), frameBytes)]
-		if block = block[len(part):]; len(block) == 0 {
-			flags |= http2.FlagHeadersEndHeaders
-		}
-		out = append(appendHead(out, len(part), kind, flags, id), part...)
-		if len(block) == 0 {
-			return out
-		}
-		kind, flags = http2.FrameContinuation, 0
-	}
 }
 
 // lineBreaks keeps the value of a field on its line, as net/http does.

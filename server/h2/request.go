@@ -156,7 +156,13 @@ func (st *Stream) readHeader(f *http2.MetaHeadersFrame) (http.Header, bool) {
 func (c *Conn) serve(st *Stream, r *http.Request) {
 	w := newResponse(st, r)
 	defer func() {
-		st.cancel()
+		c.mu.Lock()
+		cancel := st.cancel
+		st.cancel = nil // or a long stream keeps its request
+		c.mu.Unlock()
+		if cancel != nil {
+			cancel()
+		}
 		w.finish(recover())
 		if st.body != nil {
 			st.consume(st.body.fail(errStreamGone))

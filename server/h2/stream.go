@@ -31,10 +31,10 @@ type Stream struct {
 	refund      int32 // bytes of credit that were used and are free again
 	announced   int64 // Content-Length; -1 if it is not known
 	body        *body // nil if the request has none
-	cancel      context.CancelFunc
 
 	// Guarded by conn.mu.
-	next         engine.Stream // to become source
+	cancel       context.CancelFunc // ends the context of the request; nil after the handler
+	next         engine.Stream      // to become source
 	nextHead     []byte
 	nextHeadEnds bool
 	nextKeep     []byte
