@@ -13,6 +13,12 @@
 // worker keeps the times at which its sockets need attention in a wheel. A
 // connection whose stream ended cleanly goes to [Returned].
 //
+// Over TLS, crypto/tls does the handshake on the TCP connection. Then the socket takes
+// that connection away from below it: what crypto/tls writes goes into a buffer of the
+// worker's, and leaves with its batch. See [Listener].
+//
+// A stream that is a [Receiver] also reads, such as an HTTP/2 connection.
+//
 // The engine knows nothing of feeds: a [Dispatcher] calls the sockets, and a
 // [Stream] supplies the bytes.
 //
