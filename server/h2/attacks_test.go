@@ -49,15 +49,9 @@ func TestFloods(t *testing.T) {
 			c.must(c.WriteWindowUpdate(1, 1))
 		},
 		"beyond the limit": func(c *client, _ int) { c.request("/slow", false) },
-		"large heads": func(c *client, i int) {
-			c.request("/", true, "x", strings.Repeat("x", 12<<10), "y", strings.Repeat("y", 12<<10), "z", strings.Repeat("z", 12<<10))
-			_ = i
-		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if name == "large heads" {
-				t.Skip() // many frames are one head: see TestHeads
-			}
+			t.Parallel()
 			w := newWorld(t, func(w http.ResponseWriter, r *http.Request) {
 				if r.URL.Path == "/slow" {
 					<-r.Context().Done()
@@ -80,6 +74,42 @@ func TestFloods(t *testing.T) {
 			reader.wantGone(http2.ErrCodeEnhanceYourCalm)
 		})
 	}
+}
+
+// TestSmallFrames: small frames that carry something are no flood.
+func TestSmallFrames(t *testing.T) {
+	w := newWorld(t, func(w http.ResponseWriter, r *http.Request) {
+		n, err := io.Copy(io.Discard, r.Body)
+		fmt.Fprint(w, n, err)
+	})
+	c := w.connect()
+	id := c.request("/", false)
+	const many = 3 * maxCredit
+	for i := range many {
+		c.must(c.WriteData(id, i == many-1, []byte("x")))
+	}
+	if got, want := c.body(id, 0), fmt.Sprint(many, nil); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// TestOneByteWindows: a client that grants a stream one byte at a time is disconnected.
+func TestOneByteWindows(t *testing.T) {
+	w := newWorld(t, answerHello)
+	w.server.options.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, strings.Repeat("x", 100<<10))
+	})
+	c := w.connect(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1})
+	id := c.request("/", true)
+	go func() {
+		for range 20_000 {
+			if err := c.WriteWindowUpdate(id, 1); err != nil {
+				return
+			}
+		}
+	}()
+	reader := &client{Framer: http2.NewFramer(nil, c.conn), t: t, conn: c.conn}
+	reader.wantGone(http2.ErrCodeEnhanceYourCalm)
 }
 
 // TestContinuationFlood: a head that does not end, in small frames or in large ones, is

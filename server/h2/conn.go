@@ -213,7 +213,7 @@ func (c *Conn) write(st *Stream, out []byte) []byte {
 		st.window -= int32(n)
 		c.window -= int32(n)
 		st.blocked = 0
-		if n >= smallWrite {
+		if n == len(piece) || n >= smallWrite {
 			c.earn(2 + n/1024) // a client may answer each kilobyte with a window
 		}
 	}

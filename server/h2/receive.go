@@ -17,7 +17,7 @@ import (
 const (
 	maxCredit  = 2000
 	creditRate = 200
-	smallWrite = 64 // a DATA frame below that earns nothing
+	smallWrite = 64 // less than that, when a window allows no more, earns nothing
 )
 
 // maxContinuations limits the CONTINUATION frames of a head.
@@ -299,10 +299,10 @@ func (c *Conn) handleData(f *http2.DataFrame) error {
 	if f.StreamEnded() {
 		c.endBody(st)
 	}
-	if len(data) < smallWrite {
+	if len(data) == 0 && !f.StreamEnded() {
 		return c.spend(1)
 	}
-	c.earn(1)
+	c.earn(len(data) / 1024)
 	return nil
 }
 

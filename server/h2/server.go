@@ -75,16 +75,14 @@ func NewServer(o Options) *Server {
 // the requests' contexts; its end has no effect. It always closes conn, at the latest
 // after the last stream.
 func (s *Server) Serve(ctx context.Context, socket *engine.Socket, conn net.Conn) error {
-	c := newConn(context.WithoutCancel(ctx), s, socket, conn)
 	s.mu.Lock()
-	stopping := s.stopping
-	if !stopping {
-		s.conns[c] = struct{}{}
-	}
-	s.mu.Unlock()
-	if stopping {
+	if s.stopping {
+		s.mu.Unlock()
 		return conn.Close()
 	}
+	c := newConn(context.WithoutCancel(ctx), s, socket, conn)
+	s.conns[c] = struct{}{}
+	s.mu.Unlock()
 	if err := socket.Take(conn, nil, c); err != nil {
 		s.remove(c)
 		return err
