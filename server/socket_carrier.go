@@ -18,14 +18,10 @@ type connKey struct{}
 
 // WithConn is for the ConnContext of an http.Server. It lets the [Server] take
 // connections over, which makes streams over HTTP/1.1 much cheaper, and see whether a
-// slow client reads. It needs Linux, and with TLS a [Listener].
+// slow client reads. It needs Linux, and with TLS a [NewTLSListener].
 func WithConn(ctx context.Context, conn net.Conn) context.Context {
 	return context.WithValue(ctx, connKey{}, conn)
 }
-
-// Listener returns a listener for ServeTLS of an http.Server, or for [tls.NewListener]. It
-// lets the [Server] take connections with TLS over.
-func Listener(l net.Listener) net.Listener { return engine.Listener(l) }
 
 // socketCarrier takes the connection of a request over, or its stream of an HTTP/2
 // connection that the engine carries already, and lets the engine write the stream.

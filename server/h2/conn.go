@@ -54,7 +54,7 @@ type Conn struct {
 	ready    []*Stream // may have something to write
 	failure  error     // why the connection ends
 	stopSent bool      // GOAWAY was sent
-	clientID bool      // the client has sent GOAWAY
+	left     bool      // the client has sent GOAWAY
 
 	window        int32 // what may be sent
 	initialWindow int32 // of a new stream
@@ -150,7 +150,7 @@ func (c *Conn) Next(now time.Duration) ([]byte, error) {
 			code = http2.ErrCode(e)
 		}
 		return appendGoAway(out, c.lastID, code), c.failure
-	case (c.stopSent || c.clientID) && len(c.streams) == 0:
+	case (c.stopSent || c.left) && len(c.streams) == 0 && !c.More():
 		return out, errStopped
 	}
 	return out, nil
