@@ -55,7 +55,11 @@ func TestDescriptorReuse(t *testing.T) {
 	close(stop)
 	publishers.Wait()
 	t.Logf("%d connections, %d events read in %d streams", r.connections.Load(), r.events.Load(), r.streams.Load())
-	if r.events.Load() == 0 || r.streams.Load() < 20 {
+	least := int64(20)
+	if *overTLS {
+		least = 5 // handshakes take most of the time
+	}
+	if r.events.Load() == 0 || r.streams.Load() < least {
 		t.Error("hardly anything was tried")
 	}
 	demandNothingLeft(t, n, descriptors, goroutines)
