@@ -115,19 +115,18 @@ func (c *Conn) Next(now time.Duration) ([]byte, error) {
 	if now >= c.due {
 		c.tick()
 	}
-	out := c.socket.Buffer()
 	c.mu.Lock()
-	arrived := c.arrived
-	c.arrived = nil
-	out = append(out, c.control...)
-	c.control = nil
-	stopping, consumed := c.stopping, c.consumed
-	c.consumed = 0
+	arrived, stopping, consumed := c.arrived, c.stopping, c.consumed
+	c.arrived, c.consumed = nil, 0
 	c.mu.Unlock()
 	c.giveWindow(consumed)
 	for _, st := range arrived {
 		c.accept(st)
 	}
+	c.mu.Lock() // what was pushed until here: if nothing is returned, Next is not called again
+	out := append(c.socket.Buffer(), c.control...)
+	c.control = nil
+	c.mu.Unlock()
 	if stopping && !c.stopSent && c.failure == nil {
 		c.stopSent = true
 		out = appendGoAway(out, c.lastID, http2.ErrCodeNo)

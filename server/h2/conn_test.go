@@ -266,3 +266,23 @@ func TestWriteDeadline(t *testing.T) {
 		t.Error("the handler has seen no error")
 	}
 }
+
+// TestBodyWindow: a client that has used its window up gets a new one as soon as the
+// handler has read, even if nothing else happens on the connection.
+func TestBodyWindow(t *testing.T) {
+	w := newWorld(t, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
+	c := w.connect()
+	id := c.request("/", false)
+	for range streamWindow / frameBytes {
+		c.must(c.WriteData(id, false, make([]byte, frameBytes)))
+	}
+	for granted := 0; granted < streamWindow/2; {
+		f, err := c.ReadFrame()
+		if err != nil {
+			t.Fatalf("%v, after a window of %d", err, granted)
+		}
+		if u, ok := f.(*http2.WindowUpdateFrame); ok && u.StreamID == id {
+			granted += int(u.Increment)
+		}
+	}
+}
