@@ -7,7 +7,7 @@
 //
 // The families, by the beginnings of their files:
 //
-//	ai, clients_page            the examples of docs/ai.md and docs/clients.md
+//	docs, ai, clients_page      the examples of README.md and docs
 //	bench, verify, interrupt    the commands that measure and prove
 //	operator                    the commands that look after feeds
 //	publish, stream             streams of events that are published, and their cost

@@ -42,6 +42,7 @@ var rooms = []room{
 	{dir: "cmd/internal/reach", ours: []string{"feed/client"}, usedBy: "cmd"},
 	{dir: "cmd/internal/e2e", testOnly: true},
 	{dir: "cmd/internal/rooms", testOnly: true},
+	{dir: "cmd/internal/pages", testOnly: true},
 	{dir: "server/h2", ours: []string{"server/engine"}, theirs: []string{"golang.org/x/net/http2"}, usedBy: "server"},
 	{dir: "server", ours: []string{"feed", "server"}, theirs: []string{
 		"github.com/go-chi/chi/v5", "github.com/go-chi/cors", "github.com/prometheus", "github.com/golang-jwt/jwt/v5",
