@@ -61,7 +61,7 @@ func TestDocsPages(t *testing.T) {
 	page = strings.ReplaceAll(pageIn(t, "start.md", "index.html"), "http://127.0.0.1:8080", node.url)
 	list := listIn(t, open(t, browser(t), front.URL))
 	for _, text := range []string{"hello", "are you there?"} {
-		resp, err := http.Post(node.url+"/v1/feeds/chat/events?type=said", "application/json", strings.NewReader(fmt.Sprintf("{%q:%q}", "text", text)))
+		resp, err := http.Post(node.url+"/v1/feeds/room/events?type=said", "application/json", strings.NewReader(fmt.Sprintf("{%q:%q}", "text", text)))
 		if err != nil {
 			t.Fatal(err)
 		}
