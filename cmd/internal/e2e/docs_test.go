@@ -43,7 +43,7 @@ type reader struct {
 var readerTools = map[string]string{
 	"curl": `#!/bin/sh
 case " $* " in *" -N "*|*" -sN "*)
-	"$DOCS_CURL" -D "$DOCS_DIR/head" -o "$DOCS_DIR/stream" --silent --show-error "$@" & pid=$!
+	"$DOCS_CURL" --max-time 60 -D "$DOCS_DIR/head" -o "$DOCS_DIR/stream" --silent --show-error "$@" & pid=$!
 	until grep -q '^HTTP' "$DOCS_DIR/head" 2>/dev/null && [ -s "$DOCS_DIR/stream" ] || ! kill -0 $pid 2>/dev/null; do sleep 0.02; done
 	sleep 0.2; kill $pid 2>/dev/null; wait $pid 2>/dev/null
 	cat "$DOCS_DIR/stream"; sed -n 's|^HTTP/[0-9.]* \([0-9]*\).*|status: \1|p' "$DOCS_DIR/head" >&2
@@ -55,8 +55,9 @@ exec "$DOCS_CURL" --silent --show-error -w '%{stderr}status: %{http_code}\n' "$@
 case $1 in
 serve) export -p | grep ' REJOIN_AUTH' > "$DOCS_DIR/environment"; exec "$DOCS_REJOIN" "$@" ;;
 check|migrate) REJOIN_STORE_URL=sqlite:other.db exec "$DOCS_REJOIN" "$@" ;;
-tail) "$DOCS_REJOIN" "$@" --url "$DOCS_URL" & pid=$!
-	sleep 0.5; kill $pid 2>/dev/null && exit 0; wait $pid ;;
+tail) "$DOCS_REJOIN" "$@" --url "$DOCS_URL" > "$DOCS_DIR/tail" & pid=$!
+	for i in $(seq 1500); do if [ -s "$DOCS_DIR/tail" ] || ! kill -0 $pid 2>/dev/null; then break; fi; sleep 0.02; done
+	sleep 0.2; kill $pid 2>/dev/null; wait $pid 2>/dev/null || [ $? = 143 ] || [ -s "$DOCS_DIR/tail" ]; cat "$DOCS_DIR/tail" ;;
 publish|feeds|feed|close|trim|delete|health) exec "$DOCS_REJOIN" "$@" --url "$DOCS_URL" ;;
 *) exec "$DOCS_REJOIN" "$@" ;;
 esac

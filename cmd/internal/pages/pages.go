@@ -72,7 +72,7 @@ var (
 	comment = regexp.MustCompile(`^<!-- (.+) -->$`)
 	heading = regexp.MustCompile(`^#{1,6} (.+)$`)
 	// A link may go over a line break; a picture is a link, too.
-	link   = regexp.MustCompile(`\]\(([^()\s]+)\)|(?:src|srcset|href)="([^"]+)"`)
+	link   = regexp.MustCompile(`\]\(([^()\s]+)\)|(?:src|srcset|href)="([^"]+)"|(?m:^\[[^\]]+\]: (\S+))`)
 	inline = regexp.MustCompile("`[^`\n]*`")
 	// What GitHub keeps of a heading for its anchor.
 	dropped = regexp.MustCompile(`[^\p{L}\p{N}\p{M} _-]`)
@@ -134,10 +134,10 @@ func (p *Page) addAnchor(title string) {
 
 func (p *Page) addLinks(prose string) {
 	for _, at := range link.FindAllStringSubmatchIndex(prose, -1) {
-		start, end := at[2], at[3]
-		if start < 0 {
-			start, end = at[4], at[5]
+		for i := 2; i < len(at); i += 2 { // one of the groups has the target
+			if start, end := at[i], at[i+1]; start >= 0 {
+				p.Links = append(p.Links, Link{1 + strings.Count(prose[:start], "\n"), prose[start:end]})
+			}
 		}
-		p.Links = append(p.Links, Link{1 + strings.Count(prose[:start], "\n"), prose[start:end]})
 	}
 }

@@ -151,20 +151,26 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// TestMap demands that the map of the documentation leads to every page.
+// TestMap demands that README.md leads to the map of the documentation and to the FAQ, and
+// the map to every page.
 func TestMap(t *testing.T) {
-	linked := make(map[string]bool)
 	pages := read(t)
+	linked := make(map[string]bool)
 	for _, page := range pages {
-		if page.Name == "docs/README.md" {
+		if page.Name == "README.md" || page.Name == "docs/README.md" {
 			for _, l := range page.Links {
 				target, _, _ := strings.Cut(l.Target, "#")
-				linked["docs/"+target] = true
+				linked[page.Name+" "+path.Join(path.Dir(page.Name), target)] = true
 			}
 		}
 	}
+	for _, name := range []string{"docs/README.md", "docs/faq.md"} {
+		if !linked["README.md "+name] {
+			t.Errorf("README.md does not lead to %s", name)
+		}
+	}
 	for _, page := range pages {
-		if path.Dir(page.Name) == "docs" && page.Name != "docs/README.md" && !linked[page.Name] {
+		if path.Dir(page.Name) == "docs" && page.Name != "docs/README.md" && !linked["docs/README.md "+page.Name] {
 			t.Errorf("docs/README.md does not lead to %s", page.Name)
 		}
 	}
@@ -176,12 +182,12 @@ func TestParse(t *testing.T) {
 		"# The `503` page: a *title*, twice", "", "See [this", "page](y.md#z) and `[not](this)`.", "<img src=\"p.png\">", "",
 		"<!-- run: live -->", "```sh", "# no heading", "curl x # [no](link)", "```", "",
 		"- in a list:", "", "  ```", "  a", "    b", "  ```", "", "<!-- lost -->", "text", "```json", "{}", "```",
-		"## Twice", "## [Twice](y.md)",
+		"## Twice", "## [Twice](y.md)", "", "[x]: z.md",
 	}, "\n"))
 	want := Page{
 		Name:    "docs/X.md",
 		Anchors: []string{"the-503-page-a-title-twice", "twice", "twice-1"},
-		Links:   []Link{{4, "y.md#z"}, {5, "p.png"}, {26, "y.md"}},
+		Links:   []Link{{4, "y.md#z"}, {5, "p.png"}, {26, "y.md"}, {28, "z.md"}},
 		Blocks: []Block{
 			{"docs/X.md", 9, "sh", "run: live", "# no heading\ncurl x # [no](link)\n"},
 			{"docs/X.md", 16, "", "", "a\n  b\n"},
