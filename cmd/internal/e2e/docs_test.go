@@ -39,13 +39,14 @@ type reader struct {
 }
 
 // readerTools are commands that do what the real ones do, against the reader's server. A
-// stream is read until its beginning has arrived: it has no end.
+// stream has no end: it is read until DOCS_LAST has arrived, which is what the page shows
+// last, or until anything has.
 var readerTools = map[string]string{
 	"curl": `#!/bin/sh
 case " $* " in *" -N "*|*" -sN "*)
 	"$DOCS_CURL" --max-time 60 -D "$DOCS_DIR/head" -o "$DOCS_DIR/stream" --silent --show-error "$@" & pid=$!
-	until grep -q '^HTTP' "$DOCS_DIR/head" 2>/dev/null && [ -s "$DOCS_DIR/stream" ] || ! kill -0 $pid 2>/dev/null; do sleep 0.02; done
-	sleep 0.2; kill $pid 2>/dev/null; wait $pid 2>/dev/null
+	until grep -qF -e "$DOCS_LAST" "$DOCS_DIR/stream" 2>/dev/null || ! kill -0 $pid 2>/dev/null; do sleep 0.02; done
+	sleep 0.1; kill $pid 2>/dev/null; wait $pid 2>/dev/null
 	cat "$DOCS_DIR/stream"; sed -n 's|^HTTP/[0-9.]* \([0-9]*\).*|status: \1|p' "$DOCS_DIR/head" >&2
 	rm -f "$DOCS_DIR/head" "$DOCS_DIR/stream"; exit 0 ;;
 esac
@@ -56,8 +57,8 @@ case $1 in
 serve) export -p | grep ' REJOIN_AUTH' > "$DOCS_DIR/environment"; exec "$DOCS_REJOIN" "$@" ;;
 check|migrate) REJOIN_STORE_URL=sqlite:other.db exec "$DOCS_REJOIN" "$@" ;;
 tail) "$DOCS_REJOIN" "$@" --url "$DOCS_URL" > "$DOCS_DIR/tail" & pid=$!
-	for i in $(seq 1500); do if [ -s "$DOCS_DIR/tail" ] || ! kill -0 $pid 2>/dev/null; then break; fi; sleep 0.02; done
-	sleep 0.2; kill $pid 2>/dev/null; wait $pid 2>/dev/null || [ $? = 143 ] || [ -s "$DOCS_DIR/tail" ]; cat "$DOCS_DIR/tail" ;;
+	for i in $(seq 1500); do if grep -qF -e "$DOCS_LAST" "$DOCS_DIR/tail" || ! kill -0 $pid 2>/dev/null; then break; fi; sleep 0.02; done
+	sleep 0.1; kill $pid 2>/dev/null; wait $pid 2>/dev/null || [ -s "$DOCS_DIR/tail" ]; cat "$DOCS_DIR/tail" ;;
 publish|feeds|feed|close|trim|delete|health) exec "$DOCS_REJOIN" "$@" --url "$DOCS_URL" ;;
 *) exec "$DOCS_REJOIN" "$@" ;;
 esac
@@ -104,7 +105,7 @@ func (r *reader) command(b pages.Block) *exec.Cmd {
 func (r *reader) follow(page pages.Page) {
 	r.t.Helper()
 	var printed string // by the block before
-	for _, b := range page.Blocks {
+	for i, b := range page.Blocks {
 		kind, allowed, _ := strings.Cut(b.Mark, ",")
 		switch kind {
 		case "run: serve":
@@ -115,7 +116,12 @@ func (r *reader) follow(page pages.Page) {
 			r.server.url = r.server.listening()
 			continue
 		case "run: live":
-			printed = r.runCommands(b, strings.Fields(allowed))
+			last := ""
+			if i+1 < len(page.Blocks) && page.Blocks[i+1].Mark == "output" {
+				shown := strings.TrimSpace(page.Blocks[i+1].Text)
+				last = shown[strings.LastIndex(shown, "\n")+1:]
+			}
+			printed = r.runCommands(b, strings.Fields(allowed), last)
 		case "output":
 			if printed != "" {
 				r.checkOutput(b, printed)
@@ -129,9 +135,9 @@ func (r *reader) follow(page pages.Page) {
 
 var statusLine = regexp.MustCompile(`(?m)^status: (\d{3})$`)
 
-// runCommands runs one block and returns what it prints. Only the allowed statuses may be
-// those of errors.
-func (r *reader) runCommands(b pages.Block, allowed []string) string {
+// runCommands runs one block and returns what it prints, which ends with last. Only the
+// allowed statuses may be those of errors.
+func (r *reader) runCommands(b pages.Block, allowed []string, last string) string {
 	r.t.Helper()
 	if r.server == nil {
 		r.server = serve(r.t, r.binary, filepath.Join(r.dir, "page.db"))
@@ -142,6 +148,7 @@ func (r *reader) runCommands(b pages.Block, allowed []string) string {
 		}
 	}
 	cmd := r.command(b)
+	cmd.Env = append(cmd.Env, "DOCS_LAST="+last)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	cmd.WaitDelay = 10 * time.Second
