@@ -37,9 +37,8 @@ var unmarked = map[string]string{
 	"kotlin":    "Debian has no current Kotlin",
 	"ruby":      "Rails is not among what the tests install",
 	"php":       "Laravel is not among what the tests install",
-	"nginx":     "proxies are not among what the tests install",
-	"caddyfile": "proxies are not among what the tests install",
-	"haproxy":   "proxies are not among what the tests install",
+	"caddyfile": "Caddy is not among what the tests install",
+	"haproxy":   "HAProxy is not among what the tests install",
 }
 
 // saysSo matches how a page tells its readers that an example was not run.
