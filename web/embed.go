@@ -1,10 +1,10 @@
-// Package web is the console: the page at / that follows a feed with the
-// browser's own EventSource and publishes to it. Its files are embedded, so the
-// server needs nothing beside its binary.
+// Package web is the console: the pages at /feeds/{names}, each of which follows
+// a feed or several and publishes to them, and the page at / that leads to them.
+// Its files are embedded, so the server needs nothing beside its binary.
 //
-// [Handler] serves / and everything below /console/, and nothing else. The page
-// needs the API on the same origin; its links are relative, so a proxy may serve
-// both below a path of its own.
+// [Handler] serves /, /feeds/{names} and everything below /console/, and nothing
+// else. The pages need the API on the same origin; their links are relative, so a
+// proxy may serve all of it below a path of its own.
 package web
 
 import (
@@ -21,15 +21,16 @@ import (
 	"time"
 )
 
-//go:embed index.html console
+//go:embed index.html feed.html console
 var files embed.FS
 
 // policy lets the page load its own files and talk to its own origin. Trusted
 // Types make the browser refuse any string that would be parsed as HTML: what a
-// feed carries comes from strangers.
-const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; " +
+// feed carries comes from strangers. The one policy that the pages may make lets
+// the address of the shared worker through, and nothing else.
+const policy = "default-src 'none'; script-src 'self'; worker-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; " +
-	"require-trusted-types-for 'script'; trusted-types 'none'"
+	"require-trusted-types-for 'script'; trusted-types rejoin"
 
 // contentTypes is spelled out because the mime package also asks the host, whose
 // answer differs from one machine to the next.
@@ -47,13 +48,26 @@ type asset struct {
 	etag        string
 }
 
-// Handler returns the handler of the console: index.html at /, its assets below
-// /console/. It answers GET and HEAD, 405 to other methods and 404 to any other
+// feedPages is where feed.html is served, for every name below it.
+const feedPages = "/feeds/"
+
+// isFeedPage accepts /feeds/ and one more part. The page itself looks at the name.
+func isFeedPage(escaped string) bool {
+	name, ok := strings.CutPrefix(escaped, feedPages)
+	return ok && !strings.Contains(name, "/")
+}
+
+// Handler returns the handler of the console: index.html at /, feed.html at
+// /feeds/{names}, their assets below /console/. It answers GET and HEAD, 405 to other methods and 404 to any other
 // path.
 func Handler() http.Handler {
 	assets := load()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		found, ok := assets[r.URL.Path]
+		target := r.URL.Path
+		if isFeedPage(r.URL.EscapedPath()) {
+			target = feedPages
+		}
+		found, ok := assets[target]
 		switch {
 		case !ok:
 			refuse(w, http.StatusNotFound, fmt.Sprintf("there is nothing at %.100s", r.URL.Path))
@@ -117,6 +131,9 @@ func load() map[string]asset {
 		}
 		sum := sha256.Sum256(body)
 		served := "/" + strings.TrimSuffix(name, "index.html")
+		if name == "feed.html" {
+			served = feedPages
+		}
 		assets[served] = asset{body, contentType, `"` + hex.EncodeToString(sum[:16]) + `"`}
 		return nil
 	})

@@ -61,7 +61,11 @@ func source(t *testing.T, name string) string {
 func TestHandlerServesThePageAndItsAssets(t *testing.T) {
 	for target, want := range map[string]struct{ contentType, contains string }{
 		"/":                  {"text/html; charset=utf-8", "<!doctype html>"},
-		"/console/main.js":   {"text/javascript; charset=utf-8", "import"},
+		"/feeds/orders":      {"text/html; charset=utf-8", `id="events"`},
+		"/feeds/a,b":         {"text/html; charset=utf-8", `id="events"`},
+		"/feeds/bad%20name":  {"text/html; charset=utf-8", `id="events"`},
+		"/feeds/a%2Fb":       {"text/html; charset=utf-8", `id="events"`},
+		"/console/feed.js":   {"text/javascript; charset=utf-8", "import"},
 		"/console/style.css": {"text/css; charset=utf-8", ":root"},
 		"/console/icon.svg":  {"image/svg+xml", "<svg"},
 	} {
@@ -92,8 +96,8 @@ func TestEveryAnswerIsHardened(t *testing.T) {
 		}
 		got := h.Get("Content-Security-Policy")
 		for _, directive := range []string{
-			"default-src 'none'", "script-src 'self'", "style-src 'self'", "connect-src 'self'", "base-uri 'none'",
-			"form-action 'none'", "frame-ancestors 'none'", "require-trusted-types-for 'script'",
+			"default-src 'none'", "script-src 'self'", "worker-src 'self'", "style-src 'self'", "connect-src 'self'", "base-uri 'none'",
+			"form-action 'none'", "frame-ancestors 'none'", "require-trusted-types-for 'script'", "trusted-types rejoin",
 		} {
 			if !strings.Contains(got, directive) {
 				t.Errorf("GET %s: the policy %q lacks %s", target, got, directive)
@@ -156,7 +160,8 @@ func TestOtherMethodsAndPathsAreRefused(t *testing.T) {
 	}
 	for _, target := range []string{
 		"/index.html", "/console", "/console/", "/console/none.js", "/embed.go", "/console/../embed.go",
-		"/console/%2e%2e/embed.go", "//", "/console//main.js", "/favicon.ico", "/v1/feeds",
+		"/console/%2e%2e/embed.go", "//", "/console//feed.js",
+		"/feed.html", "/feeds", "/feeds/a/b", "/feeds//", "/favicon.ico", "/v1/feeds",
 	} {
 		response := served(t, http.MethodGet, target, nil)
 		if response.StatusCode != http.StatusNotFound {
@@ -184,7 +189,7 @@ func TestEveryReferenceIsServed(t *testing.T) {
 	assets := load()
 	reference := map[string]*regexp.Regexp{
 		".html": regexp.MustCompile(`\b(?:href|src)="([^"]+)"`),
-		".js":   regexp.MustCompile(`\bfrom "([^"]+)"`),
+		".js":   regexp.MustCompile(`\b(?:from |import\(|new URL\()"((?:\./)?[a-z-]+\.[a-z]+)"`),
 		".css":  regexp.MustCompile(`url\(([^)]+)\)|@import\s+(\S+)`),
 	}
 	for _, name := range names(t) {
@@ -203,10 +208,12 @@ func TestEveryReferenceIsServed(t *testing.T) {
 
 // The policy would block what is inline and what comes from elsewhere, and the browser would say so only in its console.
 func TestThePageKeepsToItsPolicy(t *testing.T) {
-	page := source(t, "index.html")
-	for _, inline := range []string{`<style`, `\sstyle=`, `\son[a-z]+=`, `javascript:`, `<script(?:\s[^>]*)?>[^<]`, `<script>`} {
-		if found := regexp.MustCompile(inline).FindString(page); found != "" {
-			t.Errorf("index.html has %q inline", found)
+	for _, name := range []string{"index.html", "feed.html"} {
+		page := source(t, name)
+		for _, inline := range []string{`<style`, `\sstyle=`, `\son[a-z]+=`, `javascript:`, `<script(?:\s[^>]*)?>[^<]`, `<script>`} {
+			if found := regexp.MustCompile(inline).FindString(page); found != "" {
+				t.Errorf("%s has %q inline", name, found)
+			}
 		}
 	}
 	unsafe := regexp.MustCompile(`innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|setAttribute\("style"`)
@@ -220,5 +227,16 @@ func TestThePageKeepsToItsPolicy(t *testing.T) {
 		if found := elsewhere.FindString(strings.ReplaceAll(text, "http://www.w3.org/2000/svg", "")); found != "" {
 			t.Errorf("%s refers to %s: nothing comes from elsewhere", name, found)
 		}
+	}
+}
+
+// A page that loads in a moment on a telephone stays small.
+func TestTheConsoleIsSmall(t *testing.T) {
+	size := 0
+	for _, name := range names(t) {
+		size += len(source(t, name))
+	}
+	if size > 150_000 {
+		t.Errorf("the console has %d bytes, want 150,000 at most", size)
 	}
 }

@@ -32,7 +32,7 @@ export class FeedCards {
       range.title = "The oldest event kept when this connection opened, and the newest known";
       this.#cards.set(feed, (reading) => {
         card.dataset.closed = reading.closed;
-        write(cursor, reading.cursor || "–");
+        write(cursor, `${reading.cursor}`);
         write(range, rangeOf(reading));
       });
       cards.append(card);
@@ -42,7 +42,6 @@ export class FeedCards {
 }
 
 function rangeOf({ first, last, closed }) {
-  if (first === null) return "";
   const kept = first > last ? "nothing kept" : `of ${first}–${last}`;
   return closed ? `${kept}, closed` : kept;
 }

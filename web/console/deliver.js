@@ -1,6 +1,7 @@
 // Sends one event until its outcome is known.
 
 import { eventsURL } from "./place.js";
+import { authorization, tokenInUse } from "./api.js";
 import { problemOf } from "./problem.js";
 
 const PAUSES = [1000, 2000, 4000, 8000];
@@ -37,7 +38,7 @@ export async function deliver(feed, draft, key, onWait) {
 }
 
 async function send(feed, { data, type, json, close, ephemeral }, key) {
-  const headers = { "Content-Type": json ? "application/json" : "text/plain; charset=utf-8" };
+  const headers = { ...authorization(tokenInUse()), "Content-Type": json ? "application/json" : "text/plain; charset=utf-8" };
   if (type) headers["Event-Type"] = type;
   if (!ephemeral) headers["Idempotency-Key"] = key;
   // The browser reports a header that it cannot send as a network error.

@@ -1,50 +1,56 @@
-// Reads feeds and types from the page's address, and makes the addresses of the API.
+// Reads feeds and types from the page's address, and makes the addresses of the pages and of the API.
 
-const API = new URL("v1/", document.baseURI);
-const DEFAULT_FEED = "demo";
+const ROOT = new URL("../", import.meta.url);
+const API = new URL("v1/", ROOT);
+export const DEFAULT_FEED = "demo";
+export const READY = new URL("readyz", ROOT).href;
 
-// Uses the fragment, not the query, so that access logs have no names of feeds.
+// Colons and commas are legal in a path and a fragment, and easier to read as they are.
+const plain = (text) => encodeURIComponent(text).replace(/%(3A|2C|40|2F|3D)/g, decodeURIComponent);
+
+// A page of one feed or several is at /feeds/{names}; the types to show are in the fragment.
 export function readPlace() {
   const params = new URLSearchParams(location.hash.slice(1));
-  const feeds = parseFeeds(params.getAll("feed").join(","));
-  return {
-    feeds: feeds.length ? feeds : [DEFAULT_FEED],
-    types: parseTypes(params.get("types") ?? ""),
-  };
+  const inside = location.href.startsWith(new URL("feeds/", ROOT).href) ? location.pathname.slice(new URL("feeds/", ROOT).pathname.length) : "";
+  const feeds = parseFeeds(inside ? unescaped(inside) : params.getAll("feed").join(","));
+  return { feeds: feeds.length ? feeds : [DEFAULT_FEED], types: parseTypes(params.get("types") ?? "") };
 }
 
-export function placeOf(feeds, types) {
-  // Colons and commas are common in here, legal in a fragment, and easier to read as they are.
-  const plain = (list) => encodeURIComponent(list.join(",")).replace(/%(3A|2C|40|2F)/g, decodeURIComponent);
-  return `#feed=${plain(feeds)}` + (types.length ? `&types=${plain(types)}` : "");
+function unescaped(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
 }
 
-// A name has neither commas nor spaces, so either can separate two names.
+export function pageOf(feeds, types = []) {
+  return new URL(`feeds/${plain(feeds.join(",")).replaceAll("/", "%2F")}`, ROOT).href + (types.length ? `#types=${plain(types.join(","))}` : "");
+}
+
+// Until there was a page for each feed, / named feeds in its fragment.
+export const isOldPlace = () => new URLSearchParams(location.hash.slice(1)).has("feed");
+
+// A name has no comma, so a comma separates two names. A space belongs to a bad name, which the server refuses by name.
 export function parseFeeds(text) {
-  return [...new Set(text.split(/[\s,]+/).filter(Boolean))];
-}
-
-// An EventSource fires "open" and "error" itself, "message" is an event without a type,
-// and "feed." belongs to the server: none of them is a type to listen to.
-export function isListenable(type) {
-  return /^[A-Za-z0-9._:/-]{1,100}$/.test(type)
-    && !["open", "error", "message"].includes(type)
-    && !type.startsWith("feed.");
+  return [...new Set(text.split(",").map((name) => name.trim()).filter(Boolean))];
 }
 
 export function parseTypes(text) {
-  return [...new Set(text.split(",").map((type) => type.trim()).filter(isListenable))];
+  return [...new Set(text.split(",").map((type) => type.trim()).filter((type) => /^[A-Za-z0-9._:/-]{1,100}$/.test(type)))];
 }
 
-// Where to publish to one feed.
-export function eventsURL(feed, params = {}) {
-  return address(`feeds/${encodeURIComponent(feed)}/events`, params);
-}
+// An EventSource fires "open" and "error" itself, "message" is an event without a type, and "feed." belongs to the server.
+export const isListenable = (type) => type !== "" && !["open", "error", "message"].includes(type) && !type.startsWith("feed.");
 
+export const feedsURL = (params = {}) => address("feeds", params);
+export const feedURL = (feed, params = {}) => address(`feeds/${encodeURIComponent(feed)}`, params);
+export const closeURL = (feed) => address(`feeds/${encodeURIComponent(feed)}/close`, {});
+// Where to publish to one feed, and where its pages are.
+export const eventsURL = (feed, params = {}) => address(`feeds/${encodeURIComponent(feed)}/events`, params);
+export const manyURL = (feeds, params = {}) => address("events", { feed: feeds.join(","), ...params });
 // Where to follow one feed or several, which have an address of their own.
-export function followURL(feeds, params = {}) {
-  return feeds.length === 1 ? eventsURL(feeds[0], params) : address("events", { feed: feeds.join(","), ...params });
-}
+export const followURL = (feeds, params = {}) => (feeds.length === 1 ? eventsURL(feeds[0], params) : manyURL(feeds, params));
 
 function address(path, params) {
   const url = new URL(path, API);

@@ -7,8 +7,6 @@ export class PublishBox {
   #feeds = [];
   // An event whose outcome is unknown, and its key. Publishing the same again uses the same key.
   #unsettled = { event: "", key: "" };
-  #onSend;
-  #onPublished;
   #onEdit;
   #form = document.getElementById("publish");
   #feed = document.getElementById("publish-feed");
@@ -20,10 +18,8 @@ export class PublishBox {
   #send = document.getElementById("publish-send");
   #result = document.getElementById("publish-result");
 
-  // onSend(type) comes before an event leaves, onPublished({feed, id, time}) after.
-  constructor({ onSend, onPublished, onEdit }) {
-    this.#onSend = onSend;
-    this.#onPublished = onPublished;
+  // onEdit() is called when the draft has changed.
+  constructor({ onEdit }) {
     this.#onEdit = onEdit;
     this.#form.addEventListener("submit", (event) => {
       event.preventDefault();
@@ -106,13 +102,11 @@ export class PublishBox {
     const { feed } = draft;
     const event = JSON.stringify(draft);
     const key = event === this.#unsettled.event ? this.#unsettled.key : newKey();
-    this.#onSend(draft.type);
     try {
       const answer = await deliver(feed, draft, key, (problem) => this.#say("waiting", `${problem} Trying again, with the same Idempotency-Key.`));
       this.#settle(event, "");
       if (answer.id) this.#say("ok", `Published as ${answer.id} on ${feed}${answer.replayed ? "; an earlier attempt had already stored it" : ""}`, answer.id);
       else this.#say("ok", `Sent to the subscribers that are connected to ${feed}`);
-      if (answer.id && this.#feeds.includes(feed)) this.#onPublished(answer);
       return true;
     } catch (error) {
       this.#settle(event, error.unknown ? key : "");

@@ -1,66 +1,53 @@
-// Everything that a subscriber learns about one feed from the blocks of its stream: its cursor, the ids that it
-// was not shown, and when it has caught up. It knows neither network nor page; each method returns the entries
-// to show.
-
-// A cursor is opaque to clients; today it is the number, and this page counts with it.
-export function idOf(cursor) {
-  return Number.parseInt(cursor, 10) || 0;
-}
+// Everything that a subscriber learns about one feed: its cursor, and when it has caught up. It knows neither network
+// nor page; each method returns the entries to show.
 
 export class Reading {
-  cursor = "";
-  first = null;
-  last = null;
-  unheard = 0;
+  first;
+  last;
+  cursor;
   closed = false;
   #opened = false;
   #replay = null;
 
-  open(info, cursor) {
-    const resumed = this.#opened;
-    // The browser's own cursor also moves over events that the page does not listen to.
-    const entries = resumed ? this.#passTo(idOf(cursor)) : [];
-    this.#opened = true;
+  // A page of history comes before the stream.
+  constructor({ cursor, first, last }) {
     this.cursor = cursor;
+    this.first = first;
+    this.last = last;
+  }
+
+  open(info) {
+    const resumed = this.#opened;
+    this.#opened = true;
     this.first = info.first;
     this.last = info.last;
-    const before = this.#replay?.resumed ? this.#replay : { delivered: 0, unheard: 0, lost: 0 };
+    const before = this.#replay?.resumed ? this.#replay : { delivered: 0, lost: 0 };
     this.#replay = { ...before, resumed, until: info.last };
-    return entries;
   }
 
-  // time is the event's time, if the block has it.
-  event(type, data, cursor, time) {
-    const id = idOf(cursor);
-    const entries = this.#passTo(id - 1);
-    const replayed = this.#replay !== null && id <= this.#replay.until;
-    const missed = replayed && this.#replay.resumed;
-    if (replayed) this.#replay.delivered++;
-    this.#moveTo(cursor);
-    return [...entries, { kind: "event", id, type, data, missed, how: replayed ? "replayed" : "arrived", time }];
+  event(event) {
+    if (event.id === null) return [{ kind: "event", how: "ephemeral", ...event }];
+    const entries = this.#passTo(event.id - 1);
+    const missed = this.#replay !== null && this.#replay.resumed && event.id <= this.#replay.until;
+    if (missed) this.#replay.delivered++;
+    this.cursor = event.id;
+    this.last = Math.max(this.last, event.id);
+    return [...entries, { kind: "event", how: missed ? "missed" : "live", ...event }];
   }
 
-  gap(info, cursor) {
-    const after = idOf(info.after);
-    const ahead = info.reason === "ahead";
+  gap({ reason, after, resumes, cursor }) {
+    const ahead = reason === "ahead";
     const entries = ahead ? [] : this.#passTo(after);
-    const lost = Math.max(0, info.resumes - after - 1);
-    entries.push({ kind: "gap", reason: info.reason, after, resumes: info.resumes, lost });
+    const lost = ahead ? 0 : Math.max(0, resumes - after - 1);
+    entries.push({ kind: "gap", reason, after, resumes, lost });
     this.cursor = cursor;
-    this.last = ahead ? idOf(cursor) : Math.max(this.last, idOf(cursor));
+    this.last = ahead ? cursor : Math.max(this.last, cursor);
     if (ahead) this.closed = false; // as it is in the older store
-    else this.first = info.resumes;
+    else this.first = resumes;
     if (this.#replay) this.#replay.lost += lost;
     return entries;
   }
 
-  moved(cursor) {
-    const entries = this.#passTo(idOf(cursor));
-    this.#moveTo(cursor);
-    return entries;
-  }
-
-  // A client that comes back to a closed feed gets feed.closed again, or a 204.
   close() {
     if (this.closed) return [];
     this.closed = true;
@@ -74,17 +61,9 @@ export class Reading {
     return replay;
   }
 
-  #moveTo(cursor) {
-    this.cursor = cursor;
-    this.last = Math.max(this.last, idOf(cursor));
-  }
-
-  // Ids are dense, so numbers passed over without a feed.gap were events of other types.
+  // Ids are dense: a number passed over without a feed.gap is a fault, and the page shows it.
   #passTo(id) {
-    const count = id - idOf(this.cursor);
-    if (count <= 0) return [];
-    this.unheard += count;
-    if (this.#replay) this.#replay.unheard += Math.min(count, Math.max(0, this.#replay.until - idOf(this.cursor)));
-    return [{ kind: "unheard", count, from: id - count + 1, to: id }];
+    const from = this.cursor + 1;
+    return id < from ? [] : [{ kind: "hole", from, to: id }];
   }
 }

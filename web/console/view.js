@@ -1,78 +1,141 @@
-// The list of events. Everything from a feed goes through textContent.
+// The list: a window of the feed's events, which slides. Rows that leave it at one end can be read again from there.
 
-import { caughtUp, ids, number, plural } from "./words.js";
+import { details, element, formatted, rowOf } from "./rows.js";
+import { number } from "./words.js";
 
-const ROWS_MOST = 400;
+const ROWS_LIVE = 400; // while the list follows the feed
+const ROWS_MOST = 1200; // while somebody reads further back
+const PAGE = 100;
+const NEAR_BOTTOM = 32;
+const NEAR_TOP = 300;
 // With more new rows than this at once, highlighting each of them shows nothing.
 const FRESH_MOST = 25;
-const NEAR_BOTTOM = 32;
-
-const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
-const full = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
-const HOW = {
-  arrived: "When it arrived on this page",
-  replayed: "When it was replayed to this page; it was published before",
-  ephemeral: "When it arrived on this page; an ephemeral event is not stored and has no id",
-  published: "When it was published",
-};
+// Pages read at once to fill a list in which a filter hides most.
+const PAGES_ALONE = 10;
 
 export class View {
   #list;
   #newest;
   #empty;
+  #pages = null;
+  #filter = () => true;
   #waiting = [];
   #frame = 0;
   #following = true;
+  #attached = true; // to the live end
+  #busy = false;
   #indent = false;
-  #leftOut = 0;
   #unread = 0;
-  #times = new Map();
-  #data = new WeakMap();
   #digits = 0;
   #names = 0;
+  #rows = 0;
+  #first = 1;
+  #entries = new WeakMap();
+  #top = element("li", "earlier");
+  #round = 0;
 
   constructor({ list, newest, empty }) {
     this.#list = list;
     this.#newest = newest;
     this.#empty = empty;
     list.addEventListener("scroll", () => this.#noteScroll(), { passive: true });
+    list.addEventListener("click", (event) => this.#clicked(event));
     new ResizeObserver(() => this.#following && this.#toBottom()).observe(list);
-    newest.addEventListener("click", () => this.#toBottom());
+    newest.addEventListener("click", () => this.toNewest());
   }
 
-  clear() {
-    this.#waiting = [];
-    this.#leftOut = this.#unread = this.#digits = this.#names = 0;
-    this.#times.clear();
-    this.#list.replaceChildren();
-    this.#following = true;
-    this.#newest.hidden = true;
+  // pages reads the feed: {read(params), last()}, or null for several feeds, whose pages have no common order.
+  clear(pages) {
+    this.#pages = pages;
+    this.#round++;
+    this.#first = 1;
+    this.#reset();
     this.#empty.hidden = false;
   }
 
+  #reset() {
+    this.#waiting = [];
+    this.#unread = this.#rows = 0;
+    this.#busy = false;
+    this.#list.replaceChildren();
+    this.#following = this.#attached = true;
+    this.#newest.hidden = true;
+  }
+
+  // Shows what comes live.
   add(entries) {
-    for (const entry of entries) this.#waiting.push({ ...entry, at: new Date() });
-    // A hidden page gets no frames: do not keep rows that the page would never show.
-    if (this.#waiting.length > 2 * ROWS_MOST) this.#leaveOut(this.#waiting.splice(0, this.#waiting.length - ROWS_MOST));
+    for (const entry of entries) this.#waiting.push(entry);
+    // A hidden page gets no frames: do not keep what the page would never show.
+    if (this.#waiting.length > 2 * ROWS_MOST) {
+      const over = this.#waiting.splice(0, this.#waiting.length - ROWS_MOST);
+      if (this.#following) this.#cleared();
+      else this.#detach(over.concat(this.#waiting.splice(0)));
+    }
     this.#frame ||= requestAnimationFrame(() => this.#draw());
   }
 
-  // Sets the time of an event that this page has published. For one feed, no other event's time is known:
-  // an event stream has no field for it.
-  know(id, time) {
-    const at = new Date(time);
-    this.#times.set(id, at);
-    if (this.#times.size > ROWS_MOST) this.#times.delete(this.#times.keys().next().value);
-    const row = this.#list.querySelector(`[data-id="${Number(id)}"]`);
-    if (row) fillTime(row.querySelector("time"), "published", at);
+  // Shows a page of history in place of what is shown.
+  replace(page, attached) {
+    this.#reset();
+    this.#first = page.first;
+    this.#attached = attached;
+    this.#append(page.events, false);
+    this.#topLine();
+    this.#toBottom();
+    this.#newest.hidden = attached;
+    if (!attached) this.#newest.textContent = "Back to live";
+    this.#fill(PAGES_ALONE);
+  }
+
+  // Shows the events around an id. Returns the id that it went to, or null if there is none.
+  async jump(id) {
+    const round = ++this.#round;
+    const page = await this.#pages.read({ after: Math.max(0, id - 1 - PAGE / 2), limit: PAGE });
+    if (round !== this.#round || page.events.length === 0) return null;
+    this.replace(page, page.cursor >= this.#pages.last());
+    const target = page.events.find((event) => event.id >= id) ?? page.events.at(-1);
+    const row = this.#list.querySelector(`[data-id="${target.id}"]`);
+    this.#following = false;
+    row.classList.add("sought");
+    row.hidden = false;
+    row.scrollIntoView({ block: "center" });
+    row.querySelector(".id").focus({ preventScroll: true });
+    return target.id;
+  }
+
+  async toNewest() {
+    if (this.#attached) {
+      this.#following = true;
+      return this.#toBottom();
+    }
+    const round = ++this.#round;
+    const page = await this.#pages.read({ before: this.#pages.newest, limit: PAGE });
+    if (round !== this.#round) return;
+    this.replace(page, true);
+    // What came while the page was on its way follows it.
+    this.#catchUp();
+  }
+
+  filter(shows) {
+    this.#filter = shows;
+    for (const row of this.#list.querySelectorAll(":scope > .event")) row.hidden = !shows(row.dataset.type);
+    if (this.#following) this.#toBottom();
+    this.#fill(PAGES_ALONE);
   }
 
   indent(on) {
     this.#indent = on;
     for (const row of this.#list.children) {
-      if (this.#data.has(row)) row.querySelector(".data").textContent = this.#format(this.#data.get(row));
+      const entry = this.#entries.get(row);
+      if (entry && !entry.removed && entry.data !== "") row.querySelector(".data").textContent = formatted(entry, on);
     }
     if (this.#following) this.#toBottom();
+  }
+
+  // The oldest event that is kept, as the feed has it now.
+  keeps(first) {
+    this.#first = first;
+    this.#topLine();
   }
 
   #draw() {
@@ -80,79 +143,198 @@ export class View {
     const entries = this.#waiting;
     this.#waiting = [];
     if (entries.length === 0) return;
-    if (entries.length > ROWS_MOST) this.#leaveOut(entries.splice(0, entries.length - ROWS_MOST));
+    if (!this.#attached) return this.#detach(entries);
+    if (!this.#following && this.#rows + entries.length > ROWS_MOST) return this.#detach(entries);
+    if (this.#following && entries.length > ROWS_LIVE) {
+      entries.splice(0, entries.length - ROWS_LIVE);
+      this.#cleared();
+    }
+    const events = this.#append(entries, entries.length <= FRESH_MOST);
+    if (this.#following) {
+      this.#dropTop(ROWS_LIVE);
+      this.#topLine();
+      this.#toBottom();
+    } else this.#offerNewest(events);
+  }
 
-    const fresh = entries.length <= FRESH_MOST;
+  #cleared() {
+    this.#list.replaceChildren();
+    this.#rows = 0;
+  }
+
+  // The live end is too far from what is being read: the list no longer reaches it.
+  #detach(entries) {
+    if (!this.#pages) {
+      this.#following = true;
+      this.#waiting.unshift(...entries);
+      return;
+    }
+    this.#attached = false;
+    this.#offerNewest(entries.filter((entry) => entry.kind === "event").length);
+  }
+
+  // Appends what follows the last row, and returns how many events are among it that are shown.
+  #append(entries, fresh) {
+    const look = { fresh, indent: this.#indent, today: new Date().toDateString() };
     const rows = document.createDocumentFragment();
-    for (const entry of entries) rows.append(this.#row(entry, fresh));
+    let events = 0;
+    let last = this.#edge(-1);
+    for (const entry of entries) {
+      if (this.#pages && entry.kind === "event" && entry.id !== null && entry.id <= last) continue;
+      if (entry.id) last = entry.id;
+      events += this.#make(entry, look, rows);
+    }
     this.#list.append(rows);
     this.#fit(entries);
-    this.#trim();
-    this.#empty.hidden = true;
+    if (this.#list.children.length > 0) this.#empty.hidden = true;
+    return events;
+  }
 
-    if (this.#following) this.#toBottom();
-    else this.#offerNewest(entries.filter((entry) => entry.kind === "event").length);
+  #make(entry, look, rows) {
+    const row = rowOf(entry, look);
+    this.#entries.set(row, entry);
+    const shown = entry.kind === "event" && this.#filter(entry.type);
+    if (entry.kind === "event") row.hidden = !shown;
+    rows.append(row);
+    this.#rows++;
+    return shown ? 1 : 0;
+  }
+
+  // The id of the first or last event in the list, 0 if there is none.
+  #edge(at) {
+    let row = at < 0 ? this.#list.lastElementChild : this.#list.firstElementChild;
+    while (row && !row.dataset.id) row = at < 0 ? row.previousElementSibling : row.nextElementSibling;
+    return Number(row?.dataset.id ?? 0);
   }
 
   // The thread stays clear of the longest id, and the data of the longest name.
   #fit(entries) {
-    this.#digits = Math.max(3, this.#digits, ...entries.map((entry) => (entry.id ? String(entry.id).length : 0)));
-    this.#list.style.setProperty("--digits", this.#digits);
-    this.#names = Math.max(this.#names, ...entries.map((entry) => entry.feed?.length ?? 0));
-    this.#list.style.setProperty("--names", this.#names);
-  }
-
-  #trim() {
-    const rows = [...this.#list.querySelectorAll(":scope > li:not(.earlier)")];
-    const over = rows.slice(0, Math.max(0, rows.length - ROWS_MOST));
-    for (const row of over) row.remove();
-    this.#leftOut += over.filter((row) => row.classList.contains("event")).length;
-    if (this.#leftOut === 0) return;
-    let line = this.#list.querySelector(".earlier");
-    if (!line) {
-      line = element("li", "earlier");
-      this.#list.prepend(line);
+    let digits = Math.max(3, this.#digits);
+    let names = this.#names;
+    for (const { id, feed } of entries) {
+      if (id) digits = Math.max(digits, String(id).length);
+      if (feed) names = Math.max(names, feed.length);
     }
-    line.textContent = `${plural(this.#leftOut, "earlier event")} not shown: this list keeps the newest ${ROWS_MOST} lines`;
+    if (digits !== this.#digits) this.#list.style.setProperty("--digits", this.#digits = digits);
+    if (names !== this.#names) this.#list.style.setProperty("--names", this.#names = names);
   }
 
-  #leaveOut(entries) {
-    this.#leftOut += entries.filter((entry) => entry.kind === "event").length;
+  #dropTop(most) {
+    for (let over = this.#rows - most; over > 0; over--) {
+      const row = this.#top.isConnected ? this.#top.nextElementSibling : this.#list.firstElementChild;
+      row.remove();
+      this.#rows--;
+    }
   }
 
-  #row(entry, fresh) {
-    if (entry.kind !== "event") return mark(entry);
-    const row = element("li", "event");
-    if (entry.id !== null) row.dataset.id = entry.id;
-    if (entry.type) row.dataset.type = entry.type;
-    color(row, entry);
-    row.dataset.how = entry.missed ? "missed" : entry.how;
-    row.classList.toggle("fresh", fresh && (entry.missed || entry.how !== "replayed"));
-    this.#data.set(row, entry.data);
-
-    const body = element("div", "body");
-    if (entry.feed || entry.type) body.append(tags(entry));
-    body.append(element("pre", "data", this.#format(entry.data)));
-    const time = document.createElement("time");
-    const known = entry.time ? new Date(entry.time) : this.#times.get(entry.id);
-    const stored = entry.how === "ephemeral" ? entry.how : "published";
-    fillTime(time, known ? stored : entry.how, known ?? entry.at);
-    row.append(element("span", "id", entry.id ?? "–"), body, time);
-    return row;
+  #dropBottom(most) {
+    if (this.#rows <= most) return;
+    for (let over = this.#rows - most; over > 0; over--) {
+      this.#list.lastElementChild.remove();
+      this.#rows--;
+    }
+    this.#attached = false;
+    this.#newest.textContent = "Back to live";
+    this.#newest.hidden = false;
   }
 
-  #format(data) {
-    if (!this.#indent || !/^\s*[[{]/.test(data)) return data;
+  // Reads one page further back.
+  async #older() {
+    const oldest = this.#edge(1);
+    if (!this.#pages || this.#busy || oldest <= this.#first || oldest === 0) return false;
+    this.#busy = true;
+    const round = this.#round;
     try {
-      return JSON.stringify(JSON.parse(data), null, 2);
-    } catch {
-      return data;
+      const page = await this.#pages.read({ before: oldest, limit: PAGE });
+      if (round !== this.#round) return false;
+      this.#first = page.first;
+      // The feed has moved on meanwhile, and its oldest events may be gone.
+      if (page.events.at(-1)?.id === oldest - 1) this.#prepend(page.events);
+      else this.#first = Math.max(this.#first, oldest);
+      this.#topLine();
+      return page.events.length > 0;
+    } catch (error) {
+      this.#topLine(`Earlier events could not be read: ${error.message}`);
+      return false;
+    } finally {
+      if (round === this.#round) this.#busy = false;
     }
+  }
+
+  #prepend(events) {
+    const look = { fresh: false, indent: this.#indent, today: new Date().toDateString() };
+    const rows = document.createDocumentFragment();
+    for (const event of events) this.#make(event, look, rows);
+    const { scrollHeight, scrollTop } = this.#list;
+    this.#top.remove();
+    this.#list.prepend(rows);
+    this.#fit(events);
+    this.#list.prepend(this.#top);
+    this.#list.scrollTop = scrollTop + this.#list.scrollHeight - scrollHeight;
+    if (!this.#following) this.#dropBottom(ROWS_MOST);
+  }
+
+  // Reads one page further on, towards the live end.
+  async #newer() {
+    if (this.#attached || this.#busy || !this.#pages) return;
+    this.#busy = true;
+    const round = this.#round;
+    try {
+      const page = await this.#pages.read({ after: this.#edge(-1), limit: PAGE });
+      if (round !== this.#round) return;
+      this.#append(page.events, false);
+      const before = this.#list.scrollHeight;
+      this.#dropTop(ROWS_MOST);
+      this.#topLine();
+      this.#list.scrollTop -= before - this.#list.scrollHeight;
+      this.#attached = page.cursor >= this.#pages.last();
+      if (this.#attached) this.#unread = 0;
+      this.#newest.hidden = this.#attached;
+    } catch {
+      // The next scroll asks again.
+    } finally {
+      if (round === this.#round) this.#busy = false;
+    }
+  }
+
+  async #catchUp() {
+    if (this.#edge(-1) >= this.#pages.last()) return;
+    this.#attached = false;
+    await this.#newer();
+    if (this.#following) this.#toBottom();
+  }
+
+  // With a filter, a page may have little to show.
+  async #fill(pages) {
+    const { scrollHeight, clientHeight } = this.#list;
+    if (pages === 0 || clientHeight === 0 || scrollHeight > clientHeight + NEAR_TOP) return;
+    if (await this.#older()) {
+      if (this.#following) this.#toBottom();
+      this.#fill(pages - 1);
+    }
+  }
+
+  // The line above the first row: where it begins, or how to read further back.
+  #topLine(fault) {
+    const oldest = this.#edge(1);
+    let text = fault ?? "";
+    if (!fault && oldest > 0) {
+      if (!this.#pages) text = "Open one feed alone to read further back";
+      else if (oldest < this.#first) text = `Events up to ${this.#first - 1} are no longer kept; the list has them from before`;
+      else if (oldest > this.#first) text = "Scroll up for earlier events";
+      else text = oldest === 1 ? "The feed begins here" : `Events up to ${oldest - 1} are no longer kept`;
+    }
+    if (text === "") return this.#top.remove();
+    if (this.#top.textContent !== text) this.#top.textContent = text;
+    if (this.#list.firstElementChild !== this.#top) this.#list.prepend(this.#top);
   }
 
   #noteScroll() {
     const { scrollTop, clientHeight, scrollHeight } = this.#list;
-    this.#following = scrollTop + clientHeight >= scrollHeight - NEAR_BOTTOM;
+    const bottom = scrollTop + clientHeight >= scrollHeight - NEAR_BOTTOM;
+    if (scrollTop < NEAR_TOP && !(bottom && this.#following)) this.#older();
+    if (bottom && !this.#attached) this.#newer();
+    this.#following = bottom && this.#attached;
     if (!this.#following) return;
     this.#unread = 0;
     this.#newest.hidden = true;
@@ -160,73 +342,23 @@ export class View {
 
   #offerNewest(count) {
     this.#unread += count;
-    this.#newest.textContent = this.#unread ? `${number(this.#unread)} newer` : "Newest";
+    this.#newest.textContent = this.#unread ? `${number(this.#unread)} newer` : this.#attached ? "Newest" : "Back to live";
     this.#newest.hidden = false;
   }
 
   #toBottom() {
     this.#list.scrollTop = this.#list.scrollHeight;
   }
-}
 
-// The lines between events: changes of the connection, and ids that are not shown.
-function mark(entry) {
-  const row = element("li", "mark");
-  row.dataset.mark = entry.kind;
-  color(row, entry);
-  const line = element("p", "");
-  if (entry.feed) line.append(element("span", "feed", entry.feed), " ");
-  line.append(sentence(entry));
-  row.append(line);
-  return row;
-}
-
-// Gives a row that is about one of several feeds the color of that feed.
-function color(row, { feed, tone }) {
-  if (!feed) return;
-  row.dataset.feed = feed;
-  row.dataset.tone = tone;
-}
-
-function tags({ feed, type }) {
-  const made = element("div", "tags");
-  if (feed) made.append(element("span", "feed", feed));
-  if (type) made.append(element("span", "type", type));
-  return made;
-}
-
-function sentence(entry) {
-  switch (entry.kind) {
-    case "unheard": return `${plural(entry.count, "event")} of a type not listed under Types (${ids(entry.from, entry.to)})`;
-    case "gap": return gapSentence(entry);
-    case "closed": return "Feed closed: no more events will come";
-    case "live": return "Live from here";
-    case "caught-up": return caughtUp(entry).replace(/\.$/, "");
-    default: return entry.text;
+  // The id opens and closes an event's details.
+  #clicked({ target }) {
+    const button = target.closest(".id");
+    if (!button) return;
+    const row = button.closest("li");
+    const open = row.querySelector(".details");
+    button.setAttribute("aria-expanded", String(!open));
+    if (open) return open.remove();
+    row.append(details(this.#entries.get(row)));
+    row.querySelector(".details").scrollIntoView({ block: "nearest" });
   }
-}
-
-function gapSentence({ reason, after, resumes, lost }) {
-  if (reason === "ahead") {
-    if (resumes > after) {
-      return `Gap: the store of this feed was replaced by an older one, which has grown since. Events up to ${after} may differ from what is stored; the next event is ${resumes}.`;
-    }
-    return `Gap: the cursor ${after} is ahead of this feed. Its store was replaced by an older one; the next event is ${resumes}.`;
-  }
-  const why = reason === "trimmed" ? "trimmed from the feed before they could be delivered" : reason;
-  return `Gap: ${plural(lost, "event")} missing (${ids(after + 1, resumes - 1)}), ${why}.`;
-}
-
-function fillTime(time, how, at) {
-  time.dataset.how = how;
-  time.dateTime = at.toISOString();
-  time.title = `${HOW[how]}: ${full.format(at)}`;
-  time.textContent = `${how} ${clock.format(at)}`;
-}
-
-function element(name, className, text) {
-  const made = document.createElement(name);
-  if (className) made.className = className;
-  if (text !== undefined) made.textContent = text;
-  return made;
 }

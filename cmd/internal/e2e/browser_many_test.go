@@ -87,7 +87,7 @@ func TestConsoleOfSeveralFeeds(t *testing.T) {
 		return chromedp.CSS(fmt.Sprintf("#events [data-feed=%q][data-id=%q]", feed, id))
 	}
 	if err := chromedp.Do(ctx,
-		chromedp.Navigate(page+"/#feed=orders"),
+		chromedp.Navigate(page+"/feeds/orders"),
 		chromedp.WaitVisible(state("live")),
 		chromedp.SendKeys(chromedp.CSS("#feed"), ", news\r"),
 		chromedp.WaitVisible(chromedp.CSS(`#feeds [data-feed="news"]`)),
@@ -132,7 +132,7 @@ func TestConsoleOfSeveralFeeds(t *testing.T) {
 	if got := textOf(t, ctx, "#feeds"); got != "ordersCursor3of 1–3newsCursor6of 1–6" {
 		t.Errorf("the cursors are %q", got)
 	}
-	if got := textOf(t, ctx, "#curl-resume"); !strings.Contains(got, "/v1/events?feed=orders,news'") || !strings.Contains(got, "'Last-Event-ID: orders=3,news=6'") {
+	if got := textOf(t, ctx, "#code-resume"); !strings.Contains(got, "/v1/events?feed=orders,news'") || !strings.Contains(got, "'Last-Event-ID: orders=3,news=6'") {
 		t.Errorf("from a terminal: %q", got)
 	}
 	endFeeds(t, ctx, p.url)
@@ -156,7 +156,7 @@ func endFeeds(t *testing.T, ctx context.Context, server string) {
 	if got := textOf(t, ctx, "#feeds"); got != "ordersCursor3of 1–3newsCursor7of 1–7, closed" {
 		t.Errorf("the cursors are %q", got)
 	}
-	if got := textOf(t, ctx, "#curl-publish"); !strings.Contains(got, "/v1/feeds/orders/events'") {
+	if got := textOf(t, ctx, "#code-publish"); !strings.Contains(got, "/v1/feeds/orders/events'") {
 		t.Errorf("a closed feed is still offered: %q", got)
 	}
 	post(t, server+"/v1/feeds/orders/close", http.StatusNoContent)
@@ -188,7 +188,7 @@ func TestConsoleExpired(t *testing.T) {
 	cmd.Env = append(os.Environ(), "REJOIN_AUTH_JWT_KEY="+tokenSecret)
 	cmd.Stdout, cmd.Stderr = &token, &stderr
 	if err := chromedp.Do(ctx,
-		chromedp.Navigate(p.url+"/#feed=log"),
+		chromedp.Navigate(p.url+"/feeds/log"),
 		chromedp.WaitVisible(chromedp.CSS(`#status[data-state="failed"]`)),
 	); err != nil {
 		t.Fatal(err)

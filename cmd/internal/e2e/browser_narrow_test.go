@@ -66,7 +66,7 @@ func TestConsoleNarrow(t *testing.T) {
 	for _, feeds := range []string{"orders", "orders," + other} {
 		if err := chromedp.Do(ctx,
 			chromedp.Navigate("about:blank"),
-			chromedp.Navigate(p.url+"/#feed="+feeds+"&types=order.placed,order.a-type-with-a-rather-long-name"),
+			chromedp.Navigate(p.url+"/feeds/"+feeds),
 			chromedp.WaitVisible(chromedp.CSS(`#status[data-state="live"]`)),
 		); err != nil {
 			t.Fatal(err)

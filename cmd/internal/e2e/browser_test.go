@@ -47,7 +47,7 @@ func TestConsole(t *testing.T) {
 	ctx := browser(t)
 	event := func(id string) chromedp.CSS { return chromedp.CSS(`#events [data-id="` + id + `"] .data`) }
 	if err := chromedp.Do(ctx,
-		chromedp.Navigate(p.url+"/#feed=orders"),
+		chromedp.Navigate(p.url+"/feeds/orders"),
 		chromedp.WaitVisible(chromedp.CSS(`#status[data-state="live"]`)),
 		chromedp.SendKeys(chromedp.CSS("#publish-data"), "from the box"),
 		chromedp.Click(chromedp.CSS("#publish-send")),

@@ -1,0 +1,5 @@
+// The shared worker: one for all tabs of a browser.
+
+import { serve } from "./lines.js";
+
+self.onconnect = ({ ports: [port] }) => serve(port);
