@@ -15,8 +15,8 @@ export class Empty {
     else say("No events here yet", "Publish the first one, here or from a terminal.");
   }
 
-  refuse(code, message) {
+  refuse(code) {
     at("empty-title").textContent = code === 400 ? "This cannot be followed" : code === 401 ? "Not logged in" : code === 403 ? "Not allowed" : "Refused";
-    at("empty-hint").textContent = code === 401 ? message : "";
+    at("empty-hint").textContent = "";
   }
 }

@@ -142,7 +142,7 @@ function onState(state, { message = "", wait = 0, challenge = null, status: code
 }
 
 function refused(message, code, challenge) {
-  empty.refuse(code, message);
+  empty.refuse(code);
   if (code !== 401) return status.say("error", message);
   if (wantsToken(challenge)) {
     token.ask();
@@ -197,13 +197,12 @@ function refresh() {
   commands();
 }
 
-// Snippets follow twice a second: a busy feed moves the cursor all the time.
 let drawing = 0;
 function commands() {
-  drawing ||= setTimeout(() => {
+  drawing ||= requestAnimationFrame(() => {
     drawing = 0;
     snippets.show({ feeds: place.feeds, cursor: readings.cursor, types: chips.types, draft: box.draft });
-  }, drawing === 0 && !readings.known ? 0 : 250);
+  });
 }
 
 function resume() {

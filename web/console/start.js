@@ -1,6 +1,7 @@
-// Leads from / to the page of a feed.
+// Leads an address of the time when / named feeds in its fragment to the page of these feeds.
 
-import { pageOf, readPlace } from "./place.js";
+import { isOldPlace, pageOf, readPlace } from "./place.js";
 
 const { feeds, types } = readPlace();
-location.replace(pageOf(feeds, types));
+if (isOldPlace()) location.replace(pageOf(feeds, types));
+addEventListener("hashchange", () => isOldPlace() && location.replace(pageOf(readPlace().feeds, readPlace().types)));
