@@ -20,7 +20,7 @@ export function element(name, className, text) {
 export const rowOf = (entry, look) => (entry.kind === "event" ? eventRow(entry, look) : mark(entry));
 
 function eventRow(entry, { fresh, indent, today }) {
-  const row = element("li", "event");
+  const row = element("li", entry.feed || entry.type ? "event tagged" : "event");
   if (entry.id !== null) row.dataset.id = entry.id;
   row.dataset.type = entry.type;
   color(row, entry);

@@ -10,6 +10,8 @@ const NEAR_BOTTOM = 32;
 const NEAR_TOP = 300;
 // With more new rows than this at once, highlighting each of them shows nothing.
 const FRESH_MOST = 25;
+// A busy feed is drawn ten times a second: more shows nothing more, and costs as much each time.
+const BUSY = 100;
 // Pages read at once to fill a list in which a filter hides most.
 const PAGES_ALONE = 10;
 
@@ -21,6 +23,7 @@ export class View {
   #filter = () => true;
   #waiting = [];
   #frame = 0;
+  #drawn = 0;
   #following = true;
   #attached = true; // to the live end
   #busy = false;
@@ -71,7 +74,10 @@ export class View {
       if (this.#following) this.#cleared();
       else this.#detach(over.concat(this.#waiting.splice(0)));
     }
-    this.#frame ||= requestAnimationFrame(() => this.#draw());
+    if (this.#frame !== 0) return;
+    const rest = this.#drawn + BUSY - performance.now();
+    const draw = () => requestAnimationFrame(() => this.#draw());
+    this.#frame = rest > 0 ? setTimeout(draw, rest) : draw();
   }
 
   // Shows a page of history in place of what is shown.
@@ -140,6 +146,8 @@ export class View {
 
   #draw() {
     this.#frame = 0;
+    const calm = performance.now() - this.#drawn > 3 * BUSY;
+    this.#drawn = performance.now();
     const entries = this.#waiting;
     this.#waiting = [];
     if (entries.length === 0) return;
@@ -149,7 +157,7 @@ export class View {
       entries.splice(0, entries.length - ROWS_LIVE);
       this.#cleared();
     }
-    const events = this.#append(entries, entries.length <= FRESH_MOST);
+    const events = this.#append(entries, calm && entries.length <= FRESH_MOST);
     if (this.#following) {
       this.#dropTop(ROWS_LIVE);
       this.#topLine();

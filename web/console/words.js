@@ -16,9 +16,11 @@ export const ids = (from, to) => (from === to ? `id ${from}` : `ids ${from}–${
 
 export const named = (feeds) => (feeds.length > NAMED_MOST ? plural(feeds.length, "feed") : list.format(feeds));
 
-export const timeOf = (at) => clock.format(at);
-export const dayOf = (at) => day.format(at);
-export const fullTimeOf = (at) => full.format(at);
+// Formatting what is no time throws.
+const safely = (form) => (at) => (Number.isNaN(at.getTime()) ? "unknown" : form.format(at));
+export const timeOf = safely(clock);
+export const dayOf = safely(day);
+export const fullTimeOf = safely(full);
 
 // "12 ms", "1.2 s", "3 min"
 export function duration(ms) {

@@ -177,8 +177,8 @@ func post(t *testing.T, url string, want int) {
 	}
 }
 
-// TestConsoleExpired: the page says why a stream has ended, and that it is
-// refused from then on.
+// TestConsoleExpired: the page asks for a token, shows what it allows, says why
+// a stream has ended, and that it is refused from then on.
 func TestConsoleExpired(t *testing.T) {
 	t.Parallel()
 	p := serve(t, built(t, false), filepath.Join(t.TempDir(), "rejoin.db"), "REJOIN_AUTH_MODE=jwt", "REJOIN_AUTH_JWT_KEY="+tokenSecret, "REJOIN_SUBSCRIBE_RETRY=20ms")
@@ -197,11 +197,17 @@ func TestConsoleExpired(t *testing.T) {
 		t.Fatal(err, stderr.String())
 	}
 	if err := chromedp.Do(ctx,
-		chromedp.Evaluate[chromedp.Void](`document.cookie = "rejoin_token=`+strings.TrimSpace(token.String())+`"; document.getElementById("cut").click()`),
-		chromedp.WaitVisible(chromedp.CSS(`#status[data-state="live"]`)),
+		chromedp.Evaluate[chromedp.Void](`document.getElementById("token").value = "`+strings.TrimSpace(token.String())+`"; document.getElementById("token-form").requestSubmit()`),
+		chromedp.WaitReady(chromedp.CSS(`#status[data-state="live"]`)),
 		chromedp.WaitVisible(chromedp.CSS(`#status[data-state="failed"]`)),
 	); err != nil {
 		t.Fatal(err)
+	}
+	if got := textOf(t, ctx, "#token-subscribe") + ", " + textOf(t, ctx, "#token-admin"); got != "log, no" {
+		t.Errorf("the claims are %q", got)
+	}
+	if got := textOf(t, ctx, "#token-summary"); !strings.HasPrefix(got, "Token in use: expired") {
+		t.Errorf("the token box says %q", got)
 	}
 	if got := textOf(t, ctx, `#events [data-mark="lost"]`); got != "The token expired after event 0" {
 		t.Errorf("it says %q", got)

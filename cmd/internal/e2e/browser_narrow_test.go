@@ -81,6 +81,47 @@ func TestConsoleNarrow(t *testing.T) {
 			}
 			checkLayout(t, ctx, feeds, float64(screen.width), float64(screen.height))
 		}
+		checkAccess(t, ctx, feeds)
+	}
+	if err := chromedp.Do(ctx,
+		chromedp.Navigate(p.url),
+		chromedp.WaitVisible(chromedp.CSS(`#feeds-list [href$="/feeds/orders"]`)),
+	); err != nil {
+		t.Fatal(err)
+	}
+	checkAccess(t, ctx, "the overview")
+}
+
+// accessFaults lists what axe-core finds wrong, in both themes, without the
+// transition between them.
+const accessFaults = `(async () => {
+  const found = []
+  for (const theme of ["light", "dark"]) {
+    document.documentElement.dataset.theme = theme
+    await Promise.all(document.getAnimations().map(one => one.finished.catch(() => {})))
+    const { violations } = await axe.run(document, { resultTypes: ["violations"] })
+    for (const { id, nodes } of violations) found.push(theme + ": " + id + " at " + nodes.map(node => node.target.join(" ")).join(", "))
+  }
+  return found.join("\n")
+})()`
+
+// checkAccess looks for what keeps people with a screen reader, a keyboard or
+// weak eyes from using the page.
+func checkAccess(t *testing.T, ctx context.Context, page string) {
+	t.Helper()
+	axe, err := os.ReadFile(filepath.Join(nodeDir(t), "node_modules", "axe-core", "axe.min.js"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := chromedp.Do(ctx, chromedp.Evaluate[chromedp.Void](string(axe)+";undefined")); err != nil {
+		t.Fatal(err)
+	}
+	found, err := chromedp.Run(ctx, chromedp.Evaluate[string](accessFaults, chromedp.EvalAwaitPromise))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found != "" {
+		t.Errorf("%s: %s", page, found)
 	}
 }
 
