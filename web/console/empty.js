@@ -9,8 +9,9 @@ export class Empty {
       at("empty-title").textContent = title;
       at("empty-hint").textContent = hint;
     };
-    if (gone && pages[0].closed) say("Closed, and nothing is kept", `Its events, 1 to ${pages[0].last}, were trimmed or deleted.`);
-    else if (gone) say("Nothing is kept here", `Events 1 to ${pages[0].last} were trimmed or deleted. The next one will be ${pages[0].last + 1}.`);
+    const were = pages[0].last === 1 ? "Event 1 was" : `Events 1 to ${pages[0].last} were`;
+    if (gone && pages[0].closed) say("Closed, and nothing is kept", `${were} trimmed or deleted.`);
+    else if (gone) say("Nothing is kept here", `${were} trimmed or deleted. The next one will be ${pages[0].last + 1}.`);
     else if (readings.closed || pages.every((page) => page.closed)) say("Closed without an event", "Nobody can publish here any more.");
     else say("No events here yet", "Publish the first one, here or from a terminal.");
   }

@@ -29,6 +29,7 @@ function eventRow(entry, { fresh, indent, today }) {
 
   const id = element("button", "id", entry.id ?? "–");
   id.type = "button";
+  id.tabIndex = -1; // the list is one stop of the Tab key: the arrow keys go on from there
   id.setAttribute("aria-expanded", "false");
   id.setAttribute("aria-label", entry.id === null ? "Details of the ephemeral event" : `${entry.id}, details`);
   const body = element("div", "body");

@@ -43,6 +43,7 @@ export class View {
     this.#empty = empty;
     list.addEventListener("scroll", () => this.#noteScroll(), { passive: true });
     list.addEventListener("click", (event) => this.#clicked(event));
+    list.addEventListener("keydown", (event) => this.#key(event));
     new ResizeObserver(() => this.#following && this.#toBottom()).observe(list);
     newest.addEventListener("click", () => this.toNewest());
   }
@@ -369,4 +370,31 @@ export class View {
     row.append(details(this.#entries.get(row)));
     row.querySelector(".details").scrollIntoView({ block: "nearest" });
   }
+
+  // The arrow keys go from event to event, Escape goes back to the list.
+  #key(event) {
+    const row = event.target.closest("#events > .event");
+    if (event.key === "Escape" && row) return this.#list.focus();
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (step === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
+    const next = row ? neighbour(row, step) : this.#lastInView();
+    if (!next) return;
+    event.preventDefault();
+    next.querySelector(".id").focus();
+    next.scrollIntoView({ block: "nearest" });
+  }
+
+  #lastInView() {
+    const { bottom } = this.#list.getBoundingClientRect();
+    let row = this.#list.lastElementChild;
+    while (row && (row.hidden || !row.classList.contains("event") || row.getBoundingClientRect().top > bottom)) row = row.previousElementSibling;
+    return row;
+  }
+}
+
+function neighbour(row, step) {
+  let next = row;
+  do next = step > 0 ? next.nextElementSibling : next.previousElementSibling;
+  while (next && (next.hidden || !next.classList.contains("event")));
+  return next;
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 	"github.com/rejoin/rejoin/web"
 )
 
@@ -50,16 +51,16 @@ func TestConsoleFeed(t *testing.T) {
 	if err := chromedp.Do(ctx,
 		script(`document.getElementById("newest").click(); document.getElementById("goto-where").value = "300"; document.getElementById("goto").requestSubmit()`),
 		chromedp.WaitReady(chromedp.CSS(`#events .sought[data-id="300"]`)),
-	); err != nil {
-		t.Fatal(err)
-	}
-	checkRow(t, ctx, "around 300", 250, 349)
-	if err := chromedp.Do(ctx,
-		script(`document.querySelector('#events [data-id="300"] .id').click()`),
+		// The arrow keys go on from there.
+		chromedp.KeyEvent(kb.ArrowDown),
+		chromedp.WaitReady(chromedp.CSS(`#events [data-id="301"] .id:focus`)),
+		chromedp.KeyEvent(kb.ArrowUp),
+		chromedp.KeyEvent(kb.Enter),
 		chromedp.WaitVisible(chromedp.CSS(`#events [data-id="300"] .details`)),
 	); err != nil {
 		t.Fatal(err)
 	}
+	checkRow(t, ctx, "around 300", 250, 349)
 	if got := textOf(t, ctx, `#events [data-id="300"] .details dl`); !strings.HasPrefix(got, "FeedlongId300Typeodd") {
 		t.Errorf("the details are %q", got)
 	}
@@ -112,7 +113,7 @@ func manageFeed(t *testing.T, ctx context.Context) {
 	); err != nil {
 		t.Fatal(err)
 	}
-	if got := textOf(t, ctx, "#empty-hint"); got != "Its events, 1 to 700, were trimmed or deleted." {
+	if got := textOf(t, ctx, "#empty-hint"); got != "Events 1 to 700 were trimmed or deleted." {
 		t.Errorf("of a deleted feed it says %q", got)
 	}
 }
