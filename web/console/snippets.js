@@ -49,7 +49,11 @@ if err != nil {
 result, err := c.Publish(ctx, client.Publication{
 	Feed:   ${literal(draft.feed)},
 	Drafts: []feed.Draft{{${draft.type ? `Type: ${literal(draft.type)}, ` : ""}Data: ${literal(draft.data)}${draft.json ? ", JSON: true" : ""}}},${draft.close ? "\n\tClose:  true," : ""}
-})`,
+})
+if err != nil {
+	log.Fatal(err)
+}
+fmt.Println(result.IDs)`,
   },
   cli: {
     follow: ({ feeds }) => `rejoin tail ${feeds.map(bare).join(" ")} --from -50 --id${where()}`,
@@ -78,8 +82,8 @@ request = urllib.request.Request(
     headers={"Accept": "application/x-ndjson"},
 )
 for line in urllib.request.urlopen(request):
-    if line.strip():
-        event = json.loads(line)
+    event = json.loads(line) if line.strip() else None  # a keep-alive
+    if event and not event["type"].startswith("feed."):
         print(event.get("id"), event["type"], event["data"])`;
 
 const goFollow = (feeds, start) => `c, err := client.New(${literal(base())}, client.Options{})
