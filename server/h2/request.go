@@ -68,7 +68,7 @@ func (c *Conn) handleTrailers(st *Stream, f *http2.MetaHeadersFrame) error {
 	}
 	trailer := make(http.Header)
 	for _, field := range f.RegularFields() {
-		trailer.Add(http.CanonicalHeaderKey(field.Name), field.Value)
+		trailer.Add(field.Name, field.Value)
 	}
 	st.body.trailers(trailer)
 	c.endBody(st)
@@ -177,8 +177,7 @@ func (c *Conn) serve(st *Stream, r *http.Request) {
 // body is the body of a request.
 type body struct {
 	stream *Stream
-	asks   bool // the client waits for 100 Continue
-	header http.Header
+	asks   bool          // the client waits for 100 Continue
 	into   *http.Request // gets the trailers
 
 	mu       sync.Mutex
@@ -250,7 +249,7 @@ func (b *body) Read(p []byte) (int, error) {
 		b.stream.inform(http.StatusContinue)
 	}
 	for {
-		n, err, deadline := b.take(p)
+		n, deadline, err := b.take(p)
 		if n > 0 || err != nil || len(p) == 0 {
 			if n > 0 {
 				b.stream.consume(int32(n))
@@ -263,7 +262,7 @@ func (b *body) Read(p []byte) (int, error) {
 	}
 }
 
-func (b *body) take(p []byte) (n int, err error, deadline time.Time) {
+func (b *body) take(p []byte) (n int, deadline time.Time, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if len(b.buffer) > 0 {
@@ -271,14 +270,14 @@ func (b *body) take(p []byte) (n int, err error, deadline time.Time) {
 		if b.buffer = b.buffer[n:]; len(b.buffer) == 0 {
 			b.buffer = nil
 		}
-		return n, nil, b.deadline
+		return n, b.deadline, nil
 	}
 	if b.err == io.EOF && b.into.Trailer != nil {
 		for name := range b.into.Trailer {
 			b.into.Trailer[name] = b.trailer[name]
 		}
 	}
-	return 0, b.err, b.deadline
+	return 0, b.deadline, b.err
 }
 
 // Close implements [io.Closer].
