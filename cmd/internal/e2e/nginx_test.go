@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -58,7 +59,7 @@ type ingress struct {
 	nodes []string // addresses
 
 	list    string // of the nodes, as nginx has it
-	reloads int
+	reloads atomic.Int64
 }
 
 // startIngress returns when nginx sends requests to all nodes. The controller looks at
@@ -105,7 +106,7 @@ func (i *ingress) control(ctx context.Context, every time.Duration) {
 		if err := i.write(list); err != nil {
 			i.t.Error(err)
 		}
-		i.reloads++
+		i.reloads.Add(1)
 		if err := i.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 			i.t.Error(err)
 		}

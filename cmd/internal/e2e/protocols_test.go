@@ -129,7 +129,7 @@ func (s *target) finish(resp *http.Response, end func(error) string) reply {
 	s.t.Helper()
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
-	for _, name := range []string{"Date", "Connection", "Content-Length", "Transfer-Encoding"} {
+	for _, name := range []string{"Date", "Connection", "Content-Length", "Transfer-Encoding", "X-Request-Id"} {
 		resp.Header.Del(name)
 	}
 	if len(resp.Header.Get("ETag")) > 10 { // made of the store and its times

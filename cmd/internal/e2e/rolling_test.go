@@ -192,11 +192,11 @@ func (r *rolling) judge() {
 		r.t.Error(f)
 	}
 	r.t.Logf("%d subscribers, %d connections, %d events, %d deliveries, %d reloads of nginx, in health %v at most for 99 of 100",
-		report.Clients, connections, report.Acknowledged, report.Deliveries, r.ingress.reloads, report.Health.Quantile(0.99))
+		report.Clients, connections, report.Acknowledged, report.Deliveries, r.ingress.reloads.Load(), report.Health.Quantile(0.99))
 	if report.Unknown > 0 || report.Violations > 0 {
 		r.t.Errorf("%d events were not acknowledged in the end, %d promises were broken", report.Unknown, report.Violations)
 	}
-	if connections < 2*report.Clients || report.Acknowledged < 20 || r.ingress.reloads < 2*len(r.addresses) {
+	if connections < 2*report.Clients || report.Acknowledged < 20 || int(r.ingress.reloads.Load()) < 2*len(r.addresses) {
 		r.t.Error("nothing was tried")
 	}
 }
