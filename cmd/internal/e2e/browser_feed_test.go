@@ -33,21 +33,21 @@ func TestConsoleFeed(t *testing.T) {
 	t.Parallel()
 	p := serve(t, built(t, false), filepath.Join(t.TempDir(), "rejoin.db"))
 	ctx := browser(t)
-	publishLines(t, p.url+"/v1/feeds/long/events", 700)
+	publishLines(t, p.url+"/v1/feeds/long/events", 400)
 	first := func(id int) chromedp.CSS {
 		return chromedp.CSS(fmt.Sprintf(`#events [data-id="%d"]`, id))
 	}
 	if err := chromedp.Do(ctx,
 		chromedp.Navigate(p.url+"/feeds/long"),
 		chromedp.WaitVisible(chromedp.CSS(`#status[data-state="live"]`)),
-		chromedp.WaitReady(first(700)),
+		chromedp.WaitReady(first(400)),
 		// Each scroll to the top reads one page more.
 		script(`const list = document.getElementById("events"); const back = () => { list.scrollTop = 0; if (!list.querySelector('[data-id="1"]')) setTimeout(back, 20) }; back()`),
 		chromedp.WaitReady(first(1)),
 	); err != nil {
 		t.Fatal(err)
 	}
-	checkRow(t, ctx, "the whole feed", 1, 700)
+	checkRow(t, ctx, "the whole feed", 1, 400)
 	if err := chromedp.Do(ctx,
 		script(`document.getElementById("newest").click(); document.getElementById("goto-where").value = "300"; document.getElementById("goto").requestSubmit()`),
 		chromedp.WaitReady(chromedp.CSS(`#events .sought[data-id="300"]`)),
@@ -66,9 +66,9 @@ func TestConsoleFeed(t *testing.T) {
 	}
 	if err := chromedp.Do(ctx,
 		script(`document.getElementById("newest").click()`),
-		chromedp.WaitReady(first(700)),
+		chromedp.WaitReady(first(400)),
 		script(`document.querySelector('#types [data-chip="even"]').click()`),
-		chromedp.WaitReady(chromedp.CSS(`#events [data-id="700"][hidden]`)),
+		chromedp.WaitReady(chromedp.CSS(`#events [data-id="400"][hidden]`)),
 	); err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +83,7 @@ func TestConsoleFeed(t *testing.T) {
 func manageFeed(t *testing.T, ctx context.Context) {
 	t.Helper()
 	for _, step := range []struct{ task, before, want string }{
-		{"trim", "650", "Trimmed long: the events below 650 are gone."},
+		{"trim", "350", "Trimmed long: the events below 350 are gone."},
 		{"delete", "", "Deleted all events of long."},
 		{"close", "", "Closed long."},
 	} {
@@ -113,7 +113,7 @@ func manageFeed(t *testing.T, ctx context.Context) {
 	); err != nil {
 		t.Fatal(err)
 	}
-	if got := textOf(t, ctx, "#empty-hint"); got != "Events 1 to 700 were trimmed or deleted." {
+	if got := textOf(t, ctx, "#empty-hint"); got != "Events 1 to 400 were trimmed or deleted." {
 		t.Errorf("of a deleted feed it says %q", got)
 	}
 }
