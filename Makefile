@@ -39,7 +39,7 @@ test: ## Vet, and run every test with the race detector; brings what the tests n
 # run other clients. With -short, the simulation runs a tenth of its seeds.
 test-short: ## Run the quick tests, which start no other program, without the race detector: while you work
 	$(GO) test -short -vet=off -p 4 -parallel 8 -timeout 5m \
-		-skip '^Test(OverNetHTTP|OverTLS|OverHTTP2|SlowReadersGetTheSame|OpenAPIAnswers|LongPages|StandingReadersHoldNothing|PublishStreamClients|PublishStreamMemory)$$' \
+		-skip '^Test(OverNetHTTP|OverTLS|OverHTTP2|SlowReadersGetTheSame|OpenAPIAnswers|LongPages|StandingReadersHoldNothing|PublishStreamClients|PublishStreamMemory|TLSKeyUpdate)$$' \
 		$$($(GO) list ./... | grep -v -e /cmd/internal/e2e -e /storage/)
 
 check: ## Judge the source: gofmt, vet, staticcheck, go mod tidy

@@ -123,6 +123,7 @@ func TestTLSKeyUpdate(t *testing.T) {
 		client := exec.CommandContext(w.t.Context(), openssl, "s_client", "-tls1_3", "-connect", l.Addr().String())
 		commands, _ := client.StdinPipe()
 		output, _ := client.StdoutPipe()
+		notes, _ := client.StderrPipe()
 		if err := client.Start(); err != nil {
 			w.t.Fatal(err)
 		}
@@ -132,10 +133,16 @@ func TestTLSKeyUpdate(t *testing.T) {
 		}
 		s := newScript(w.t)
 		w.takeSecure(ours.(*net.TCPConn), s, func() error { return nil })
-		lines := bufio.NewReader(output)
+		lines, noted := bufio.NewReader(output), bufio.NewReader(notes)
 		for _, command := range strings.Split("kKKkkK", "") {
 			if _, err := io.WriteString(commands, command+"\n"); err != nil {
 				w.t.Fatal(err)
+			}
+			// It takes only the first of the commands that it reads at once.
+			for note := ""; note != "KEYUPDATE\n"; {
+				if note, err = noted.ReadString('\n'); err != nil {
+					w.t.Fatalf("%s: %v", command, err)
+				}
 			}
 			s.send(nil, bytes.Repeat([]byte("x"), 20<<10), []byte("\nstill "+command+"\n"))
 			for line := ""; line != "still "+command+"\n"; {
