@@ -51,7 +51,7 @@ func boundBodies(next http.Handler) http.Handler {
 	})
 }
 
-// readBody passes the whole body, of up to limit bytes, to use, which must not keep it.
+// readBody passes the whole body, of up to limit bytes, to use, which must not change it.
 // Errors call the body by name. They are from use, or wrap feed.ErrInvalid,
 // feed.ErrTooLarge, feed.ErrOverloaded or errBodyLate.
 func (s *Server) readBody(w http.ResponseWriter, r *http.Request, name string, limit int, use func(body []byte) error) error {
