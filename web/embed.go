@@ -58,8 +58,8 @@ func isFeedPage(escaped string) bool {
 }
 
 // Handler returns the handler of the console: index.html at /, feed.html at
-// /feeds/{names}, their assets below /console/. It answers GET and HEAD, 405 to other methods and 404 to any other
-// path.
+// /feeds/{names}, their assets below /console/. It answers GET and HEAD, 405 to
+// other methods and 404 to any other path.
 func Handler() http.Handler {
 	assets := load()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -19,7 +19,7 @@ import (
 // running is a rejoin serve in this process.
 type running struct {
 	url  string
-	log  chan []byte // the lines of its log that nobody has read
+	log  chan []byte // unread lines of its log
 	exit chan int
 }
 

@@ -177,7 +177,7 @@ func post(t *testing.T, url string, want int) {
 	}
 }
 
-// TestConsoleExpired: the page asks for a token, shows what it allows, says why
+// TestConsoleExpired: the page asks for a token, shows what it allows, explains why
 // a stream has ended, and that it is refused from then on.
 func TestConsoleExpired(t *testing.T) {
 	t.Parallel()

@@ -17,7 +17,7 @@ import (
 )
 
 // The examples of README.md and docs are run as a reader would run them. A comment
-// before each says how (cmd/internal/pages checks that there is one).
+// before each names the way (cmd/internal/pages checks that there is one).
 
 // documentation returns the pages with their blocks.
 func documentation(t *testing.T) []pages.Page {

@@ -27,7 +27,7 @@ type Block struct {
 	Page string
 	Line int    // of its text
 	Lang string // empty for output and pictures
-	// Mark is the comment right before the block, such as "run: live", which says what
+	// Mark is the comment right before the block, such as "run: live", which tells what
 	// the tests do with it. It is empty without such a comment.
 	Mark string
 	Text string
