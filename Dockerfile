@@ -14,8 +14,9 @@ COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
 ARG VERSION=
-# SQLite needs cgo. This image has the same C library as the one below.
-RUN CGO_ENABLED=1 go build -trimpath -ldflags "-s -w ${VERSION:+-X main.version=${VERSION}}" -o /rejoin ./cmd/rejoin
+# SQLite needs cgo. This image has the same C library as the one below. The tag is
+# explained in the Makefile.
+RUN CGO_ENABLED=1 go build -trimpath -tags grpcnotrace -ldflags "-s -w ${VERSION:+-X main.version=${VERSION}}" -o /rejoin ./cmd/rejoin
 
 FROM debian:bookworm-slim
 # The user is a number, so that Kubernetes can see that it is not root.

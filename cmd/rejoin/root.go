@@ -69,14 +69,20 @@ the configuration is wrong and nothing was tried.`,
 		Example: `  rejoin serve &
   rejoin tail chat &
   rejoin publish chat hello`,
-		Version:       versionLine(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		// Without a command, help; with an unknown one, an error.
 		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.SetVersionTemplate("{{.Version}}\n")
+	// Cobra's own flag would print the line with a template, and templates keep the linker
+	// from leaving out methods.
+	version := root.Flags().BoolP("version", "v", false, "print the version")
+	root.RunE = func(cmd *cobra.Command, _ []string) error {
+		if *version {
+			return printVersion(cmd)
+		}
+		return cmd.Help()
+	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageError{withNearestFlag(cmd, err)} })
 	for _, group := range []struct {
 		title    string
@@ -193,11 +199,13 @@ func newVersionCommand() *cobra.Command {
 		Long:    "Version prints the version of Rejoin, that of Go, and the system, as --version does.",
 		Example: `  rejoin version`,
 		Args:    noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), versionLine())
-			return err
-		},
+		RunE:    func(cmd *cobra.Command, _ []string) error { return printVersion(cmd) },
 	}
+}
+
+func printVersion(cmd *cobra.Command) error {
+	_, err := fmt.Fprintln(cmd.OutOrStdout(), versionLine())
+	return err
 }
 
 func versionLine() string {

@@ -17,7 +17,7 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"--help"}, exitOK, "publish", ""},
 		{[]string{"version"}, exitOK, "rejoin ", ""},
 		{[]string{"version", "x"}, exitUsage, "", "rejoin: version takes no arguments, but was given \"x\"\n"},
-		{[]string{"--version"}, exitOK, "rejoin ", ""},
+		{[]string{"--version"}, exitOK, versionLine() + "\n", ""},
 		{[]string{"sevre"}, exitUsage, "", "rejoin: unknown command \"sevre\" for rejoin; did you mean serve?\n"},
 		{[]string{"subscribe"}, exitUsage, "", "did you mean tail?"},
 		{[]string{"xyzzy"}, exitUsage, "", "; rejoin --help lists the commands\n"},

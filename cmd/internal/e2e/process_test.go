@@ -49,7 +49,7 @@ func build(race bool) (string, error) {
 		return "", err
 	}
 	path := filepath.Join(dir, fmt.Sprintf("rejoin-race-%t", race))
-	out, err := exec.Command("go", "build", fmt.Sprintf("-race=%t", race), "-o", path, "github.com/rejoin/rejoin/cmd/rejoin").CombinedOutput()
+	out, err := exec.Command("go", "build", fmt.Sprintf("-race=%t", race), "-tags=grpcnotrace", "-o", path, "github.com/rejoin/rejoin/cmd/rejoin").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
 	}
