@@ -176,3 +176,31 @@ func TestCommitLetsGo(t *testing.T) {
 	}
 	runtime.KeepAlive(taken)
 }
+
+// A call counts until its caller has its result and the commit is done with it, whichever
+// is last.
+func TestCallCounts(t *testing.T) {
+	const size = 1000
+	p := &Publisher{hub: &Hub{memory: newMemory(32 << 20)}, more: make(chan struct{}, 1), blocked: make(map[string]*queue)}
+	for _, test := range []struct {
+		name  string
+		steps [2]func(*publishCall)
+	}{
+		{"its commit ends first", [2]func(*publishCall){func(c *publishCall) { p.finish([]*publishCall{c}) }, p.release}},
+		{"its caller leaves first", [2]func(*publishCall){p.release, func(c *publishCall) { p.finish([]*publishCall{c}) }}},
+		{"it is withdrawn", [2]func(*publishCall){func(c *publishCall) { p.withdraw(c) }, p.release}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			call := &publishCall{size: size, done: make(chan struct{})}
+			if err := p.enqueue(call); err != nil {
+				t.Fatal(err)
+			}
+			for i, want := range []int{size, 0} {
+				test.steps[i](call)
+				if held := p.hub.memory.Used(HoldPublishes); held != int64(want) || p.WaitingBytes() != want || p.Waiting() != want/size {
+					t.Errorf("after step %d, %d bytes are held, and %d calls wait with %d; want %d bytes", i+1, held, p.Waiting(), p.WaitingBytes(), want)
+				}
+			}
+		})
+	}
+}

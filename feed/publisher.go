@@ -58,10 +58,11 @@ type Publisher struct {
 	blockedWork sync.WaitGroup // goroutines that commit blocked calls
 	tellerWork  sync.WaitGroup
 
+	calls atomic.Int64 // that are queued, being committed, or not back with their callers
+	bytes atomic.Int64 // that these calls hold
+
 	mu      sync.Mutex
 	closed  bool
-	calls   int // that have no result yet
-	bytes   int // of these calls
 	queue   queue
 	enough  int               // how many calls in the queue are worth a token in more
 	more    chan struct{}     // gets a token when the queue has enough, or closed is set
@@ -79,6 +80,7 @@ type publishCall struct {
 	feed    string  // that its drafts are for; empty if they are for several
 	batches []Batch // that have no result yet
 	size    int
+	holders atomic.Int32 // that have not let go of it: who called, and the queue or a commit
 
 	results []Result        // of the batches that are stored
 	err     error           // that ended the call
@@ -157,18 +159,10 @@ func (p *Publisher) Close() {
 func (p *Publisher) Published() uint64 { return p.published.Load() }
 
 // Waiting returns how many calls of Publish wait for their results.
-func (p *Publisher) Waiting() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.calls
-}
+func (p *Publisher) Waiting() int { return int(p.calls.Load()) }
 
 // WaitingBytes returns about how many bytes these calls hold.
-func (p *Publisher) WaitingBytes() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.bytes
-}
+func (p *Publisher) WaitingBytes() int { return int(p.bytes.Load()) }
 
 // Publish stores the drafts as events, all of them or none, and returns them.
 // It is PublishBatch of a publication that has nothing but drafts.
@@ -228,6 +222,7 @@ func (p *Publisher) await(ctx context.Context, call *publishCall) (_ []Result, e
 	if err := p.enqueue(call); err != nil {
 		return nil, err
 	}
+	defer p.release(call)
 	overdue := call.late
 	select {
 	case <-call.done:

@@ -42,11 +42,12 @@ func (p *Publisher) enqueue(call *publishCall) error {
 	if p.closed {
 		return fmt.Errorf("publish: %w", ErrStopped)
 	}
-	if p.calls >= publishesMost || !p.hub.memory.Take(HoldPublishes, call.size) {
+	if p.calls.Load() >= publishesMost || !p.hub.memory.Take(HoldPublishes, call.size) {
 		return fmt.Errorf("publish: %w", ErrOverloaded)
 	}
-	p.calls++
-	p.bytes += call.size
+	p.calls.Add(1)
+	p.bytes.Add(int64(call.size))
+	call.holders.Store(2)
 	call.late = p.lateFrom(time.Now())
 	if blocked := p.blocked[call.feed]; blocked != nil {
 		blocked.calls = append(blocked.calls, call)
@@ -79,26 +80,27 @@ func (p *Publisher) withdraw(call *publishCall) bool {
 	if !p.queue.remove(call) && (blocked == nil || !blocked.remove(call)) {
 		return false
 	}
-	p.uncount(call)
+	p.release(call)
 	return true
 }
 
 // finish gives calls their results.
 func (p *Publisher) finish(calls []*publishCall) {
-	p.mu.Lock()
 	for _, c := range calls {
-		p.uncount(c)
-	}
-	p.mu.Unlock()
-	for _, c := range calls {
+		p.release(c)
 		close(c.done)
 	}
 }
 
-// uncount no longer counts a call. The caller holds mu.
-func (p *Publisher) uncount(call *publishCall) {
-	p.calls--
-	p.bytes -= call.size
+// release lets go of a call, which counts until all of its holders have. When a store
+// comes back, a thousand callers have their results long before they run, and the bytes
+// that they hold must not be there for the next ones, too.
+func (p *Publisher) release(call *publishCall) {
+	if call.holders.Add(-1) > 0 {
+		return
+	}
+	p.calls.Add(-1)
+	p.bytes.Add(-int64(call.size))
 	p.hub.memory.Give(HoldPublishes, call.size)
 }
 

@@ -20,9 +20,9 @@ const (
 	hostileShortest = 11 * time.Second // as part of all tests
 	hostileLong     = time.Minute      // from here on it is done in full measure
 	hostileBudget   = 64 << 20
-	hostileProcess  = 104 << 20 // what the process itself takes, with the garbage of a burst
-	hostileStream   = 2 << 10   // and each stream
-	hostileEnough   = 6 << 30   // where it ends: the machine has others on it
+	hostileProcess  = 64 << 20 // what the process itself takes
+	hostileStream   = 2 << 10  // and each stream
+	hostileEnough   = 6 << 30  // where it ends: the machine has others on it
 	hostileDelay    = 250 * time.Millisecond
 	hostileAnswer   = 12 * time.Second // the longest that a publisher waits
 )
