@@ -12,7 +12,8 @@ type Bus interface {
 	// Tail passes what other nodes tell to r, until ctx ends; then it returns
 	// nil. It outlives failures of the bus: it tries again by itself, and
 	// calls r.Missed when it may have lost something. It calls r from one
-	// goroutine at a time. A node may get what it told itself.
+	// goroutine at a time, and r.Cursor from any. A node may get what it told
+	// itself.
 	Tail(ctx context.Context, r Receiver) error
 
 	// Close releases the bus. Tail must have returned.

@@ -37,17 +37,16 @@ type queue struct {
 
 // enqueue queues a call, unless the publisher is closed or too many calls wait.
 func (p *Publisher) enqueue(call *publishCall) error {
+	// Before it waits for mu: those who do so hold their bytes, too.
+	if err := p.count(call); err != nil {
+		return err
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
+		p.uncount(call)
 		return fmt.Errorf("publish: %w", ErrStopped)
 	}
-	if p.calls.Load() >= publishesMost || !p.hub.memory.Take(HoldPublishes, call.size) {
-		return fmt.Errorf("publish: %w", ErrOverloaded)
-	}
-	p.calls.Add(1)
-	p.bytes.Add(int64(call.size))
-	call.holders.Store(2)
 	call.late = p.lateFrom(time.Now())
 	if blocked := p.blocked[call.feed]; blocked != nil {
 		blocked.calls = append(blocked.calls, call)
@@ -96,9 +95,26 @@ func (p *Publisher) finish(calls []*publishCall) {
 // comes back, a thousand callers have their results long before they run, and the bytes
 // that they hold must not be there for the next ones, too.
 func (p *Publisher) release(call *publishCall) {
-	if call.holders.Add(-1) > 0 {
-		return
+	if call.holders.Add(-1) == 0 {
+		p.uncount(call)
 	}
+}
+
+// count counts a call with two holders, unless too many calls wait.
+func (p *Publisher) count(call *publishCall) error {
+	if !p.hub.memory.Take(HoldPublishes, call.size) {
+		return fmt.Errorf("publish: %w", ErrOverloaded)
+	}
+	call.holders.Store(2)
+	p.bytes.Add(int64(call.size))
+	if p.calls.Add(1) > publishesMost {
+		p.uncount(call)
+		return fmt.Errorf("publish: %w", ErrOverloaded)
+	}
+	return nil
+}
+
+func (p *Publisher) uncount(call *publishCall) {
 	p.calls.Add(-1)
 	p.bytes.Add(-int64(call.size))
 	p.hub.memory.Give(HoldPublishes, call.size)

@@ -54,7 +54,7 @@ func (b *Bus) Tell(ctx context.Context, events []feed.Event) error {
 
 // Tail implements [feed.Bus]. On a closed bus it returns [feed.ErrStopped].
 func (b *Bus) Tail(ctx context.Context, r feed.Receiver) error {
-	in := &inbox{filled: make(chan struct{}, 1)}
+	in := &inbox{receiver: r, filled: make(chan struct{}, 1)}
 	if !b.join(in) {
 		return fmt.Errorf("tail: %w", feed.ErrStopped)
 	}
@@ -64,7 +64,7 @@ func (b *Bus) Tail(ctx context.Context, r feed.Receiver) error {
 		case <-ctx.Done():
 			return nil
 		case <-in.filled:
-			in.empty(r)
+			in.empty()
 		}
 	}
 }
@@ -95,26 +95,31 @@ func (b *Bus) Close() error {
 
 // inbox holds the events that a receiver has yet to get.
 type inbox struct {
+	receiver feed.Receiver
+
 	mu     sync.Mutex
 	events []feed.Event
 	bytes  int
 	missed bool
-	spare  []feed.Event  // empty; the next one to fill
 	filled chan struct{} // has an entry while events wait, or were dropped
 }
 
+// put puts in the events that the receiver wants. The node's own end here: a commit is in
+// the node's logs before it is told.
 func (in *inbox) put(events []feed.Event) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	size := 0
-	for i := range events {
-		size += len(events[i].Data)
+	held := len(in.events)
+	in.events = appendWanted(in.events, events, in.receiver)
+	if len(in.events) == held {
+		return
 	}
-	if len(in.events)+len(events) > inboxEvents || in.bytes+size > inboxBytes {
+	for i := range in.events[held:] {
+		in.bytes += len(in.events[held+i].Data)
+	}
+	if len(in.events) > inboxEvents || in.bytes > inboxBytes {
 		// Drop all of it: the receiver has to read the store anyway.
 		in.events, in.bytes, in.missed = nil, 0, true
-	} else {
-		in.events, in.bytes = append(in.events, events...), in.bytes+size
 	}
 	select {
 	case in.filled <- struct{}{}:
@@ -122,41 +127,34 @@ func (in *inbox) put(events []feed.Event) {
 	}
 }
 
-// empty passes on the events of the inbox that the receiver wants.
-func (in *inbox) empty(r feed.Receiver) {
+// empty passes on what is in the inbox.
+func (in *inbox) empty() {
 	in.mu.Lock()
 	events, missed := in.events, in.missed
-	in.events, in.bytes, in.missed = in.spare, 0, false
-	in.spare = nil
+	in.events, in.bytes, in.missed = nil, 0, false
 	in.mu.Unlock()
 	if missed {
-		r.Missed()
+		in.receiver.Missed()
 	}
-	if kept := wanted(events, r); len(kept) > 0 {
-		r.Receive(kept) // r may keep the slice
-		return
+	if len(events) > 0 {
+		in.receiver.Receive(events) // which may keep the slice
 	}
-	clear(events)
-	in.mu.Lock()
-	in.spare = events[:0]
-	in.mu.Unlock()
 }
 
-// wanted filters events in place. It keeps those of feeds that the node follows, after
-// its cursor; the node's own events end here, because its cursor has passed them.
-func wanted(events []feed.Event, r feed.Receiver) []feed.Event {
+// appendWanted appends those of events that are of feeds which the node follows, after
+// its cursor.
+func appendWanted(to, events []feed.Event, r feed.Receiver) []feed.Event {
 	var name string // the feed to which after and open belong
 	var after feed.ID
 	var open bool
-	kept := events[:0]
 	for i := range events {
 		if e := &events[i]; e.Feed != name {
 			name = e.Feed
 			after, open = r.Cursor(name)
 		}
 		if open && events[i].ID > after {
-			kept = append(kept, events[i])
+			to = append(to, events[i])
 		}
 	}
-	return kept
+	return to
 }

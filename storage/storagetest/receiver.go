@@ -35,7 +35,7 @@ func newReceiver(feeds ...string) *receiver {
 	return r
 }
 
-// call registers a call of the bus, and detects concurrent calls.
+// call registers a call of the bus other than of Cursor, and detects concurrent calls.
 func (r *receiver) call(f func()) {
 	r.mu.Lock()
 	r.calls++
@@ -52,7 +52,9 @@ func (r *receiver) call(f func()) {
 }
 
 func (r *receiver) Cursor(name string) (after feed.ID, open bool) {
-	r.call(func() { after, open = r.cursors[name] })
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	after, open = r.cursors[name]
 	return after, open
 }
 
