@@ -20,7 +20,8 @@ var streamTests = []string{
 }
 
 // TestOverNetHTTP runs these tests again in a process whose streams net/http carries:
-// the contract is the same for both carriers.
+// the contract is the same for both carriers. How stores differ is a matter of other
+// tests, so the events are in memory.
 func TestOverNetHTTP(t *testing.T) { passAgain(t, "-net-http") }
 
 // TestOverTLS runs them over TLS and HTTP/1.1, carried by the engine.
@@ -37,7 +38,8 @@ func passAgain(t *testing.T, way ...string) {
 		return // as all others do in this process
 	}
 	t.Parallel()
-	cmd := exec.Command(os.Args[0], append([]string{"-test.v", "-test.timeout=4m",
+	// They wait most of the time, for clocks and for each other.
+	cmd := exec.Command(os.Args[0], append([]string{"-test.v", "-test.timeout=4m", "-test.parallel=16",
 		"-test.run=^Test(" + strings.Join(streamTests, "|") + ")$", "-in-memory", "-reuse=1s"}, way...)...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {

@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 }
 
 // inMemory keeps tests off the disk that do not test it.
-var inMemory = flag.Bool("in-memory", false, "keep events in memory where a test does not say where")
+var inMemory = flag.Bool("in-memory", false, "keep events in memory where a test does not name its store")
 
 // newKeeper opens an empty store: SQLite, unless eachStore has set another.
 var newKeeper = newUsual
@@ -39,10 +39,12 @@ var newKeeper = newUsual
 func newUsual(t testing.TB) feed.RetentionStore {
 	t.Helper()
 	if *inMemory {
-		return feedtest.NewStore()
+		return newMemory(t)
 	}
 	return newSQLite(t)
 }
+
+func newMemory(testing.TB) feed.RetentionStore { return feedtest.NewStore() }
 
 func newSQLite(t testing.TB) feed.RetentionStore {
 	t.Helper()
@@ -73,7 +75,11 @@ func newPostgres(t testing.TB) feed.RetentionStore {
 // must not be parallel, because newKeeper is a global variable; its subtests may.
 func eachStore(t *testing.T, run func(t *testing.T)) {
 	defer func() { newKeeper = newUsual }()
-	for name, open := range map[string]func(testing.TB) feed.RetentionStore{"sqlite": newSQLite, "postgres": newPostgres} {
+	stores := map[string]func(testing.TB) feed.RetentionStore{"sqlite": newSQLite, "postgres": newPostgres}
+	if *inMemory {
+		stores = map[string]func(testing.TB) feed.RetentionStore{"memory": newMemory}
+	}
+	for name, open := range stores {
 		newKeeper = open
 		t.Run(name, run)
 	}
