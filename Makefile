@@ -15,7 +15,7 @@ VERSION ?=
 export GOFLAGS += -tags=grpcnotrace
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test test-short check race bench microbench fuzz torture
+.PHONY: help run build vet test test-short check race bench microbench fuzz torture
 
 help: ## List what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "make %-10s %s\n", $$1, $$2 }'
@@ -26,18 +26,25 @@ run: ## Serve on http://127.0.0.1:8080, with the store in ./rejoin.db
 build: ## Build bin/rejoin; VERSION=v1.2.3 names the version
 	$(GO) build -trimpath -ldflags '$(if $(VERSION),-X main.version=$(VERSION))' -o bin/rejoin ./cmd/rejoin
 
-# Tests wait for servers and clocks most of the time, so more of them run at once
-# than there are cores. What they need is compiled before, with a SQLite that takes
-# half as long to compile. The simulation is a matter of many seeds, and runs ten
-# times as many in the same time without the race detector.
-check test test-short: export CGO_CFLAGS ?= -O1
-test: export GORACE ?= atexit_sleep_ms=50
-test: ## Vet, and run every test with the race detector; brings what the tests need
-	bash .ci/parts
+vet:
 	$(GO) vet ./...
+
+# What the tests need is compiled before they run: with a SQLite and a client of Redis
+# that take half as long to compile, because the compiler does less for them.
+check vet test test-short: export CGO_CFLAGS ?= -O1
+check vet test test-short: export GOFLAGS += -gcflags=github.com/redis/go-redis/v9=-l
+
+# Tests wait for servers and clocks most of the time, so more of them run at once than
+# there are cores. Go starts the packages in the order in which they are named: the
+# longest come first, or the last of them would run alone at the end. The simulation is
+# a matter of many seeds, and runs ten times as many in the same time without the race
+# detector.
+test: export GORACE ?= atexit_sleep_ms=50
+test: vet ## Vet, and run every test with the race detector; brings what the tests need
+	bash .ci/parts
 	$(GO) build -race ./...
 	$(GO) test -vet=off -run '^TestSimulation$$' ./feed
-	$(GO) test -race -vet=off -p 2 -parallel 4 -timeout 10m ./...
+	$(GO) test -race -vet=off -p 2 -parallel 8 -timeout 10m ./cmd/internal/e2e ./server ./storage/postgres ./...
 
 # The tests of server that are left out repeat others over net/http, read slowly, or
 # run other clients. With -short, the simulation runs a tenth of its seeds.
@@ -46,9 +53,8 @@ test-short: ## Run the quick tests, which start no other program, without the ra
 		-skip '^Test(OverNetHTTP|OverTLS|OverHTTP2|SlowReadersGetTheSame|OpenAPIAnswers|LongPages|StandingReadersHoldNothing|PublishStreamClients|PublishStreamMemory|TLSKeyUpdate)$$' \
 		$$($(GO) list ./... | grep -v -e /cmd/internal/e2e -e /storage/)
 
-check: ## Judge the source: gofmt, vet, staticcheck, go mod tidy
+check: vet ## Judge the source: gofmt, vet, staticcheck, go mod tidy
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt -w:" $$unformatted >&2; exit 1; fi
-	$(GO) vet ./...
 	$(GO) tool -modfile=tools.mod staticcheck ./...
 	$(GO) mod tidy -diff
 
