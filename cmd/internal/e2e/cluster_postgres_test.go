@@ -173,6 +173,7 @@ func TestClusterEmptyDatabase(t *testing.T) {
 }
 
 func testEmptyDatabase(t *testing.T, c *cluster) {
+	c.store = testserver.SharedPostgres(t).NewDatabase(t)
 	for range 3 {
 		cmd := exec.Command(built(t, false), "serve", "--listen", "127.0.0.1:0", "--store", c.store, "--bus", c.bus())
 		cmd.Env = append(os.Environ(), "REJOIN_LOG_FORMAT=json", "REJOIN_BUS_VERIFY=1m")

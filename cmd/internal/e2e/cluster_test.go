@@ -16,6 +16,7 @@ import (
 
 	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/feed/feedtest"
+	"github.com/rejoin/rejoin/storage/postgres"
 	"github.com/rejoin/rejoin/storage/testserver"
 )
 
@@ -49,7 +50,7 @@ func promptly() time.Duration {
 // own.
 func newCluster(t testing.TB, redisArgs ...string) *cluster {
 	t.Helper()
-	c := newClusterOn(t, testserver.SharedPostgres(t).NewDatabase(t))
+	c := newClusterOn(t, newDatabase(t))
 	c.redis = testserver.StartRedis(t, redisArgs...)
 	return c
 }
@@ -58,7 +59,19 @@ func newCluster(t testing.TB, redisArgs ...string) *cluster {
 // that is its bus as well.
 func newClusterWithoutRedis(t testing.TB) *cluster {
 	t.Helper()
-	return newClusterOn(t, testserver.SharedPostgres(t).NewDatabase(t))
+	return newClusterOn(t, newDatabase(t))
+}
+
+// newDatabase makes a database with the tables of an empty store.
+func newDatabase(t testing.TB) string {
+	t.Helper()
+	return testserver.SharedPostgres(t).NewPrepared(t, func(empty string) error {
+		store, err := postgres.Open(t.Context(), empty, postgres.Options{})
+		if err != nil {
+			return err
+		}
+		return store.Close()
+	})
 }
 
 // onEachBus runs a test of a cluster with Redis and without.
