@@ -65,16 +65,17 @@ func TestDescriptorReuse(t *testing.T) {
 	demandNothingLeft(t, n, descriptors, goroutines)
 }
 
-// demandNothingLeft waits until nothing is left of any subscriber but one.
+// demandNothingLeft waits until nothing is left of any subscriber but one, which a
+// loaded machine may have cut too.
 func demandNothingLeft(t *testing.T, n *node, before, goroutines int) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		subscribers, fds, running := n.hub.Stats().Subscribers, descriptors(t), runtime.NumGoroutine()
-		if subscribers == 1 && fds <= before && running <= goroutines {
+		if subscribers <= 1 && fds <= before && running <= goroutines {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Errorf("%d subscriptions, want 1; %d descriptors, %d before; %d goroutines, %d before", subscribers, fds, before, running, goroutines)
+			t.Errorf("%d subscriptions, want 1 at most; %d descriptors, %d before; %d goroutines, %d before", subscribers, fds, before, running, goroutines)
 			_ = pprof.Lookup("goroutine").WriteTo(os.Stderr, 1)
 			return
 		}
