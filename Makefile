@@ -38,16 +38,18 @@ check vet test: export GOGC := 400
 TEST = $(GO) test -vet=off -exec 'env -u GOGC'
 
 # Tests wait for servers and clocks most of the time, so more of them run at once than
-# there are cores. Go starts the packages in the order in which they are named: the
-# longest come first, or the last of them would run alone at the end. The simulation is
-# a matter of many seeds, and runs ten times as many in the same time without the race
-# detector.
+# there are cores. The end-to-end tests take as long as all others together, and run
+# beside them; they build the command with the race detector, and do without it
+# themselves. The simulation is a matter of many seeds, and runs ten times as many in the
+# same time without it.
 test: export GORACE ?= atexit_sleep_ms=50
-test: vet ## Vet, and run every test with the race detector; brings what the tests need
+test: vet ## Vet, and run every test, servers with the race detector; brings what the tests need
 	bash .ci/parts
 	$(GO) build -race ./...
 	$(TEST) -run '^TestSimulation$$' ./feed
-	$(TEST) -race -p 2 -parallel 8 -timeout 10m ./cmd/internal/e2e ./server ./storage/postgres ./...
+	$(TEST) -parallel 4 -timeout 10m ./cmd/internal/e2e -detect-races & e2e=$$!; \
+	$(TEST) -race -p 1 -parallel 8 -timeout 10m $$($(GO) list ./... | grep -v /cmd/internal/e2e); others=$$?; \
+	wait $$e2e && exit $$others
 
 # The tests of server that are left out repeat others over net/http, read slowly, or
 # run other clients. With -short, the simulation runs a tenth of its seeds.

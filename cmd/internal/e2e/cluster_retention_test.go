@@ -247,7 +247,7 @@ func (r *retentionTest) judge(kept feed.ID) {
 		}
 	}
 	allowed := 250 * time.Millisecond
-	if raceDetector {
+	if *detectRaces {
 		allowed *= 4
 	}
 	if got := p99(r.took); got > allowed {

@@ -122,7 +122,7 @@ func (a *arrivals) judge(c *cluster, name string) (delays []time.Duration) {
 // allowed.
 func demandPrompt(t *testing.T, what string, delays []time.Duration, bound time.Duration) {
 	t.Helper()
-	if raceDetector {
+	if *detectRaces {
 		bound *= 4
 	}
 	got := p99(delays)

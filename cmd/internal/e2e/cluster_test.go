@@ -40,7 +40,7 @@ type cluster struct {
 // under any fault of Redis. With the race detector, which makes everything
 // several times slower, more is allowed.
 func promptly() time.Duration {
-	if raceDetector {
+	if *detectRaces {
 		return 5 * time.Second
 	}
 	return 2 * time.Second

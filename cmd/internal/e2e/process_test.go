@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"net/http"
 	"os"
@@ -22,8 +23,12 @@ import (
 // The tests of this file's family run the real command in processes of its
 // own: what is killed is killed, and what is read was sent over a socket.
 
+// The detector is for the command. The tests themselves need none, and cost much less
+// without.
+var detectRaces = flag.Bool("detect-races", false, "build the command with the race detector")
+
 // built returns the path of the command, built once for all tests. It has the
-// race detector if the tests have it, unless plain asks for what users run.
+// race detector with -detect-races, unless plain asks for what users run.
 func built(t testing.TB, plain bool) string {
 	t.Helper()
 	build := buildOnce
@@ -38,7 +43,7 @@ func built(t testing.TB, plain bool) string {
 }
 
 var (
-	buildOnce      = sync.OnceValues(func() (string, error) { return build(raceDetector) })
+	buildOnce      = sync.OnceValues(func() (string, error) { return build(*detectRaces) })
 	buildPlainOnce = sync.OnceValues(func() (string, error) { return build(false) })
 	buildDir       = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "rejoin-test-") })
 )

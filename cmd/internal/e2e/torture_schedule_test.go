@@ -186,7 +186,7 @@ func (s *schedule) run() *feedtest.Report {
 
 // slower is how much more time everything takes with the race detector.
 func slower() time.Duration {
-	if raceDetector {
+	if *detectRaces {
 		return 3
 	}
 	return 1

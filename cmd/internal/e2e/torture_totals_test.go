@@ -44,7 +44,7 @@ type tortureDelay struct {
 
 func newTortureTotals(seed uint64, leftOut []string) *tortureTotals {
 	return &tortureTotals{
-		Began: time.Now().UTC().Truncate(time.Second), Seed: seed, Race: raceDetector, LeftOut: leftOut,
+		Began: time.Now().UTC().Truncate(time.Second), Seed: seed, Race: *detectRaces, LeftOut: leftOut,
 		Health: &tortureDelay{}, Faults: make(map[string]*tortureDelay), delays: make(map[string]*feedtest.Delays),
 	}
 }
