@@ -91,7 +91,7 @@ func (o *settings) identify(r *http.Request) (auth.Identity, error) {
 	var facts auth.Facts // which a token makes superfluous
 	if _, asks := o.Auth.(*auth.Forward); asks {
 		client := o.TrustedProxies.Client(r)
-		facts = auth.Facts{Scheme: client.Scheme, Host: client.Host, URI: askedLocation(r.URL)}
+		facts = auth.Facts{Scheme: client.Scheme, Host: client.Host, URI: askedLocation(r)}
 		if client.Address.IsValid() {
 			facts.Address = client.Address.String()
 		}

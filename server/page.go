@@ -52,7 +52,7 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer s.memory.Give(feed.HoldPages, held)
-	if link := h.link(q); link != "" {
+	if link := h.link(basePathOf(r), q); link != "" {
 		w.Header().Set("Link", link)
 	}
 	// Every page can change: even a closed feed can be trimmed.
@@ -233,7 +233,7 @@ func upTo(events []feed.Event, last feed.ID) []feed.Event {
 
 // link returns the value of the Link header, with the neighbouring pages. The links have
 // only the parameters of a page: the URL may also hold a token.
-func (h history) link(q pageRequest) string {
+func (h history) link(base string, q pageRequest) string {
 	// The ends of the page, as cursors.
 	low := min(max(h.cursor, h.First-1), h.Last)
 	high := low
@@ -248,7 +248,7 @@ func (h history) link(q pageRequest) string {
 				query.Set(name, value)
 			}
 		}
-		links = append(links, "</v1/feeds/"+q.feed+"/events?"+query.Encode()+`>; rel="`+rel+`"`)
+		links = append(links, "<"+base+"/v1/feeds/"+q.feed+"/events?"+query.Encode()+`>; rel="`+rel+`"`)
 	}
 	if high < h.Last {
 		add("after", high, "next")

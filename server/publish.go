@@ -59,7 +59,7 @@ func (s *Server) publishOne(w http.ResponseWriter, r *http.Request, request publ
 	answer = append(answer, `,"time":"`...)
 	answer = e.Time.AppendFormat(answer, timeFormat)
 	answer = append(answer, "\"}\n"...)
-	w.Header().Set("Location", "/v1/feeds/"+e.Feed+"/events/"+e.ID.String())
+	w.Header().Set("Location", basePathOf(r)+"/v1/feeds/"+e.Feed+"/events/"+e.ID.String())
 	s.logClosed(w, r, request)
 	writePublished(w, request, result, answer)
 	return nil

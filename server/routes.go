@@ -3,8 +3,10 @@ package server
 import (
 	_ "embed"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/go-chi/chi/v5"
 
@@ -101,6 +103,11 @@ func escapedPaths(next http.Handler) http.Handler {
 
 func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
 	if console := s.options().Console; console != nil {
+		if base := basePathOf(r); base != "" && r.URL.Path == "" && r.URL.Opaque == "" { // its pages are below it
+			w.Header().Set("Location", base+"/")
+			w.WriteHeader(http.StatusPermanentRedirect)
+			return
+		}
 		console.ServeHTTP(w, r)
 		if answer, ok := w.(*countedResponse); ok && answer.status >= http.StatusBadRequest {
 			reason := refusedPath
@@ -130,17 +137,21 @@ func (s *Server) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 // answers.
 //
 //go:embed openapi.yaml
-var openAPI []byte
+var openAPI string
 
-var openAPITag = entityTag(string(openAPI))
+var openAPITag = entityTag(openAPI)
+
+const openAPIServer = "\nservers:\n  - url: /"
 
 // describeInterface answers with the description of the interface: GET /openapi.yaml.
 func describeInterface(w http.ResponseWriter, r *http.Request) {
-	if notModified(w, r, openAPITag, "no-cache") {
+	base := basePathOf(r)
+	if notModified(w, r, entityTag(openAPITag, base), "no-cache") {
 		return
 	}
+	text := strings.Replace(openAPI, openAPIServer, openAPIServer+strings.TrimPrefix(base, "/"), 1)
 	w.Header().Set("Content-Type", "application/yaml")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
-	w.Header().Set("Content-Length", strconv.Itoa(len(openAPI)))
-	_, _ = w.Write(openAPI) // an error means that the client has gone
+	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
+	_, _ = io.WriteString(w, text) // an error means that the client has gone
 }

@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -65,6 +66,11 @@ type Options struct {
 	Origins []string
 	// TrustedProxies are believed about the addresses of their clients.
 	TrustedProxies Proxies
+	// BasePath is the path under which clients see this server, in the form that
+	// [ParseBasePath] returns; empty means the root. Addresses in answers begin with
+	// it. The server answers under it and, for proxies and handlers that remove it,
+	// without it.
+	BasePath string
 	// Refusals counts and logs the requests that are refused; nil means new ones. Close
 	// of the server closes them.
 	Refusals *Refusals
@@ -148,6 +154,7 @@ func (s *Server) Reconfigure(o Options) {
 	o.EventBytes = cmp.Or(o.EventBytes, feed.DefaultEventBytes)
 	o.BatchEvents = cmp.Or(o.BatchEvents, 1000)
 	o.BatchBytes = cmp.Or(o.BatchBytes, 4<<20)
+	o.BasePath = strings.TrimSuffix(o.BasePath, "/")
 	o.PublishIdle = cmp.Or(o.PublishIdle, time.Minute)
 	s.publishLimits.set(o.PublishesPerSecond)
 	watch, allow := s.refusals.watchPreflights(o.Origins), allowOrigins(o.Origins)
@@ -159,7 +166,9 @@ func (s *Server) Reconfigure(o Options) {
 func (s *Server) options() *settings { return s.settings.Load() }
 
 // ServeHTTP answers one request.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.routes.ServeHTTP(w, r) }
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.routes.ServeHTTP(w, withoutBasePath(withoutRouter(r), s.options().BasePath))
+}
 
 // AnnounceDrain makes /readyz report that the server is draining and changes nothing
 // else. It gives load balancers time to notice before Drain.

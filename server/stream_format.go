@@ -125,7 +125,7 @@ func writeStreamHead(w http.ResponseWriter, r *http.Request, f streamFormat) {
 }
 
 func setStreamHead(h http.Header, r *http.Request, f streamFormat) {
-	if location := streamLocation(r.URL); strings.HasPrefix(location, "/v1/feeds/") && len(location) <= locationBytes {
+	if location := streamLocation(r); strings.HasPrefix(r.URL.Path, "/v1/feeds/") && len(location) <= locationBytes {
 		h["Location"] = []string{location}
 	}
 	h["Content-Type"] = f.contentType()
@@ -141,13 +141,13 @@ const locationBytes = 3000
 // streamLocation returns where the client finds the stream again: the path and the query
 // of its request, without the cursor, of which it has a newer one, and without the token,
 // which no answer repeats. Some clients reconnect only to a Location.
-func streamLocation(u *url.URL) string { return location(u, inLocation) }
+func streamLocation(r *http.Request) string { return location(r, inLocation) }
 
 // askedLocation returns the path and the query of a request without the token, and without
 // anything that says where a stream or a page begins: all requests for the same feeds have
 // the same.
-func askedLocation(u *url.URL) string {
-	return location(u, func(part string) bool {
+func askedLocation(r *http.Request) string {
+	return location(r, func(part string) bool {
 		name, _, _ := strings.Cut(part, "=")
 		name, err := url.QueryUnescape(name)
 		return err == nil && inLocation(part) && !slices.Contains(startParams, name)
@@ -158,10 +158,10 @@ func askedLocation(u *url.URL) string {
 // begins.
 var startParams = []string{"from", "startIndex", "after"}
 
-// location returns the path and the query of u, with the parts of the query for which keep
-// reports true.
-func location(u *url.URL, keep func(part string) bool) string {
-	path := u.EscapedPath()
+// location returns the path and the query of r as its client sees them, with the parts of
+// the query for which keep reports true.
+func location(r *http.Request, keep func(part string) bool) string {
+	u, path := r.URL, basePathOf(r)+r.URL.EscapedPath()
 	if u.RawQuery == "" {
 		return path
 	}

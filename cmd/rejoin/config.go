@@ -42,6 +42,7 @@ type AdminConfig struct {
 type ServerConfig struct {
 	Hosts          []string // accepted beside localhost where no token is needed
 	TrustedProxies []string // networks of proxies that are believed about their clients
+	BasePath       string   // under which a proxy shows this server; empty: the root
 	HTTP2          string   // what carries HTTP/2: engine or nethttp
 }
 
@@ -133,6 +134,7 @@ func (c Config) Validate() error {
 		checkAdmin(c.Admin.Listen),
 		checkHosts(c.Server.Hosts),
 		checkProxies(c.Server.TrustedProxies),
+		checkBasePath(c.Server.BasePath),
 		checkOneOf("server.http2", c.Server.HTTP2, "engine", "nethttp"),
 		checkStore(c.Store.URL),
 		checkBus(c.Bus.URL, c.Store.URL),

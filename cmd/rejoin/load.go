@@ -35,6 +35,7 @@ func (c *Config) keys() []key {
 		{"admin.listen", text(&c.Admin.Listen)},
 		{"server.hosts", list(&c.Server.Hosts)},
 		{"server.trusted_proxies", list(&c.Server.TrustedProxies)},
+		{"server.base_path", text(&c.Server.BasePath)},
 		{"server.http2", text(&c.Server.HTTP2)},
 		{"store.url", text(&c.Store.URL)},
 		{"bus.url", text(&c.Bus.URL)},

@@ -99,6 +99,7 @@ func (n *node) serverOptions(c Config, authorizer auth.Authorizer, logger *slog.
 		Auth:                  authorizer,
 		Origins:               c.CORS.Origins,
 		TrustedProxies:        c.Server.proxies(),
+		BasePath:              c.Server.basePath(),
 		AccessLog:             c.Log.Access,
 		Traces:                n.traces.server(),
 		Console:               web.Handler(),

@@ -148,6 +148,19 @@ func (c ServerConfig) proxies() server.Proxies {
 	return p
 }
 
+func checkBasePath(path string) error {
+	if _, err := server.ParseBasePath(path); err != nil {
+		return fmt.Errorf("server.base_path: %w", err)
+	}
+	return nil
+}
+
+// basePath returns server.base_path in the form of the server.
+func (c ServerConfig) basePath() string {
+	base, _ := server.ParseBasePath(c.BasePath) // Validate has seen to it that it can be read
+	return base
+}
+
 // publicHosts guards the handler of the public address from pages of other sites that
 // pass for pages of this server. A token does that as well. On an address that others
 // reach by names of their own, it takes a list of them.

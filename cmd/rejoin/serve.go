@@ -128,7 +128,7 @@ func (s *serving) listen(ctx context.Context) error {
 		return err
 	}
 	s.public = newEndpoint(listener, s.logger)
-	s.setPublic(c, server.Waiting(c.CORS.Origins, s.refusals))
+	s.setPublic(c, server.UnderBasePath(c.Server.basePath(), server.Waiting(c.CORS.Origins, s.refusals)))
 	s.security.secure(s.public.server, c.Subscribe.WriteTimeout)
 	if c.Admin.Listen == "off" {
 		return nil

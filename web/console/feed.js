@@ -1,7 +1,7 @@
 // The page of a feed: connects the parts. The page's address names the feeds, their history is read first, and the
 // stream goes on from there.
 
-import { pageOf, parseFeeds, readPlace } from "./place.js";
+import { API_PATH, pageOf, parseFeeds, readPlace } from "./place.js";
 import { NEWEST, idAt, infoOf, isFinal, pageOfEvents, tokenInUse } from "./api.js";
 import { Stream } from "./stream.js";
 import { Readings } from "./readings.js";
@@ -246,7 +246,7 @@ function chosen(types) {
 function showPath() {
   const many = parseFeeds(at("feed").value).length > 1;
   at("path").dataset.many = many;
-  at("path-before").textContent = many ? "/v1/events?feed=" : "/v1/feeds/";
+  at("path-before").textContent = `${API_PATH}${many ? "events?feed=" : "feeds/"}`;
   at("path-after").textContent = many ? "" : "/events";
 }
 

@@ -2,6 +2,8 @@
 
 const ROOT = new URL("../", import.meta.url);
 const API = new URL("v1/", ROOT);
+export const ROOT_PATH = ROOT.pathname;
+export const API_PATH = API.pathname;
 export const DEFAULT_FEED = "demo";
 export const READY = new URL("readyz", ROOT).href;
 

@@ -1,9 +1,10 @@
 // The visitor's token, where the server asks for one. The page reads its claims, and leaves it to the server to verify them.
 
+import { ROOT_PATH } from "./place.js";
 import { useToken, tokenInUse } from "./api.js";
 import { duration } from "./words.js";
 
-const KEPT = "rejoin-token";
+const KEPT = `rejoin-token ${ROOT_PATH}`;
 const at = (id) => document.getElementById(id);
 
 function kept(text) {

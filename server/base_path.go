@@ -1,0 +1,87 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/go-chi/chi/v5"
+)
+
+// aBasePath matches parts that no proxy and no browser writes in another way.
+var aBasePath = regexp.MustCompile(`^(/[A-Za-z0-9._~:@-]+)+$`)
+
+// ownPaths are the first parts of this server's paths. A base path that began with one
+// of them could not be told from a path of which a proxy has removed the base path.
+var ownPaths = []string{"v1", "feeds", "console", "demo", "healthz", "readyz", "openapi.yaml"}
+
+// ParseBasePath returns a base path in the form for [Options]: as it is written, without
+// the slash at its end.
+func ParseBasePath(text string) (string, error) {
+	base := strings.TrimSuffix(text, "/")
+	if base == "" && len(text) <= 1 {
+		return "", nil
+	}
+	parts := strings.Split(base, "/")
+	switch {
+	case !aBasePath.MatchString(base), slices.Contains(parts, "."), slices.Contains(parts, ".."), len(base) > 255:
+		return "", fmt.Errorf("%.100q is not a path such as /rejoin: it begins with / and is made of letters, digits and . _ ~ : @ -, without query and without . or .. between slashes", text)
+	case slices.Contains(ownPaths, parts[1]):
+		return "", fmt.Errorf("%.100q begins with /%s, which is one of the server's own paths", text, parts[1])
+	}
+	return base, nil
+}
+
+type basePathKey struct{}
+
+// basePathOf returns the path under which the client sees the server, without a slash at
+// its end. The addresses in answers begin with it.
+func basePathOf(r *http.Request) string {
+	base, _ := r.Context().Value(basePathKey{}).(string)
+	return base
+}
+
+// UnderBasePath returns a handler that serves next under the base path, and without it for
+// a proxy that removes it. Next gets the path without it, which is empty for the base path
+// itself. A Server with a base path needs no such handler; [Waiting] does.
+func UnderBasePath(base string, next http.Handler) http.Handler {
+	if base == "" {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { next.ServeHTTP(w, withoutBasePath(r, base)) })
+}
+
+func withoutBasePath(r *http.Request, base string) *http.Request {
+	if base == "" {
+		return r
+	}
+	inner := r.WithContext(context.WithValue(r.Context(), basePathKey{}, base))
+	path, under := cutBasePath(r.URL.Path, base)
+	raw, rawUnder := cutBasePath(r.URL.RawPath, base)
+	if under && (rawUnder || r.URL.RawPath == "") {
+		u := *r.URL
+		u.Path, u.RawPath = path, raw
+		inner.URL = &u
+	}
+	return inner
+}
+
+func cutBasePath(path, base string) (string, bool) {
+	rest, ok := strings.CutPrefix(path, base)
+	if !ok || rest != "" && rest[0] != '/' {
+		return path, false
+	}
+	return rest, true
+}
+
+// withoutRouter hides the router in which the server is mounted: this server's router
+// would otherwise go on with the paths of that one.
+func withoutRouter(r *http.Request) *http.Request {
+	if chi.RouteContext(r.Context()) == nil {
+		return r
+	}
+	return r.WithContext(context.WithValue(r.Context(), chi.RouteCtxKey, (*chi.Context)(nil)))
+}
