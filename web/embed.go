@@ -3,7 +3,7 @@
 // Its files are embedded, so the server needs nothing beside its binary.
 //
 // [Handler] serves /, /feeds/{names} and everything below /console/, and nothing
-// else. The pages need the API on the same origin; their links are relative, so a
+// else. [HandlerWithDemo] serves /demo as well. The pages need the API on the same origin; their links are relative, so a
 // proxy may serve all of it below a path of its own.
 package web
 
@@ -48,6 +48,15 @@ type asset struct {
 	etag        string
 }
 
+func newAsset(name string, body []byte) (asset, error) {
+	contentType, ok := contentTypes[path.Ext(name)]
+	if !ok {
+		return asset{}, fmt.Errorf("serve %s: no content type is known for it", name)
+	}
+	sum := sha256.Sum256(body)
+	return asset{body, contentType, `"` + hex.EncodeToString(sum[:16]) + `"`}, nil
+}
+
 // feedPages is where feed.html is served, for every name below it.
 const feedPages = "/feeds/"
 
@@ -60,8 +69,9 @@ func isFeedPage(escaped string) bool {
 // Handler returns the handler of the console: index.html at /, feed.html at
 // /feeds/{names}, their assets below /console/. It answers GET and HEAD, 405 to
 // other methods and 404 to any other path.
-func Handler() http.Handler {
-	assets := load()
+func Handler() http.Handler { return handler(load()) }
+
+func handler(assets map[string]asset) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		target := r.URL.Path
 		if isFeedPage(r.URL.EscapedPath()) {
@@ -125,17 +135,12 @@ func load() map[string]asset {
 		if err != nil {
 			return err
 		}
-		contentType, ok := contentTypes[path.Ext(name)]
-		if !ok {
-			return fmt.Errorf("serve %s: no content type is known for it", name)
-		}
-		sum := sha256.Sum256(body)
 		served := "/" + strings.TrimSuffix(name, "index.html")
 		if name == "feed.html" {
 			served = feedPages
 		}
-		assets[served] = asset{body, contentType, `"` + hex.EncodeToString(sum[:16]) + `"`}
-		return nil
+		assets[served], err = newAsset(name, body)
+		return err
 	})
 	if err != nil {
 		panic(fmt.Errorf("load console: %w", err))

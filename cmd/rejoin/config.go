@@ -43,6 +43,7 @@ type ServerConfig struct {
 	Hosts          []string // accepted beside localhost where no token is needed
 	TrustedProxies []string // networks of proxies that are believed about their clients
 	BasePath       string   // under which a proxy shows this server; empty: the root
+	Demo           bool     // serve /demo
 	HTTP2          string   // what carries HTTP/2: engine or nethttp
 }
 
@@ -135,6 +136,7 @@ func (c Config) Validate() error {
 		checkHosts(c.Server.Hosts),
 		checkProxies(c.Server.TrustedProxies),
 		checkBasePath(c.Server.BasePath),
+		checkDemo(c),
 		checkOneOf("server.http2", c.Server.HTTP2, "engine", "nethttp"),
 		checkStore(c.Store.URL),
 		checkBus(c.Bus.URL, c.Store.URL),
@@ -200,6 +202,14 @@ func checkAddress(key, listen string) (host string, err error) {
 		return "", fmt.Errorf("%s: %q does not end in a port from 0 to 65535", key, listen)
 	}
 	return host, nil
+}
+
+// checkDemo refuses a demo whose pages would be refused everything.
+func checkDemo(c Config) error {
+	if c.Server.Demo && c.Auth.Mode != "none" {
+		return fmt.Errorf("server.demo: the demo (--demo) needs auth.mode none, and it is %s: its pages publish and subscribe without a token", c.Auth.Mode)
+	}
+	return nil
 }
 
 func checkAdmin(listen string) error {

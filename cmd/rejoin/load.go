@@ -36,6 +36,7 @@ func (c *Config) keys() []key {
 		{"server.hosts", list(&c.Server.Hosts)},
 		{"server.trusted_proxies", list(&c.Server.TrustedProxies)},
 		{"server.base_path", text(&c.Server.BasePath)},
+		{"server.demo", flag(&c.Server.Demo)},
 		{"server.http2", text(&c.Server.HTTP2)},
 		{"store.url", text(&c.Store.URL)},
 		{"bus.url", text(&c.Bus.URL)},
@@ -230,6 +231,7 @@ var flagKeys = map[string]string{
 	"store":  "store.url",
 	"bus":    "bus.url",
 	"auth":   "auth.mode",
+	"demo":   "server.demo",
 }
 
 // Load reads the configuration: flags win, then the environment, then the

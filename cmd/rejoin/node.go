@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -15,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/rejoin/rejoin/cmd/internal/demo"
 	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/server"
 	"github.com/rejoin/rejoin/server/auth"
@@ -34,6 +36,8 @@ type node struct {
 	refused func() uint64
 	redis   *feed.Durations // round trips; nil without Redis
 	appends *server.Appends
+	demo    *demo.Demo // nil without one
+	console http.Handler
 	server  *server.Server
 }
 
@@ -51,10 +55,22 @@ func openNode(ctx context.Context, store feed.Store, c Config, authorizer auth.A
 	if n.feeds, err = feed.Open(store, n.bus, n.feedOptions(c, logger)); err != nil {
 		return nil, errors.Join(fmt.Errorf("start feeds: %w", err), n.bus.Close(), store.Close())
 	}
+	n.openConsole(c, logger)
 	o := n.serverOptions(c, authorizer, logger)
 	o.Refusals = refusals
 	n.server = server.New(n.feeds.Hub, n.feeds.Publisher, o)
 	return n, nil
+}
+
+// openConsole sets the console, with the demo if that is on.
+func (n *node) openConsole(c Config, logger *slog.Logger) {
+	if n.console = web.Handler(); !c.Server.Demo {
+		return
+	}
+	proxies := c.Server.proxies()
+	visitor := func(r *http.Request) string { return proxies.Client(r).Address.String() }
+	n.demo = demo.New(n.feeds.Publisher, demo.Options{Visitor: visitor, Logger: logger})
+	n.console = n.demo.Handler(web.HandlerWithDemo())
 }
 
 // reconfigure takes over from c what a running node can.
@@ -75,6 +91,9 @@ func (n *node) feedOptions(c Config, logger *slog.Logger) feed.Options {
 		Rules:         c.Retention,
 		ObserveAppend: n.appends.Observe,
 		Logger:        logger,
+	}
+	if c.Server.Demo {
+		o.Rules = slices.Concat(demo.Rules, o.Rules)
 	}
 	if n.traces != nil {
 		o.Tracer = n.traces.spans
@@ -102,7 +121,7 @@ func (n *node) serverOptions(c Config, authorizer auth.Authorizer, logger *slog.
 		BasePath:              c.Server.basePath(),
 		AccessLog:             c.Log.Access,
 		Traces:                n.traces.server(),
-		Console:               web.Handler(),
+		Console:               n.console,
 		Logger:                logger,
 	}
 }
@@ -172,6 +191,9 @@ func (n *node) sources() server.Sources {
 
 // close closes everything, what takes from others before what gives.
 func (n *node) close() error {
+	if n.demo != nil {
+		n.demo.Close()
+	}
 	n.feeds.Close()
 	n.server.Close()
 	var errs []error

@@ -39,6 +39,7 @@ keys that then count.
 Without settings, it listens on 127.0.0.1:8080, needs no tokens and keeps its events
 in rejoin.db in this directory. The console is at the address that it listens on.`,
 		Example: `  rejoin serve
+  rejoin serve --demo
   rejoin serve --listen 127.0.0.1:9000 --store sqlite:/var/lib/rejoin/events.db
   rejoin serve --store postgres://rejoin@db.internal/rejoin --bus postgres
   rejoin serve --config /etc/rejoin.yaml`,
@@ -53,6 +54,7 @@ in rejoin.db in this directory. The console is at the address that it listens on
 		},
 	}
 	configFlags(cmd)
+	cmd.Flags().Bool("demo", DefaultConfig().Server.Demo, "serve the demo at /demo (server.demo)")
 	return cmd
 }
 

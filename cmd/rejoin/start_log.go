@@ -18,6 +18,9 @@ import (
 func (s *serving) logAddresses() {
 	c, address := s.config, s.public.listener.Addr()
 	s.logger.Info("listening", "address", address.String(), "url", c.TLS.scheme()+urlOf(address), "version", currentVersion())
+	if c.Server.Demo {
+		s.logger.Info("serving the demo", "url", c.TLS.scheme()+urlOf(address)+"/demo")
+	}
 	if s.admin != nil {
 		address := s.admin.listener.Addr()
 		s.logger.Info("listening for operators", "address", address.String(), "metrics", "http:"+urlOf(address)+"/metrics")
