@@ -64,8 +64,9 @@ export class TokenBox {
   #draw() {
     const text = tokenInUse();
     at("token-box").hidden = !this.#asked && text === "";
-    at("token-claims").hidden = at("token-forget").hidden = text === "";
     const claims = claimsOf(text);
+    at("token-forget").hidden = text === "";
+    at("token-claims").hidden = !claims;
     set("token-summary", text === "" ? "A token is needed" : summaryOf(claims));
     if (text === "") return;
     const { subscribe = [], publish = [], admin } = claims?.rejoin ?? {};

@@ -23,7 +23,7 @@ func TestDocsNginxUnderAPath(t *testing.T) {
 			}
 		}
 	}
-	node := serve(t, built(t, false), filepath.Join(t.TempDir(), "rejoin.db"), "REJOIN_SERVER_BASE_PATH=/rejoin/")
+	node := serve(t, built(t, false), filepath.Join(t.TempDir(), "rejoin.db"), "REJOIN_SERVER_BASE_PATH=/rejoin/", "REJOIN_SERVER_DEMO=true")
 	ctx := browser(t)
 	const passes, removes = "proxy_pass http://127.0.0.1:8080;", "proxy_pass http://127.0.0.1:8080/;"
 	if strings.Count(config, passes) != 1 {
@@ -33,6 +33,14 @@ func TestDocsNginxUnderAPath(t *testing.T) {
 		useUnderAPath(t, ctx, startDocsNginx(t, node, config)+"/rejoin", name)
 	}
 	checkAddresses(t, node)
+	if err := chromedp.Do(ctx,
+		chromedp.Click(chromedp.CSS(".to-demo")),
+		chromedp.WaitVisible(chromedp.CSS(`#ben .state[data-state="live"]`)),
+		chromedp.Click(chromedp.CSS("#ask")),
+		chromedp.WaitReady(chromedp.CSS("#words span:nth-child(2)")),
+	); err != nil {
+		t.Error(err)
+	}
 }
 
 // useUnderAPath follows a feed from the page of all feeds, cuts it, and publishes.
