@@ -59,13 +59,17 @@ func withoutBasePath(r *http.Request, base string) *http.Request {
 		return r
 	}
 	inner := r.WithContext(context.WithValue(r.Context(), basePathKey{}, base))
-	path, under := cutBasePath(r.URL.Path, base)
-	raw, rawUnder := cutBasePath(r.URL.RawPath, base)
-	if under && (rawUnder || r.URL.RawPath == "") {
-		u := *r.URL
+	u := *r.URL
+	// Twice: some clients put their own base in front of a Location, which has it already.
+	for range 2 {
+		path, under := cutBasePath(u.Path, base)
+		raw, rawUnder := cutBasePath(u.RawPath, base)
+		if !under || !rawUnder && u.RawPath != "" {
+			break
+		}
 		u.Path, u.RawPath = path, raw
-		inner.URL = &u
 	}
+	inner.URL = &u
 	return inner
 }
 

@@ -86,6 +86,7 @@ func checkBasePath(t *testing.T, url string) {
 		{"GET", "/v1/feeds/chat/events?before=3&limit=1", page, 200, "Link", `</in/rejoin/v1/feeds/chat/events?before=2&limit=1>; rel="prev"`, `{"feed":"chat"`},
 		{"PUT", "/v1/feeds/chat", "", 405, "Allow", "GET, HEAD, DELETE", `{"title"`},
 		{"GET", "/v1/feeds/chat/events/2", "", 200, "ETag", "", `{"feed":"chat","id":2`},
+		{"GET", "/in/rejoin/v1/feeds/chat/events/2", "", 200, "ETag", "", `{"feed":"chat","id":2`},
 		{"GET", "/readyz", "", 200, "Location", "", `{"ready":true`},
 		{"GET", "/openapi.yaml", "", 200, "Location", "", "openapi: 3"},
 		{"GET", "/feeds/a%2Fb", "", 200, "Location", "", "page /feeds/a%2Fb"},

@@ -13,6 +13,7 @@ import (
 
 	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/feed/feedtest"
+	"github.com/rejoin/rejoin/server"
 	"github.com/rejoin/rejoin/storage/sqlite"
 )
 
@@ -131,5 +132,17 @@ func TestStoreWithoutRetention(t *testing.T) {
 	_, err := openNode(t.Context(), store, DefaultConfig(), nil, nil, slog.New(slog.DiscardHandler))
 	if !errors.Is(err, errors.ErrUnsupported) || !strings.HasPrefix(err.Error(), "start feeds: ") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestRetentionOfTheDemo: the rule of the demo's feeds precedes the configured ones.
+func TestRetentionOfTheDemo(t *testing.T) {
+	n, c := &node{appends: server.NewAppends()}, DefaultConfig()
+	c.Retention = []feed.Rule{{Feeds: "*", Age: 24 * time.Hour}}
+	for on, want := range map[bool]string{false: "*", true: "demo:*"} {
+		c.Server.Demo = on
+		if rules := n.feedOptions(c, slog.New(slog.DiscardHandler)).Rules; rules[0].Feeds != want || rules[len(rules)-1].Feeds != "*" {
+			t.Errorf("with server.demo %t, the rules are %+v", on, rules)
+		}
 	}
 }
