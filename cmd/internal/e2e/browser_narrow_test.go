@@ -44,7 +44,7 @@ const overlapping = `(() => {
     if (a.contains(b) || b.contains(a)) continue;
     if (Math.min(x.right, y.right) - Math.max(x.left, y.left) > 1 && Math.min(x.bottom, y.bottom) - Math.max(x.top, y.top) > 1) found.push(name(a) + " over " + name(b));
   }
-  const publish = document.getElementById("publish-send")?.getBoundingClientRect() ?? { bottom: 0, right: 0 };
+  const publish = document.getElementById("publish-send")?.getBoundingClientRect() ?? { bottom: -scrollY, right: 0 };
   return JSON.stringify({ found, wide: document.documentElement.scrollWidth - innerWidth, publish: publish.bottom + scrollY, right: publish.right });
 })()`
 
