@@ -35,6 +35,7 @@ func TestDemo(t *testing.T) {
 	}
 	reloadAnswer(t, ctx)
 	breakChat(t, ctx, p.url)
+	hideChat(t, ctx)
 	for _, screen := range []struct{ width, height int64 }{{360, 640}, {390, 844}, {768, 1024}, {992, 744}, {1440, 900}} {
 		if err := chromedp.Do(ctx, chromedp.EmulateViewport(screen.width, screen.height)); err != nil {
 			t.Fatal(err)
@@ -81,6 +82,25 @@ func reloadAnswer(t *testing.T, ctx context.Context) {
 	}
 	if got := textOf(t, ctx, "#answer-problem"); got != "" {
 		t.Errorf("the page has a problem: %q", got)
+	}
+}
+
+// hideChat hides the page, which then holds no connection, and shows it again.
+func hideChat(t *testing.T, ctx context.Context) {
+	t.Helper()
+	const tell = `document.dispatchEvent(new Event("visibilitychange"))`
+	if err := chromedp.Do(ctx,
+		script(`Object.defineProperty(document, "visibilityState", { value: "hidden", configurable: true }); `+tell),
+		chromedp.WaitReady(chromedp.CSS(`#ada .state[data-state="cut"]`)),
+		chromedp.WaitReady(chromedp.CSS(`#ben .state[data-state="cut"]`)),
+		script(`delete document.visibilityState; `+tell),
+		chromedp.WaitReady(chromedp.CSS(`#ada .state[data-state="live"]`)),
+		chromedp.WaitReady(chromedp.CSS(`#ben .state[data-state="live"]`)),
+	); err != nil {
+		t.Fatal(err)
+	}
+	if got := textOf(t, ctx, "#talk") + textOf(t, ctx, "#ada .missed"); got != "Let them talk0" {
+		t.Errorf("after the page was hidden, it says %q", got)
 	}
 }
 
