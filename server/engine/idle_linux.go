@@ -5,7 +5,6 @@ package engine
 import (
 	"container/list"
 	"errors"
-	"fmt"
 	"net"
 	"os"
 	"sync"
@@ -198,17 +197,14 @@ func (i *idleConns) loop() {
 	for {
 		var n int
 		err := i.conn.Read(func(fd uintptr) (done bool) {
-			var err error
-			if n, err = syscall.EpollWait(int(fd), events, 0); err != nil && err != syscall.EINTR {
-				panic(fmt.Errorf("epoll_wait: %w", err))
-			}
+			n = takeEvents(fd, events)
 			return n > 0
 		})
 		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			return
 		}
 		i.expire(time.Now())
-		for _, e := range events[:max(n, 0)] {
+		for _, e := range events[:n] {
 			i.check(e.Fd)
 		}
 	}

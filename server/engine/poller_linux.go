@@ -8,6 +8,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"unsafe"
 )
 
 // key names a socket to the poller: a slot, and how often the slot was reused. A
@@ -56,6 +57,22 @@ func newEpoll() (*os.File, syscall.RawConn, error) {
 		return nil, nil, errors.Join(err, file.Close())
 	}
 	return file, conn, nil
+}
+
+// takeEvents fills events with those that an epoll instance has right now, and returns
+// their number. It does not block, so it does not inform the scheduler: that would wake
+// the runtime's monitor, twice the cost of all else, for each request to an idle server.
+func takeEvents(epoll uintptr, events []syscall.EpollEvent) (n int) {
+	for {
+		r, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, epoll, uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
+		switch errno {
+		case 0:
+			return int(r)
+		case syscall.EINTR:
+		default:
+			panic(fmt.Errorf("epoll_pwait: %w", errno))
+		}
+	}
 }
 
 // add makes the poller watch a socket.
@@ -129,14 +146,11 @@ func (p *poller) loop() {
 	events := make([]syscall.EpollEvent, 256)
 	err := p.conn.Read(func(fd uintptr) (done bool) {
 		for {
-			n, err := syscall.EpollWait(int(fd), events, 0)
-			if err != nil && err != syscall.EINTR {
-				panic(fmt.Errorf("epoll_wait: %w", err))
+			n := takeEvents(fd, events)
+			p.handle(events[:n])
+			if n < len(events) {
+				return false // others are reported to the runtime
 			}
-			if n == 0 {
-				return false
-			}
-			p.handle(events[:max(n, 0)])
 		}
 	})
 	p.mu.Lock()
@@ -148,22 +162,44 @@ func (p *poller) loop() {
 
 func (p *poller) handle(events []syscall.EpollEvent) {
 	p.mu.Lock()
+	if len(events) == 1 {
+		s := p.note(&events[0])
+		p.mu.Unlock()
+		if s == nil || s.worker.serveAtOnce(s) {
+			return
+		}
+		p.mu.Lock()
+	}
 	defer p.mu.Unlock()
 	for i := range events {
-		e := &events[i]
-		slot := &p.slots[uint32(e.Fd)]
-		if slot.socket == nil || slot.generation != uint32(e.Pad) {
-			continue // the event is of a socket that was closed since
-		}
-		switch {
-		case e.Events&(syscall.EPOLLRDHUP|syscall.EPOLLHUP|syscall.EPOLLERR) != 0:
-			slot.socket.wake(clientGone)
-			continue
-		case e.Events&syscall.EPOLLIN != 0:
-			slot.socket.wake(hasInput)
-		}
-		if e.Events&syscall.EPOLLOUT != 0 && slot.socket.flags.Or(hasRoom)&wantsRoom != 0 {
-			slot.socket.stream.Wake()
+		// The socket may have been closed meanwhile, so it is looked up again.
+		if s := p.note(&events[i]); s != nil {
+			s.stream.Wake()
 		}
 	}
+}
+
+// note notes an event in the flags of its socket, which it returns if the worker has to
+// do something about it. The caller holds mu, so the socket still has its stream.
+func (p *poller) note(e *syscall.EpollEvent) *Socket {
+	slot := &p.slots[uint32(e.Fd)]
+	s := slot.socket
+	switch {
+	case s == nil || slot.generation != uint32(e.Pad):
+		return nil // the event is of a socket that was closed since
+	case e.Events&(syscall.EPOLLRDHUP|syscall.EPOLLHUP|syscall.EPOLLERR) != 0:
+		s.flags.Or(clientGone)
+		return s
+	}
+	wakes := e.Events&syscall.EPOLLIN != 0
+	if wakes {
+		s.flags.Or(hasInput)
+	}
+	if e.Events&syscall.EPOLLOUT != 0 && s.flags.Or(hasRoom)&wantsRoom != 0 {
+		wakes = true
+	}
+	if !wakes {
+		return nil
+	}
+	return s
 }

@@ -54,6 +54,7 @@ func Takes(conn net.Conn) bool {
 type wire struct {
 	net.Conn        // nil once detached
 	fd       int32  // once detached
+	drained  bool   // the poller has to report before there is something to read
 	out      []byte // sealed bytes, which the owner of the tls.Conn sends
 }
 
@@ -66,7 +67,12 @@ func (w *wire) Read(b []byte) (int, error) {
 	if w.Conn != nil {
 		return w.Conn.Read(b)
 	}
-	switch n, err := receive(w.fd, b, 0); {
+	if w.drained {
+		return 0, errNoInput
+	}
+	n, err := receive(w.fd, b, 0)
+	w.drained = err == nil && n < len(b)
+	switch {
 	case err == syscall.EAGAIN || err == syscall.EINTR:
 		return 0, errNoInput
 	case err != nil:
@@ -238,6 +244,9 @@ func (s *Socket) reads() bool { return s.tls != nil || s.receiver() != nil }
 // listen reads what the client has sent. It reports false if it has closed the socket.
 func (s *Socket) listen() (open bool) {
 	s.flags.And(^hasInput)
+	if s.tls != nil {
+		s.tls.wire.drained = false
+	}
 	if r := s.receiver(); r != nil {
 		return s.receive(r)
 	}
@@ -276,7 +285,11 @@ func (s *Socket) receive(r Receiver) (open bool) {
 func (s *Socket) read() ([]byte, error) {
 	scratch := s.worker.scratch()
 	if s.tls == nil {
-		n, err := (&wire{fd: s.fd}).Read(scratch)
+		w := wire{fd: s.fd}
+		n, err := w.Read(scratch)
+		if w.drained && err == nil {
+			err = errNoInput
+		}
 		return scratch[:n], err
 	}
 	s.tls.wire.out = nil

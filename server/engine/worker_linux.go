@@ -10,6 +10,7 @@ import (
 
 // worker is a goroutine that writes to many sockets.
 type worker struct {
+	turns       sync.Mutex // is held during a turn, which guards all up to mu
 	engine      *Engine
 	dispatcher  Dispatcher
 	sockets     atomic.Int64
@@ -56,19 +57,10 @@ func (w *worker) loop(stop <-chan struct{}) {
 		defer w.ring.close()
 	}
 	for stopping := false; !stopping || w.sockets.Load() > 0; {
-		w.now = w.engine.options.Now()
-		more, limit := w.dispatcher.Step(), dueAtOnce
+		w.turns.Lock()
+		more := w.turn()
+		w.turns.Unlock()
 		if more {
-			limit = busyDueAtOnce
-		}
-		more = w.wheel.advance(w.now, limit, (*Socket).Notify) || more
-		w.takeWoken()
-		if more && w.now-w.stagedSince < batchWait {
-			continue
-		}
-		w.serveSoon()
-		w.submit()
-		if more || len(w.soon) > 0 {
 			continue
 		}
 		var ticks <-chan time.Time
@@ -85,6 +77,47 @@ func (w *worker) loop(stop <-chan struct{}) {
 	}
 }
 
+// turn serves sockets that have something to do. It reports whether more have.
+func (w *worker) turn() (more bool) {
+	w.now = w.engine.options.Now()
+	more, limit := w.dispatcher.Step(), dueAtOnce
+	if more {
+		limit = busyDueAtOnce
+	}
+	more = w.wheel.advance(w.now, limit, (*Socket).Notify) || more
+	w.takeWoken()
+	if more && w.now-w.stagedSince < batchWait {
+		return true
+	}
+	w.serveSoon()
+	w.submit()
+	return more || len(w.soon) > 0
+}
+
+// serveAtOnce serves a socket, and whatever else there is to do, on the caller's
+// goroutine. It reports false if the worker is at work. For a single socket, that costs
+// less than to wake the worker.
+func (w *worker) serveAtOnce(s *Socket) bool {
+	if !w.turns.TryLock() {
+		return false
+	}
+	s.Soon()
+	more := w.turn()
+	w.turns.Unlock()
+	if more {
+		w.wake()
+	}
+	return true
+}
+
+// wake makes the worker take a turn. Any goroutine may call it.
+func (w *worker) wake() {
+	select {
+	case w.wakes <- struct{}{}:
+	default:
+	}
+}
+
 // Wake makes the worker call Notify soon. Any goroutine may call it.
 func (s *Socket) Wake() {
 	if s.flags.Or(woken)&woken != 0 {
@@ -94,10 +127,7 @@ func (s *Socket) Wake() {
 	w.mu.Lock()
 	w.woken = append(w.woken, s)
 	w.mu.Unlock()
-	select {
-	case w.wakes <- struct{}{}:
-	default:
-	}
+	w.wake()
 }
 
 // Soon is Wake for what the worker itself calls: the dispatcher's Step, and the methods
