@@ -24,7 +24,7 @@ const http2Streams = 250
 // ServeHTTP2 serves an HTTP/2 connection as hs would, at a much lower cost: the engine
 // carries it. It returns at once. It reports false, and leaves the connection alone, if
 // net/http has to serve it. The connection has to come from a [NewTLSListener] and must
-// have negotiated h2.
+// have negotiated h2; or, without TLS, the client has sent its preface: see [AcceptHTTP2].
 func (s *Server) ServeHTTP2(hs *http.Server, conn net.Conn) bool {
 	s.engineOnce.Do(s.startEngine)
 	if s.engine == nil || !engine.Takes(conn) {
@@ -36,7 +36,8 @@ func (s *Server) ServeHTTP2(hs *http.Server, conn net.Conn) bool {
 	if hs.ConnContext != nil {
 		ctx = hs.ConnContext(ctx, conn)
 	}
-	if err := s.http2.Serve(ctx, s.engine.NewSocket(), conn); err != nil {
+	_, secure := conn.(*tls.Conn)
+	if err := s.http2.Serve(ctx, s.engine.NewSocket(), conn, !secure); err != nil {
 		s.logger.Debug("connection failed", "from", conn.RemoteAddr(), "error", err)
 	}
 	return true
@@ -63,6 +64,23 @@ func (s *Server) http2Options(hs *http.Server) h2.Options {
 func (s *Server) ShutdownHTTP2(ctx context.Context) error {
 	s.http2Once.Do(func() { s.http2 = h2.NewServer(h2.Options{}) })
 	return s.http2.Shutdown(ctx)
+}
+
+// AcceptHTTP2 makes hs, which serves without TLS, pass a connection to take if its client
+// speaks HTTP/2 from the start (prior knowledge; RFC 9113, section 3.3), as some proxies
+// do. It closes the connection if take reports false.
+func AcceptHTTP2(hs *http.Server, take func(net.Conn) bool) {
+	hs.Protocols = new(http.Protocols)
+	hs.Protocols.SetHTTP1(true)
+	hs.Protocols.SetUnencryptedHTTP2(true)
+	hs.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){
+		"h2": nil, // or net/http would put its own in place of the other
+		"unencrypted_http2": func(_ *http.Server, wrapped *tls.Conn, _ http.Handler) {
+			if plain, ok := wrapped.NetConn().(interface{ UnencryptedNetConn() net.Conn }); ok {
+				take(plain.UnencryptedNetConn())
+			}
+		},
+	}
 }
 
 // handshakeTimeout limits the time that a client takes for its handshake.

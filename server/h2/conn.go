@@ -85,10 +85,11 @@ func newConn(ctx context.Context, s *Server, socket *engine.Socket, conn net.Con
 	now := s.options.Now()
 	c := &Conn{
 		server: s, socket: socket, context: ctx, remote: conn.RemoteAddr().String(),
-		decoder: hpack.NewDecoder(4096, nil), streams: make(map[uint32]*Stream),
+		decoder: hpack.NewDecoder(4096, ignoreField), streams: make(map[uint32]*Stream),
 		window: initialWindow, initialWindow: initialWindow, received: connWindow,
 		credit: maxCredit, creditAt: now, now: now, heard: now, idle: now, due: now + prefaceTime,
 	}
+	c.decoder.SetMaxStringLength(s.options.HeadBytes)
 	if secure, ok := conn.(*tls.Conn); ok {
 		state := secure.ConnectionState()
 		c.tls = &state
@@ -164,15 +165,14 @@ var (
 // accept takes what a handler has left for the worker.
 func (c *Conn) accept(st *Stream) {
 	c.mu.Lock()
-	if st.next != nil {
-		st.source, st.next = st.next, nil
+	if st.begun != nil {
+		st.source, st.left, st.begun = st.begun.source, &st.begun.left, nil
 	}
-	if st.nextHead != nil {
-		st.keep, st.nextKeep = st.nextKeep, nil
-		st.head, st.nextHead, st.headEnds = st.nextHead, nil, st.nextHeadEnds
+	consumed, broken := int32(0), st.broken
+	if st.body != nil {
+		consumed, st.body.consumed = st.body.consumed, 0
 	}
-	consumed, broken := st.consumed, st.broken
-	st.consumed, st.arrived = 0, false
+	st.arrived = false
 	c.mu.Unlock()
 	c.giveStreamWindow(st, consumed)
 	if broken && !st.closed {
@@ -191,15 +191,25 @@ func (c *Conn) write(st *Stream, out []byte) []byte {
 	if st.closed || st.source == nil {
 		return out
 	}
-	out = append(out, st.head...)
-	if st.head = nil; st.headEnds {
-		return c.end(st, io.EOF, true, out)
+	var piece []byte
+	var ending error
+	left := st.left
+	if left != nil {
+		out = append(out, left.head...)
+		if left.headEnds {
+			return c.end(st, io.EOF, true, out)
+		}
+		st.left, piece, ending = nil, left.piece, left.ending
 	}
-	piece, ending := st.keep, st.ending
-	if piece == nil {
+	kept := piece != nil
+	if !kept {
 		// Without a window, too: an end needs none.
 		if piece, ending = st.read(c.now); len(piece) == 0 && ending == nil {
 			st.blocked = 0
+			if st.waits {
+				st.waits = false
+				st.source.Written()
+			}
 			return out
 		}
 	}
@@ -217,11 +227,14 @@ func (c *Conn) write(st *Stream, out []byte) []byte {
 		}
 	}
 	if n < len(piece) {
+		if kept {
+			left.head, left.piece, st.left = nil, piece[n:], left
+			st.wait()
+			return c.block(st, out)
+		}
 		return c.keep(st, n, piece, ending, out)
 	}
-	if st.keep != nil {
-		st.keep = nil
-	}
+	st.waits = false
 	st.source.Written()
 	if ending != nil {
 		return c.end(st, ending, clean, out)
@@ -234,16 +247,12 @@ func (c *Conn) write(st *Stream, out []byte) []byte {
 
 // keep handles the part of a piece for which there was no window.
 func (c *Conn) keep(st *Stream, n int, piece []byte, ending error, out []byte) []byte {
-	if st.keep != nil {
-		st.keep = piece[n:]
-		return c.block(st, out)
-	}
 	keep, err := st.source.Unwritten(n, piece[n:])
 	if err != nil {
 		return c.end(st, err, false, out)
 	}
 	if keep != nil {
-		st.keep, st.ending = keep, ending
+		st.left = &left{piece: keep, ending: ending}
 	}
 	return c.block(st, out)
 }
@@ -286,10 +295,10 @@ func (c *Conn) close(st *Stream, why error) {
 	c.mu.Lock()
 	st.gone = why
 	source := st.source
-	if st.next != nil {
-		source = st.next
+	if st.begun != nil {
+		source = st.begun.source
 	}
-	st.source, st.next, st.keep, st.head = nil, nil, nil, nil
+	st.source, st.begun, st.left = nil, nil, nil
 	cancel := st.cancel
 	st.cancel = nil
 	c.mu.Unlock()
@@ -369,6 +378,11 @@ func (c *Conn) Over(now time.Duration) error {
 	c.mu.Unlock()
 	if full {
 		return http2.ConnectionError(http2.ErrCodeEnhanceYourCalm)
+	}
+	for _, st := range c.ready {
+		if st.source != nil {
+			st.wait()
+		}
 	}
 	for _, st := range c.streams {
 		if st.source != nil {

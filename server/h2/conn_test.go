@@ -149,6 +149,33 @@ func TestConnectionWindow(t *testing.T) {
 	}
 }
 
+// TestSlow: a stream learns that its bytes wait for a window of its own, or for that of the
+// connection, and that they no longer do.
+func TestSlow(t *testing.T) {
+	w, s := newStreams(t)
+	c := w.connect(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 3})
+	id := c.request("/narrow", true)
+	narrow := s.of("/narrow")
+	eventually(t, "the first bytes wait", narrow.waits.Load)
+	c.must(c.WriteWindowUpdate(id, 1<<20))
+	eventually(t, "they do not wait any more", func() bool { return !narrow.waits.Load() })
+
+	narrow.send(strings.Repeat("x", initialWindow-len("open\n")))
+	if got := c.body(id, initialWindow); len(got) != initialWindow {
+		t.Fatalf("got %d bytes", len(got))
+	}
+	narrow.send("more")
+	eventually(t, "bytes wait for the connection", func() bool {
+		w.ahead.Add(int64(50 * time.Millisecond))
+		return narrow.waits.Load()
+	})
+	c.must(c.WriteWindowUpdate(0, 100))
+	if got := c.body(id, 4); got != "more" {
+		t.Errorf("got %q", got)
+	}
+	eventually(t, "they do not wait either", func() bool { return !narrow.waits.Load() })
+}
+
 // TestBodies: an ordinary handler sees a request as over net/http: its body, trailers
 // and 100 Continue; and the client sees its answer.
 func TestBodies(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 
 	"github.com/rejoin/rejoin/server/engine"
 )
@@ -27,6 +28,8 @@ const maxContinuations = 32
 type parser struct {
 	framer *http2.Framer
 	input  bytes.Reader
+	head   readHead
+	emit   func(hpack.HeaderField) // adds a field to head
 }
 
 var parsers = sync.Pool{New: func() any {
@@ -34,6 +37,7 @@ var parsers = sync.Pool{New: func() any {
 	p.framer = http2.NewFramer(io.Discard, &p.input)
 	p.framer.SetMaxReadFrameSize(frameBytes)
 	p.framer.SetReuseFrames()
+	p.emit = p.head.add
 	return p
 }}
 
@@ -81,12 +85,9 @@ func (c *Conn) parse(b []byte) (rest []byte, err error) {
 			return b, nil
 		}
 		b = b[n:]
-		c.prefaced = true
-		c.due = min(c.due, c.now+c.server.options.IdleTimeout, c.now+quietTime)
+		c.passPreface()
 	}
 	p := parsers.Get().(*parser)
-	p.framer.ReadMetaHeaders = c.decoder
-	p.framer.MaxHeaderListSize = uint32(c.server.options.HeadBytes)
 	for {
 		n, err := c.frameLength(b)
 		if err != nil {
@@ -99,7 +100,7 @@ func (c *Conn) parse(b []byte) (rest []byte, err error) {
 		b = b[n:]
 		frame, err := p.framer.ReadFrame()
 		if err == nil {
-			err = c.handle(frame)
+			err = c.handle(p, frame)
 		}
 		if e, ok := errors.AsType[http2.StreamError](err); ok {
 			err = c.reject(e)
@@ -109,9 +110,16 @@ func (c *Conn) parse(b []byte) (rest []byte, err error) {
 		}
 	}
 	p.input.Reset(nil)
-	p.framer.ReadMetaHeaders = nil
+	clear(p.head.fields)
+	p.head.pseudo = pseudoFields{}
 	parsers.Put(p)
 	return b, nil
+}
+
+// passPreface notes that the client's preface is complete.
+func (c *Conn) passPreface() {
+	c.prefaced = true
+	c.due = min(c.due, c.now+c.server.options.IdleTimeout, c.now+quietTime)
 }
 
 // frameLength returns the length of the first frame in b, together with the frames that
@@ -163,14 +171,18 @@ func (c *Conn) reject(e http2.StreamError) error {
 	return c.spend(1)
 }
 
-func (c *Conn) handle(frame http2.Frame) error {
+func (c *Conn) handle(p *parser, frame http2.Frame) error {
 	if f, ok := frame.(*http2.SettingsFrame); !c.settled && (!ok || f.IsAck()) {
 		return http2.ConnectionError(http2.ErrCodeProtocol)
 	}
 	c.settled = true
 	switch f := frame.(type) {
-	case *http2.MetaHeadersFrame:
-		return c.handleHead(f)
+	case *http2.HeadersFrame:
+		head, err := p.readHead(c, f)
+		if err != nil {
+			return err
+		}
+		return c.handleHead(head)
 	case *http2.DataFrame:
 		return c.handleData(f)
 	case *http2.SettingsFrame:
@@ -278,22 +290,23 @@ func (c *Conn) handleData(f *http2.DataFrame) error {
 		c.giveWindow(length)
 		return http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeStreamClosed}
 	}
-	if length > st.credit {
+	body := st.body
+	if length > body.credit {
 		c.giveWindow(length)
 		return http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeFlowControl}
 	}
-	st.credit -= length
+	body.credit -= length
 	data := f.Data()
 	c.giveWindow(length - int32(len(data))) // of the padding
 	c.giveStreamWindow(st, length-int32(len(data)))
-	if st.announced >= 0 {
-		st.announced -= int64(len(data))
-		if st.announced < 0 || f.StreamEnded() && st.announced > 0 {
+	if body.announced >= 0 {
+		body.announced -= int64(len(data))
+		if body.announced < 0 || f.StreamEnded() && body.announced > 0 {
 			c.giveWindow(int32(len(data)))
 			return http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeProtocol}
 		}
 	}
-	if len(data) > 0 && !st.body.add(data) {
+	if len(data) > 0 && !body.add(data) {
 		c.giveWindow(int32(len(data))) // the handler does not want it
 	}
 	if f.StreamEnded() {
@@ -328,9 +341,10 @@ func (c *Conn) giveStreamWindow(st *Stream, n int32) {
 	if st.closed || st.clientEnded {
 		return
 	}
-	if st.refund += n; st.refund >= streamWindow/4 {
-		c.push(appendWindowUpdate(nil, st.id, st.refund))
-		st.credit += st.refund
-		st.refund = 0
+	body := st.body
+	if body.refund += n; body.refund >= streamWindow/4 {
+		c.push(appendWindowUpdate(nil, st.id, body.refund))
+		body.credit += body.refund
+		body.refund = 0
 	}
 }

@@ -12,20 +12,21 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 )
 
 // handleHead handles the head of a request, or the trailers behind its body.
-func (c *Conn) handleHead(f *http2.MetaHeadersFrame) error {
-	id := f.StreamID
+func (c *Conn) handleHead(h *readHead) error {
+	id := h.id
 	malformed := http2.StreamError{StreamID: id, Code: http2.ErrCodeProtocol}
 	if id%2 == 0 {
 		return http2.ConnectionError(http2.ErrCodeProtocol)
 	}
-	if f.HasPriority() && f.Priority.StreamDep == id {
+	if h.dependsOn == id {
 		return malformed
 	}
 	if st := c.streams[id]; st != nil {
-		return c.handleTrailers(st, f)
+		return c.handleTrailers(st, h)
 	}
 	if id <= c.lastID {
 		return http2.ConnectionError(http2.ErrCodeStreamClosed)
@@ -40,13 +41,13 @@ func (c *Conn) handleHead(f *http2.MetaHeadersFrame) error {
 	if full {
 		return http2.StreamError{StreamID: id, Code: http2.ErrCodeRefusedStream}
 	}
-	if f.Truncated {
+	if h.incomplete {
 		c.push(encodeHead(id, http.StatusRequestHeaderFieldsTooLarge, nil, true))
 		c.push(appendReset(nil, id, http2.ErrCodeNo))
 		return c.spend(10)
 	}
-	st := &Stream{conn: c, id: id, window: c.initialWindow, credit: streamWindow, clientEnded: f.StreamEnded(), announced: -1}
-	r, ok := c.newRequest(st, f)
+	st := &Stream{conn: c, id: id, window: c.initialWindow, clientEnded: h.ends}
+	r, ok := c.newRequest(st, h)
 	if !ok {
 		return malformed
 	}
@@ -54,20 +55,20 @@ func (c *Conn) handleHead(f *http2.MetaHeadersFrame) error {
 	c.mu.Lock()
 	c.running++
 	c.mu.Unlock()
-	go c.serve(st, r)
+	c.server.handlers.add(request{st, r})
 	return nil
 }
 
 // handleTrailers handles what follows a body.
-func (c *Conn) handleTrailers(st *Stream, f *http2.MetaHeadersFrame) error {
+func (c *Conn) handleTrailers(st *Stream, h *readHead) error {
 	switch {
 	case st.clientEnded:
 		return http2.ConnectionError(http2.ErrCodeStreamClosed)
-	case !f.StreamEnded(), len(f.PseudoFields()) > 0, st.announced > 0, f.Truncated:
+	case !h.ends, h.pseudo != pseudoFields{}, st.body.announced > 0, h.incomplete:
 		return http2.StreamError{StreamID: st.id, Code: http2.ErrCodeProtocol}
 	}
 	trailer := make(http.Header)
-	for _, field := range f.RegularFields() {
+	for _, field := range h.fields {
 		trailer.Add(field.Name, field.Value)
 	}
 	st.body.trailers(trailer)
@@ -76,30 +77,16 @@ func (c *Conn) handleTrailers(st *Stream, f *http2.MetaHeadersFrame) error {
 }
 
 // newRequest reports false for a malformed request (RFC 9113, section 8).
-func (c *Conn) newRequest(st *Stream, f *http2.MetaHeadersFrame) (*http.Request, bool) {
-	var method, scheme, path, authority string
-	for _, field := range f.PseudoFields() { // each comes once and is known: see Framer
-		switch field.Name {
-		case ":method":
-			method = field.Value
-		case ":scheme":
-			scheme = field.Value
-		case ":path":
-			path = field.Value
-		case ":authority":
-			authority = field.Value
-		default:
-			return nil, false
-		}
-	}
+func (c *Conn) newRequest(st *Stream, h *readHead) (*http.Request, bool) {
+	method, scheme, path, authority := h.pseudo.method, h.pseudo.scheme, h.pseudo.path, h.pseudo.authority
 	if method == "" || path == "" || scheme != "https" && scheme != "http" || method == http.MethodConnect {
 		return nil, false
 	}
 	if path[0] != '/' && !(path == "*" && method == http.MethodOptions) {
 		return nil, false
 	}
-	header, ok := st.readHeader(f)
-	if !ok {
+	header, announced, ok := readHeader(h.fields)
+	if !ok || st.clientEnded && announced > 0 {
 		return nil, false
 	}
 	if authority == "" {
@@ -117,20 +104,20 @@ func (c *Conn) newRequest(st *Stream, f *http2.MetaHeadersFrame) (*http.Request,
 		Proto: "HTTP/2.0", ProtoMajor: 2, RemoteAddr: c.remote, TLS: c.tls,
 	}).WithContext(ctx)
 	if !st.clientEnded {
-		st.body = newBody(st, r)
-		r.Body, r.ContentLength = st.body, st.announced
+		st.body = newBody(st, r, announced)
+		r.Body, r.ContentLength = st.body, announced
 	}
 	return r, true
 }
 
-// readHeader reads the regular fields of a head. It reports false if they are malformed.
-func (st *Stream) readHeader(f *http2.MetaHeadersFrame) (http.Header, bool) {
-	fields := f.RegularFields()
-	header := make(http.Header, len(fields))
+// readHeader reads the regular fields of a head, and the Content-Length among them, which
+// is -1 without one. It reports false if they are malformed.
+func readHeader(fields []hpack.HeaderField) (header http.Header, announced int64, ok bool) {
+	header = make(http.Header, len(fields))
 	values := make([]string, len(fields)) // backs the values of all fields
 	for i, field := range fields {
 		if connectionOnly(field.Name) || field.Name == "te" && field.Value != "trailers" {
-			return nil, false
+			return nil, 0, false
 		}
 		name := http.CanonicalHeaderKey(field.Name)
 		if present := header[name]; present == nil {
@@ -144,16 +131,14 @@ func (st *Stream) readHeader(f *http2.MetaHeadersFrame) (http.Header, bool) {
 	}
 	if length := header["Content-Length"]; length != nil {
 		n, err := strconv.ParseUint(length[0], 10, 63)
-		if err != nil || len(length) > 1 || st.clientEnded && n != 0 {
-			return nil, false
-		}
-		st.announced = int64(n)
+		return header, int64(n), err == nil && len(length) == 1
 	}
-	return header, true
+	return header, -1, true
 }
 
-// serve runs the handler of a request.
-func (c *Conn) serve(st *Stream, r *http.Request) {
+// serve runs the handler of the stream's request.
+func (st *Stream) serve(r *http.Request) {
+	c := st.conn
 	w := newResponse(st, r)
 	defer func() {
 		c.mu.Lock()
@@ -180,6 +165,13 @@ type body struct {
 	asks   bool          // the client waits for 100 Continue
 	into   *http.Request // gets the trailers
 
+	// For the connection alone.
+	credit    int32 // bytes that the client may send
+	refund    int32 // bytes of that which were used and are free again
+	announced int64 // bytes that the client has still to send; -1 if that is not known
+
+	consumed int32 // bytes that the handler has read; guarded by conn.mu
+
 	mu       sync.Mutex
 	changed  chan struct{} // has a token when there is something new
 	buffer   []byte
@@ -188,7 +180,7 @@ type body struct {
 	deadline time.Time
 }
 
-func newBody(st *Stream, r *http.Request) *body {
+func newBody(st *Stream, r *http.Request, announced int64) *body {
 	asks := strings.EqualFold(r.Header.Get("Expect"), "100-continue")
 	if asks {
 		r.Header.Del("Expect")
@@ -202,7 +194,7 @@ func newBody(st *Stream, r *http.Request) *body {
 		}
 		delete(r.Header, "Trailer")
 	}
-	return &body{stream: st, asks: asks, into: r, changed: make(chan struct{}, 1)}
+	return &body{stream: st, asks: asks, into: r, credit: streamWindow, announced: announced, changed: make(chan struct{}, 1)}
 }
 
 // add appends what the client has sent. It reports false if nobody reads it.
@@ -299,7 +291,7 @@ func (st *Stream) consume(n int32) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.consumed += n
-	if st.consumed += n; st.gone == nil && st.consumed >= streamWindow/8 {
+	if st.body.consumed += n; st.gone == nil && st.body.consumed >= streamWindow/8 {
 		st.arrive()
 	} else if c.consumed >= connWindow/8 {
 		c.socket.Wake()
@@ -312,7 +304,7 @@ func (st *Stream) inform(status int) {
 	head := encodeHead(st.id, status, nil, false)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if st.gone == nil && st.next == nil && st.source == nil {
+	if st.gone == nil && st.begun == nil && st.source == nil {
 		c.control = append(c.control, head...)
 		c.socket.Wake()
 	}

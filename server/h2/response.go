@@ -40,8 +40,14 @@ type response struct {
 
 var _ engine.Stream = (*response)(nil)
 
+// responses holds those that no connection has read, because a stream took their place.
+var responses = sync.Pool{New: func() any {
+	return &response{header: make(http.Header), changed: make(chan struct{}, 1)}
+}}
+
 func newResponse(st *Stream, r *http.Request) *response {
-	w := &response{stream: st, head: r.Method == http.MethodHead, header: make(http.Header), changed: make(chan struct{}, 1)}
+	w := responses.Get().(*response)
+	w.stream, w.head = st, r.Method == http.MethodHead
 	if timeout := st.conn.server.options.AnswerTimeout; timeout > 0 {
 		w.deadline = time.Now().Add(timeout)
 	}
@@ -143,22 +149,20 @@ func (w *response) fillHeader(whole bool) {
 	if h["Content-Type"] == nil && len(w.buffer) > 0 && h["Content-Encoding"] == nil {
 		h["Content-Type"] = []string{http.DetectContentType(w.buffer)}
 	}
-	if h["Date"] == nil {
-		h["Date"] = []string{date()}
-	}
 	if h.Get("Connection") == "close" {
 		w.stream.conn.stop()
 	}
 }
 
-// date returns the time for a head.
-func date() string { return time.Now().UTC().Format(http.TimeFormat) }
-
 // finish ends the answer after the handler has returned, or panicked with a value.
 func (w *response) finish(value any) {
 	w.stream.conn.mu.Lock()
-	taken := !w.sent && (w.stream.source != nil || w.stream.next != nil || w.stream.gone != nil)
+	taken := !w.sent && (w.stream.source != nil || w.stream.begun != nil || w.stream.gone != nil)
 	w.stream.conn.mu.Unlock()
+	if taken && value == nil {
+		w.recycle()
+		return
+	}
 	if value != nil && value != http.ErrAbortHandler {
 		w.stream.conn.server.options.Logger.Error("request failed", "from", w.stream.conn.remote, "error", fmt.Sprintf("panic: %v\n%s", value, debug.Stack()))
 	}
@@ -172,6 +176,17 @@ func (w *response) finish(value any) {
 		w.WriteHeader(http.StatusOK)
 		_ = w.send(true, nil)
 	}
+}
+
+// recycle makes the response serve another request.
+func (w *response) recycle() {
+	clear(w.header)
+	select {
+	case <-w.changed:
+	default:
+	}
+	*w = response{header: w.header, changed: w.changed}
+	responses.Put(w)
 }
 
 var errAborted = errors.New("h2: the handler has aborted the answer")

@@ -58,7 +58,8 @@ type Options struct {
 
 // Server has the connections that it serves.
 type Server struct {
-	options Options
+	options  Options
+	handlers *handlers
 
 	mu       sync.Mutex
 	conns    map[*Conn]struct{}
@@ -68,19 +69,22 @@ type Server struct {
 
 // NewServer returns a server without connections.
 func NewServer(o Options) *Server {
-	return &Server{options: o, conns: make(map[*Conn]struct{}), gone: make(chan struct{})}
+	return &Server{options: o, handlers: newHandlers(), conns: make(map[*Conn]struct{}), gone: make(chan struct{})}
 }
 
 // Serve makes the socket serve HTTP/2 on conn, and returns. Values of ctx are those of
 // the requests' contexts; its end has no effect. It always closes conn, at the latest
 // after the last stream.
-func (s *Server) Serve(ctx context.Context, socket *engine.Socket, conn net.Conn) error {
+func (s *Server) Serve(ctx context.Context, socket *engine.Socket, conn net.Conn, prefaced bool) error {
 	s.mu.Lock()
 	if s.stopping {
 		s.mu.Unlock()
 		return conn.Close()
 	}
 	c := newConn(context.WithoutCancel(ctx), s, socket, conn)
+	if prefaced {
+		c.passPreface()
+	}
 	s.conns[c] = struct{}{}
 	s.mu.Unlock()
 	if err := socket.Take(conn, nil, c); err != nil {
@@ -109,6 +113,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		return ctx.Err()
 	}
 }
+
+// Close returns after the last handler. The engine has been closed before.
+func (s *Server) Close() { s.handlers.close() }
 
 func (s *Server) remove(c *Conn) {
 	s.mu.Lock()

@@ -94,7 +94,7 @@ func (w *world) dial() *client {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if err := w.server.Serve(context.Background(), w.engine.NewSocket(), ours); err != nil {
+	if err := w.server.Serve(context.Background(), w.engine.NewSocket(), ours, false); err != nil {
 		w.t.Fatal(err)
 	}
 	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
@@ -245,6 +245,7 @@ type script struct {
 	ends   atomic.Bool
 	kept   string
 	unread atomic.Int64 // bytes that Unwritten has put back
+	waits  atomic.Bool  // Held was called since the last call of Written
 	closed chan error
 }
 
@@ -281,13 +282,22 @@ func (s *script) end() {
 }
 
 func (s *script) More() bool { return len(s.pieces) > 0 || s.kept != "" || s.ends.Load() }
-func (s *script) Written()   { s.kept = "" }
+func (s *script) Written() {
+	s.kept = ""
+	s.waits.Store(false)
+}
+
 func (s *script) Unwritten(n int, _ []byte) ([]byte, error) {
 	s.kept = s.kept[n:]
 	s.unread.Store(int64(len(s.kept)))
 	return nil, nil
 }
-func (s *script) Held(int) error           { return nil }
+
+func (s *script) Held(int) error {
+	s.waits.Store(true)
+	return nil
+}
+
 func (s *script) Yield()                   {}
 func (s *script) Over(time.Duration) error { return nil }
 func (s *script) Due() time.Duration       { return century }

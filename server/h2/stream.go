@@ -16,32 +16,37 @@ type Stream struct {
 	conn *Conn
 	id   uint32
 
-	source   engine.Stream // of the answer; nil until the handler has begun it
-	head     []byte        // HEADERS frames to be written first
-	headEnds bool          // they are the whole answer
-	keep     []byte        // the rest of a piece that the source cannot return again …
-	ending   error         // … and the error that came with it
-	window   int32         // what may be sent
-	blocked  time.Duration // since when it waits for a window; 0 if it does not
-	queued   bool          // in conn.ready
-	closed   bool
+	window  int32         // what may be sent
+	source  engine.Stream // of the answer; nil until the handler has begun it
+	left    *left         // to be written before the next piece; nil for nothing
+	body    *body         // nil if the request has none
+	blocked time.Duration // since when it waits for a window; 0 if it does not
 
+	queued      bool // in conn.ready
+	waits       bool // see wait
+	closed      bool
 	clientEnded bool // the request is complete
-	credit      int32
-	refund      int32 // bytes of credit that were used and are free again
-	announced   int64 // Content-Length; -1 if it is not known
-	body        *body // nil if the request has none
 
 	// Guarded by conn.mu.
-	cancel       context.CancelFunc // ends the context of the request; nil after the handler
-	next         engine.Stream      // to become source
-	nextHead     []byte
-	nextHeadEnds bool
-	nextKeep     []byte
-	consumed     int32 // bytes of the body that the handler has read
-	arrived      bool  // in conn.arrived
-	broken       bool  // the handler has failed
-	gone         error // why it was closed
+	arrived bool               // in conn.arrived
+	broken  bool               // the handler has failed
+	cancel  context.CancelFunc // ends the context of the request; nil after the handler
+	begun   *begun             // nil unless the handler has just begun the answer
+	gone    error              // why it was closed
+}
+
+// begun is an answer that a handler has begun.
+type begun struct {
+	source engine.Stream
+	left   left
+}
+
+// left is what a stream has to write that its source does not return again.
+type left struct {
+	head     []byte // HEADERS frames
+	headEnds bool   // they are the whole answer
+	piece    []byte
+	ending   error // came with the piece
 }
 
 var errStreamGone = errors.New("h2: the stream was closed")
@@ -85,9 +90,6 @@ func (st *Stream) Notify() {
 // then what the source returns. The handler of the request calls it, before it has
 // written anything. If it returns an error, it does not call Closed of the source.
 func (st *Stream) Take(header http.Header, first []byte, source engine.Stream) error {
-	if header["Date"] == nil {
-		header["Date"] = []string{date()}
-	}
 	return st.take(encodeHead(st.id, http.StatusOK, header, false), false, first, source)
 }
 
@@ -98,7 +100,7 @@ func (st *Stream) take(head []byte, headEnds bool, first []byte, source engine.S
 	if st.gone != nil {
 		return st.gone
 	}
-	st.next, st.nextHead, st.nextHeadEnds, st.nextKeep = source, head, headEnds, first
+	st.begun = &begun{source, left{head: head, headEnds: headEnds, piece: first}}
 	st.arrive()
 	return nil
 }
@@ -118,6 +120,15 @@ func (st *Stream) queue() {
 		st.queued = true
 		st.conn.ready = append(st.conn.ready, st)
 		st.conn.socket.Soon()
+	}
+}
+
+// wait notes that bytes of the stream wait for the client, although its source cannot
+// know: because of the connection's window or its socket.
+func (st *Stream) wait() {
+	if !st.waits {
+		st.waits = true
+		_ = st.source.Held(0) // costs nothing
 	}
 }
 

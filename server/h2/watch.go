@@ -50,6 +50,7 @@ func (c *Conn) tickStream(st *Stream) {
 	}
 	if st.blocked == 0 && st.queued && c.window <= 0 {
 		st.blocked = max(c.now, 1)
+		st.wait()
 	}
 	if st.blocked != 0 {
 		why := st.source.Over(c.now)

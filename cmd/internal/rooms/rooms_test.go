@@ -44,7 +44,7 @@ var rooms = []room{
 	{dir: "cmd/internal/e2e", testOnly: true},
 	{dir: "cmd/internal/rooms", testOnly: true},
 	{dir: "cmd/internal/pages", testOnly: true},
-	{dir: "server/h2", ours: []string{"server/engine"}, theirs: []string{"golang.org/x/net/http2"}, usedBy: "server"},
+	{dir: "server/h2", ours: []string{"server/engine"}, theirs: []string{"golang.org/x/net/http2", "golang.org/x/net/http/httpguts"}, usedBy: "server"},
 	{dir: "server", ours: []string{"feed", "server"}, theirs: []string{
 		"github.com/go-chi/chi/v5", "github.com/go-chi/cors", "github.com/prometheus", "github.com/golang-jwt/jwt/v5",
 		"github.com/MicahParks/keyfunc/v3", "go.opentelemetry.io/otel", "golang.org/x/time/rate"}},
