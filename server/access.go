@@ -64,8 +64,8 @@ func accessOf(ctx context.Context) *access {
 // grantOf returns the grant that authorize has found for the request, or an empty one.
 func grantOf(ctx context.Context) auth.Grant { return accessOf(ctx).grant }
 
-// authenticate passes requests on, with their access in the context, unless their
-// credentials are no good. Without authorization, it passes all.
+// authenticate notes whose requests they are, and passes them on, unless their credentials
+// are no good. Without authorization, it passes all.
 func (s *Server) authenticate(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		o := s.options()
@@ -79,7 +79,8 @@ func (s *Server) authenticate(next http.Handler) http.Handler {
 		case o.foreign(r, identity):
 			s.writeError(w, r, errForeign)
 		default:
-			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), accessKey{}, &access{identity: identity})))
+			accessOf(r.Context()).identity = identity
+			next.ServeHTTP(w, r)
 		}
 	})
 }

@@ -7,8 +7,6 @@ import (
 	"net/netip"
 	"strings"
 	"time"
-
-	"github.com/go-chi/chi/v5"
 )
 
 // accessEntry is what the access log has about a request.
@@ -61,7 +59,7 @@ func (s *Server) countRequests(next http.Handler) http.Handler {
 			if !returned {
 				reason = "broken off"
 			}
-			s.counters.request(chi.RouteContext(r.Context()).RoutePattern(), status)
+			s.counters.request(r.Pattern, status)
 			if a := answer.access; a != nil && !a.stream {
 				a.describe(s, w, r)
 				a.log(s.logger, status, reason)

@@ -7,8 +7,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-
-	"github.com/go-chi/chi/v5"
 )
 
 // aBasePath matches parts that no proxy and no browser writes in another way.
@@ -79,13 +77,4 @@ func cutBasePath(path, base string) (string, bool) {
 		return path, false
 	}
 	return rest, true
-}
-
-// withoutRouter hides the router in which the server is mounted: this server's router
-// would otherwise go on with the paths of that one.
-func withoutRouter(r *http.Request) *http.Request {
-	if chi.RouteContext(r.Context()) == nil {
-		return r
-	}
-	return r.WithContext(context.WithValue(r.Context(), chi.RouteCtxKey, (*chi.Context)(nil)))
 }

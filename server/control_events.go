@@ -11,27 +11,34 @@ import (
 // feed, and the time after which to reconnect, which is about retry and differs for
 // each client.
 func (e *streamEncoder) openEvent(retry time.Duration) []byte {
-	type opened struct {
-		Feed   string  `json:"feed"`
-		Cursor string  `json:"cursor"`
-		First  feed.ID `json:"first"`
-		Last   feed.ID `json:"last"`
-	}
-	all := make([]opened, len(e.hidden))
-	for i := range all {
-		sub := e.subscriber.At(i)
-		b := sub.Bounds()
-		all[i] = opened{sub.Feed(), e.cursor(i).String(), b.First, b.Last}
-	}
 	c := controlEvent{kind: "feed.open", cursor: e.showCursor(), retry: jitter(retry, 0.5)}
+	var data []byte
 	if e.many {
-		c.data = struct {
-			Feeds []opened `json:"feeds"`
-		}{all}
+		data = append(data, `{"feeds":[`...)
+		for i := range e.hidden {
+			if i > 0 {
+				data = append(data, ',')
+			}
+			data = e.appendOpened(data, i)
+		}
+		data = append(data, "]}"...)
 	} else {
-		c.feed, c.data = all[0].Feed, all[0]
+		c.feed = e.subscriber.At(0).Feed()
+		data = e.appendOpened(make([]byte, 0, 128), 0)
 	}
+	c.data = encodedJSON(data)
 	return e.frame(e.appendLive(e.format.appendControl(nil, c)))
+}
+
+// appendOpened appends the bounds and the cursor of a feed, whose name needs no escapes.
+func (e *streamEncoder) appendOpened(dst []byte, i int) []byte {
+	sub := e.subscriber.At(i)
+	b := sub.Bounds()
+	dst = append(append(dst, `{"feed":"`...), sub.Feed()...)
+	dst = e.cursor(i).Append(append(dst, `","cursor":"`...))
+	dst = b.First.Append(append(dst, `","first":`...))
+	dst = b.Last.Append(append(dst, `,"last":`...))
+	return append(dst, '}')
 }
 
 func (e *streamEncoder) gapEvent(i int, g feed.Gap) []byte {

@@ -159,7 +159,7 @@ var cursorParams = []string{"lastEventId", "lastEventID", "last_event_id"}
 // absent. Several headers form a list (RFC 9110, section 5.3), which is no cursor of one
 // feed: choosing one of them could lose events.
 func readCursor(header http.Header, query url.Values) string {
-	values := header.Values("Last-Event-ID")
+	values := header["Last-Event-Id"]
 	if len(values) > 1 {
 		values = slices.DeleteFunc(slices.Clone(values), func(cursor string) bool { return cursor == "" })
 	}

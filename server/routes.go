@@ -1,17 +1,52 @@
 package server
 
 import (
+	"context"
 	_ "embed"
 	"fmt"
 	"io"
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/go-chi/chi/v5"
 
 	"github.com/rejoin/rejoin/feed"
 )
+
+// requestContext is the context of a request. It has from the start what chi and
+// authenticate would add, because a request is copied for each context it gets. It hides
+// the router in which the server is mounted.
+type requestContext struct {
+	context.Context
+	route  *chi.Context
+	access access
+}
+
+// Value implements [context.Context].
+func (c *requestContext) Value(key any) any {
+	switch key {
+	case chi.RouteCtxKey:
+		return c.route
+	case accessKey{}:
+		return &c.access
+	}
+	return c.Context.Value(key)
+}
+
+// routeContexts holds contexts for requests to come.
+var routeContexts = sync.Pool{New: func() any { return chi.NewRouteContext() }}
+
+// ServeHTTP answers one request.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	route := routeContexts.Get().(*chi.Context)
+	route.Reset()
+	route.Routes = s.routes
+	r = withoutBasePath(r, s.options().BasePath)
+	s.routes.ServeHTTP(w, r.WithContext(&requestContext{Context: r.Context(), route: route}))
+	routeContexts.Put(route) // unless the handler has panicked, and may still use it
+}
 
 // router returns the whole route table.
 func (s *Server) router(traces *Traces) chi.Router {

@@ -22,6 +22,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/go-chi/chi/v5"
+
 	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/server/auth"
 	"github.com/rejoin/rejoin/server/engine"
@@ -91,7 +93,7 @@ type Server struct {
 	memory    *feed.Memory // the node's budget
 	settings  atomic.Pointer[settings]
 	logger    *slog.Logger
-	routes    http.Handler
+	routes    chi.Router
 	started   time.Time
 
 	engineOnce sync.Once
@@ -165,11 +167,6 @@ func (s *Server) Reconfigure(o Options) {
 // agree calls it once.
 func (s *Server) options() *settings { return s.settings.Load() }
 
-// ServeHTTP answers one request.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	s.routes.ServeHTTP(w, withoutBasePath(withoutRouter(r), s.options().BasePath))
-}
-
 // AnnounceDrain makes /readyz report that the server is draining and changes nothing
 // else. It gives load balancers time to notice before Drain.
 func (s *Server) AnnounceDrain() {
@@ -224,6 +221,10 @@ func (s *Server) Close() {
 	s.engineOnce.Do(func() {})
 	if s.engine != nil {
 		s.engine.Close()
+	}
+	s.http2Once.Do(func() {})
+	if s.http2 != nil {
+		s.http2.Close()
 	}
 	_ = s.returned.Close()
 	s.refusals.Close()

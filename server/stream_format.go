@@ -110,8 +110,17 @@ func (envelopeLines) Encode(dst []byte, e *feed.Event) []byte {
 	return append(envelope.Append(dst, e), '\n')
 }
 
+// encodedJSON is data of a control event that is JSON already.
+type encodedJSON []byte
+
+// MarshalJSON implements [json.Marshaler].
+func (b encodedJSON) MarshalJSON() ([]byte, error) { return b, nil }
+
 // marshal encodes one of this package's own structs.
 func marshal(v any) []byte {
+	if encoded, ok := v.(encodedJSON); ok {
+		return encoded
+	}
 	text, err := json.Marshal(v)
 	if err != nil {
 		panic(err)

@@ -94,8 +94,12 @@ func preference(r *http.Request, mediaType string) (weight float64) {
 	for _, header := range r.Header.Values("Accept") {
 		for item := range strings.SplitSeq(header, ",") {
 			// Parsing is slow, so it is for the items that matter.
-			if t, _, _ := strings.Cut(item, ";"); !strings.EqualFold(strings.TrimSpace(t), mediaType) {
+			t, _, more := strings.Cut(item, ";")
+			if !strings.EqualFold(strings.TrimSpace(t), mediaType) {
 				continue
+			}
+			if !more {
+				return 1
 			}
 			_, params, err := mime.ParseMediaType(item)
 			if err != nil {

@@ -5,6 +5,7 @@
 package sse
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -82,6 +83,8 @@ type Control struct {
 
 // Append appends the block to dst. It omits a Retry of 0.
 func (c Control) Append(dst []byte) []byte {
+	const around = len("retry: 1000000\nevent: \ndata: \nid: \n\n")
+	dst = slices.Grow(dst, around+len(c.Type)+len(c.Data)+len(c.ID))
 	if c.Retry > 0 {
 		dst = AppendRetry(dst, c.Retry)
 	}
