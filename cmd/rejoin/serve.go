@@ -132,6 +132,9 @@ func (s *serving) listen(ctx context.Context) error {
 	s.public = newEndpoint(listener, s.logger)
 	s.setPublic(c, server.UnderBasePath(c.Server.basePath(), server.Waiting(c.CORS.Origins, s.refusals)))
 	s.security.secure(s.public.server, c.Subscribe.WriteTimeout)
+	if s.security.certificate == nil && c.Server.HTTP2 == "engine" {
+		server.AcceptHTTP2(s.public.server, s.takeHTTP2)
+	}
 	if c.Admin.Listen == "off" {
 		return nil
 	}
@@ -224,6 +227,10 @@ func (s *serving) run(ctx context.Context, absent error, reload func(context.Con
 	if s.admin != nil {
 		group.Go(func() error { return serveHTTP(s.admin.server, s.admin.listener) })
 	}
+	group.Go(func() error {
+		returnMemory(ctx)
+		return nil
+	})
 	group.Go(func() (err error) {
 		defer func() { err = errors.Join(err, s.close()) }()
 		if s.node == nil {
