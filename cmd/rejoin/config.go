@@ -114,7 +114,7 @@ func DefaultConfig() Config {
 	return Config{
 		Listen:      "127.0.0.1:8080",
 		Admin:       AdminConfig{Listen: "off"},
-		Server:      ServerConfig{HTTP2: "nethttp"},
+		Server:      ServerConfig{HTTP2: "engine"},
 		Store:       StoreConfig{URL: "sqlite:rejoin.db"},
 		Bus:         BusConfig{URL: "memory", Prefix: "rejoin", Shards: 16, StreamLength: 1000, Verify: time.Second},
 		Subscribe:   SubscribeConfig{Heartbeat: 15 * time.Second, Retry: 2 * time.Second, WriteTimeout: 30 * time.Second},

@@ -119,7 +119,7 @@ func TestPrecedence(t *testing.T) {
 func TestEveryKeyFromTheEnvironment(t *testing.T) {
 	values := map[string]string{
 		"listen": "0.0.0.0:1", "store.url": "sqlite:/x.db", "bus.url": "redis://h", "bus.verify": "2s",
-		"admin.listen": "127.0.0.1:2", "server.hosts": "rejoin.example, ::1", "server.trusted_proxies": "10.0.0.0/8,::1", "server.base_path": "/rejoin/", "server.demo": "true", "server.http2": "engine", "bus.prefix": "p", "bus.shards": "3", "bus.stream_length": "4",
+		"admin.listen": "127.0.0.1:2", "server.hosts": "rejoin.example, ::1", "server.trusted_proxies": "10.0.0.0/8,::1", "server.base_path": "/rejoin/", "server.demo": "true", "server.http2": "nethttp", "bus.prefix": "p", "bus.shards": "3", "bus.stream_length": "4",
 		"subscribe.heartbeat": "3s", "subscribe.retry": "4s", "subscribe.write_timeout": "5s", "subscribe.max_age": "6s",
 		"limits.event_bytes": "7", "limits.batch_events": "8", "limits.batch_bytes": "9", "limits.feeds_per_subscription": "10", "limits.subscribers": "11", "limits.subscribers_per_address": "12", "limits.memory": "64MiB", "limits.publish_idle": "14s", "limits.publishes_per_second": "15", "idempotency.window": "10s", "retention": "feeds=chat:* age=8h events=9", "auth.mode": "none", "auth.jwt.key": "s", "auth.jwt.key_file": "f", "auth.jwt.jwks_url": "u",
 		"auth.jwt.algorithms": "HS256, ES256", "auth.jwt.issuer": "i", "auth.jwt.audience": "a", "tls.cert": "c", "tls.key": "k",
@@ -136,7 +136,7 @@ func TestEveryKeyFromTheEnvironment(t *testing.T) {
 	want := Config{
 		Listen:      "0.0.0.0:1",
 		Admin:       AdminConfig{"127.0.0.1:2"},
-		Server:      ServerConfig{[]string{"rejoin.example", "::1"}, []string{"10.0.0.0/8", "::1"}, "/rejoin/", true, "engine"},
+		Server:      ServerConfig{[]string{"rejoin.example", "::1"}, []string{"10.0.0.0/8", "::1"}, "/rejoin/", true, "nethttp"},
 		Store:       StoreConfig{"sqlite:/x.db"},
 		Bus:         BusConfig{"redis://h", "p", 3, 4, 2 * time.Second},
 		Subscribe:   SubscribeConfig{3 * time.Second, 4 * time.Second, 5 * time.Second, 6 * time.Second},
