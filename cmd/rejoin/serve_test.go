@@ -191,3 +191,15 @@ func TestPaceCollector(t *testing.T) {
 		t.Errorf("the limit is %d", limit)
 	}
 }
+
+func TestWorthReturning(t *testing.T) {
+	const mb = 1 << 20
+	for _, test := range []struct {
+		live, heap uint64
+		want       bool
+	}{{0, 2 * mb, false}, {0, 3 * mb, true}, {10 * mb, 13 * mb, false}, {10 * mb, 14 * mb, true}, {1000 * mb, 1100 * mb, false}, {1000 * mb, 1200 * mb, true}} {
+		if got := worthReturning(test.live, test.heap); got != test.want {
+			t.Errorf("%d of %d MB live: got %t", test.live/mb, test.heap/mb, got)
+		}
+	}
+}
