@@ -63,7 +63,7 @@ func TestMayAdmin(t *testing.T) {
 				r.Header.Set(test.header[i], test.header[i+1])
 			}
 			w := httptest.NewRecorder()
-			router.ServeHTTP(w, r)
+			router.ServeHTTP(w, r.WithContext(&requestContext{Context: r.Context(), route: chi.NewRouteContext()}))
 			if w.Code != test.status || (w.Body.String() == "gone") != (test.status == 200) {
 				t.Errorf("%d %s, want %d", w.Code, w.Body, test.status)
 			}
