@@ -9,9 +9,11 @@
 // kernel has given to another connection since.
 //
 // A socket that is full keeps a backlog and waits for the poller, a goroutine that
-// serves all sockets: it reports room in full sockets and clients that leave. Each
-// worker keeps the times at which its sockets need attention in a wheel. A
-// connection whose stream ended cleanly goes to [Returned].
+// serves all sockets: it reports room in full sockets, input, and clients that leave.
+// While a worker has nothing to do, the poller takes its place for a single socket,
+// because to wake the worker costs more. Each worker keeps the times at which its
+// sockets need attention in a wheel. A connection whose stream ended cleanly goes to
+// [Returned].
 //
 // Over TLS, crypto/tls does the handshake on the TCP connection. Then the socket takes
 // that connection away from below it: what crypto/tls writes goes into a buffer of the
@@ -32,7 +34,7 @@ import (
 )
 
 // Dispatcher calls [Socket.Notify] of sockets whose streams may have something to
-// write. Each worker has one and calls its methods.
+// write. Each worker has one, and one goroutine at a time calls Step.
 type Dispatcher interface {
 	// Step calls Notify of some of those sockets. It reports whether more are left.
 	Step() (more bool)

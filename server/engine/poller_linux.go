@@ -60,8 +60,8 @@ func newEpoll() (*os.File, syscall.RawConn, error) {
 }
 
 // takeEvents fills events with those that an epoll instance has right now, and returns
-// their number. It does not block, so it does not inform the scheduler: that would wake
-// the runtime's monitor, twice the cost of all else, for each request to an idle server.
+// their number. It does not block, so it does not inform the scheduler, which would wake
+// the runtime's monitor for each request to an idle server.
 func takeEvents(epoll uintptr, events []syscall.EpollEvent) (n int) {
 	for {
 		r, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, epoll, uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)

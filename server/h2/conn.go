@@ -370,31 +370,6 @@ func (c *Conn) hold(n int) error {
 // Yield implements [engine.Stream].
 func (c *Conn) Yield() {}
 
-// Over implements [engine.Stream]. It is called while the socket is full.
-func (c *Conn) Over(now time.Duration) error {
-	c.now = now
-	c.mu.Lock()
-	full := len(c.control) > maxControl
-	c.mu.Unlock()
-	if full {
-		return http2.ConnectionError(http2.ErrCodeEnhanceYourCalm)
-	}
-	for _, st := range c.ready {
-		if st.source != nil {
-			st.wait()
-		}
-	}
-	for _, st := range c.streams {
-		if st.source != nil {
-			if why := st.source.Over(now); why != nil {
-				c.push(appendReset(nil, st.id, http2.ErrCodeInternal))
-				c.close(st, why)
-			}
-		}
-	}
-	return nil
-}
-
 // Due implements [engine.Stream].
 func (c *Conn) Due() time.Duration { return c.due }
 

@@ -1,6 +1,8 @@
 package h2
 
 import (
+	"time"
+
 	"golang.org/x/net/http2"
 
 	"github.com/rejoin/rejoin/server/engine"
@@ -71,4 +73,29 @@ func (c *Conn) tickStream(st *Stream) {
 	} else {
 		c.due = min(c.due, due)
 	}
+}
+
+// Over implements [engine.Stream]. It is called while the socket is full.
+func (c *Conn) Over(now time.Duration) error {
+	c.now = now
+	c.mu.Lock()
+	full := len(c.control) > maxControl
+	c.mu.Unlock()
+	if full {
+		return http2.ConnectionError(http2.ErrCodeEnhanceYourCalm)
+	}
+	for _, st := range c.ready {
+		if st.source != nil {
+			st.wait()
+		}
+	}
+	for _, st := range c.streams {
+		if st.source != nil {
+			if why := st.source.Over(now); why != nil {
+				c.push(appendReset(nil, st.id, http2.ErrCodeInternal))
+				c.close(st, why)
+			}
+		}
+	}
+	return nil
 }
