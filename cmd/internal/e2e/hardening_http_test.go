@@ -143,7 +143,7 @@ func TestRequestTargets(t *testing.T) {
 		{"GET /healthz HTTP/2.0\r\nHost: localhost\r\n\r\n", []int{505}, ""},
 		{"GET /healthz HTTP/3.0\r\nHost: localhost\r\n\r\n", []int{505}, ""},
 		{"GET /healthz HTTP/11\r\nHost: localhost\r\n\r\n", []int{400}, ""},
-		{"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", []int{400, 405, 505}, ""},
+		{"PRI * HTTP/2.0\r\n\r\nSN\r\n\r\n", []int{400, 405, 505}, ""}, // with SM, it is HTTP/2
 		{"\x16\x03\x01\x02\x00\x01\r\n\r\n", []int{400}, ""},
 		{"GET /healthz HTTP/1.1\r\n\r\n", []int{400}, ""},
 		{"GET /healthz HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", []int{400}, ""},
