@@ -71,7 +71,7 @@ func (pub *Publication) check() error {
 		return fmt.Errorf("%w: only one feed can be closed, or have a last event", ErrInvalid)
 	}
 	if pub.Feed != "" {
-		if err := CheckName(pub.Feed); err != nil {
+		if err := CheckWritable(pub.Feed); err != nil {
 			return err
 		}
 	}

@@ -49,6 +49,54 @@ func (d *Durations) Read() (buckets map[float64]uint64, count uint64, sum float6
 	return buckets, count, time.Duration(d.sum.Load()).Seconds()
 }
 
+// DurationCounts has how many durations were in each bucket of a Durations.
+type DurationCounts [len(durationBounds) + 1]uint64
+
+// Counts returns the counts at this moment.
+func (d *Durations) Counts() (c DurationCounts) {
+	for i := range c {
+		c[i] = d.counts[i].Load()
+	}
+	return c
+}
+
+// Plus returns the sums of both counts.
+func (c DurationCounts) Plus(other DurationCounts) DurationCounts {
+	for i, n := range other {
+		c[i] += n
+	}
+	return c
+}
+
+// Minus returns the counts since earlier ones.
+func (c DurationCounts) Minus(earlier DurationCounts) DurationCounts {
+	for i, n := range earlier {
+		c[i] -= n
+	}
+	return c
+}
+
+// Quantile returns about the duration that the share q of all is not above: within a
+// bucket, durations count as evenly spread. ok is false if there are none.
+func (c DurationCounts) Quantile(q float64) (d time.Duration, ok bool) {
+	total := uint64(0)
+	for _, n := range c {
+		total += n
+	}
+	if total == 0 {
+		return 0, false
+	}
+	rank, lower := q*float64(total), time.Duration(0)
+	for i, upper := range durationBounds {
+		if n := float64(c[i]); rank <= n && n > 0 {
+			return lower + time.Duration(float64(upper-lower)*rank/n), true
+		}
+		rank -= float64(c[i])
+		lower = upper
+	}
+	return lower, true // above all bounds
+}
+
 // StoreCall is a kind of call of a store.
 type StoreCall int
 

@@ -28,7 +28,7 @@ type Event struct {
 
 // Draft is an event that is yet to be stored: the store gives it id and time.
 //
-// [CheckName] tells which feeds a draft may have, and [CheckType] which types. Its data
+// [CheckWritable] tells which feeds a draft may have, and [CheckType] which types. Its data
 // is UTF-8 without NUL; if JSON is set, valid JSON. The data is no larger than the limit
 // of the publisher in the longest form in which a subscriber may ask for it:
 // Server-Sent Events frame every line, so that a line break takes 7 bytes, and text in
@@ -43,9 +43,14 @@ type Draft struct {
 // clean returns the draft as it is to be stored: line breaks become LF, the
 // type "message" none. Its error wraps ErrInvalid or ErrTooLarge.
 func (d Draft) clean(limit int) (Draft, error) {
-	if err := CheckName(d.Feed); err != nil {
+	if err := CheckWritable(d.Feed); err != nil {
 		return Draft{}, err
 	}
+	return d.cleanContent(limit)
+}
+
+// cleanContent is clean of all but the feed.
+func (d Draft) cleanContent(limit int) (Draft, error) {
 	if err := CheckType(d.Type); err != nil {
 		return Draft{}, err
 	}

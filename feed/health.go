@@ -1,6 +1,9 @@
 package feed
 
-import "context"
+import (
+	"context"
+	"sync"
+)
 
 // Health tells what does not work. A nil error means that the part works.
 type Health struct {
@@ -11,7 +14,7 @@ type Health struct {
 // pinger is a store or a bus that can check itself.
 type pinger interface{ Ping(context.Context) error }
 
-// Health asks the store and the bus whether they work. A store works if it answers and,
+// Health asks the store and the bus whether they work, both at once. A store works if it answers and,
 // as a pinger, finds no fault with itself. A bus that is no pinger always works. Once
 // the hub is closed, both errors are ErrStopped.
 func (h *Hub) Health(ctx context.Context) Health {
@@ -21,14 +24,16 @@ func (h *Hub) Health(ctx context.Context) Health {
 	}
 	defer leave()
 	var health Health
+	var asking sync.WaitGroup
+	if bus, ok := h.bus.(pinger); ok {
+		asking.Go(func() { health.Bus = bus.Ping(ctx) })
+	}
 	_, health.Store = h.store.Bounds(ctx, []string{"health"})
 	h.noteComparing(ctx, health.Store)
 	if store, ok := h.store.Store.(pinger); ok && health.Store == nil {
 		health.Store = store.Ping(ctx)
 		h.noteChecking(ctx, health.Store)
 	}
-	if bus, ok := h.bus.(pinger); ok {
-		health.Bus = bus.Ping(ctx)
-	}
+	asking.Wait()
 	return health
 }

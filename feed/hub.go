@@ -67,6 +67,7 @@ type Hub struct {
 	clocks callGroup[struct{}, storeClock]
 
 	signals *signals
+	watched chan struct{} // gets a token when NodesFeed may have its first subscriber
 
 	storing, comparing, checking Outage // of the store
 	faults                       faults // of the store, in single feeds
@@ -82,15 +83,16 @@ type Hub struct {
 func NewHub(store Store, bus Bus, o HubOptions) *Hub {
 	memory := newMemory(cmp.Or(o.Memory, DefaultMemory))
 	h := &Hub{
-		store:  timedStore{store, new([storeCalls]Durations)},
-		bus:    bus,
-		verify: cmp.Or(o.Verify, time.Second),
-		memory: memory,
-		cache:  newCache(memory, o.Tracer),
-		logger: cmp.Or(o.Logger, slog.Default()),
-		logs:   make(map[string]*log),
-		dirty:  newDirtySet(),
-		clocks: callGroup[struct{}, storeClock]{keep: time.Second, most: 1},
+		store:   timedStore{store, new([storeCalls]Durations)},
+		bus:     bus,
+		verify:  cmp.Or(o.Verify, time.Second),
+		memory:  memory,
+		cache:   newCache(memory, o.Tracer),
+		logger:  cmp.Or(o.Logger, slog.Default()),
+		logs:    make(map[string]*log),
+		dirty:   newDirtySet(),
+		watched: make(chan struct{}, 1),
+		clocks:  callGroup[struct{}, storeClock]{keep: time.Second, most: 1},
 	}
 	slots := min(max(int(memory.Limit(HoldReplays)/pageCost), 4), pagesMost)
 	h.pages = callGroup[pageKey, sharedPage]{
@@ -102,6 +104,7 @@ func NewHub(store Store, bus Bus, o HubOptions) *Hub {
 	h.storeLog = located(h.logger, "store", store)
 	h.dispatcher = h.NewDispatcher()
 	h.signals = newSignals(bus, rand.Text(), memory)
+	h.signals.watching = func() bool { return h.subscribersHere(NodesFeed) > 0 }
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	h.compared.Store(time.Now().UnixMilli()) // nothing is open
 	h.work.Go(h.dispatchLoop)
@@ -192,7 +195,11 @@ func (h *Hub) acquire(feed string) (*log, error) {
 
 func (h *Hub) newLog(feed string) *log {
 	h.memory.hold(HoldLogs, logCost+len(feed))
-	return &log{feed: feed, cache: h.cache}
+	l := &log{feed: feed, cache: h.cache, reserved: Reserved(feed)}
+	if l.reserved {
+		l.loaded, l.first = true, 1 // nothing is ever stored
+	}
+	return l
 }
 
 func (h *Hub) release(l *log) {

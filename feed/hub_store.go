@@ -96,6 +96,9 @@ func (h *Hub) Read(ctx context.Context, feed string, after ID, limit Limit) (Pag
 		return Page{}, err
 	}
 	defer leave()
+	if Reserved(feed) {
+		return Page{Bounds: Bounds{First: 1}}, nil
+	}
 	p, err := h.store.Read(ctx, feed, after, limit)
 	if err == nil {
 		err = checkPage(feed, after, p)

@@ -15,8 +15,9 @@ const segmentBytes = 32 << 10
 // It takes an event only if it is the next one. When it learns of a later one,
 // the hub fills the hole from the store.
 type log struct {
-	feed  string
-	cache *cache // of all logs' segments
+	feed     string
+	cache    *cache // of all logs' segments
+	reserved bool   // the feed is the server's: its log knows nothing of the store
 
 	// Under the hub's mu.
 	users int       // subscriptions, and calls of Subscribe
@@ -58,6 +59,9 @@ type logChange struct {
 func (l *log) accept(events []Event, now time.Time) logChange {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.reserved {
+		return logChange{} // it is of a node that lets clients publish to the feed
+	}
 	before := l.tail
 	for i := range events {
 		e := &events[i]
@@ -150,6 +154,9 @@ func (l *log) empty() {
 func (l *log) noteLast(last ID) logChange {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.reserved {
+		return logChange{}
+	}
 	l.known = max(l.known, last)
 	return logChange{hole: l.claimFill()}
 }

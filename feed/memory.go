@@ -37,6 +37,7 @@ var shares = [holders]int64{8, 9, 2, 2, 2, 1}
 // Every part that grows with what clients do takes its bytes from it. It counts what the
 // Go heap holds, roughly, and is safe for concurrent use.
 type Memory struct {
+	whole  atomic.Int64
 	limits [holders]atomic.Int64
 	used   [holders]atomic.Int64
 }
@@ -50,6 +51,7 @@ func newMemory(limit int) *Memory {
 // setLimit sets the whole budget. A holder that now has more than its share gets no
 // more until it has given enough back.
 func (m *Memory) setLimit(limit int) {
+	m.whole.Store(int64(limit))
 	for h, share := range shares {
 		m.limits[h].Store(int64(limit) * share / 32)
 	}
@@ -79,6 +81,14 @@ func (m *Memory) over(h Holder) bool { return m.used[h].Load() > m.Limit(h) }
 
 // Used returns how many bytes the holder has.
 func (m *Memory) Used(h Holder) int64 { return m.used[h].Load() }
+
+// Total returns how many bytes all holders have, and the whole budget.
+func (m *Memory) Total() (used, limit int64) {
+	for h := range m.used {
+		used += m.used[h].Load()
+	}
+	return used, m.whole.Load()
+}
 
 // Limit returns how many bytes the holder may have.
 func (m *Memory) Limit(h Holder) int64 { return m.limits[h].Load() }

@@ -19,7 +19,7 @@ func (h *Hub) handleSignal(payload []byte) {
 		return
 	}
 	if h.signals.noteAlive(node, time.Now()) {
-		h.signals.send(note{Kind: signalHere}) // a new node does not know this one yet
+		h.signals.send(h.signals.hereNote()) // a new node does not know this one yet
 	}
 	for _, n := range notes {
 		h.handleNote(node, n)
@@ -28,12 +28,20 @@ func (h *Hub) handleSignal(payload []byte) {
 
 func (h *Hub) handleNote(node string, n note) {
 	switch n.Kind {
+	case signalHere:
+		if h.signals.noteWatches(node, n.Watches) {
+			poke(h.watched)
+		}
 	case signalGone:
 		h.signals.noteGone(node, time.Now())
 	case signalChanged:
 		h.recheck(n.Feed)
 	case signalEphemeral:
 		if n.Event != nil && n.Event.ephemeral() && h.signals.inOrder(node, n.Number) {
+			h.ephemeral(*n.Event)
+		}
+	case signalReport:
+		if n.Event != nil && n.Event.isReport() && h.signals.inOrder(node, n.Number) {
 			h.ephemeral(*n.Event)
 		}
 	case signalCount:

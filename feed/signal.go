@@ -38,6 +38,7 @@ const (
 	signalGone      signalKind = "gone"      // the node stops
 	signalChanged   signalKind = "changed"   // a feed was closed or trimmed
 	signalEphemeral signalKind = "ephemeral" // an event that is not stored
+	signalReport    signalKind = "report"    // an event of NodesFeed
 	signalCount     signalKind = "count"     // a question: how many subscribers has a feed?
 	signalCounted   signalKind = "counted"   // the answer
 )
@@ -50,7 +51,9 @@ type note struct {
 	Event *Event     `json:"event,omitempty"`
 	Ask   string     `json:"ask,omitempty"` // names a question, in it and its answers
 	Count int        `json:"count,omitempty"`
-	// Number counts the ephemeral events that the node sends, from 1 on.
+	// Watches is set while NodesFeed has subscribers at the node, which is here.
+	Watches bool `json:"watches,omitempty"`
+	// Number counts the ephemeral events and reports that the node sends, from 1 on.
 	Number uint64 `json:"number,omitempty"`
 
 	at time.Time // when it was queued
@@ -87,6 +90,7 @@ type signals struct {
 	memory     *Memory
 	lastNumber uint64 // ephemeral events, by sendLoop
 	heardSelf  atomic.Bool
+	watching   func() bool // reports whether NodesFeed has subscribers here
 
 	mu    sync.Mutex
 	peers map[string]*peer
@@ -97,6 +101,7 @@ type signals struct {
 type peer struct {
 	lastSeen   time.Time // when its newest signal came
 	gone       bool      // it has stopped, whatever signals come late
+	watches    bool      // NodesFeed has subscribers there
 	lastNumber uint64    // the number of its newest ephemeral event
 }
 
@@ -150,7 +155,7 @@ func (s *signals) alone() bool {
 func (s *signals) sendLoop(ctx context.Context) {
 	here := time.NewTicker(hereEvery)
 	defer here.Stop()
-	s.transmit(ctx, note{Kind: signalHere})
+	s.transmit(ctx, s.hereNote())
 	for {
 		select {
 		case n := <-s.out:
@@ -158,7 +163,7 @@ func (s *signals) sendLoop(ctx context.Context) {
 				s.transmit(ctx, notes...)
 			}
 		case <-here.C:
-			s.transmit(ctx, note{Kind: signalHere})
+			s.transmit(ctx, s.hereNote())
 		case <-ctx.Done():
 			s.transmit(context.WithoutCancel(ctx), note{Kind: signalGone})
 			return
@@ -183,7 +188,7 @@ func (s *signals) gather(n note) []note {
 	s.memory.Give(HoldBus, size)
 	notes = slices.DeleteFunc(notes, func(n note) bool { return time.Since(n.at) > signalBudget })
 	for i := range notes {
-		if notes[i].Kind == signalEphemeral {
+		if notes[i].Event != nil {
 			s.lastNumber++
 			notes[i].Number = s.lastNumber
 		}
@@ -229,6 +234,34 @@ func (s *signals) noteAlive(node string, now time.Time) (fresh bool) {
 	}
 	if !p.gone {
 		p.lastSeen = now
+	}
+	return false
+}
+
+// hereNote returns a sign of life.
+func (s *signals) hereNote() note { return note{Kind: signalHere, Watches: s.watching()} }
+
+// noteWatches notes whether a node watches NodesFeed, and returns that.
+func (s *signals) noteWatches(node string, watches bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.peers[node]
+	if p == nil || p.gone {
+		return false
+	}
+	p.watches = watches
+	return watches
+}
+
+// watched reports whether another node watches NodesFeed.
+func (s *signals) watched(now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dropSilent(now)
+	for _, p := range s.peers {
+		if p.watches && !p.gone {
+			return true
+		}
 	}
 	return false
 }

@@ -59,12 +59,15 @@ func (h *Hub) startAt(ctx context.Context, s *Subscription, l *log, from From) e
 	s.setPending() // it has not been polled yet
 	l.attach(s)
 	h.counts.subscribers.Add(1)
+	if l.reserved {
+		poke(h.watched)
+	}
 	return nil
 }
 
 // seek returns the cursor before the time of from, and 0 if from has no time.
 func (h *Hub) seek(ctx context.Context, feed string, from From) (ID, error) {
-	if from.kind != fromTime && from.kind != fromMoment {
+	if from.kind != fromTime && from.kind != fromMoment || Reserved(feed) {
 		return 0, nil
 	}
 	ctx, cancel := h.until(ctx)
@@ -107,6 +110,9 @@ func (h *Hub) boundsFor(ctx context.Context, l *log, from From) (Bounds, error) 
 func (h *Hub) readBounds(ctx context.Context, l *log) (Bounds, error) {
 	if h.ctx.Err() != nil {
 		return Bounds{}, ErrStopped
+	}
+	if l.reserved {
+		return Bounds{First: 1}, nil
 	}
 	all, err := h.compareLogs(ctx, []*log{l})
 	h.noteFeed(ctx, err, locatingFeed, l.feed)

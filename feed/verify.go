@@ -57,7 +57,7 @@ func (d *dirtySet) take() (logs []*log, all bool) {
 // recheck compares the feed's log with the store soon, if this node has one.
 func (h *Hub) recheck(feed string) {
 	h.forget(feed)
-	if l := h.lookup(feed); l != nil {
+	if l := h.lookup(feed); l != nil && !l.reserved {
 		h.dirty.add(l)
 	}
 }
@@ -138,7 +138,7 @@ func (h *Hub) dropIdleLogs(now time.Time) []*log {
 func (h *Hub) verifyLoaded(logs []*log) error {
 	return h.verifyLogs(slices.DeleteFunc(slices.Clone(logs), func(l *log) bool {
 		_, loaded := l.confirmed()
-		return !loaded
+		return !loaded || l.reserved
 	}))
 }
 
