@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/server/auth"
 )
 
@@ -25,18 +26,38 @@ type permission struct {
 }
 
 var (
-	subscribing = permission{auth.Subscribe, "subscribe to", auth.Grant.MaySubscribe}
+	subscribing = permission{auth.Subscribe, "subscribe to", maySubscribe}
 	publishing  = permission{auth.Publish, "publish to", auth.Grant.MayPublish}
 	closing     = permission{auth.Close, "close", auth.Grant.MayClose}
 )
 
+// maySubscribe reports whether the grant allows reading the feed. The server's own feeds are
+// for those who may list all feeds.
+func maySubscribe(g auth.Grant, name string) bool {
+	if feed.Reserved(name) {
+		return g.Admin()
+	}
+	return g.MaySubscribe(name)
+}
+
+// actionOn returns the action that the permission on these feeds is asked for with.
+func (p permission) actionOn(feeds []string) auth.Action {
+	if p.action == auth.Subscribe && !slices.ContainsFunc(feeds, func(name string) bool { return !feed.Reserved(name) }) {
+		return auth.Admin
+	}
+	return p.action
+}
+
 // check returns an error that wraps errForbidden and names the feed, unless grant has
 // the permission.
-func (p permission) check(grant auth.Grant, feed string) error {
-	if !p.granted(grant, feed) {
-		return &feedError{feed, fmt.Errorf("%w: the token may not %s %s", errForbidden, p.verb, feed)}
+func (p permission) check(grant auth.Grant, name string) error {
+	switch {
+	case p.granted(grant, name):
+		return nil
+	case p.action == auth.Subscribe && feed.Reserved(name):
+		return &feedError{name, fmt.Errorf("%w: %s belongs to the server, and subscribing to it needs a token with admin", errForbidden, name)}
 	}
-	return nil
+	return &feedError{name, fmt.Errorf("%w: the token may not %s %s", errForbidden, p.verb, name)}
 }
 
 // access is the sender of a request, with the rights that are known of.
@@ -115,7 +136,7 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request, p permission,
 
 // ask finds and checks the grant for what authorize was called with.
 func (a *access) ask(ctx context.Context) (err error) {
-	if a.grant, err = a.identity.Grant(ctx, a.permission.action, a.feeds...); err != nil {
+	if a.grant, err = a.identity.Grant(ctx, a.permission.actionOn(a.feeds), a.feeds...); err != nil {
 		return err
 	}
 	for _, name := range a.feeds {

@@ -126,7 +126,7 @@ func (s *Server) trim(w http.ResponseWriter, r *http.Request) {
 }
 
 func readDelete(r *http.Request) (name string, query url.Values, err error) {
-	if name, err = feedName(r); err != nil {
+	if name, err = writableName(r); err != nil {
 		return "", nil, err
 	}
 	query, err = readQuery(r)

@@ -34,6 +34,12 @@ func feedName(r *http.Request) (string, error) {
 	return name, feed.CheckName(name)
 }
 
+// writableName is feedName for requests that change the feed.
+func writableName(r *http.Request) (string, error) {
+	name := pathParam(r, "feed")
+	return name, feed.CheckWritable(name)
+}
+
 // pathParam returns an unescaped part of the path, or the part as it is if it cannot be
 // unescaped.
 func pathParam(r *http.Request, name string) string {

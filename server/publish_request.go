@@ -37,7 +37,7 @@ func (p publishRequest) publication(drafts ...feed.Draft) feed.Publication {
 
 // readPublish reads a request for one feed.
 func readPublish(r *http.Request) (publishRequest, error) {
-	name, err := feedName(r)
+	name, err := writableName(r)
 	if err != nil {
 		return publishRequest{}, err
 	}
@@ -118,7 +118,7 @@ func readPublishOptions(r *http.Request) (p publishRequest, err error) {
 // readClose reads a request to close a feed without an event, which clients can repeat
 // without a key.
 func readClose(r *http.Request) (feed.Publication, error) {
-	name, err := feedName(r)
+	name, err := writableName(r)
 	if err != nil {
 		return feed.Publication{}, err
 	}

@@ -80,6 +80,9 @@ type Options struct {
 	AccessLog bool
 	// Traces, if not nil, gets the spans of publishes.
 	Traces *Traces
+	// Node names this node for operators, and Version is that of its program; both may
+	// be empty. See feed.NodesFeed.
+	Node, Version string
 	// Console, if set, serves all paths outside the interface.
 	Console http.Handler
 	// Logger receives messages for operators; nil means slog.Default.
@@ -136,6 +139,7 @@ func New(hub *feed.Hub, publisher *feed.Publisher, o Options) *Server {
 	s.Reconfigure(o)
 	routes := s.router(o.Traces)
 	s.routes, s.counters = routes, newCounters(routes)
+	hub.Report(s.reporter())
 	return s
 }
 

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -116,9 +118,20 @@ func (n *node) serverOptions(c Config, authorizer auth.Authorizer, logger *slog.
 		BasePath:              c.Server.basePath(),
 		AccessLog:             c.Log.Access,
 		Traces:                n.traces.server(),
+		Node:                  nodeName(c.Listen),
+		Version:               currentVersion(),
 		Console:               n.console,
 		Logger:                logger,
 	}
+}
+
+// nodeName names this node for operators: its machine, and the port if that is known.
+func nodeName(listen string) string {
+	name, err := os.Hostname()
+	if _, port, splitErr := net.SplitHostPort(listen); splitErr == nil && port != "0" && err == nil {
+		name = net.JoinHostPort(name, port)
+	}
+	return name
 }
 
 func (n *node) openBus(ctx context.Context, c BusConfig, logger *slog.Logger) error {
