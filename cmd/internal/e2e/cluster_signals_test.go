@@ -70,7 +70,7 @@ func testClusterEphemeral(t *testing.T, c *cluster) {
 }
 
 // TestClusterSubscribers: each node counts the subscribers of all nodes, and
-// not those of one that was killed.
+// not those of one that was killed; so do the nodes' reports.
 func TestClusterSubscribers(t *testing.T) {
 	t.Parallel()
 	onEachBus(t, testClusterSubscribers)
@@ -85,11 +85,14 @@ func testClusterSubscribers(t *testing.T, c *cluster) {
 	leave := many.source.start(t)
 	awaitOpen(t, func() bool { return many.opens() > 0 })
 	awaitSubscribers(t, c, "chat", 6)
+	reports := followReports(t, c.nodes[0])
+	reports.await(t, 3, "chat", 6)
 	leave()
 	awaitSubscribers(t, c, "chat", 5)
 	c.nodes[1].kill()
 	c.nodes = append(c.nodes[:1:1], c.nodes[2])
 	awaitSubscribers(t, c, "chat", 2)
+	reports.await(t, 2, "chat", 2)
 	c.stopSubscribers()
 	awaitSubscribers(t, c, "chat", 0)
 }
