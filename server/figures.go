@@ -29,8 +29,10 @@ type figures struct {
 	Memory      memoryState `json:"memory"`
 	Store       partState   `json:"store"`
 	Bus         partState   `json:"bus"`
-	// Followed has the feeds with the most subscribers here; nil if there are too many.
+	// Followed has the feeds with the most subscribers here, and Unnamed is set if there
+	// are more.
 	Followed map[string]int `json:"followed"`
+	Unnamed  bool           `json:"unnamed,omitempty"`
 }
 
 // latency is in milliseconds.
@@ -107,20 +109,26 @@ func (s *Server) figures(ctx context.Context, stats feed.Stats) figures {
 		Lag: max(time.Since(stats.Compared).Milliseconds(), 0),
 	}
 	f.Memory.Used, f.Memory.Limit = s.memory.Total()
-	if followed, ok := s.hub.Followed(maxFollowed); ok {
-		f.Followed = make(map[string]int, len(followed))
-		for size, i := 0, 0; i < len(followed); i++ {
-			if size += len(followed[i].Feed); size > followedBytes {
-				break
-			}
-			f.Followed[followed[i].Feed] = followed[i].Subscribers
-		}
-	}
+	f.Followed, f.Unnamed = followed(s.hub)
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	health := s.hub.Health(ctx)
 	f.Store, f.Bus = newPartState(health.Store), newPartState(health.Bus)
 	return f
+}
+
+// followed returns the feeds with the most subscribers, and whether there are more.
+func followed(hub *feed.Hub) (named map[string]int, more bool) {
+	feeds, ok := hub.Followed(maxFollowed + 1)
+	named = make(map[string]int, len(feeds))
+	size := 0
+	for _, f := range feeds {
+		if size += len(f.Feed); len(named) == maxFollowed || size > followedBytes {
+			return named, true
+		}
+		named[f.Feed] = f.Subscribers
+	}
+	return named, !ok
 }
 
 func newPartState(err error) partState {

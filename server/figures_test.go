@@ -25,6 +25,7 @@ type reported struct {
 		Reason string
 	}
 	Followed map[string]int
+	Unnamed  bool
 }
 
 // report returns the next report.
@@ -55,7 +56,7 @@ func TestFigures(t *testing.T) {
 		t.Errorf("the first report has rates: %+v", first)
 	}
 	if first.Node != n.hub.Node() || first.Name != "here" || first.Version != "v1" || first.Subscribers != 2 || first.Feeds != 2 ||
-		first.Memory.Used <= 0 || first.Memory.Limit != feed.DefaultMemory || !first.Store.Up || !first.Bus.Up || fmt.Sprint(first.Followed) != "map[chat:1]" {
+		first.Memory.Used <= 0 || first.Memory.Limit != feed.DefaultMemory || first.Unnamed || !first.Store.Up || !first.Bus.Up || fmt.Sprint(first.Followed) != "map[chat:1]" {
 		t.Errorf("got %+v", first)
 	}
 	for id := 1; id <= 10; id++ {
@@ -77,6 +78,25 @@ func TestFigures(t *testing.T) {
 	newcomer := n.follow(nodes+"/events", nil)
 	newcomer.want(open(feed.NodesFeed, 0, 1, 0))
 	newcomer.report()
+}
+
+// TestFiguresAreBounded: however many feeds are followed, and however long their names are,
+// a report names a few.
+func TestFiguresAreBounded(t *testing.T) {
+	t.Parallel()
+	for length, most := range map[int]int{10: 50, 250: 16} {
+		n := start(t, server.Options{}, nil)
+		for i := range 60 {
+			if _, err := n.hub.Subscribe(t.Context(), fmt.Sprintf("%0*d", length, i), feed.From{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		reports := n.follow(nodes+"/events", nil)
+		reports.want(open(feed.NodesFeed, 0, 1, 0))
+		if r := reports.report(); len(r.Followed) != most || !r.Unnamed {
+			t.Errorf("of 60 feeds with %d characters, %d are named, and there are more: %t", length, len(r.Followed), r.Unnamed)
+		}
+	}
 }
 
 // TestReserved: feeds of the server take nothing from clients, are not listed, and need the
