@@ -1,5 +1,6 @@
-// Serves the tabs of a browser: those with the same token share one connection. Over HTTP/1.1 a browser opens at most
-// six connections to a server, and each stream would hold one of them.
+// Serves the tabs of a browser: those with the same token share one connection, and another one for feeds of the server,
+// which also come while the store is away. Over HTTP/1.1 a browser opens at most six connections to a server, and each
+// stream would hold one of them.
 
 import { Line } from "./line.js";
 
@@ -20,7 +21,8 @@ export function serve(port) {
     const { cursors, token } = data.follow;
     const mine = { cursors: new Map(cursors), token, send: (blocks) => mine === reader && port.postMessage(blocks) };
     reader = mine;
-    join(mine, lineOf(token));
+    const own = cursors.every(([feed]) => feed.startsWith("feed."));
+    join(mine, lineOf(own ? `figures ${token}` : token, token));
   };
   port.addEventListener("close", leave);
   port.start?.();
@@ -31,13 +33,13 @@ function join(reader, line) {
   line.join(reader);
 }
 
-function lineOf(token) {
-  if (!shared.has(token)) shared.set(token, new Line(token, refused));
-  return shared.get(token);
+function lineOf(key, token) {
+  if (!shared.has(key)) shared.set(key, new Line(token, refused));
+  return shared.get(key);
 }
 
 function forget() {
-  for (const [token, line] of shared) if (line.size === 0) shared.delete(token);
+  for (const [key, line] of shared) if (line.size === 0) shared.delete(key);
 }
 
 // What one tab asks for may be refused, or be too much for one connection: each then gets a connection and an answer of its own.

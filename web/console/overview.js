@@ -1,10 +1,14 @@
-// The page of all feeds: those that the visitor may list, the newest activity first.
+// The page of all feeds: those that the visitor may list, the newest activity first, and what the nodes report.
 
 import { READY, feedsURL, pageOf, parseFeeds } from "./place.js";
-import { ask, isFinal } from "./api.js";
+import { ask, isFinal, tokenInUse } from "./api.js";
 import { TokenBox, wantsToken } from "./token.js";
-import { duration, fullTimeOf, number, plural } from "./words.js";
+import { duration, fullTimeOf, number, perSecond, plural } from "./words.js";
 import { element } from "./rows.js";
+import { Stream } from "./stream.js";
+import { NODES, Nodes } from "./nodes.js";
+import { Charts } from "./charts.js";
+import { NodeList } from "./nodelist.js";
 
 const PAGE = 1000;
 const PAGES_MOST = 5;
@@ -24,6 +28,13 @@ let timer = 0;
 let round = 0;
 let begun = 0;
 
+const nodes = new Nodes();
+const charts = new Charts(at("charts"));
+const nodeList = new NodeList(at("nodes-list"));
+const stream = new Stream({ onBlocks: (blocks) => blocks.forEach(takeBlock) });
+let followed = null; // the token with which the stream was asked for
+let cut = null; // the state of the stream, if it is not live
+
 const token = new TokenBox({ onUse: () => look() });
 
 async function look() {
@@ -38,16 +49,19 @@ async function look() {
     failures = 0;
     begun ||= Date.now();
     token.accepted();
-    say("calm", "");
+    say("feeds", "calm", "");
+    follow();
   } catch (error) {
     if (mine !== round) return;
     failures++;
     refused(error);
     if (isFinal(error.status)) {
       known.clear();
+      unfollow();
       draw();
       return;
     }
+    follow();
   }
   await ready;
   draw();
@@ -85,12 +99,17 @@ function take(found) {
 
 function refused(error) {
   if (error.status === 401 && wantsToken(error.challenge)) token.ask();
-  if (error.status === 401) return say("error", wantsToken(error.challenge) ? error.message : `${error.message}. Log in to the application in another tab, then reload this page.`);
-  if (error.status === 403) return say("error", "Only an administrator may list all feeds. A feed that you may read opens by its name, above.");
-  say("trouble", isFinal(error.status) ? error.message : `${error.message}; trying again`);
+  if (error.status === 401) return say("feeds", "error", wantsToken(error.challenge) ? error.message : `${error.message}. Log in to the application in another tab, then reload this page.`);
+  if (error.status === 403) return say("feeds", "error", "Only an administrator may see all feeds and the figures of the nodes. A feed that you may read opens by its name, above.");
+  say("feeds", "trouble", isFinal(error.status) ? error.message : `${error.message}; trying again`);
 }
 
-function say(kind, text) {
+// The notice is about the feeds or, where there is nothing to say of them, about the figures.
+const said = { feeds: ["calm", ""], figures: ["calm", ""] };
+
+function say(about, ...what) {
+  said[about] = what;
+  const [kind, text] = said.feeds[1] ? said.feeds : said.figures;
   at("notice").hidden = text === "";
   at("notice").dataset.kind = kind;
   if (at("notice-text").textContent !== text) at("notice-text").textContent = text;
@@ -109,14 +128,27 @@ async function readiness() {
   const show = (id, text) => { if (at(id).textContent !== text) at(id).textContent = text; };
   at("status").dataset.state = ready ? "live" : ready === undefined ? "failed" : "cut";
   show("status-word", word);
-  show("store", store ?? "–");
-  show("bus", bus ?? "–");
+  show("store", upOn("store") ?? store ?? "–");
+  show("bus", upOn("bus") ?? bus ?? "–");
   at("icon").href = new URL(ready ? "icon.svg" : ready === undefined ? "icon-fault.svg" : "icon-away.svg", import.meta.url).href;
   document.title = ready ? "All feeds · Rejoin" : `${word} · All feeds · Rejoin`;
 }
 
+// "up", or on how many nodes it is down.
+function upOn(part) {
+  const heard = alive.filter(({ silent }) => !silent);
+  const down = heard.filter((node) => !node[part]?.up).length;
+  if (heard.length < 2) return undefined;
+  return down === 0 ? "up" : down < heard.length ? `down on ${down} of ${heard.length}` : "down";
+}
+
+// Feeds that are busy now keep their places: they are in the order of their names.
+const BUSY = 10000;
+
 function draw() {
-  const list = [...known.values()].sort((a, b) => (a.updated < b.updated ? 1 : a.updated > b.updated ? -1 : a.feed < b.feed ? -1 : 1));
+  const now = Date.now();
+  const rank = new Map([...known.values()].map((info) => [info, Math.min(new Date(info.updated).getTime() || 0, now - BUSY)]));
+  const list = [...known.values()].sort((a, b) => rank.get(b) - rank.get(a) || (a.feed < b.feed ? -1 : 1));
   const shown = list.slice(0, ROWS_MOST);
   for (const [feed, row] of rows) if (!shown.some((one) => one.feed === feed)) (row.remove(), rows.delete(feed));
   let last = null;
@@ -128,11 +160,9 @@ function draw() {
     if (next !== row) at("feeds-list").insertBefore(row, next);
     last = row;
   }
-  at("feeds-empty").hidden = shown.length > 0 || begun === 0;
-  at("feeds-empty").textContent = at("search").value.trim() ? `No feed begins with ${at("search").value.trim()}` : "There is no feed yet. A feed begins with its first event.";
-  const rate = list.reduce((sum, info) => sum + rateOf(info), 0);
-  at("count").textContent = `${more ? "more than " : ""}${number(list.length)}`;
-  at("rate").textContent = rateText(rate);
+  at("feeds-empty").hidden = shown.length > 0 || begun + failures === 0;
+  at("feeds-empty").textContent = failures > 0 ? "The feeds cannot be listed." : at("search").value.trim() ? `No feed begins with ${at("search").value.trim()}` : "There is no feed yet. A feed begins with its first event.";
+  at("count").textContent = begun === 0 ? "–" : `${more ? "more than " : ""}${number(list.length)}`;
   at("feeds-rest").textContent = list.length > shown.length || more ? `The ${plural(shown.length, "feed")} with the newest events${more ? ` among the first ${number(list.length)} by name` : ""}. Search for others.` : "";
 }
 
@@ -140,7 +170,7 @@ function make(feed) {
   const row = element("li", "");
   const link = element("a", "name", feed);
   link.href = pageOf([feed]);
-  row.append(link, element("span", "closed"), cell("Last", "last"), cell("Rate", "rate"), cell("Active", "updated"));
+  row.append(link, element("span", "closed"), cell("Last", "last"), cell("Rate", "rate"), cell("Subscribers", "subscribers"), cell("Active", "updated"));
   rows.set(feed, row);
   return row;
 }
@@ -161,7 +191,10 @@ function fill(row, info) {
   row.dataset.grew = grew;
   set("closed", info.closed ? "closed" : "");
   set("last", info.first > info.last && info.last > 0 ? `${number(info.last)}, none kept` : number(info.last));
-  set("rate", rateText(rateOf(info)));
+  const rate = rateOf(info);
+  set("rate", rate > 0 ? perSecond(rate) : "–");
+  const count = nodes.subscribersOf(info.feed, alive);
+  set("subscribers", count === undefined ? "–" : number(count));
   const age = Date.now() - new Date(info.updated);
   set("updated", age < 1500 ? "now" : `${duration(age)} ago`).title = fullTimeOf(new Date(info.updated));
 }
@@ -172,10 +205,61 @@ function rateOf({ seen }) {
   return to[0] > from[0] ? (1000 * (to[1] - from[1])) / (to[0] - from[0]) : 0;
 }
 
-function rateText(rate) {
-  if (rate === 0) return "–";
-  return `${rate < 10 ? rate.toFixed(1) : number(Math.round(rate))}/s`;
+// The figures come as events of a feed, which those may follow who may list feeds.
+function follow() {
+  if (followed === tokenInUse()) return;
+  followed = tokenInUse();
+  stream.follow([[NODES, 0]], followed);
 }
+
+function unfollow() {
+  stream.leave();
+  followed = cut = null;
+  nodes.clear();
+  drawFigures();
+}
+
+function takeBlock(block) {
+  switch (block.type) {
+    case "event":
+      nodes.take(block.event);
+      if (nodes.points.length < 3) drawFigures(); // the first ones at once
+      break;
+    case "feed.open":
+      cut = null;
+      break;
+    case "feed.expired":
+      look();
+      break;
+    case "state":
+      cut = block;
+      drawFigures();
+  }
+}
+
+let alive = [];
+
+function drawFigures() {
+  const now = Date.now();
+  alive = nodes.list(now);
+  at("figures").hidden = nodes.points.length === 0;
+  at("nodes").hidden = alive.length === 0;
+  at("alive").textContent = alive.length > 0 ? number(alive.filter(({ silent }) => !silent).length) : "–";
+  say("figures", cut ? "trouble" : "calm", cut ? cutText() : "");
+  charts.draw(nodes.points, now);
+  nodeList.show(alive, now);
+}
+
+function cutText() {
+  switch (cut.state) {
+    case "waiting": return "The figures wait for a connection: a browser opens a few to one server, and they are all in use.";
+    case "failed": return `No figures: ${cut.detail}`;
+    default: return `The figures are cut off${cut.detail ? `: ${cut.detail}` : ""}; trying again`;
+  }
+}
+
+setInterval(() => document.visibilityState === "visible" && drawFigures(), 1000);
+addEventListener("rejoin-return", () => { followed = null; look(); });
 
 let typing = 0;
 at("search").addEventListener("input", () => {

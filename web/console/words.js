@@ -34,6 +34,16 @@ export function duration(ms) {
   return `${sign}${number(Math.round(size / 86400000))} days`;
 }
 
+// "1.5K"
+const compact = new Intl.NumberFormat("en", { notation: "compact" });
+export const about = (n) => compact.format(n);
+
+// "3.2/s"
+export const perSecond = (rate) => `${number(rate < 10 ? Number(rate.toFixed(1)) : Math.round(rate))}/s`;
+
+// "0.4 ms", "12 ms", "1.2 s"
+export const latency = (ms) => (ms < 10 ? `${Number(ms.toFixed(1))} ms` : duration(ms));
+
 // Returns where a connection ended: "after event 42", "after chat 42 and news 7".
 export function whereOf(readings) {
   if (!readings.known) return "before it opened";

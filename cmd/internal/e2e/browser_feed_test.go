@@ -183,6 +183,7 @@ func hostileServer(t *testing.T) string {
 		fmt.Fprintf(w, `{"type":"feed.open","cursor":%s,"data":{"feeds":[{"feed":%s,"cursor":"1","first":1,"last":1}]}}`+"\n", text, feed)
 		fmt.Fprintf(w, `{"feed":%s,"type":"feed.gap","cursor":"5","data":{"feed":%s,"after":"1","resumes":6,"reason":%s}}`+"\n", feed, feed, text)
 		fmt.Fprintln(w, event(feed, 6))
+		fmt.Fprintf(w, `{"feed":%s,"type":"node","data":{"node":%s,"name":%[2]s,"version":%[2]s,"started":%[2]s,"subscribers":%[2]s,"store":{"up":false,"reason":%[2]s},"bus":%[2]s,"followed":%[2]s}}`+"\n", feed, text)
 		_ = http.NewResponseController(w).Flush()
 		<-r.Context().Done()
 	})
@@ -201,6 +202,7 @@ func TestConsoleHostile(t *testing.T) {
 	for path, steps := range map[string][]chromedp.Action[chromedp.Void]{
 		"/": {
 			chromedp.WaitVisible(chromedp.CSS("#feeds-list .name")),
+			chromedp.WaitVisible(chromedp.CSS("#nodes-list .name")),
 		},
 		"/feeds/" + name: {
 			chromedp.WaitReady(chromedp.CSS(`#events [data-id="6"]`)),
