@@ -128,15 +128,24 @@ func StoreCalls() []StoreCall {
 // publishers and its retention, with calls that failed.
 func (h *Hub) StoreTimes(c StoreCall) *Durations { return &h.store.times[c] }
 
+// CommitTimes returns how long the appends took that succeeded.
+func (h *Hub) CommitTimes() *Durations { return h.store.commits }
+
 // timedStore is a Store that measures its calls.
 type timedStore struct {
 	Store
-	times *[storeCalls]Durations
+	times   *[storeCalls]Durations
+	commits *Durations
 }
 
 func (s timedStore) Append(ctx context.Context, batches []Batch) ([]Result, error) {
-	defer s.times[CallAppend].Since(time.Now())
-	return s.Store.Append(ctx, batches)
+	began := time.Now()
+	results, err := s.Store.Append(ctx, batches)
+	s.times[CallAppend].Since(began)
+	if err == nil {
+		s.commits.Since(began)
+	}
+	return results, err
 }
 
 func (s timedStore) Read(ctx context.Context, feed string, after ID, limit Limit) (Page, error) {

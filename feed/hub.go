@@ -83,7 +83,7 @@ type Hub struct {
 func NewHub(store Store, bus Bus, o HubOptions) *Hub {
 	memory := newMemory(cmp.Or(o.Memory, DefaultMemory))
 	h := &Hub{
-		store:   timedStore{store, new([storeCalls]Durations)},
+		store:   timedStore{store, new([storeCalls]Durations), new(Durations)},
 		bus:     bus,
 		verify:  cmp.Or(o.Verify, time.Second),
 		memory:  memory,

@@ -124,7 +124,7 @@ func (c *publishCall) take(results []Result, noWait bool) (ended bool) {
 // NewPublisher returns a publisher to store, hub and bus, and starts it.
 func NewPublisher(store Store, hub *Hub, bus Bus, o PublisherOptions) *Publisher {
 	p := &Publisher{
-		store:     timedStore{store, hub.store.times},
+		store:     timedStore{store, hub.store.times, hub.store.commits},
 		hub:       hub,
 		keyWindow: cmp.Or(o.KeyWindow, DefaultKeyWindow),
 		observe:   o.Observe,

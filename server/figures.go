@@ -62,7 +62,7 @@ type totals struct {
 func (s *Server) totals(stats feed.Stats) totals {
 	t := totals{
 		at: time.Now(), published: s.publisher.Published(), delivered: stats.FromLog + stats.FromStore,
-		commits: s.hub.StoreTimes(feed.CallAppend).Counts(),
+		commits: s.hub.CommitTimes().Counts(),
 	}
 	for i := range s.counters.deliveries {
 		t.deliveries = t.deliveries.Plus(s.counters.deliveries[i].Counts())
