@@ -43,6 +43,10 @@
 // stored events take turns, so that a flood of the one kind does not keep a slow
 // subscriber from the other.
 //
+// Feeds whose names begin with "feed." belong to the server. They have ephemeral events
+// only, and need no store. On [NodesFeed], nodes report about themselves: see
+// [Hub.Report].
+//
 // # What it asks
 //
 // Of a [Store]: that ids have no holes and become visible in order; that Read

@@ -16,6 +16,7 @@ const PERIOD = 2000;
 const PERIOD_MOST = 30000;
 const ROWS_MOST = 200;
 const RATE_OVER = 30000;
+const ASLEEP = 60000;
 
 const at = (id) => document.getElementById(id);
 
@@ -271,5 +272,14 @@ at("open").addEventListener("submit", (event) => {
   const feeds = parseFeeds(at("search").value);
   if (feeds.length > 0) location.href = pageOf(feeds);
 });
-document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && look());
+// The nodes report only while somebody looks: a tab in the background does not, after a while.
+let asleep = 0;
+document.addEventListener("visibilitychange", () => {
+  clearTimeout(asleep);
+  if (document.visibilityState === "visible") return look();
+  asleep = setTimeout(() => {
+    stream.leave();
+    followed = cut = null;
+  }, ASLEEP);
+});
 look();
