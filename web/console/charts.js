@@ -10,12 +10,14 @@ const HEIGHT = 48;
 // A line goes on across so many seconds without a point.
 const JOIN = 3;
 
+const rates = { unit: perSecond, mark: about };
+const times = { unit: latency, mark: (ms) => (ms < 1000 ? `${ms} ms` : `${ms / 1000} s`) };
 const CHARTS = [
-  { title: "Events in", unit: perSecond, scale: (rate) => `${about(rate)}/s`, lines: { in: "" } },
-  { title: "Deliveries out", unit: perSecond, scale: (rate) => `${about(rate)}/s`, lines: { out: "" } },
-  { title: "Subscribers", unit: number, scale: about, lines: { subscribers: "" } },
-  { title: "Delivery latency", unit: latency, lines: { delivery50: "p50", delivery99: "p99" } },
-  { title: "Commit time", unit: latency, lines: { commit50: "p50", commit99: "p99" } },
+  { title: "Events in", ...rates, lines: { in: "" } },
+  { title: "Deliveries out", ...rates, lines: { out: "" } },
+  { title: "Subscribers", unit: number, mark: about, lines: { subscribers: "" } },
+  { title: "Delivery latency", ...times, lines: { delivery50: "p50", delivery99: "p99" } },
+  { title: "Commit time", ...times, lines: { commit50: "p50", commit99: "p99" } },
 ];
 
 export class Charts {
@@ -30,7 +32,7 @@ export class Charts {
   }
 }
 
-function make(place, { title, unit, scale: scaled = unit, lines }) {
+function make(place, { title, unit, mark, lines }) {
   const figure = element("figure", "chart");
   const caption = element("figcaption", "");
   const scale = element("span", "scale");
@@ -56,7 +58,7 @@ function make(place, { title, unit, scale: scaled = unit, lines }) {
       if (now.textContent !== text) now.textContent = text;
       return text;
     });
-    scale.textContent = `0–${scaled(most)}`;
+    scale.textContent = `0–${mark(most)}`;
     svg.setAttribute("aria-label", `${title}: ${spoken.join(", ")}; ${points.length > 0 ? `at most ${unit(most)} in the last ${MINUTES} minutes` : "no figures yet"}`);
   };
 }

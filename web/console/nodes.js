@@ -27,12 +27,15 @@ export class Nodes {
     while (this.points[0].at < at - KEEP) this.points.shift();
   }
 
-  // All nodes that have reported lately, those in trouble first. One that is silent has died or cannot be heard.
+  // All nodes that have reported lately, those in trouble first. One that is silent has died or cannot be heard; it goes
+  // when another one has come in its place.
   list(now) {
     for (const [id, { arrived, draining }] of this.#nodes) if (now - arrived > (draining ? FORGET_STOPPED : FORGET)) this.#nodes.delete(id);
     // More than 50 nodes report more rarely.
     const patience = 5000 + 60 * this.#nodes.size;
-    const all = [...this.#nodes.values()].map((node) => ({ ...node, silent: now - node.arrived > patience }));
+    const heard = [...this.#nodes.values()].map((node) => ({ ...node, silent: now - node.arrived > patience }));
+    const replaced = (old) => old.silent && heard.some((node) => !node.silent && node.name && node.name === old.name && node.started > old.started);
+    const all = heard.filter((node) => !replaced(node));
     const rank = (node) => (node.silent ? 1 : node.store?.up && node.bus?.up ? 2 : 0);
     return all.sort((a, b) => rank(a) - rank(b) || compare(a.name ?? "", b.name ?? "") || compare(a.node, b.node));
   }
