@@ -27,6 +27,7 @@ type pseudoFields struct{ method, scheme, path, authority string }
 // readHead reads a head that begins with frame. All of it is in the parser's input.
 func (p *parser) readHead(c *Conn, frame *http2.HeadersFrame) (*readHead, error) {
 	h := &p.head
+	clear(h.fields) // they would stay in memory
 	*h = readHead{id: frame.StreamID, ends: frame.StreamEnded(), fields: h.fields[:0], room: c.server.options.HeadBytes}
 	if frame.HasPriority() {
 		h.dependsOn = frame.Priority.StreamDep
