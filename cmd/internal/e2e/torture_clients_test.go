@@ -44,6 +44,7 @@ func (s *schedule) startPublishers() (stop func()) {
 	s.startWriters(ctx)
 	s.startClosers(ctx)
 	s.startWhisperers(ctx)
+	s.publishers.Go(func() { s.shared.resetNowAndThen(ctx, rand.New(rand.NewPCG(s.seed, 4))) })
 	s.publish = ctx
 	return func() { cancel(); s.publishers.Wait() }
 }
@@ -61,7 +62,7 @@ func (s *schedule) publishing(clients []*client.Client, run func() error) {
 // publisher makes the publisher number i.
 func (s *schedule) publisher(i int, feeds []string) *verify.Publisher {
 	return &verify.Publisher{
-		Recording: s.recording, Name: fmt.Sprintf("publisher-%d", i), Feeds: feeds, Clients: tortureClients(i%2, s.urls()),
+		Recording: s.recording, Name: fmt.Sprintf("publisher-%d", i), Feeds: feeds, Clients: s.clientsOf([]int{clientHTTP1, clientHTTP2, clientShared}[i%3], s.urls()),
 		Random: rand.New(rand.NewPCG(s.seed, 100+uint64(i))), Pause: 35 * time.Millisecond * slower(),
 		// Some wait for the answer, some ask another node before it comes.
 		Attempt: time.Duration(800+1600*(i%3)) * time.Millisecond, Patience: tortureArrives * slower(),
@@ -95,37 +96,50 @@ const (
 )
 
 var tortureKinds = []tortureKind{
-	{name: "steady", count: 6},
-	{name: "on quiet feeds", count: 4, follow: followsQuiet},
+	{name: "steady", count: 5},
+	{name: "on quiet feeds", count: 3, follow: followsQuiet},
+	{name: "on quiet feeds, sharing", count: 2, follow: followsQuiet, client: clientShared},
 	{name: "steady, in envelopes", count: 2, habits: verify.Habits{Envelope: true}},
-	{name: "steady, HTTP/2", count: 5, client: clientHTTP2},
-	{name: "slow", count: 5, client: clientNarrow, slow: true, habits: verify.Habits{Pause: 150 * time.Millisecond}},
-	{name: "slow, HTTP/2", count: 2, client: clientHTTP2, slow: true, habits: verify.Habits{Pause: 100 * time.Millisecond}},
-	{name: "stalling", count: 4, client: clientNarrow, slow: true, habits: verify.Habits{Stall: 3500 * time.Millisecond}},
+	{name: "steady, HTTP/2", count: 2, client: clientHTTP2},
+	{name: "steady, sharing", count: 4, client: clientShared},
+	{name: "slow", count: 3, client: clientNarrow, slow: true, habits: verify.Habits{Pause: 150 * time.Millisecond}},
+	{name: "slow, HTTP/2", count: 1, client: clientHTTP2, slow: true, habits: verify.Habits{Pause: 100 * time.Millisecond}},
+	{name: "slow, with small windows", count: 2, client: clientHTTP2Narrow, slow: true, habits: verify.Habits{Pause: 100 * time.Millisecond}},
+	{name: "slow, sharing", count: 1, client: clientShared, slow: true, habits: verify.Habits{Pause: 150 * time.Millisecond}},
+	{name: "stalling", count: 2, client: clientNarrow, slow: true, habits: verify.Habits{Stall: 3500 * time.Millisecond}},
+	{name: "stalling, with small windows", count: 2, client: clientHTTP2Narrow, slow: true, habits: verify.Habits{Stall: 3500 * time.Millisecond}},
+	{name: "stalling, sharing", count: 2, client: clientShared, slow: true, habits: verify.Habits{Stall: 3500 * time.Millisecond}},
 	{name: "stalling, in envelopes", count: 1, client: clientNarrow, slow: true, habits: verify.Habits{Stall: 3500 * time.Millisecond, Envelope: true}},
-	{name: "reconnecting", count: 5, habits: verify.Habits{Cut: 500 * time.Millisecond, Wait: 200 * time.Millisecond}},
+	{name: "reconnecting", count: 4, habits: verify.Habits{Cut: 500 * time.Millisecond, Wait: 200 * time.Millisecond}},
 	{name: "reconnecting, in envelopes", count: 2, habits: verify.Habits{Cut: 500 * time.Millisecond, Old: 0.3, Wait: 200 * time.Millisecond, Envelope: true}},
-	{name: "reconnecting, HTTP/2", count: 2, client: clientHTTP2, habits: verify.Habits{Cut: 500 * time.Millisecond, Wait: 200 * time.Millisecond}},
-	{name: "with old cursors", count: 5, habits: verify.Habits{Cut: 700 * time.Millisecond, Old: 0.7, Wait: time.Second}},
+	{name: "reconnecting, HTTP/2", count: 1, client: clientHTTP2, habits: verify.Habits{Cut: 500 * time.Millisecond, Wait: 200 * time.Millisecond}},
+	{name: "reconnecting, sharing", count: 3, client: clientShared, habits: verify.Habits{Cut: 500 * time.Millisecond, Old: 0.2, Wait: 200 * time.Millisecond}},
+	{name: "with old cursors", count: 4, habits: verify.Habits{Cut: 700 * time.Millisecond, Old: 0.7, Wait: time.Second}},
+	{name: "with old cursors, sharing", count: 1, client: clientShared, habits: verify.Habits{Cut: 700 * time.Millisecond, Old: 0.7, Wait: time.Second}},
 	{name: "many feeds", count: 3, follow: followsBusy},
 	{name: "many feeds, reconnecting", count: 2, follow: followsBusy, habits: verify.Habits{Cut: time.Second, Old: 0.3, Wait: 500 * time.Millisecond}},
-	{name: "many feeds, HTTP/2", count: 2, follow: followsBusy, client: clientHTTP2, habits: verify.Habits{Cut: 2 * time.Second}},
+	{name: "many feeds, HTTP/2", count: 1, follow: followsBusy, client: clientHTTP2, habits: verify.Habits{Cut: 2 * time.Second}},
+	{name: "many feeds, sharing", count: 1, follow: followsBusy, client: clientShared, habits: verify.Habits{Cut: 2 * time.Second}},
 	{name: "many feeds, stalling", count: 1, follow: followsBusy, client: clientNarrow, slow: true, habits: verify.Habits{Stall: 2 * time.Second}},
 	{name: "many feeds, one of which gets closed", count: 1, follow: followsEnding, habits: verify.Habits{Cut: 2 * time.Second}},
-	{name: "on feeds that get closed", count: 3, follow: followsClosing},
-	{name: "on feeds that get closed, with old cursors", count: 3, follow: followsClosing, habits: verify.Habits{Cut: 500 * time.Millisecond, Old: 0.5, Wait: 500 * time.Millisecond}},
-	{name: "on all feeds that get closed", count: 1, follow: followsAllClosing, habits: verify.Habits{Cut: time.Second, Old: 0.3}},
-	{name: "of one type", count: 2, habits: verify.Habits{Types: []string{"proof.lines"}}},
+	{name: "on feeds that get closed", count: 2, follow: followsClosing},
+	{name: "on feeds that get closed, sharing", count: 2, follow: followsClosing, client: clientShared},
+	{name: "on feeds that get closed, with old cursors", count: 2, follow: followsClosing, habits: verify.Habits{Cut: 500 * time.Millisecond, Old: 0.5, Wait: 500 * time.Millisecond}},
+	{name: "on all feeds that get closed", count: 1, follow: followsAllClosing, client: clientHTTP2, habits: verify.Habits{Cut: time.Second, Old: 0.3}},
+	{name: "of one type", count: 1, habits: verify.Habits{Types: []string{"proof.lines"}}},
+	{name: "of one type, sharing", count: 1, client: clientShared, habits: verify.Habits{Types: []string{"proof.lines"}}},
 	{name: "of what has no type, reconnecting", count: 2, habits: verify.Habits{Types: []string{"message"}, Cut: 700 * time.Millisecond, Old: 0.5, Wait: 500 * time.Millisecond}},
 	{name: "of a type that there is not", count: 1, habits: verify.Habits{Types: []string{"proof.none"}, Cut: 3 * time.Second}},
 	{name: "of two types, many feeds", count: 1, follow: followsBusy, habits: verify.Habits{Types: []string{"proof.batch", "message"}, Cut: 2 * time.Second}},
-	{name: "on feeds that SQL writes to", count: 2, follow: followsWritten},
+	{name: "on feeds that SQL writes to", count: 1, follow: followsWritten},
+	{name: "on feeds that SQL writes to, sharing", count: 1, follow: followsWritten, client: clientShared},
 	{name: "on feeds that SQL writes to, reconnecting", count: 1, follow: followsWritten, habits: verify.Habits{Cut: 700 * time.Millisecond, Old: 0.3, Wait: 200 * time.Millisecond}},
 	{name: "wide", count: 1, follow: followsWide, wide: 83},
 	{name: "wide, HTTP/2", count: 1, follow: followsWide, wide: 40, client: clientHTTP2},
-	{name: "wide, reconnecting", count: 2, follow: followsWide, wide: 83, habits: verify.Habits{Cut: time.Second, Old: 0.2, Wait: 500 * time.Millisecond}},
+	{name: "wide, reconnecting", count: 1, follow: followsWide, wide: 83, habits: verify.Habits{Cut: time.Second, Old: 0.2, Wait: 500 * time.Millisecond}},
+	{name: "wide, reconnecting, sharing", count: 1, follow: followsWide, wide: 83, client: clientShared, habits: verify.Habits{Cut: time.Second, Old: 0.2, Wait: 500 * time.Millisecond}},
 	{name: "wide, of one type", count: 1, follow: followsWide, wide: 20, habits: verify.Habits{Types: []string{"proof.batch"}, Cut: 2 * time.Second}},
-	{name: "wide, stalling", count: 1, follow: followsWide, wide: 60, client: clientNarrow, slow: true, habits: verify.Habits{Stall: 2 * time.Second}},
+	{name: "wide, stalling", count: 1, follow: followsWide, wide: 60, client: clientHTTP2Narrow, slow: true, habits: verify.Habits{Stall: 2 * time.Second}},
 }
 
 // followed returns the feeds that a subscriber of a kind follows, the nth of all.
@@ -177,7 +191,7 @@ func (s *schedule) subscriber(kind tortureKind, names []string, i int) *verify.S
 	random := rand.New(rand.NewPCG(s.seed, 1000+s.made))
 	w := &verify.Subscriber{
 		Log: s.recording.Client(fmt.Sprintf("subscriber %d, %s", i, kind.name), kind.slow), Feeds: names,
-		Clients: tortureSubscribers(kind.client, s.urlsFor(kind.client), random), Random: random,
+		Clients: s.subscriberOf(kind.client, s.urlsFor(kind.client), random), Random: random,
 		Habits: kind.habits, Strict: true, Closing: true, Ephemeral: true, Silence: 7 * time.Second, Counts: &s.counts,
 	}
 	if types := slices.Clone(kind.habits.Types); len(types) > 0 {
@@ -202,8 +216,9 @@ func (s *schedule) following(clients []*client.Client, run func() error) {
 // urlsFor returns where a client can go: HTTP/2 is only with TLS.
 func (s *schedule) urlsFor(client int) []*url.URL {
 	all := s.urls()
-	if last := all[len(all)-1]; client == clientHTTP2 && last.Scheme == "https" {
-		return []*url.URL{last}
+	secure := slices.DeleteFunc(slices.Clone(all), func(u *url.URL) bool { return u.Scheme != "https" })
+	if client < clientHTTP2 || len(secure) == 0 {
+		return all
 	}
-	return all
+	return secure
 }

@@ -94,7 +94,7 @@ func (c *storeCopy) live(d time.Duration, random *rand.Rand) error {
 	defer cancel()
 	var counts verify.Counts
 	v := &verify.Collector{
-		Clients: tortureClients(clientHTTP1, []*url.URL{c.node.url}), Feeds: slices.Concat(s.feeds, s.quiet, s.wide), Recording: c.seen, Patience: tortureArrives * slower(),
+		Clients: s.clientsOf(clientHTTP1, []*url.URL{c.node.url}), Feeds: slices.Concat(s.feeds, s.quiet, s.wide), Recording: c.seen, Patience: tortureArrives * slower(),
 	}
 	defer hangUp(v.Clients)
 	if err := c.inherit(ctx, v); err != nil {
@@ -106,7 +106,7 @@ func (c *storeCopy) live(d time.Duration, random *rand.Rand) error {
 	for i := range copyPublishers {
 		// Where the original gets few events, ids are the same for longest.
 		p := &verify.Publisher{
-			Recording: c.seen, Name: fmt.Sprintf("copy-publisher-%d", i), Feeds: [][]string{s.feeds, s.quiet, s.wide}[i%3], Clients: tortureClients(clientHTTP1, []*url.URL{c.node.url}),
+			Recording: c.seen, Name: fmt.Sprintf("copy-publisher-%d", i), Feeds: [][]string{s.feeds, s.quiet, s.wide}[i%3], Clients: s.clientsOf(clientHTTP1, []*url.URL{c.node.url}),
 			Random: rand.New(rand.NewPCG(random.Uint64(), uint64(i))), Pause: 25 * time.Millisecond * slower(),
 			Attempt: 3 * time.Second, Patience: v.Patience, Counts: &counts,
 		}
@@ -122,7 +122,7 @@ func (c *storeCopy) live(d time.Duration, random *rand.Rand) error {
 	for i, names := range [][]string{s.feeds, s.quiet, s.feeds[:1], s.feeds[1:2]} {
 		own := rand.New(rand.NewPCG(random.Uint64(), uint64(i)))
 		w := &verify.Subscriber{
-			Log: c.seen.Client(fmt.Sprintf("subscriber %d of the copy", i), true), Feeds: names, Clients: tortureSubscribers(clientHTTP1, []*url.URL{c.node.url}, own),
+			Log: c.seen.Client(fmt.Sprintf("subscriber %d of the copy", i), true), Feeds: names, Clients: s.subscriberOf(clientHTTP1, []*url.URL{c.node.url}, own),
 			Random: own, Strict: true, Ephemeral: true, Silence: 7 * time.Second, Counts: &counts,
 		}
 		v.Subscribers = append(v.Subscribers, w)

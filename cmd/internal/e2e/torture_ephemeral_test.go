@@ -33,7 +33,7 @@ type whisper struct {
 
 // startWhisperers starts one for each node.
 func (s *schedule) startWhisperers(ctx context.Context) {
-	for i, c := range tortureClients(clientHTTP1, s.urls()) {
+	for i, c := range s.clientsOf(clientHTTP1, s.urls()) {
 		w := &whisperer{Publisher: s.publisher(400+i, s.feeds), node: c, mu: &s.mu, sent: &s.whispers}
 		w.Pause = 60 * time.Millisecond * slower()
 		s.publishing([]*client.Client{c}, func() error { return w.run(ctx) })

@@ -42,7 +42,7 @@ func (s *schedule) startLatecomers(b laidBlow) {
 		feeds := s.unknown[:count]
 		s.unknown = s.unknown[count:]
 		l := latecomer{Subscriber: s.subscriber(tortureKind{name: fmt.Sprintf("came during %s", b.name)}, feeds, i)}
-		l.Clients = tortureSubscribers(clientHTTP1, []*url.URL{n.url}, l.Random)
+		l.Clients = s.subscriberOf(clientHTTP1, []*url.URL{n.url}, l.Random)
 		l.Log.Apart("that came while the store was away", boundStore*slower())
 		l.Heartbeat = latecomersHeartbeat * slower()
 		l.Silence = l.Heartbeat + time.Second

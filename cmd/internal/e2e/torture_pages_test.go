@@ -44,7 +44,7 @@ func (s *schedule) startPagers(ctx context.Context) {
 	feeds := []string{s.feeds[0], s.wide[0], s.closing[0], s.feeds[1], s.feeds[2], s.closing[1]}
 	for i, name := range feeds {
 		kind := []string{"pages", "pages that wait", "pages backwards"}[i/2]
-		w := s.subscriber(tortureKind{name: kind}, []string{name}, i)
+		w := s.subscriber(tortureKind{name: kind, client: []int{clientHTTP1, clientShared}[i%2]}, []string{name}, i)
 		w.At = make([]feed.ID, 1)
 		p := &pager{Subscriber: w, name: name, waits: i/2 == 1}
 		step := p.forward

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rejoin/rejoin/cmd/internal/verify"
@@ -38,6 +39,8 @@ type schedule struct {
 	publishers, followers sync.WaitGroup
 	counts                verify.Counts
 	publish, follow       context.Context // of those that come later than the others
+	shared                *sharedConnections
+	answers, answersHTTP2 atomic.Int64 // to subscribers and readers of pages
 
 	mu       sync.Mutex
 	faults   []feedtest.Fault
@@ -81,7 +84,7 @@ const (
 // draw makes the schedule of a seed.
 func (w *tortureWorld) draw(seed uint64) *schedule {
 	random := rand.New(rand.NewPCG(seed, 0))
-	s := &schedule{seed: seed, world: w, random: random, recording: feedtest.NewRecording()}
+	s := &schedule{seed: seed, world: w, random: random, recording: feedtest.NewRecording(), shared: newSharedConnections()}
 	for i := range tortureFeeds {
 		s.feeds = append(s.feeds, fmt.Sprintf("t%d.%d", seed, i))
 	}
@@ -180,6 +183,7 @@ func (s *schedule) run() *feedtest.Report {
 	s.collect()
 	s.concludeQueue()
 	following()
+	s.shared.transport.CloseIdleConnections()
 	s.conclude()
 	return s.recording.Judge()
 }
@@ -215,7 +219,7 @@ func (s *schedule) strike(b laidBlow, start time.Time) {
 // collect reads what the store holds and waits until everybody has it.
 func (s *schedule) collect() {
 	v := &verify.Collector{
-		Clients: tortureClients(clientHTTP1, s.urls()), Feeds: s.all, Subscribers: s.subscribers,
+		Clients: s.clientsOf(clientHTTP1, s.urls()), Feeds: s.all, Subscribers: s.subscribers,
 		Recording: s.recording, Patience: tortureArrives * slower(),
 	}
 	defer hangUp(v.Clients)

@@ -24,6 +24,9 @@ type tortureTotals struct {
 	Unknown      int                      `json:"unknown"`
 	Deliveries   int                      `json:"deliveries"`
 	Connections  int                      `json:"connections"`
+	Answers      int64                    `json:"answers"`       // to subscribers and readers of pages
+	AnswersHTTP2 int64                    `json:"answers_http2"` // those of them over HTTP/2
+	Resets       int64                    `json:"resets"`        // of connections that clients share
 	Gaps         int                      `json:"gaps"`
 	Violations   int                      `json:"violations"`
 	FailedSeeds  []uint64                 `json:"failed_seeds,omitempty"`
@@ -56,6 +59,9 @@ func (t *tortureTotals) add(s *schedule, r *feedtest.Report) {
 	t.Unknown += r.Unknown
 	t.Deliveries += r.Deliveries
 	t.Connections += r.Connections
+	t.Answers += s.answers.Load()
+	t.AnswersHTTP2 += s.answersHTTP2.Load()
+	t.Resets += s.shared.resets.Load()
 	t.Gaps += r.Gaps
 	if t.Violations += r.Violations; r.Violations > 0 {
 		t.FailedSeeds = append(t.FailedSeeds, s.seed)
@@ -113,6 +119,7 @@ func (t *tortureTotals) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d schedules from seed %d in %.0f s: %d events acknowledged, %d never known, %d deliveries checked over %d connections, %d gaps, %d violations\n",
 		t.Schedules, t.Seed, t.Seconds, t.Acknowledged, t.Unknown, t.Deliveries, t.Connections, t.Gaps, t.Violations)
+	fmt.Fprintf(&b, "%d of %d streams and pages came over HTTP/2; shared connections were reset %d times\n", t.AnswersHTTP2, t.Answers, t.Resets)
 	fmt.Fprintf(&b, "delivery in health: p99 %v ms, worst %v ms of %d\n", t.Health.P99, t.Health.Worst, t.Health.Deliveries)
 	var names []string
 	for name := range t.Faults {

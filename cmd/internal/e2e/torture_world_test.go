@@ -1,9 +1,6 @@
 package e2e
 
 import (
-	"context"
-	"crypto/tls"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -17,8 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rejoin/rejoin/cmd/internal/verify"
-	"github.com/rejoin/rejoin/feed/client"
 	"github.com/rejoin/rejoin/storage/testserver"
 )
 
@@ -78,8 +73,8 @@ var tortureWorldKinds = []tortureWorldKind{
 	{"redis", func(t *testing.T) *tortureWorld { return newTortureCluster(t, true) }},
 }
 
-// newTortureCluster starts three nodes, the last of them with TLS. Without Redis, they
-// listen to Postgres by a way of its own.
+// newTortureCluster starts three nodes, all but the first with TLS, where the engine
+// carries HTTP/2. Without Redis, they listen to Postgres by a way of its own.
 func newTortureCluster(t *testing.T, redis bool) *tortureWorld {
 	t.Helper()
 	w := &tortureWorld{t: t, postgres: testserver.StartPostgres(t)}
@@ -105,8 +100,8 @@ func newTortureCluster(t *testing.T, redis bool) *tortureWorld {
 			n.toListener = testserver.StartProxyAt(t, at, w.postgres.Addr())
 			n.bus = n.toListener.URL(w.database)
 		}
-		if i == tortureNodes-1 {
-			n.env = append(n.env, files.env()...)
+		if i > 0 {
+			n.env = append(append(n.env, files.env()...), "REJOIN_SERVER_HTTP2=engine")
 			n.url.Scheme = "https"
 		}
 	}
@@ -228,68 +223,4 @@ func (n *tortureNode) ready(within time.Duration) bool {
 		time.Sleep(20 * time.Millisecond) // until it has found its servers
 	}
 	return false
-}
-
-// What a client of the torture speaks.
-const (
-	clientHTTP1 = iota
-	clientHTTP2
-	clientNarrow // HTTP/1.1, with room for little in the system's buffers
-)
-
-// tortureClient returns a client with connections of its own.
-func tortureClient(kind int) *http.Client {
-	dialer := &net.Dialer{Timeout: 2 * time.Second}
-	if kind == clientNarrow {
-		dialer.Control = narrow
-	}
-	return &http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			return dialer.DialContext(ctx, network, address)
-		},
-		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, // it is known who is there
-		ForceAttemptHTTP2: kind == clientHTTP2,
-		IdleConnTimeout:   10 * time.Second,
-	}}
-}
-
-// tortureClients returns clients of the servers, which share their connections.
-func tortureClients(kind int, urls []*url.URL) []*client.Client {
-	return clientsOver(tortureClient(kind).Transport, urls)
-}
-
-// tortureSubscribers returns the same for a subscriber, which has its cursor
-// wherever a client may have it.
-func tortureSubscribers(kind int, urls []*url.URL, random *rand.Rand) []*client.Client {
-	return clientsOver(&verify.CursorAnywhere{Transport: tortureClient(kind).Transport.(*http.Transport), Random: random}, urls)
-}
-
-func clientsOver(transport http.RoundTripper, urls []*url.URL) (all []*client.Client) {
-	for _, u := range urls {
-		c, err := client.New(u.String(), client.Options{Transport: transport})
-		if err != nil {
-			panic(err) // they are the addresses of nodes
-		}
-		all = append(all, c)
-	}
-	return all
-}
-
-// hangUp closes the connections that clients share and do not use.
-func hangUp(clients []*client.Client) { clients[0].HTTP().CloseIdleConnections() }
-
-// narrow is the Control of a dialer. Left to itself, a system may hold tens of
-// megabytes of what a client does not read.
-func narrow(_, _ string, c syscall.RawConn) error {
-	var err error
-	return firstError(c.Control(func(fd uintptr) {
-		err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4096)
-	}), &err)
-}
-
-func firstError(err error, second *error) error {
-	if err != nil {
-		return err
-	}
-	return *second
 }
