@@ -313,3 +313,17 @@ func TestBodyWindow(t *testing.T) {
 		}
 	}
 }
+
+// TestLateTrailers: a client that has not seen yet that its request was answered may still
+// send the rest of it. Its connection goes on.
+func TestLateTrailers(t *testing.T) {
+	w := newWorld(t, answerHello)
+	c := w.connect()
+	id := c.request("/", false)
+	c.wantReset(id, http2.ErrCodeNo)
+	c.must(c.WriteData(id, false, []byte("some")))
+	c.must(c.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: c.encode("checksum", "42"), EndStream: true, EndHeaders: true}))
+	if got := c.body(c.request("/", true), 0); got != "hello" {
+		t.Errorf("got %q", got)
+	}
+}

@@ -29,6 +29,9 @@ func (c *Conn) handleHead(h *readHead) error {
 		return c.handleTrailers(st, h)
 	}
 	if id <= c.lastID {
+		if h.ends && h.pseudo == (pseudoFields{}) {
+			return c.spend(1) // trailers that have crossed the end of the answer
+		}
 		return http2.ConnectionError(http2.ErrCodeStreamClosed)
 	}
 	if c.stopSent {
