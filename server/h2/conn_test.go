@@ -233,6 +233,26 @@ func TestReset(t *testing.T) {
 	}
 }
 
+// TestWritesAfterReset: a handler that does not look at errors ends all the same.
+func TestWritesAfterReset(t *testing.T) {
+	ended := make(chan struct{})
+	w := newWorld(t, func(w http.ResponseWriter, r *http.Request) {
+		<-r.Context().Done()
+		for range 3 {
+			_, _ = io.WriteString(w, "some")
+			_ = http.NewResponseController(w).Flush()
+		}
+		close(ended)
+	})
+	c := w.connect()
+	c.must(c.WriteRSTStream(c.request("/", true), http2.ErrCodeCancel))
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the handler still writes")
+	}
+}
+
 // TestPanics: a handler that panics costs its own stream only.
 func TestPanics(t *testing.T) {
 	w := newWorld(t, func(w http.ResponseWriter, r *http.Request) {

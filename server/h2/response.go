@@ -137,7 +137,11 @@ func (w *response) send(done bool, failed error) error {
 	w.sent = true
 	w.fillHeader(done && failed == nil)
 	empty := done && failed == nil && len(w.buffer) == 0
-	return w.stream.take(encodeHead(w.stream.id, w.status, w.header, empty), empty, nil, w)
+	if err := w.stream.take(encodeHead(w.stream.id, w.status, w.header, empty), empty, nil, w); err != nil {
+		w.Closed(err) // also for what is written after this
+		return err
+	}
+	return nil
 }
 
 // fillHeader adds what a handler need not say.
