@@ -347,3 +347,26 @@ func TestLateTrailers(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// TestHosts: a request names its host once, or in the same way twice.
+func TestHosts(t *testing.T) {
+	w := newWorld(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Host, r.Header["Host"]) })
+	c := w.connect()
+	ask := func(fields ...string) (id uint32) {
+		id = c.nextID
+		c.nextID += 2
+		block := c.encode(append([]string{":method", "GET", ":scheme", "https", ":path", "/"}, fields...)...)
+		c.must(c.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block, EndStream: true, EndHeaders: true}))
+		return id
+	}
+	for _, fields := range [][]string{{":authority", "a:1"}, {"host", "a:1"}, {":authority", "a:1", "host", "a:1"}} {
+		if got := c.body(ask(fields...), 0); got != "a:1[]" {
+			t.Errorf("%q: got %q", fields, got)
+		}
+	}
+	for _, fields := range [][]string{
+		{":authority", "a", "host", "b"}, {"host", "a", "host", "a"}, {":authority", "a@b"}, {":authority", "a b"}, {":authority", "a/b"}, {"host", "a@b"},
+	} {
+		c.wantReset(ask(fields...), http2.ErrCodeProtocol)
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/net/http/httpguts"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 )
@@ -92,10 +93,10 @@ func (c *Conn) newRequest(st *Stream, h *readHead) (*http.Request, bool) {
 	if !ok || st.clientEnded && announced > 0 {
 		return nil, false
 	}
-	if authority == "" {
-		authority = header.Get("Host")
+	host, ok := hostOf(authority, header)
+	if !ok {
+		return nil, false
 	}
-	delete(header, "Host")
 	u, err := url.ParseRequestURI(path)
 	if err != nil {
 		return nil, false
@@ -103,7 +104,7 @@ func (c *Conn) newRequest(st *Stream, h *readHead) (*http.Request, bool) {
 	ctx, cancel := context.WithCancel(&requestContext{c.context, st})
 	st.cancel = cancel
 	r := (&http.Request{
-		Method: method, URL: u, RequestURI: path, Host: authority, Header: header, Body: http.NoBody,
+		Method: method, URL: u, RequestURI: path, Host: host, Header: header, Body: http.NoBody,
 		Proto: "HTTP/2.0", ProtoMajor: 2, RemoteAddr: c.remote, TLS: c.tls,
 	}).WithContext(ctx)
 	if !st.clientEnded {
@@ -111,6 +112,20 @@ func (c *Conn) newRequest(st *Stream, h *readHead) (*http.Request, bool) {
 		r.Body, r.ContentLength = st.body, announced
 	}
 	return r, true
+}
+
+// hostOf returns the host that a request is for and removes it from the header. It reports
+// false if the host is not valid or not clear (RFC 9113, section 8.3.1).
+func hostOf(authority string, header http.Header) (string, bool) {
+	hosts := header["Host"]
+	delete(header, "Host")
+	switch {
+	case len(hosts) > 1, len(hosts) == 1 && authority != "" && hosts[0] != authority:
+		return "", false
+	case len(hosts) == 1:
+		authority = hosts[0]
+	}
+	return authority, httpguts.ValidHostHeader(authority) && !strings.Contains(authority, "@")
 }
 
 // readHeader reads the regular fields of a head, and the Content-Length among them, which
@@ -192,7 +207,11 @@ func newBody(st *Stream, r *http.Request, announced int64) *body {
 		r.Trailer = make(http.Header)
 		for _, name := range names {
 			for one := range strings.SplitSeq(name, ",") {
-				r.Trailer[http.CanonicalHeaderKey(strings.TrimSpace(one))] = nil
+				switch name := http.CanonicalHeaderKey(strings.TrimSpace(one)); name {
+				case "Transfer-Encoding", "Trailer", "Content-Length": // no handler expects these there
+				default:
+					r.Trailer[name] = nil
+				}
 			}
 		}
 		delete(r.Header, "Trailer")
