@@ -61,6 +61,20 @@ func newPolite(t testing.TB, c *client) *polite {
 	return p
 }
 
+// politeFrames returns what such a client sends without waiting for anything.
+func politeFrames(program []byte) []byte {
+	c := &client{}
+	c.hpack = hpack.NewEncoder(&c.block)
+	p := newPolite(nil, c)
+	_ = p.out.WriteSettings()
+	for ; len(program) >= 3; program = program[3:] {
+		if op := program[0] % streamOps; op != opFlush && op != opSync {
+			p.step(op, int(program[1]), int(program[2]))
+		}
+	}
+	return p.unsent.Bytes()
+}
+
 func (p *polite) must(err error) {
 	if err != nil {
 		p.t.Error(err)

@@ -59,7 +59,7 @@ func textOf(name string, n int) string {
 func serveText(w http.ResponseWriter, r *http.Request) {
 	var n int
 	_, _ = fmt.Sscan(r.URL.RawQuery, &n)
-	text := textOf(r.URL.Path, n)
+	text := textOf(r.URL.Path, min(max(n, 0), 1<<17))
 	switch kind, _, _ := strings.Cut(r.URL.Path[1:], "/"); kind {
 	case "stream":
 		s := newScript(StreamOf(r))

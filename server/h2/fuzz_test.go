@@ -8,7 +8,9 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -17,6 +19,8 @@ import (
 // fuzzHandler answers in every way that there is.
 func fuzzHandler(w http.ResponseWriter, r *http.Request) {
 	switch {
+	case strings.Count(r.URL.Path, "/") > 1:
+		serveText(w, r)
 	case r.URL.Path == "/stream":
 		st := StreamOf(r)
 		s := newScript(st)
@@ -61,6 +65,15 @@ func FuzzConn(f *testing.F) {
 			_ = fr.WritePing(false, [8]byte{1})
 		})
 	}
+	seed(func(fr *http2.Framer, head func(method, path string) []byte) { // a stalled stream, and a silent client
+		_ = fr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1})
+		for id := range uint32(5) {
+			_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 2*id + 1, BlockFragment: head("GET", "/stream"), EndStream: true, EndHeaders: true})
+			_ = fr.WriteRawFrame(pauseFrame, 0, 0, make([]byte, id))
+		}
+		_ = fr.WriteRawFrame(pauseFrame, 0, 0, make([]byte, 21))
+		_ = fr.WriteRawFrame(pauseFrame, 0, 0, make([]byte, 41))
+	})
 	seed(func(fr *http2.Framer, head func(method, path string) []byte) {
 		_ = fr.WriteSettings()
 		block := head("POST", "/")
@@ -70,18 +83,44 @@ func FuzzConn(f *testing.F) {
 		_ = fr.WriteData(1, true, []byte("more"))
 		_ = fr.WriteGoAway(0, http2.ErrCodeNo, nil)
 	})
+	for seed := range byte(6) {
+		program := make([]byte, 3*maxOps)
+		for i := range program {
+			program[i] = byte(i*i)*(2*seed+1) ^ byte(i/7)
+		}
+		f.Add(politeFrames(program[:len(program)/(1<<seed)]))
+	}
 	w := newWorld(f, fuzzHandler)
 	f.Fuzz(func(t *testing.T, frames []byte) {
 		w.t = t
 		frames = wholeFrames(frames)
 		c := w.dial()
 		go func() {
-			_, _ = c.conn.Write(append([]byte(http2.ClientPreface), frames...))
+			_, _ = io.WriteString(c.conn, http2.ClientPreface)
+			writeWithPauses(c.conn, &w.ahead, frames)
 			_, _ = c.conn.Write(appendPing(nil, false, [8]byte{'e', 'n', 'd'}))
 		}()
 		checkAnswers(t, c)
 		c.conn.Close()
 	})
+}
+
+// pauseFrame is the type of a frame that is not sent: the clock goes on by as many
+// seconds as the frame has bytes.
+const pauseFrame = 0xfe
+
+func writeWithPauses(conn io.Writer, clock *atomic.Int64, frames []byte) {
+	begin := 0
+	for n := 0; n < len(frames); {
+		end := n + frameHead + (int(frames[n])<<16 | int(frames[n+1])<<8 | int(frames[n+2]))
+		if frames[n+3] == pauseFrame {
+			_, _ = conn.Write(frames[begin:n]) // the reader finds what fails
+			clock.Add(int64(end-n-frameHead) * int64(time.Second))
+			begin = end
+		}
+		n = end
+	}
+	_, _ = conn.Write(frames[begin:])
 }
 
 // wholeFrames returns b without a last frame that is not complete.
