@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -95,13 +96,15 @@ func FuzzConn(f *testing.F) {
 		w.t = t
 		frames = wholeFrames(frames)
 		c := w.dial()
-		go func() {
+		var writing sync.WaitGroup
+		writing.Go(func() {
 			_, _ = io.WriteString(c.conn, http2.ClientPreface)
 			writeWithPauses(c.conn, &w.ahead, frames)
 			_, _ = c.conn.Write(appendPing(nil, false, [8]byte{'e', 'n', 'd'}))
-		}()
+		})
 		checkAnswers(t, c)
 		c.conn.Close()
+		writing.Wait() // the frames belong to the caller
 	})
 }
 
