@@ -130,7 +130,12 @@ type nodeFollower struct {
 
 func followWithNode(t *testing.T, direct, proxied string) *nodeFollowers {
 	t.Helper()
-	cmd := nodeCommand(t, "follow.mjs", direct, proxied)
+	return listenTo(t, nodeCommand(t, "follow.mjs", direct, proxied))
+}
+
+// listenTo runs a command that prints what it follows, as follow.mjs does.
+func listenTo(t *testing.T, cmd *exec.Cmd) *nodeFollowers {
+	t.Helper()
 	f := &nodeFollowers{t: t, by: make(map[string]*nodeFollower)}
 	f.more = sync.NewCond(&f.mu)
 	out, in := io.Pipe()

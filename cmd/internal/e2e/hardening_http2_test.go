@@ -119,25 +119,31 @@ func getFrame(stream uint32, path string) frame {
 	return frame{frameHeaders, flagEndHeaders | flagEndStream, stream, get(path)}
 }
 
-// subscribers waits until the feed chat has so many.
+// awaitSubscribers waits until the feed chat has so many.
 func (s *target) awaitSubscribers(want int) {
 	s.t.Helper()
-	var got struct{ Subscribers int }
+	got := 0
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) { // until the server has noticed
-		resp, err := s.client.Get(s.url + "/v1/feeds/chat")
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		err = json.NewDecoder(resp.Body).Decode(&got)
-		resp.Body.Close()
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		if got.Subscribers == want {
+		if got = s.subscribers(); got == want {
 			return
 		}
 	}
-	s.t.Fatalf("%d subscribers, want %d", got.Subscribers, want)
+	s.t.Fatalf("%d subscribers, want %d", got, want)
+}
+
+// subscribers returns how many the feed chat has.
+func (s *target) subscribers() int {
+	s.t.Helper()
+	var info struct{ Subscribers int }
+	resp, err := s.client.Get(s.url + "/v1/feeds/chat")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(&info); err != nil {
+		s.t.Fatal(err)
+	}
+	return info.Subscribers
 }
 
 // TestRapidReset: a stream that is opened and reset at once costs the client
