@@ -62,7 +62,7 @@ func (s *schedule) publishing(clients []*client.Client, run func() error) {
 // publisher makes the publisher number i.
 func (s *schedule) publisher(i int, feeds []string) *verify.Publisher {
 	return &verify.Publisher{
-		Recording: s.recording, Name: fmt.Sprintf("publisher-%d", i), Feeds: feeds, Clients: s.clientsOf([]int{clientHTTP1, clientHTTP2, clientShared}[i%3], s.urls()),
+		Recording: s.recording, Name: fmt.Sprintf("publisher-%d", i), Feeds: feeds, Clients: s.clientsOf([]int{clientHTTP1, clientHTTP2, clientShared}[i/3%3], s.urls()),
 		Random: rand.New(rand.NewPCG(s.seed, 100+uint64(i))), Pause: 35 * time.Millisecond * slower(),
 		// Some wait for the answer, some ask another node before it comes.
 		Attempt: time.Duration(800+1600*(i%3)) * time.Millisecond, Patience: tortureArrives * slower(),
