@@ -50,7 +50,8 @@ type Conn struct {
 	prefaced bool   // the client has sent its preface …
 	settled  bool   // … and its first settings
 	streams  map[uint32]*Stream
-	lastID   uint32    // the highest of a stream that the client has opened
+	lastID   uint32    // the highest of a stream that the client has opened …
+	served   uint32    // … and of one that was not ignored because the connection ends
 	ready    []*Stream // may have something to write
 	failure  error     // why the connection ends
 	stopSent bool      // GOAWAY was sent
@@ -130,7 +131,7 @@ func (c *Conn) Next(now time.Duration) ([]byte, error) {
 	c.mu.Unlock()
 	if stopping && !c.stopSent && c.failure == nil {
 		c.stopSent = true
-		out = appendGoAway(out, c.lastID, http2.ErrCodeNo)
+		out = appendGoAway(out, c.served, http2.ErrCodeNo)
 	}
 	for n := len(c.ready); n > 0 && c.window > 0 && len(out) < turnBytes; n-- {
 		st := c.ready[0]
@@ -149,7 +150,7 @@ func (c *Conn) Next(now time.Duration) ([]byte, error) {
 		if e, ok := errors.AsType[http2.ConnectionError](c.failure); ok {
 			code = http2.ErrCode(e)
 		}
-		return appendGoAway(out, c.lastID, code), c.failure
+		return appendGoAway(out, c.served, code), c.failure
 	case (c.stopSent || c.left) && len(c.streams) == 0 && !c.More():
 		return out, errStopped
 	}

@@ -299,6 +299,39 @@ func TestShutdown(t *testing.T) {
 	}
 }
 
+// TestLateRequest: what a client sends before it has read that the connection ends costs
+// it nothing that is in progress.
+func TestLateRequest(t *testing.T) {
+	w, s := newStreams(t)
+	c := w.connect()
+	id := c.request("/", true)
+	one := s.of("/")
+	go func() { _ = w.server.Shutdown(t.Context()) }()
+	c.wantGone(http2.ErrCodeNo)
+	late := c.request("/late", false)
+	c.must(c.WriteWindowUpdate(late, 100))
+	c.must(c.WriteData(late, false, []byte("some")))
+	c.must(c.WriteRSTStream(late, http2.ErrCodeCancel))
+	c.must(c.WritePing(false, [8]byte{1}))
+	for {
+		f, err := c.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := f.(*http2.GoAwayFrame); ok {
+			t.Fatal(f)
+		}
+		if ping, ok := f.(*http2.PingFrame); ok && ping.IsAck() {
+			break
+		}
+	}
+	one.send("last")
+	one.end()
+	if got := c.body(id, 0); !strings.HasSuffix(got, "last") {
+		t.Errorf("got %q", got)
+	}
+}
+
 // TestWriteDeadline: an answer that its client does not read ends at its deadline.
 func TestWriteDeadline(t *testing.T) {
 	ended := make(chan error, 1)

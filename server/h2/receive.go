@@ -166,6 +166,9 @@ func (c *Conn) reject(e http2.StreamError) error {
 		c.close(st, engine.ErrClientGone)
 	} else if e.StreamID > c.lastID && e.StreamID%2 == 1 {
 		c.lastID = e.StreamID
+		if !c.stopSent {
+			c.served = e.StreamID
+		}
 	}
 	c.push(appendReset(nil, e.StreamID, e.Code))
 	return c.spend(1)
@@ -288,6 +291,9 @@ func (c *Conn) handleData(f *http2.DataFrame) error {
 	st := c.streams[f.StreamID]
 	if st == nil || st.clientEnded {
 		c.giveWindow(length)
+		if f.StreamID > c.served {
+			return c.spend(1)
+		}
 		return http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeStreamClosed}
 	}
 	body := st.body

@@ -35,10 +35,11 @@ func (c *Conn) handleHead(h *readHead) error {
 		}
 		return http2.ConnectionError(http2.ErrCodeStreamClosed)
 	}
+	c.lastID = id
 	if c.stopSent {
 		return c.spend(1) // the client knows that it was not served
 	}
-	c.lastID = id
+	c.served = id
 	c.mu.Lock()
 	full := len(c.streams) >= c.server.options.Streams || c.running >= 2*c.server.options.Streams
 	c.mu.Unlock()
