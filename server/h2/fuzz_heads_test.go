@@ -154,5 +154,10 @@ func agree(ours, theirs [2]string) bool {
 }
 
 func refused(outcome string) bool {
-	return strings.HasPrefix(outcome, "RST_STREAM PROTOCOL") || strings.HasPrefix(outcome, "GOAWAY PROTOCOL") || strings.HasPrefix(outcome, "request header ")
+	for _, begin := range []string{"RST_STREAM PROTOCOL", "GOAWAY PROTOCOL", "GOAWAY ENHANCE_YOUR_CALM", "request header "} {
+		if strings.HasPrefix(outcome, begin) {
+			return true
+		}
+	}
+	return false
 }

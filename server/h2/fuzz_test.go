@@ -43,6 +43,26 @@ func fuzzHandler(w http.ResponseWriter, r *http.Request) {
 // FuzzConn sends frames of all kinds in any order. The server must answer with frames
 // that are in order themselves, and end the connection when its client has gone.
 func FuzzConn(f *testing.F) {
+	seedConversations(f)
+	w := newWorld(f, fuzzHandler)
+	f.Fuzz(func(t *testing.T, frames []byte) {
+		w.t = t
+		frames = wholeFrames(frames)
+		c := w.dial()
+		var writing sync.WaitGroup
+		writing.Go(func() {
+			_, _ = io.WriteString(c.conn, http2.ClientPreface)
+			writeWithPauses(c.conn, &w.ahead, frames)
+			_, _ = c.conn.Write(appendPing(nil, false, [8]byte{'e', 'n', 'd'}))
+		})
+		checkAnswers(t, c)
+		c.conn.Close()
+		writing.Wait() // the frames belong to the caller
+	})
+}
+
+// seedConversations adds whole conversations.
+func seedConversations(f *testing.F) {
 	seed := func(frames func(fr *http2.Framer, head func(method, path string) []byte)) {
 		var out, block bytes.Buffer
 		encoder := hpack.NewEncoder(&block)
@@ -91,21 +111,6 @@ func FuzzConn(f *testing.F) {
 		}
 		f.Add(politeFrames(program[:len(program)/(1<<seed)]))
 	}
-	w := newWorld(f, fuzzHandler)
-	f.Fuzz(func(t *testing.T, frames []byte) {
-		w.t = t
-		frames = wholeFrames(frames)
-		c := w.dial()
-		var writing sync.WaitGroup
-		writing.Go(func() {
-			_, _ = io.WriteString(c.conn, http2.ClientPreface)
-			writeWithPauses(c.conn, &w.ahead, frames)
-			_, _ = c.conn.Write(appendPing(nil, false, [8]byte{'e', 'n', 'd'}))
-		})
-		checkAnswers(t, c)
-		c.conn.Close()
-		writing.Wait() // the frames belong to the caller
-	})
 }
 
 // pauseFrame is the type of a frame that is not sent: the clock goes on by as many

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,14 +35,7 @@ type http2Program struct {
 // TestBrowserHTTP2.
 func TestHTTP2Clients(t *testing.T) {
 	t.Parallel()
-	for name, from := range map[string]string{"curl": "curl", "nghttp": "nghttp2-client", "/usr/bin/python3": "python3-httpx python3-h2"} {
-		if _, err := exec.LookPath(name); err != nil {
-			t.Fatalf("this test needs %s: apt-get install %s (%v)", name, from, err)
-		}
-	}
-	if out, err := exec.Command("/usr/bin/python3", "-c", "import httpx, h2").CombinedOutput(); err != nil {
-		t.Fatalf("this test needs httpx with HTTP/2: apt-get install python3-httpx python3-h2 (%s)", out)
-	}
+	needHTTP2Clients(t)
 	files := newCertificateFiles(t)
 	binary, db := built(t, false), filepath.Join(t.TempDir(), "rejoin.db")
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(testserver.FreePort(t)))
@@ -51,76 +45,108 @@ func TestHTTP2Clients(t *testing.T) {
 	}
 	server := start()
 	proxy := testserver.StartProxy(t, address)
-	url := "https://" + proxy.Addr()
-	node := nodeCommand(t, "http2.mjs", url, "chat")
-	node.Env = append(os.Environ(), "NODE_EXTRA_CA_CERTS="+files.cert)
-	python := exec.Command("/usr/bin/python3", "testdata/clients/http2.py", url, "chat", files.cert)
-	followers := map[string]*nodeFollowers{"httpx": listenTo(t, python)}
-	followers["http2"] = listenTo(t, node)
-	followers["undici"] = followers["http2"]
-	var programs sync.WaitGroup
-	defer programs.Wait()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	curled := make(map[string]*http2Run)
-	for _, p := range http2Programs(files.cert) {
-		curled[p.name] = &http2Run{http2Program: p}
-		programs.Go(func() { curled[p.name].follow(ctx, url) })
-	}
-	client, total := files.client(t), 0
-	publishSome := func() {
-		t.Helper()
-		for range 20 {
-			total++
-			if _, err := publish(client, server.url, "chat", fmt.Sprint("event ", total)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		for name, f := range followers {
-			f.await(fmt.Sprint(total, " events"), func(who *nodeFollower) bool { return len(who.events) >= total }, name)
-		}
-		// The next cut has to meet all of them.
-		for (&target{process: server, client: client}).subscribers() < len(followers)+len(curled) {
-			if err := sleep(ctx, 10*time.Millisecond); err != nil {
-				t.Fatal("a client does not come back")
-			}
-		}
-	}
-	publishSome()
+	c := followOverHTTP2(t, files, "https://"+proxy.Addr())
+	c.publishSome(server)
 	for _, end := range []func(){
 		func() { proxy.Cut(testserver.Reset) }, func() { proxy.Cut(testserver.Close) },
 		func() { server.kill(); server = start() }, func() { _ = server.terminate(); server = start() },
 	} {
 		end()
-		client.CloseIdleConnections()
-		publishSome()
+		c.client.CloseIdleConnections()
+		c.publishSome(server)
 	}
-	resp, err := client.Post(server.url+"/v1/feeds/chat/close", "", nil)
+	resp, err := c.client.Post(server.url+"/v1/feeds/chat/close", "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	resp.Body.Close()
-	for name, f := range followers {
+	c.finish()
+	testH2load(t, server.url)
+}
+
+func needHTTP2Clients(t *testing.T) {
+	t.Helper()
+	for name, from := range map[string]string{"curl": "curl", "nghttp": "nghttp2-client", "/usr/bin/python3": "python3"} {
+		if _, err := exec.LookPath(name); err != nil {
+			t.Fatalf("this test needs %s: apt-get install %s (%v)", name, from, err)
+		}
+	}
+	if out, err := exec.Command("/usr/bin/python3", "-c", "import httpx, h2").CombinedOutput(); err != nil {
+		t.Fatalf("this test needs httpx with HTTP/2: apt-get install python3-httpx python3-h2 (%s)", out)
+	}
+}
+
+// http2Clients are all the clients of the test.
+type http2Clients struct {
+	t         *testing.T
+	ctx       context.Context
+	client    *http.Client              // that publishes
+	followers map[string]*nodeFollowers // by the name of a client
+	runs      []*http2Run
+	running   sync.WaitGroup
+	total     int // events
+}
+
+func followOverHTTP2(t *testing.T, files certificateFiles, url string) *http2Clients {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	node := nodeCommand(t, "http2.mjs", url, "chat")
+	node.Env = append(os.Environ(), "NODE_EXTRA_CA_CERTS="+files.cert)
+	inNode := listenTo(t, node)
+	python := listenTo(t, exec.Command("/usr/bin/python3", "testdata/clients/http2.py", url, "chat", files.cert))
+	c := &http2Clients{t: t, ctx: ctx, client: files.client(t), followers: map[string]*nodeFollowers{"http2": inNode, "undici": inNode, "httpx": python}}
+	t.Cleanup(c.running.Wait)
+	t.Cleanup(cancel)
+	for _, p := range http2Programs(files.cert) {
+		run := &http2Run{http2Program: p}
+		c.runs = append(c.runs, run)
+		c.running.Go(func() { run.follow(ctx, url) })
+	}
+	return c
+}
+
+// publishSome publishes, and waits until all clients follow.
+func (c *http2Clients) publishSome(server *process) {
+	c.t.Helper()
+	for range 20 {
+		c.total++
+		if _, err := publish(c.client, server.url, "chat", fmt.Sprint("event ", c.total)); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+	for name, f := range c.followers {
+		f.await(fmt.Sprint(c.total, " events"), func(who *nodeFollower) bool { return len(who.events) >= c.total }, name)
+	}
+	for (&target{process: server, client: c.client}).subscribers() < len(c.followers)+len(c.runs) {
+		if sleep(c.ctx, 10*time.Millisecond) != nil {
+			c.t.Fatal("a client does not come back")
+		}
+	}
+}
+
+// finish waits until all clients have ended, as they do when the feed is closed.
+func (c *http2Clients) finish() {
+	c.t.Helper()
+	for name, f := range c.followers {
 		select {
 		case <-f.p.done:
-		case <-ctx.Done():
-			t.Fatalf("%s does not end\n%s", name, f.p.log)
+		case <-c.ctx.Done():
+			c.t.Fatalf("%s does not end\n%s", name, f.p.log)
 		}
+		f.await("a clean end", func(who *nodeFollower) bool { return strings.HasSuffix(strings.Join(who.ends, " "), "clean") }, name)
 		if f.p.err != nil {
-			t.Errorf("%s: %v\n%s", name, f.p.err, f.p.log)
+			c.t.Errorf("%s: %v\n%s", name, f.p.err, f.p.log)
 		}
-		who := f.by[name]
-		if last := len(who.ends) - 1; len(who.events) != total || len(who.ends) < 5 || who.ends[last] != "clean" {
-			t.Errorf("%s: %d events of %d; the streams ended with %v", name, len(who.events), total, who.ends)
-		}
-	}
-	programs.Wait()
-	for name, run := range curled {
-		if run.err != nil || run.last != total || run.connections < 2 || run.visits == 0 {
-			t.Errorf("%s: event %d of %d over %d connections, %d of which did more: %v", name, run.last, total, run.connections, run.visits, run.err)
+		if who := f.by[name]; len(who.events) != c.total || len(who.ends) < 5 {
+			c.t.Errorf("%s: %d events of %d; the streams ended with %v", name, len(who.events), c.total, who.ends)
 		}
 	}
-	testH2load(t, server.url)
+	c.running.Wait()
+	for _, run := range c.runs {
+		if run.err != nil || run.last != c.total || run.connections < 2 || run.visits == 0 {
+			c.t.Errorf("%s: event %d of %d over %d connections, %d of which did more: %v", run.name, run.last, c.total, run.connections, run.visits, run.err)
+		}
+	}
 }
 
 // http2Programs are curl, which publishes and reads a page as well, and nghttp, which reads
