@@ -143,7 +143,9 @@ func readOutcomes(c *client) (outcomes [2]string) {
 func agree(ours, theirs [2]string) bool {
 	switch {
 	case !refused(ours[0]):
-		return ours == theirs
+		return ours == theirs || strings.HasPrefix(theirs[0], `request header "TE"`) // twice the same is once
+	case strings.HasPrefix(theirs[0], "GOAWAY COMPRESSION"): // the tables differ from here on
+		return strings.HasPrefix(ours[0], "GOAWAY")
 	case refused(theirs[0]):
 		return ours[1] == theirs[1] || strings.HasPrefix(ours[1], "GOAWAY") || strings.HasPrefix(theirs[1], "GOAWAY")
 	case strings.HasPrefix(theirs[0], "CONNECT "), strings.Contains(theirs[0], "\nContent-Length: "), strings.Contains(theirs[0], "\nTe: "):
@@ -154,7 +156,7 @@ func agree(ours, theirs [2]string) bool {
 }
 
 func refused(outcome string) bool {
-	for _, begin := range []string{"RST_STREAM PROTOCOL", "GOAWAY PROTOCOL", "GOAWAY ENHANCE_YOUR_CALM", "request header "} {
+	for _, begin := range []string{"RST_STREAM PROTOCOL", "GOAWAY ", "request header "} {
 		if strings.HasPrefix(outcome, begin) {
 			return true
 		}
