@@ -48,7 +48,7 @@ test: vet ## Vet, and run every test, servers with the race detector; brings wha
 	$(GO) build -race ./...
 	$(TEST) -run '^TestSimulation$$' ./feed
 	$(TEST) -parallel 4 -timeout 10m ./cmd/internal/e2e -detect-races & e2e=$$!; \
-	$(TEST) -race -p 1 -parallel 8 -timeout 10m $$($(GO) list ./... | grep -v /cmd/internal/e2e); others=$$?; \
+	$(TEST) -race -p 2 -parallel 4 -timeout 10m ./server ./storage/... $$($(GO) list ./... | grep -v /cmd/internal/e2e); others=$$?; \
 	wait $$e2e && exit $$others
 
 # The tests of server that are left out repeat others over net/http, read slowly, or
