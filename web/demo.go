@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"embed"
 	"fmt"
+	"maps"
 	"net/http"
 )
 
@@ -23,7 +24,7 @@ func HandlerWithDemo() http.Handler { return handler(loadWithDemo()) }
 // loadWithDemo is load with the files of the demo. It panics on what cannot be served,
 // which a test would have met first.
 func loadWithDemo() map[string]asset {
-	assets := load()
+	assets := maps.Clone(load())
 	for served, link := range map[string]string{"/": "demo", feedPages: "../demo"} {
 		assets[served] = mustAsset("page.html", linked(assets[served].body, link))
 	}

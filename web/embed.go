@@ -3,21 +3,25 @@
 // Its files are embedded, so the server needs nothing beside its binary.
 //
 // [Handler] serves /, /feeds/{names} and everything below /console/, and nothing
-// else. [HandlerWithDemo] serves /demo as well. The pages need the API on the same origin; their links are relative, so a
-// proxy may serve all of it below a path of its own.
+// else. [HandlerWithDemo] serves /demo as well. The pages need the API on the same
+// origin; their links are relative, so a proxy may serve all of it below a path of its
+// own.
 package web
 
 import (
 	"bytes"
+	"compress/gzip"
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"net/http"
 	"path"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -43,9 +47,9 @@ var contentTypes = map[string]string{
 
 // asset is one file as it is served.
 type asset struct {
-	body        []byte
-	contentType string
-	etag        string
+	body, compressed         []byte // compressed with gzip
+	etag, etagWhenCompressed string
+	contentType              string
 }
 
 func newAsset(name string, body []byte) (asset, error) {
@@ -53,8 +57,18 @@ func newAsset(name string, body []byte) (asset, error) {
 	if !ok {
 		return asset{}, fmt.Errorf("serve %s: no content type is known for it", name)
 	}
+	var compressed bytes.Buffer
+	z := gzip.NewWriter(&compressed)
+	_, err := z.Write(body)
+	if err = errors.Join(err, z.Close()); err != nil {
+		return asset{}, fmt.Errorf("compress %s: %w", name, err)
+	}
+	return asset{body, compressed.Bytes(), entityTag(body), entityTag(compressed.Bytes()), contentType}, nil
+}
+
+func entityTag(body []byte) string {
 	sum := sha256.Sum256(body)
-	return asset{body, contentType, `"` + hex.EncodeToString(sum[:16]) + `"`}, nil
+	return `"` + hex.EncodeToString(sum[:16]) + `"`
 }
 
 // feedPages is where feed.html is served, for every name below it.
@@ -70,6 +84,10 @@ func isFeedPage(escaped string) bool {
 // /feeds/{names}, their assets below /console/. It answers GET and HEAD, 405 to
 // other methods and 404 to any other path.
 func Handler() http.Handler { return handler(load()) }
+
+// load returns the files of the console, by the path that each is served at. Nobody
+// changes the map.
+var load = sync.OnceValue(readFiles)
 
 func handler(assets map[string]asset) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -93,7 +111,13 @@ func handler(assets map[string]asset) http.Handler {
 func (a asset) serve(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Content-Type", a.contentType)
-	h.Set("ETag", a.etag)
+	h.Set("Vary", "Accept-Encoding")
+	body, etag := a.body, a.etag
+	if takesGzip(r) {
+		body, etag = a.compressed, a.etagWhenCompressed
+		h.Set("Content-Encoding", "gzip")
+	}
+	h.Set("ETag", etag)
 	// The names carry no version, so the browser has to ask each time; the ETag
 	// makes that a 304.
 	h.Set("Cache-Control", "no-cache")
@@ -101,7 +125,20 @@ func (a asset) serve(w http.ResponseWriter, r *http.Request) {
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("X-Content-Type-Options", "nosniff")
-	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(a.body))
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body))
+}
+
+// takesGzip reports whether the client accepts gzip by its name (RFC 9110, section
+// 12.5.3).
+func takesGzip(r *http.Request) bool {
+	for part := range strings.SplitSeq(r.Header.Get("Accept-Encoding"), ",") {
+		name, weight, _ := strings.Cut(part, ";")
+		if strings.EqualFold(strings.TrimSpace(name), "gzip") {
+			q, weighed := strings.CutPrefix(strings.ReplaceAll(weight, " ", ""), "q=")
+			return !weighed || strings.Trim(q, "0.") != ""
+		}
+	}
+	return false
 }
 
 // refuse answers with status as a problem (RFC 9457), as the API does.
@@ -123,9 +160,9 @@ func refuse(w http.ResponseWriter, status int, detail string) {
 	_, _ = w.Write(append(problem, '\n'))
 }
 
-// load reads the embedded files, by the path that each is served at. It panics
-// on a file that cannot be served, which a test would have met first.
-func load() map[string]asset {
+// readFiles reads the embedded files. It panics on a file that cannot be served, which a
+// test would have met first.
+func readFiles() map[string]asset {
 	assets := make(map[string]asset)
 	err := fs.WalkDir(files, ".", func(name string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {

@@ -1,6 +1,8 @@
 package web
 
 import (
+	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"io"
 	"io/fs"
@@ -230,13 +232,44 @@ func TestThePageKeepsToItsPolicy(t *testing.T) {
 	}
 }
 
-// A page that loads in a moment on a telephone stays small.
+// A page that loads in a moment on a telephone stays small: on its way, and in the browser.
 func TestTheConsoleIsSmall(t *testing.T) {
-	size := 0
-	for _, name := range names(t) {
-		size += len(source(t, name))
+	sent, size := 0, 0
+	for _, a := range load() {
+		sent += len(a.compressed)
+		size += len(a.body)
 	}
-	if size > 170_000 {
-		t.Errorf("the console has %d bytes, want 170,000 at most", size)
+	if sent > 70_000 || size > 170_000 {
+		t.Errorf("the console has %d bytes, and %d compressed; want 170,000 and 70,000 at most", size, sent)
+	}
+}
+
+// A browser gets every file compressed, and what it asks for again by its tag, not at all.
+func TestCompression(t *testing.T) {
+	get := func(target string, header http.Header) *http.Response {
+		return served(t, http.MethodGet, target, header)
+	}
+	for target, a := range load() {
+		resp := get(target, http.Header{"Accept-Encoding": {"br, gzip;q=0.5"}})
+		if resp.Header.Get("Content-Encoding") != "gzip" || resp.Header.Get("Vary") != "Accept-Encoding" {
+			t.Fatalf("GET %s: %v", target, resp.Header)
+		}
+		z, err := gzip.NewReader(resp.Body)
+		if err != nil {
+			t.Fatalf("GET %s: %v", target, err)
+		}
+		if body, err := io.ReadAll(z); err != nil || !bytes.Equal(body, a.body) {
+			t.Errorf("GET %s: %d bytes, %v; want the %d of the file", target, len(body), err, len(a.body))
+		}
+		tag := resp.Header.Get("ETag")
+		again := get(target, http.Header{"Accept-Encoding": {"gzip"}, "If-None-Match": {tag}})
+		if tag == a.etag || again.StatusCode != http.StatusNotModified {
+			t.Errorf("GET %s again with %s: %s; the file itself has %s", target, tag, again.Status, a.etag)
+		}
+		for _, none := range []string{"", "br", "gzip;q=0", "gzip; q=0.0, br", "xgzip"} {
+			if got := get(target, http.Header{"Accept-Encoding": {none}}).Header.Get("Content-Encoding"); got != "" {
+				t.Errorf("GET %s accepting %q: %s", target, none, got)
+			}
+		}
 	}
 }
