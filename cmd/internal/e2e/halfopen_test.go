@@ -43,7 +43,8 @@ func TestHalfOpen(t *testing.T) {
 			t.Fatalf("%s is missing: apt-get install iproute2 nftables", program)
 		}
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^TestHalfOpen$", "-test.v", fmt.Sprint("-half-open-defaults=", *halfOpenDefaults))
+	cmd := exec.Command(os.Args[0], "-test.run=^TestHalfOpen$", "-test.v",
+		fmt.Sprint("-detect-races=", *detectRaces), fmt.Sprint("-half-open-defaults=", *halfOpenDefaults))
 	cmd.Env = append(os.Environ(), insideHalfOpen+"="+built(t, false))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.CombinedOutput()

@@ -64,7 +64,7 @@ func tortureArgs() (args []string) {
 	if testing.Verbose() {
 		args = append(args, "-test.v")
 	}
-	for _, name := range []string{"test.timeout", "torture-schedules", "torture-seed", "torture-for", "torture-worlds", "torture-faults", "torture-out"} {
+	for _, name := range []string{"test.timeout", "detect-races", "torture-schedules", "torture-seed", "torture-for", "torture-worlds", "torture-faults", "torture-out"} {
 		args = append(args, fmt.Sprintf("-%s=%v", name, flag.Lookup(name).Value))
 	}
 	return args

@@ -32,6 +32,8 @@ func (p *pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	select {
 	case p.conns <- there:
 		return here, nil
+	case <-p.closed: // a client may have its answer while it still dials
+		return nil, errRefused
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
