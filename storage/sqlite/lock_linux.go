@@ -138,11 +138,12 @@ func (l *lock) release() error {
 	held.Lock()
 	defer held.Unlock()
 	delete(held.files, l.id)
-	err := l.file.Close()
 	if l.beside != nil {
-		err = errors.Join(err, l.beside.Close())
+		return errors.Join(l.file.Close(), l.beside.Close())
 	}
-	return err
+	// A child process that does not run its program yet has this file open, too, and
+	// closing the file would leave the lock to it.
+	return errors.Join(flock(l.file, syscall.LOCK_UN), l.file.Close())
 }
 
 // allocationStep is the step in which the file grows.

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -60,5 +61,29 @@ func TestLockFile(t *testing.T) {
 	}
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A child process has every file open for a moment, until it runs its program. It must
+// not keep the lock.
+func TestReleaseWhileAChildStarts(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "rejoin.db")
+	l, err := acquire(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	child, err := syscall.Dup(int(l.file.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(child)
+	if err := l.release(); err != nil {
+		t.Fatal(err)
+	}
+	if l, err = acquire(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.release(); err != nil {
+		t.Error(err)
 	}
 }
