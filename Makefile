@@ -50,7 +50,7 @@ test: vet ## Vet, and run every test, servers with the race detector; brings wha
 	$(GO) build -race ./...
 	$(TEST) -run '^TestSimulation$$' ./feed
 	$(TEST) -parallel 4 -timeout 10m ./cmd/internal/e2e -detect-races & e2e=$$!; \
-	$(TEST) -race -p 1 -parallel 8 -timeout 10m $(LONGEST); longest=$$?; \
+	$(TEST) -race -p 1 -parallel 4 -timeout 10m $(LONGEST); longest=$$?; \
 	wait $$e2e && exit $$longest
 	$(TEST) -race -p 2 -parallel 4 -timeout 10m \
 		$$($(GO) list ./... | grep -v -e /cmd/internal/e2e$$ $(foreach one,$(LONGEST),-e /rejoin$(one:.%=%)$$))

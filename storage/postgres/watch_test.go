@@ -32,7 +32,7 @@ type watcher struct {
 	hub *feed.Hub
 }
 
-const soon = 2 * time.Second
+const soon = 10 * time.Second
 
 func newWatcher(t *testing.T, s *Store) *watcher {
 	t.Helper()
