@@ -12,8 +12,8 @@ import (
 // aBasePath matches parts that no proxy and no browser writes in another way.
 var aBasePath = regexp.MustCompile(`^(/[A-Za-z0-9._~:@-]+)+$`)
 
-// ownPaths are the first parts of this server's paths. A base path that began with one
-// of them could not be told from a path of which a proxy has removed the base path.
+// ownPaths are the first parts of this server's paths. A base path does not begin with one
+// of them: a proxy may have removed the base path, and the server would remove more.
 var ownPaths = []string{"v1", "feeds", "console", "demo", "healthz", "readyz", "openapi.yaml"}
 
 // ParseBasePath returns a base path in the form for [Options]: as it is written, without

@@ -98,10 +98,10 @@ func handler(assets map[string]asset) http.Handler {
 		found, ok := assets[target]
 		switch {
 		case !ok:
-			refuse(w, http.StatusNotFound, fmt.Sprintf("there is nothing at %.100s", r.URL.Path))
+			Refuse(w, http.StatusNotFound, fmt.Sprintf("there is nothing at %.100s", r.URL.Path))
 		case r.Method != http.MethodGet && r.Method != http.MethodHead:
 			w.Header().Set("Allow", "GET, HEAD")
-			refuse(w, http.StatusMethodNotAllowed, fmt.Sprintf("%.20s is not possible here", r.Method))
+			Refuse(w, http.StatusMethodNotAllowed, fmt.Sprintf("%.20s is not possible here", r.Method))
 		default:
 			found.serve(w, r)
 		}
@@ -141,8 +141,8 @@ func takesGzip(r *http.Request) bool {
 	return false
 }
 
-// refuse answers with status as a problem (RFC 9457), as the API does.
-func refuse(w http.ResponseWriter, status int, detail string) {
+// Refuse answers with status as a problem (RFC 9457), as the API does.
+func Refuse(w http.ResponseWriter, status int, detail string) {
 	problem, err := json.Marshal(struct {
 		Title  string `json:"title"`
 		Status int    `json:"status"`

@@ -104,8 +104,8 @@ type inbox struct {
 	filled chan struct{} // has an entry while events wait, or were dropped
 }
 
-// put puts in the events that the receiver wants. The node's own end here: a commit is in
-// the node's logs before it is told.
+// put puts in the events that the receiver wants. A node does not want its own, which it
+// takes into its logs before it tells them.
 func (in *inbox) put(events []feed.Event) {
 	in.mu.Lock()
 	defer in.mu.Unlock()

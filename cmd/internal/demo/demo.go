@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/web"
 )
 
 // Prefix begins the names of all feeds of the demo.
@@ -90,7 +90,7 @@ func (d *Demo) Handler(pages http.Handler) http.Handler {
 // stored.
 func (d *Demo) answer(w http.ResponseWriter, r *http.Request) {
 	if err := d.sameOrigin.Check(r); err != nil {
-		refuse(w, http.StatusForbidden, "pages of other origins cannot ask the demo")
+		web.Refuse(w, http.StatusForbidden, "pages of other origins cannot ask the demo")
 		return
 	}
 	visitor := ""
@@ -99,7 +99,7 @@ func (d *Demo) answer(w http.ResponseWriter, r *http.Request) {
 	}
 	if detail := d.begin(visitor); detail != "" {
 		w.Header().Set("Retry-After", "5")
-		refuse(w, http.StatusTooManyRequests, detail)
+		web.Refuse(w, http.StatusTooManyRequests, detail)
 		return
 	}
 	name := Prefix + "answer:" + strings.ToLower(rand.Text())
@@ -108,7 +108,7 @@ func (d *Demo) answer(w http.ResponseWriter, r *http.Request) {
 		d.end(visitor)
 		d.options.Logger.Warn("the demo cannot begin an answer", "feed", name, "error", err)
 		w.Header().Set("Retry-After", "5")
-		refuse(w, http.StatusServiceUnavailable, "the answer cannot be stored right now")
+		web.Refuse(w, http.StatusServiceUnavailable, "the answer cannot be stored right now")
 		return
 	}
 	go func() {
@@ -200,24 +200,6 @@ func (d *Demo) say(ctx context.Context, name string, i int, word string) error {
 			return err
 		}
 	}
-}
-
-// refuse answers with status as a problem (RFC 9457), as the server does.
-func refuse(w http.ResponseWriter, status int, detail string) {
-	problem, err := json.Marshal(struct {
-		Title  string `json:"title"`
-		Status int    `json:"status"`
-		Detail string `json:"detail"`
-	}{http.StatusText(status), status, detail})
-	if err != nil {
-		panic(fmt.Errorf("encode problem: %w", err)) // strings and a number: it cannot fail
-	}
-	h := w.Header()
-	h.Set("Content-Type", "application/problem+json")
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Content-Type-Options", "nosniff")
-	w.WriteHeader(status)
-	_, _ = w.Write(append(problem, '\n'))
 }
 
 const text = "A program on the server writes this answer, one word at a time. " +

@@ -40,7 +40,7 @@ var rooms = []room{
 	{dir: "cmd/internal/bench", ours: []string{"feed", "cmd/internal/reach"}, usedBy: "cmd/rejoin"},
 	{dir: "cmd/internal/verify", ours: []string{"feed", "cmd/internal/reach"}, usedBy: "cmd/rejoin"},
 	{dir: "cmd/internal/reach", ours: []string{"feed/client"}, usedBy: "cmd"},
-	{dir: "cmd/internal/demo", ours: []string{"feed"}, usedBy: "cmd/rejoin"},
+	{dir: "cmd/internal/demo", ours: []string{"feed", "web"}, usedBy: "cmd/rejoin"},
 	{dir: "cmd/internal/e2e", testOnly: true},
 	{dir: "cmd/internal/rooms", testOnly: true},
 	{dir: "cmd/internal/pages", testOnly: true},
