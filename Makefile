@@ -38,11 +38,10 @@ check vet test: export GOGC := 400
 TEST = $(GO) test -vet=off -exec 'env -u GOGC'
 
 # Tests wait for servers and clocks most of the time, so more of them run at once than
-# there are cores, but no more than two packages: those that a busy machine fails are
-# right only on one that is not. The end-to-end tests take as long as the longest two of
-# the others, and run beside them; they build the command with the race detector, and do
-# without it themselves. The simulation is a matter of many seeds, and runs ten times as
-# many in the same time without it.
+# there are cores, but no more than two packages: with three, some tests run out of time.
+# The end-to-end tests take as long as the longest two of the others, and run beside them.
+# They build the command with the race detector, and do without it themselves. So does
+# the simulation: it is a matter of many seeds, and runs ten times as many in that time.
 LONGEST = ./server ./storage/postgres
 test: export GORACE ?= atexit_sleep_ms=50
 test: vet ## Vet, and run every test, servers with the race detector; brings what the tests need
