@@ -44,7 +44,7 @@ func TestTheDemoIsOffByDefault(t *testing.T) {
 func TestTheDemoIsServed(t *testing.T) {
 	handler := HandlerWithDemo()
 	for target, want := range map[string]string{
-		"/demo": `data-source="chat.js"`, "/demo/chat.js": "export class Reader", "/demo/demo.css": ".messages",
+		"/demo": `data-source="chat.js"`, "/demo/chat.js": "export function follow", "/demo/demo.css": ".messages",
 		"/": `<a class="to-demo" href="demo">`, "/feeds/orders": `<a class="to-demo" href="../demo">`, "/console/feed.js": "import",
 	} {
 		w := httptest.NewRecorder()
@@ -87,13 +87,19 @@ func TestTheDemoHoldsTogether(t *testing.T) {
 			}
 		}
 	}
-	// What is shown is what the parts of the page run, and short enough to be read.
+	// What is shown is what the parts of the page run, and no more than a reader copies.
 	for shown, runs := range map[string]string{"chat.js": "chat-panes.js", "answer.js": "answer-pane.js"} {
 		if !strings.Contains(sources["index.html"], `data-source="`+shown+`"`) || !strings.Contains(sources[runs], `from "./`+shown+`"`) {
 			t.Errorf("the page does not show %s, which %s runs", shown, runs)
 		}
-		if lines := strings.Count(sources[shown], "\n"); lines > 30 {
-			t.Errorf("%s has %d lines", shown, lines)
+		lines := strings.Split(strings.TrimSuffix(sources[shown], "\n"), "\n")
+		if len(lines) > 14 {
+			t.Errorf("%s has %d lines, want 14 at most", shown, len(lines))
+		}
+		for n, line := range lines {
+			if len(line) > 76 {
+				t.Errorf("%s: line %d has %d columns, want 76 at most", shown, n+1, len(line))
+			}
 		}
 		if strings.Contains(sources[runs], "EventSource(") || strings.Contains(sources[runs], "fetch(") {
 			t.Errorf("%s goes to the server without %s", runs, shown)

@@ -18,21 +18,23 @@ function begin(before) {
   at("answer-feed").hidden = false;
   at("ask").textContent = "Ask again";
   state("connecting", "Connecting");
-  source = read(feed, {
-    opened(_, data) {
-      there = JSON.parse(data).last;
-      state("live", "Being written");
-    },
+  const show = (id, word) => {
     // Words up to the last id at the opening were written before; those that this page had not seen came while it was away.
-    show(id, word) {
-      const missed = before > 0 && id > before && id <= there;
-      words++;
-      if (missed) late++;
-      at("words").append(element("span", missed ? "late" : "", word));
-      at("answer").scrollTop = at("answer").scrollHeight;
-      score(before);
-    },
-    ended: () => state("closed", words > 0 ? "Ended" : "Nothing here"),
+    const missed = before > 0 && id > before && id <= there;
+    words++;
+    if (missed) late++;
+    at("words").append(element("span", missed ? "late" : "", word));
+    at("answer").scrollTop = at("answer").scrollHeight;
+    score(before);
+  };
+  const ended = () => {
+    source.close();
+    state("closed", words > 0 ? "Ended" : "Nothing here");
+  };
+  source = read(feed, show, ended);
+  source.addEventListener("feed.open", (event) => {
+    there = JSON.parse(event.data).last;
+    state("live", "Being written");
   });
   source.onerror = () => (isRefused(source) ? state("failed", "Cannot be read") : state("connecting", "Connecting again"));
 }

@@ -1,20 +1,14 @@
-// An answer is a feed: each word is an event. After the last one, the
-// server closes the feed.
+// An answer is a feed, and each word an event. The program on the
+// server closes the feed after the last word.
 export const ask = () => fetch("demo/answers", { method: "POST" });
 
-// Reads an answer from its first word, also after a reload.
-export function read(feed, { opened, show, ended }) {
+export function read(feed, show, ended) {
   const source = new EventSource(`v1/feeds/${feed}/events?from=start`);
-  const tell = (then) => (e) => then(Number(e.lastEventId), e.data);
-  source.addEventListener("feed.open", tell(opened));
-  source.onmessage = tell(show);
-  source.addEventListener("feed.closed", () => {
-    source.close();
-    ended();
-  });
+  source.onmessage = (e) => show(e.lastEventId, e.data);
+  source.addEventListener("feed.closed", ended);
   return source;
 }
 
-// Ends it for everybody: its readers, and the program that writes it.
+// Ends it for everybody: its readers, and the program.
 export const stop = (feed) =>
   fetch(`v1/feeds/${feed}/close`, { method: "POST" });

@@ -1,6 +1,6 @@
 // The two panes of the chat: who speaks, when Ben's network breaks, and what each of them has missed.
 
-import { Reader, say } from "./chat.js";
+import { follow, say } from "./chat.js";
 import { at, element, feedInAddress, isRefused, newName, problemWith, putInAddress, showState, write } from "./page.js";
 
 const STEP = 1100;
@@ -21,10 +21,10 @@ let round = 0;
 let timer = 0;
 
 class Pane {
-  shown = 0;
   missed = { with: 0, without: 0 };
   connected = false;
-  #reader = new Reader();
+  #cursor = 0; // the id of the last message shown, or counted as missed
+  #source = null;
   #place;
   #list;
   #name;
@@ -48,26 +48,25 @@ class Pane {
     this.#withCursor = withCursor;
     this.state("connecting", "Connecting");
     let late = 0; // up to this id, messages were there before
-    this.#reader.connect(room, {
-      withCursor,
-      opened: (cursor, data) => {
-        if (this.#back) this.#skip(cursor);
-        this.shown = cursor;
-        late = this.#back ? JSON.parse(data).last : 0;
-        this.connected = true;
-        this.state("live", "Connected");
-      },
-      show: (id, data) => {
-        this.#skip(id - 1);
-        this.shown = id;
-        this.#add(messageOf(id, data, this.#name, id <= late));
-      },
+    const source = follow(room, withCursor ? this.#cursor : "", (id, data) => {
+      this.#skip(id - 1);
+      this.#cursor = Number(id);
+      this.#add(messageOf(id, data, this.#name, id <= late));
     });
-    this.#reader.source.onerror = () => (isRefused(this.#reader.source) ? this.state("failed", "Refused") : this.state("connecting", "Connecting again"));
+    source.addEventListener("feed.open", (event) => {
+      const { first, last } = JSON.parse(event.data);
+      if (this.#back) this.#skip(Number(event.lastEventId));
+      else this.#cursor = Math.max(this.#cursor, first - 1);
+      late = this.#back ? last : 0;
+      this.connected = true;
+      this.state("live", "Connected");
+    });
+    source.onerror = () => (isRefused(source) ? this.state("failed", "Refused") : this.state("connecting", "Connecting again"));
+    this.#source = source;
   }
 
   disconnect(label) {
-    this.#reader.disconnect();
+    this.#source.close();
     this.#back = true;
     this.connected = false;
     this.state("cut", label);
@@ -80,10 +79,11 @@ class Pane {
 
   // Ids are dense, so a number passed over is an event that this pane never gets.
   #skip(id) {
-    const count = id - this.shown;
+    const count = id - this.#cursor;
     if (count <= 0) return;
     this.missed[this.#withCursor ? "with" : "without"] += count;
-    this.#add(element("li", "lost", count === 1 ? `${id} is missing` : `${this.shown + 1} to ${id} are missing`));
+    this.#add(element("li", "lost", count === 1 ? `${id} is missing` : `${this.#cursor + 1} to ${id} are missing`));
+    this.#cursor = id;
     scores();
   }
 
