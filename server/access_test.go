@@ -216,7 +216,7 @@ func TestStreamFromAnotherOrigin(t *testing.T) {
 
 // TestWaitingCORS: a browser that may not see the answer never comes back.
 func TestWaitingCORS(t *testing.T) {
-	http1 := httptest.NewServer(server.Waiting([]string{"https://a.example"}, nil))
+	http1 := httptest.NewServer(server.Waiting(server.Options{Origins: []string{"https://a.example"}}))
 	defer http1.Close()
 	n := &node{t: t, url: http1.URL}
 	r, _ := n.head("GET", events, map[string]string{"Accept": "text/event-stream", "Origin": "https://a.example"}, "")

@@ -42,16 +42,8 @@ func basePathOf(r *http.Request) string {
 	return base
 }
 
-// UnderBasePath returns a handler that serves next under the base path, and without it for
-// a proxy that removes it. Next gets the path without it, which is empty for the base path
-// itself. A Server with a base path needs no such handler; [Waiting] does.
-func UnderBasePath(base string, next http.Handler) http.Handler {
-	if base == "" {
-		return next
-	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { next.ServeHTTP(w, withoutBasePath(r, base)) })
-}
-
+// withoutBasePath returns the request without the base path, under which it may have come,
+// or not if a proxy removes it. The path of the base path itself becomes empty.
 func withoutBasePath(r *http.Request, base string) *http.Request {
 	if base == "" {
 		return r

@@ -146,11 +146,14 @@ func TestBasePathItself(t *testing.T) {
 }
 
 func TestBasePathWhileWaiting(t *testing.T) {
-	s := httptest.NewServer(server.UnderBasePath("/rejoin", server.Waiting(nil, nil)))
+	s := httptest.NewServer(server.Waiting(server.Options{BasePath: "/rejoin", Console: pages}))
 	defer s.Close()
-	for path, want := range map[string]int{"/rejoin/healthz": 200, "/healthz": 200, "/rejoin/readyz": 503, "/rejoin/openapi.yaml": 200, "/rejoin/v1/feeds/chat": 503} {
-		if resp := answerTo(t, "GET", s.URL+path, ""); resp.StatusCode != want {
-			t.Errorf("GET %s: %s, want %d", path, resp.Status, want)
+	for path, want := range map[string]string{
+		"/rejoin": "308", "/rejoin/": "200", "/rejoin/feeds/chat": "200", "/feeds/chat": "200",
+		"/rejoin/healthz": "200", "/healthz": "200", "/rejoin/readyz": "503", "/rejoin/openapi.yaml": "200", "/rejoin/v1/feeds/chat": "503",
+	} {
+		if resp := answerTo(t, "GET", s.URL+path, ""); !strings.HasPrefix(resp.Status, want) || want == "308" && resp.Header.Get("Location") != "/rejoin/" {
+			t.Errorf("GET %s: %s to %q, want %s", path, resp.Status, resp.Header.Get("Location"), want)
 		}
 	}
 	if got := answerTo(t, "GET", s.URL+"/v1/feeds/chat/events", "text/event-stream").Header.Get("Location"); got != "/rejoin/v1/feeds/chat/events" {

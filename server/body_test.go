@@ -80,7 +80,7 @@ func newServer(hub *feed.Hub, publisher *feed.Publisher) http.Handler {
 	return server.New(hub, publisher, server.Options{})
 }
 
-func newWaiting(*feed.Hub, *feed.Publisher) http.Handler { return server.Waiting(nil, nil) }
+func newWaiting(*feed.Hub, *feed.Publisher) http.Handler { return server.Waiting(server.Options{}) }
 
 // TestStalledBody: a body that stops coming holds its connection for a limited time,
 // whether the server waits for the body or has refused it.

@@ -194,7 +194,7 @@ func TestOpenAPIOperations(t *testing.T) {
 func TestOpenAPIServed(t *testing.T) {
 	origins := []string{"https://a.example"}
 	n := guarded(t, auth.Options{Key: secret}, server.Options{Origins: origins})
-	http1 := httptest.NewServer(server.Waiting(origins, nil))
+	http1 := httptest.NewServer(server.Waiting(server.Options{Origins: origins}))
 	defer http1.Close()
 	waiting := &node{t: t, url: http1.URL}
 	for _, n := range []*node{n, waiting} {

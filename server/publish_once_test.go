@@ -128,7 +128,7 @@ func TestStoredMember(t *testing.T) {
 			t.Errorf("a permanent refusal has the member stored: %s", body)
 		}
 	}
-	http1 := httptest.NewServer(server.Waiting(nil, nil))
+	http1 := httptest.NewServer(server.Waiting(server.Options{}))
 	defer http1.Close()
 	n := &node{t: t, url: http1.URL}
 	if _, body := n.do(http.MethodPost, events, nil, "x"); !strings.Contains(body, `"stored":"no"`) {

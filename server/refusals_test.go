@@ -231,24 +231,26 @@ func (f *refusals) beforeRoutes() {
 	shared := start(t, server.Options{Logger: f.book.logger()}, nil)
 	shared.LogEach()
 	refused := shared.Refusals()
+	waiting := server.Waiting(server.Options{Refusals: refused, Console: http.NotFoundHandler()})
 	for _, c := range []struct {
-		handler http.Handler
-		method  string
-		status  int
+		handler      http.Handler
+		method, path string
+		status       int
 	}{
-		{server.OnlyHosts([]string{"rejoin.example"}, refused, shared), "GET", 421},
-		{server.Waiting(nil, refused), "GET", 503},
-		{server.Waiting(nil, refused), "POST", 503},
-		{server.Waiting([]string{"https://a.example"}, refused), "OPTIONS", 200},
+		{server.OnlyHosts([]string{"rejoin.example"}, refused, shared), "GET", events, 421},
+		{waiting, "GET", events, 503},
+		{waiting, "POST", events, 503},
+		{waiting, "GET", "/none", 404},
+		{server.Waiting(server.Options{Origins: []string{"https://a.example"}, Refusals: refused}), "OPTIONS", events, 200},
 	} {
 		before := countsOf(shared)
-		r := httptest.NewRequest(c.method, "http://evil.example"+events, nil)
+		r := httptest.NewRequest(c.method, "http://evil.example"+c.path, nil)
 		r.Header.Set("Origin", "https://b.example")
 		r.Header.Set("Access-Control-Request-Method", "POST")
 		w := httptest.NewRecorder()
 		c.handler.ServeHTTP(w, r)
 		if w.Code != c.status {
-			t.Errorf("%s: %d %s", c.method, w.Code, w.Body)
+			t.Errorf("%s %s: %d %s", c.method, c.path, w.Code, w.Body)
 		}
 		f.expect(shared, before, w.Result(), "")
 	}

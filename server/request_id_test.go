@@ -26,7 +26,7 @@ func TestRequestIDs(t *testing.T) {
 	n.closeFeed("done")
 	onlyHosts := httptest.NewServer(server.OnlyHosts([]string{"a.example"}, nil, n.Server))
 	t.Cleanup(onlyHosts.Close)
-	waiting := httptest.NewServer(server.Waiting([]string{"https://a.example"}, nil))
+	waiting := httptest.NewServer(server.Waiting(server.Options{Console: console, Origins: []string{"https://a.example"}}))
 	t.Cleanup(waiting.Close)
 	seen := map[string]bool{}
 	for _, c := range []struct {
@@ -54,6 +54,7 @@ func TestRequestIDs(t *testing.T) {
 		{onlyHosts.URL, "GET", "/healthz", nil, 200},
 		{waiting.URL, "GET", "/healthz", nil, 200},
 		{waiting.URL, "GET", "/readyz", nil, 503},
+		{waiting.URL, "GET", "/", nil, 200},
 		{waiting.URL, "POST", events, nil, 503},
 		{waiting.URL, "GET", events, map[string]string{"Accept": "text/event-stream"}, 200},
 		{waiting.URL, "GET", events, nil, 503},

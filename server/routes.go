@@ -85,20 +85,23 @@ func (s *Server) router(traces *Traces) chi.Router {
 }
 
 // Waiting returns the handler of a node that has not reached its store yet: it is alive
-// and not ready. Event streams get a retry time, which does not stop a browser; all
-// other requests get 503. Origins are as in [Options], so that pages see that answer.
-// refusals may be nil.
-func Waiting(origins []string, refusals *Refusals) http.Handler {
+// and not ready. It serves the console, which shows that and needs no store. Event streams
+// get a retry time, which does not stop a browser; all other requests get 503. Of the
+// options, BasePath, Console, Origins and Refusals count.
+func Waiting(o Options) http.Handler {
 	wait := func(w http.ResponseWriter, r *http.Request) {
-		refuse := func() { refusals.refuse(w, r, refusalOf(feed.ErrUnavailable)) }
+		refuse := func() { o.Refusals.refuse(w, r, refusalOf(feed.ErrUnavailable)) }
 		boundBody(w, r)
+		reads := r.Method == http.MethodGet || r.Method == http.MethodHead
 		switch {
 		case r.URL.Path == "/healthz":
 			writeAlive(w)
 		case r.URL.Path == "/readyz":
 			writeReadiness(w, readiness{Store: "down", Bus: "down"})
-		case r.URL.Path == "/openapi.yaml" && (r.Method == http.MethodGet || r.Method == http.MethodHead):
+		case r.URL.Path == "/openapi.yaml" && reads:
 			describeInterface(w, r)
+		case o.Console != nil && reads && !strings.HasPrefix(r.URL.Path, "/v1/"):
+			serveConsole(o.Console, o.Refusals, w, r)
 		case r.Method == http.MethodPost:
 			refuse()
 			status := http.StatusServiceUnavailable
@@ -108,10 +111,11 @@ func Waiting(origins []string, refusals *Refusals) http.Handler {
 			answerRetryLater(w, r, http.StatusServiceUnavailable, "this node has not reached its store yet")
 		}
 	}
-	handler := refusals.watchPreflights(origins)(allowOrigins(origins)(http.HandlerFunc(wait)))
+	handler := o.Refusals.watchPreflights(o.Origins)(allowOrigins(o.Origins)(http.HandlerFunc(wait)))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		identify(w, r, new([1]string))
-		handler.ServeHTTP(w, r)
+		answer := &countedResponse{ResponseWriter: w}
+		identify(answer, r, &answer.id)
+		handler.ServeHTTP(answer, withoutBasePath(r, o.BasePath))
 	})
 }
 
@@ -138,23 +142,29 @@ func escapedPaths(next http.Handler) http.Handler {
 
 func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
 	if console := s.options().Console; console != nil {
-		if base := basePathOf(r); base != "" && r.URL.Path == "" && r.URL.Opaque == "" { // its pages are below it
-			w.Header().Set("Location", base+"/")
-			w.WriteHeader(http.StatusPermanentRedirect)
-			return
-		}
-		console.ServeHTTP(w, r)
-		if answer, ok := w.(*countedResponse); ok && answer.status >= http.StatusBadRequest {
-			reason := refusedPath
-			if answer.status == http.StatusMethodNotAllowed {
-				reason = refusedMethod
-			}
-			s.refusals.refuse(w, r, refusal{reason, answer.status, nil})
-		}
+		serveConsole(console, s.refusals, w, r)
 		return
 	}
 	s.refusals.refuse(w, r, refusal{refusedPath, http.StatusNotFound, nil})
 	writeProblem(w, http.StatusNotFound, fmt.Sprintf("there is nothing at %.100s", r.URL.Path))
+}
+
+// serveConsole answers with the console, and counts what that refuses. The pages are below
+// the base path, so the base path itself leads there.
+func serveConsole(console http.Handler, refusals *Refusals, w http.ResponseWriter, r *http.Request) {
+	if base := basePathOf(r); base != "" && r.URL.Path == "" && r.URL.Opaque == "" {
+		w.Header().Set("Location", base+"/")
+		w.WriteHeader(http.StatusPermanentRedirect)
+		return
+	}
+	console.ServeHTTP(w, r)
+	if answer, ok := w.(*countedResponse); ok && answer.status >= http.StatusBadRequest {
+		reason := refusedPath
+		if answer.status == http.StatusMethodNotAllowed {
+			reason = refusedMethod
+		}
+		refusals.refuse(w, r, refusal{reason, answer.status, nil})
+	}
 }
 
 func (s *Server) methodNotAllowed(w http.ResponseWriter, r *http.Request) {

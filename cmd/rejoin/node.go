@@ -61,13 +61,21 @@ func openNode(ctx context.Context, store feed.Store, c Config, authorizer auth.A
 
 // openConsole sets the console, with the demo if that is on.
 func (n *node) openConsole(c Config, logger *slog.Logger) {
-	if n.console = web.Handler(); !c.Server.Demo {
+	if n.console = pages(c); !c.Server.Demo {
 		return
 	}
 	proxies := c.Server.proxies()
 	visitor := func(r *http.Request) string { return proxies.Client(r).Address.String() }
 	n.demo = demo.New(n.feeds.Publisher, demo.Options{Visitor: visitor, Logger: logger})
-	n.console = n.demo.Handler(web.HandlerWithDemo())
+	n.console = n.demo.Handler(n.console)
+}
+
+// pages returns the handler of the pages, which need no store to be served.
+func pages(c Config) http.Handler {
+	if c.Server.Demo {
+		return web.HandlerWithDemo()
+	}
+	return web.Handler()
 }
 
 // reconfigure takes over from c what a running node can.

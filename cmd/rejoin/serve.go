@@ -130,7 +130,9 @@ func (s *serving) listen(ctx context.Context) error {
 		return err
 	}
 	s.public = newEndpoint(listener, s.logger)
-	s.setPublic(c, server.UnderBasePath(c.Server.basePath(), server.Waiting(c.CORS.Origins, s.refusals)))
+	s.setPublic(c, server.Waiting(server.Options{
+		BasePath: c.Server.basePath(), Console: pages(c), Origins: c.CORS.Origins, Refusals: s.refusals,
+	}))
 	s.security.secure(s.public.server, c.Subscribe.WriteTimeout)
 	if s.security.certificate == nil && c.Server.HTTP2 == "engine" {
 		server.AcceptHTTP2(s.public.server, s.takeHTTP2)

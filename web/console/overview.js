@@ -14,6 +14,7 @@ const PAGE = 1000;
 const PAGES_MOST = 5;
 const PERIOD = 2000;
 const PERIOD_MOST = 30000;
+const PERIOD_FAILING = 8000;
 const ROWS_MOST = 200;
 const RATE_OVER = 30000;
 const ASLEEP = 60000;
@@ -47,6 +48,10 @@ async function look() {
     const found = await allFeeds();
     if (mine !== round) return;
     take(found);
+    if (failures > 0 && cut) {
+      followed = cut = null; // the stream need not wait any longer
+      drawFigures();
+    }
     failures = 0;
     begun ||= Date.now();
     token.accepted();
@@ -67,7 +72,7 @@ async function look() {
   await ready;
   draw();
   // A store with many feeds takes its time: ask it less often.
-  const pause = Math.min(PERIOD_MOST, Math.max(PERIOD * 2 ** Math.min(failures, 4), 10 * (performance.now() - start)));
+  const pause = Math.min(PERIOD_MOST, Math.max(Math.min(PERIOD_FAILING, PERIOD * 2 ** failures), 10 * (performance.now() - start)));
   if (mine === round) timer = setTimeout(() => (document.visibilityState === "visible" ? look() : undefined), pause);
 }
 
