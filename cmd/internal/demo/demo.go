@@ -21,7 +21,9 @@ import (
 // Prefix begins the names of all feeds of the demo.
 const Prefix = "demo:"
 
-// Rules keep the feeds of the demo small. They come before the configured ones.
+// Rules keep the feeds of the demo small. They come before the configured ones. An hour
+// after its last event, a feed is empty. Its name, its last id and whether it is closed
+// stay, as those of a deleted feed do: an id is never used twice.
 var Rules = []feed.Rule{{Feeds: Prefix + "*", Age: time.Hour, Events: 1000}}
 
 // How many answers may be written at one time.

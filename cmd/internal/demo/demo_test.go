@@ -24,10 +24,20 @@ type world struct {
 
 func open(t *testing.T, o Options) *world {
 	t.Helper()
+	return openOn(t, newFile(t), o)
+}
+
+func newFile(t *testing.T) feed.RetentionStore {
+	t.Helper()
 	store, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "rejoin.db"), sqlite.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return store
+}
+
+func openOn(t *testing.T, store feed.Store, o Options) *world {
+	t.Helper()
 	bus := memory.NewBus()
 	feeds, err := feed.Open(store, bus, feed.Options{})
 	if err != nil {
