@@ -38,7 +38,6 @@ var unmarked = map[string]string{
 	"ruby":      "Rails is not among what the tests install",
 	"php":       "Laravel is not among what the tests install",
 	"caddyfile": "Caddy is not among what the tests install",
-	"haproxy":   "HAProxy is not among what the tests install",
 }
 
 // saysSo matches how a page tells its readers that an example was not run.

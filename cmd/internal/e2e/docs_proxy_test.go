@@ -37,7 +37,7 @@ http {
 // TestDocsNginx runs the configurations for nginx that the pages have.
 func TestDocsNginx(t *testing.T) {
 	t.Parallel()
-	tests := map[string]func(*testing.T, *process, string){"docs/proxy.md": testNginxProxy, "docs/ai.md": testNginxRewrite}
+	tests := map[string]func(*testing.T, *process, string){"docs/proxy.md": testNginx, "docs/ai.md": testNginxRewrite}
 	for _, page := range documentation(t) {
 		for _, b := range page.Blocks {
 			if b.Mark != "run: TestDocsNginx" {
@@ -63,13 +63,6 @@ func TestDocsNginx(t *testing.T) {
 // startDocsNginx runs nginx with a configuration that leads to 127.0.0.1:8080, before node.
 func startDocsNginx(t *testing.T, node *process, config string) (url string) {
 	t.Helper()
-	nginx, err := exec.LookPath("nginx")
-	if err != nil {
-		nginx = "/usr/sbin/nginx" // where Debian keeps it from the PATH of users
-	}
-	if _, err := os.Stat(nginx); err != nil {
-		t.Fatalf("this test needs nginx: apt-get install nginx-light (%v)", err)
-	}
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(testserver.FreePort(t)))
 	config = strings.ReplaceAll(config, "127.0.0.1:8080", strings.TrimPrefix(node.url, "http://"))
 	if !strings.Contains(config, "server {") {
@@ -78,22 +71,61 @@ func startDocsNginx(t *testing.T, node *process, config string) (url string) {
 	config = strings.ReplaceAll(config, "listen 80;", "listen "+address+";")
 	file := filepath.Join(t.TempDir(), "nginx.conf")
 	writeFile(t, file, fmt.Sprintf(nginxFrame, filepath.Dir(file), config))
-	p := launch(t, exec.Command(nginx, "-e", "stderr", "-c", file))
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) { // until it listens
+	launchProxy(t, address, "nginx", "nginx-light", "-e", "stderr", "-c", file)
+	return "http://" + address
+}
+
+// launchProxy runs a proxy, which comes with a package of Debian, until it listens.
+func launchProxy(t *testing.T, address, command, pkg string, args ...string) {
+	t.Helper()
+	path, err := exec.LookPath(command)
+	if err != nil {
+		path = "/usr/sbin/" + command // where Debian keeps it from the PATH of users
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("this test needs %s: apt-get install %s (%v)", command, pkg, err)
+	}
+	p := launch(t, exec.Command(path, args...))
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		conn, err := net.Dial("tcp", address)
 		if err == nil {
 			conn.Close()
-			return "http://" + address
+			return
 		}
 		select {
 		case <-p.done:
-			t.Fatalf("nginx ended with %v:\n%s", p.err, p.log)
+			t.Fatalf("%s ended with %v:\n%s", command, p.err, p.log)
 		default:
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("nginx does not listen: %v\n%s", err, p.log)
+			t.Fatalf("%s does not listen: %v\n%s", command, err, p.log)
 		}
 	}
+}
+
+// TestDocsHAProxy runs the configuration for HAProxy.
+func TestDocsHAProxy(t *testing.T) {
+	t.Parallel()
+	var config string
+	for _, page := range documentation(t) {
+		for _, b := range page.Blocks {
+			if b.Mark == "run: TestDocsHAProxy" {
+				config = b.Text
+			}
+		}
+	}
+	node := serve(t, built(t, false), filepath.Join(t.TempDir(), "rejoin.db"))
+	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(testserver.FreePort(t)))
+	for from, to := range map[string]string{"bind :80\n": "bind " + address + "\n", "127.0.0.1:8080": strings.TrimPrefix(node.url, "http://")} {
+		if strings.Count(config, from) != 1 {
+			t.Fatalf("the configuration does not have %q:\n%s", from, config)
+		}
+		config = strings.Replace(config, from, to, 1)
+	}
+	file := filepath.Join(t.TempDir(), "haproxy.cfg")
+	writeFile(t, file, config)
+	launchProxy(t, address, "haproxy", "haproxy", "-db", "-f", file)
+	testProxy(t, node, "http://"+address, "No server is available to handle this request.", http.StatusServiceUnavailable)
 }
 
 // openStream opens an event stream as a browser does.
@@ -131,9 +163,14 @@ func readUntil(t *testing.T, r *bufio.Reader, line string) {
 	}
 }
 
-// testNginxProxy has events pass at once, in both directions. A stream that breaks has to
-// be one that breaks for clients, too, and none may be stopped while the node is away.
-func testNginxProxy(t *testing.T, node *process, url string) {
+func testNginx(t *testing.T, node *process, url string) {
+	testProxy(t, node, url, "retry: 3000", http.StatusBadGateway)
+}
+
+// testProxy has events pass at once, in both directions. A stream that breaks has to be
+// one that breaks for clients, too, and none may be stopped while the node is away: it
+// then gets a stream with line, and other requests get status.
+func testProxy(t *testing.T, node *process, url, line string, status int) {
 	_, stream := openStream(t, url+"/v1/feeds/chat/events")
 	readUntil(t, stream, "id: 0")
 	if _, err := publish(http.DefaultClient, url, "chat", "one"); err != nil {
@@ -167,7 +204,7 @@ func testNginxProxy(t *testing.T, node *process, url string) {
 		t.Errorf("the stream ends with %v after %q, want a broken connection", err, rest)
 	}
 	_, away := openStream(t, url+"/v1/feeds/chat/events")
-	readUntil(t, away, "retry: 3000")
+	readUntil(t, away, line)
 	if _, err := publish(http.DefaultClient, url, "chat", "four"); err == nil {
 		t.Error("a publish is answered while the node is away")
 	}
@@ -176,8 +213,8 @@ func testNginxProxy(t *testing.T, node *process, url string) {
 		t.Fatal(err)
 	}
 	resp.Body.Close()
-	if resp.StatusCode != http.StatusBadGateway {
-		t.Errorf("while the node is away, the feed is answered with %s", resp.Status)
+	if resp.StatusCode != status {
+		t.Errorf("while the node is away, the feed is answered with %s, want %d", resp.Status, status)
 	}
 }
 
