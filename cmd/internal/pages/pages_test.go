@@ -35,7 +35,7 @@ var unmarked = map[string]string{
 	"jsx":       "needs a bundler",
 	"swift":     "Debian has no Swift",
 	"kotlin":    "Debian has no current Kotlin",
-	"ruby":      "Rails is not among what the tests install",
+	"ruby":      "ActiveRecord is not among what the tests install",
 	"php":       "Laravel is not among what the tests install",
 	"caddyfile": "Caddy is not among what the tests install",
 }
