@@ -28,7 +28,13 @@ def check(what, want, got) = want == got || abort("#{what}: #{got.inspect}, want
 check("jobs after two successes", 0, JOBS.size)
 
 broken = TCPServer.new("127.0.0.1", 0) # its connections end before an answer
-Thread.new { loop { broken.accept.close } }
+Thread.new do
+  loop do
+    connection = broken.accept
+    connection.close_write
+    connection.read
+  end
+end
 away = TCPServer.new("127.0.0.1", 0)
 Order.new(8).commit
 ["http://127.0.0.1:#{broken.addr[1]}", "http://127.0.0.1:#{away.addr[1].tap { away.close }}", "http://nowhere.invalid"].each do |url|
