@@ -26,10 +26,10 @@ func newCheckCommand() *cobra.Command {
 		Short: "Check what a server needs, without starting one",
 		Long: `Check reads the configuration as serve does, and looks at everything that a server
 with it would use: limits of the system, certificates, keys, the store and the bus.
-It changes nothing. It prints one line for each look: "ok", or "PROBLEM" with what
+It changes nothing. It prints one line for each check: "ok", or "PROBLEM" with what
 would not work, why, and what to do. The exit code is 1 if there is a problem.
 
-Run it as the user, on the machine and with the limits that the server will have.`,
+Run it as the same user, on the same machine and with the same limits as the server.`,
 		Example: `  rejoin check --config /etc/rejoin.yaml
   rejoin check --store postgres://rejoin@db.internal/rejoin --bus postgres
   rejoin check --json | grep '"problem"'`,

@@ -174,6 +174,39 @@ func TestMap(t *testing.T) {
 	}
 }
 
+// TestFAQ demands that a reader of README.md has each answer of the FAQ after a click, and
+// the rest of it after one more: no answer leads to two pages. TestMap has the first
+// click, and TestLinks looks for the headings.
+func TestFAQ(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(root, "docs/faq.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	questions := 0
+	for _, paragraph := range strings.Split(string(text), "\n\n") {
+		question, _, _ := strings.Cut(strings.TrimPrefix(paragraph, "**"), "**")
+		answer, err := Parse("docs/faq.md", paragraph)
+		if err != nil {
+			t.Fatal(err)
+		}
+		targets := make(map[string]bool)
+		for _, l := range answer.Links {
+			target, _, _ := strings.Cut(l.Target, "#")
+			targets[target] = true
+		}
+		isQuestion := strings.HasPrefix(paragraph, "**")
+		if isQuestion {
+			questions++
+		}
+		if len(targets) > 1 || len(targets) > 0 && !isQuestion {
+			t.Errorf("%q leads to %q", question, slices.Sorted(maps.Keys(targets)))
+		}
+	}
+	if questions < 21 {
+		t.Errorf("the FAQ has %d questions", questions)
+	}
+}
+
 // TestParse has what Parse has to understand.
 func TestParse(t *testing.T) {
 	page, err := Parse("docs/X.md", strings.Join([]string{
