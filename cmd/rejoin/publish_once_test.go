@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/feed/client"
+	"github.com/rejoin/rejoin/feed/client/clienttest"
 	"github.com/rejoin/rejoin/server"
 	"github.com/rejoin/rejoin/storage/memory"
 )
@@ -26,9 +28,9 @@ import (
 func TestPublishOnce(t *testing.T) {
 	for name, answer := range map[string]http.HandlerFunc{
 		"connection lost":        vanishes,
-		"no answer":              func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
-		"half an answer":         halfAnswer,
-		"the store does not say": away("unknown"),
+		"no answer":              clienttest.Hangs,
+		"half an answer":         clienttest.HalfAnswer,
+		"the store does not say": clienttest.Away("unknown"),
 		"a proxy's 503":          fails(503, nil),
 		"a proxy's 504":          fails(504, nil),
 		"an error of the server": fails(500, nil),
@@ -37,14 +39,14 @@ func TestPublishOnce(t *testing.T) {
 		for _, after := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, stored: %t", name, after), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					k := &keeper{answers: []http.HandlerFunc{nil, answer, answer, nil, answer, nil, answer}, after: after}
+					k := &clienttest.Keeper{Answers: []http.HandlerFunc{nil, answer, answer, nil, answer, nil, answer}, After: after}
 					p, notes, _ := newScriptPublisher(t, k, client.Options{})
 					p.close = true
 					if err := publishLines(t.Context(), p, strings.NewReader("a\nb\nc\n")); err != nil {
 						t.Fatal(err)
 					}
-					if diff := cmp.Diff([]string{"a", "b", "c"}, k.data()); diff != "" || k.asked != 8 || !k.closed {
-						t.Errorf("asked %d times, closed: %t\n%s", k.asked, k.closed, diff)
+					if diff := cmp.Diff([]string{"a", "b", "c"}, k.Data()); diff != "" || k.Asked != 8 || !k.Closed {
+						t.Errorf("asked %d times, closed: %t\n%s", k.Asked, k.Closed, diff)
 					}
 					if !strings.HasSuffix(notes.String(), "rejoin: published 3 events to log, ids 1 to 3; the feed is closed\n") {
 						t.Error(notes)
@@ -55,37 +57,31 @@ func TestPublishOnce(t *testing.T) {
 	}
 }
 
-func halfAnswer(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Length", "100")
-	w.WriteHeader(http.StatusCreated)
-	fmt.Fprint(w, `{"id":`)
-}
-
 // TestPublishKeyAndClose: the key is the caller's, or a unique one.
 func TestPublishKeyAndClose(t *testing.T) {
-	k := &keeper{}
+	k := &clienttest.Keeper{}
 	for _, args := range [][]string{{"--key", "mine", "x"}, {"--key", "mine", "x"}, {"y"}, {"y"}, {"--close", "z"}} {
-		if k.closed {
+		if k.Closed {
 			t.Errorf("closed before %q", args)
 		}
 		if code, _, stderr, _ := publishArgs(t, k, nil, append([]string{"--feed", "log"}, args...)...); code != exitOK {
 			t.Fatalf("%q: %s", args, stderr)
 		}
 	}
-	if diff := cmp.Diff([]string{"x", "y", "y", "z"}, k.data()); diff != "" || !k.closed || k.keys[0] != "mine" {
-		t.Errorf("keys %q, closed: %t\n%s", k.keys, k.closed, diff)
+	if diff := cmp.Diff([]string{"x", "y", "y", "z"}, k.Data()); diff != "" || !k.Closed || k.Keys[0] != "mine" || slices.Contains(k.Keys, "") {
+		t.Errorf("keys %q, closed: %t\n%s", k.Keys, k.Closed, diff)
 	}
-	k = &keeper{}
+	k = &clienttest.Keeper{}
 	for range 2 {
-		if code, _, stderr, _ := publishArgs(t, k, strings.NewReader("x\nx\n"), "--feed", "log"); code != exitOK || k.closed {
+		if code, _, stderr, _ := publishArgs(t, k, strings.NewReader("x\nx\n"), "--feed", "log"); code != exitOK || k.Closed {
 			t.Fatal(stderr)
 		}
 	}
-	if diff := cmp.Diff([]string{"x", "x", "x", "x"}, k.data()); diff != "" {
+	if diff := cmp.Diff([]string{"x", "x", "x", "x"}, k.Data()); diff != "" {
 		t.Error(diff)
 	}
-	if code, _, stderr, _ := publishArgs(t, k, strings.NewReader(""), "--feed", "log", "--close"); code != exitOK || !k.closed || stderr != "rejoin: published 0 events to log; the feed is closed\n" {
-		t.Errorf("exit %d, closed: %t, %s", code, k.closed, stderr)
+	if code, _, stderr, _ := publishArgs(t, k, strings.NewReader(""), "--feed", "log", "--close"); code != exitOK || !k.Closed || stderr != "rejoin: published 0 events to log; the feed is closed\n" {
+		t.Errorf("exit %d, closed: %t, %s", code, k.Closed, stderr)
 	}
 }
 

@@ -20,77 +20,8 @@ import (
 
 	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/feed/client"
+	"github.com/rejoin/rejoin/feed/client/clienttest"
 )
-
-// stored is an event as the server received it.
-type stored struct {
-	path, contentType, eventType, data string
-}
-
-// keeper stores events, each key once, after it has given the answers of its script.
-type keeper struct {
-	answers []http.HandlerFunc // nil stores; beyond the last, all do
-	after   bool               // the script's answers come when the event is stored
-	asked   int
-	events  []stored
-	keys    []string // of the events
-	closed  bool
-}
-
-func (k *keeper) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		panic(http.ErrAbortHandler)
-	}
-	k.asked++
-	told := k.asked <= len(k.answers) && k.answers[k.asked-1] != nil
-	if told && !k.after {
-		k.answers[k.asked-1](w, r)
-		return
-	}
-	id := k.store(r, string(body))
-	switch {
-	case told:
-		k.answers[k.asked-1](w, r)
-	case id == 0:
-		w.WriteHeader(http.StatusNoContent)
-	default:
-		w.WriteHeader(http.StatusCreated)
-		fmt.Fprintf(w, `{"feed":"log","id":%d,"time":"2026-01-31T09:30:00.000Z"}`, id)
-	}
-}
-
-// store returns the id of the event; 0 if the request has none.
-func (k *keeper) store(r *http.Request, body string) int {
-	if strings.HasSuffix(r.URL.Path, "/close") {
-		k.closed = true
-		return 0
-	}
-	k.closed = k.closed || r.URL.Query().Get("close") == "true"
-	key := r.Header.Get("Idempotency-Key")
-	if i := slices.Index(k.keys, key); i >= 0 {
-		return i + 1
-	}
-	k.keys = append(k.keys, key)
-	k.events = append(k.events, stored{r.URL.EscapedPath(), r.Header.Get("Content-Type"), r.Header.Get("Event-Type"), body})
-	return len(k.events)
-}
-
-func (k *keeper) data() (data []string) {
-	for _, e := range k.events {
-		data = append(data, e.data)
-	}
-	return data
-}
-
-// away answers that the store is away, with the given member "stored".
-func away(stored string) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/problem+json")
-		w.WriteHeader(http.StatusServiceUnavailable)
-		fmt.Fprintf(w, `{"title":"Service Unavailable","status":503,"detail":"the store is away","stored":%q}`, stored)
-	}
-}
 
 // publishArgs runs rejoin publish against a server on a socket.
 func publishArgs(t *testing.T, handler http.Handler, stdin io.Reader, args ...string) (code int, stdout, stderr string, conns int32) {
@@ -113,22 +44,22 @@ func TestPublishOneEvent(t *testing.T) {
 	const text = "text/plain; charset=utf-8"
 	for _, test := range []struct {
 		args []string
-		want stored
+		want clienttest.Stored
 	}{
-		{[]string{"--feed", "log", "hi"}, stored{"/v1/feeds/log/events", text, "", "hi"}},
-		{[]string{"log", "hi"}, stored{"/v1/feeds/log/events", text, "", "hi"}},
-		{[]string{"log", "--type", "t", "--", "--help"}, stored{"/v1/feeds/log/events", text, "t", "--help"}},
-		{[]string{"--feed", "log", ""}, stored{"/v1/feeds/log/events", text, "", ""}},
-		{[]string{"--feed", "a:b@c~d", "--type", "x.y/z", "a\nb\r\n"}, stored{"/v1/feeds/a:b@c~d/events", text, "x.y/z", "a\nb\r\n"}},
-		{[]string{"--feed", "log", "--json", `{"a":1}`}, stored{"/v1/feeds/log/events", "application/json", "", `{"a":1}`}},
-		{[]string{"--feed", "log", "--mend", "--", "-\xff\x00"}, stored{"/v1/feeds/log/events", text, "", "-\uFFFD\uFFFD"}},
+		{[]string{"--feed", "log", "hi"}, clienttest.Stored{Path: "/v1/feeds/log/events", ContentType: text, Data: "hi"}},
+		{[]string{"log", "hi"}, clienttest.Stored{Path: "/v1/feeds/log/events", ContentType: text, Data: "hi"}},
+		{[]string{"log", "--type", "t", "--", "--help"}, clienttest.Stored{Path: "/v1/feeds/log/events", ContentType: text, EventType: "t", Data: "--help"}},
+		{[]string{"--feed", "log", ""}, clienttest.Stored{Path: "/v1/feeds/log/events", ContentType: text}},
+		{[]string{"--feed", "a:b@c~d", "--type", "x.y/z", "a\nb\r\n"}, clienttest.Stored{Path: "/v1/feeds/a:b@c~d/events", ContentType: text, EventType: "x.y/z", Data: "a\nb\r\n"}},
+		{[]string{"--feed", "log", "--json", `{"a":1}`}, clienttest.Stored{Path: "/v1/feeds/log/events", ContentType: "application/json", Data: `{"a":1}`}},
+		{[]string{"--feed", "log", "--mend", "--", "-\xff\x00"}, clienttest.Stored{Path: "/v1/feeds/log/events", ContentType: text, Data: "-\uFFFD\uFFFD"}},
 	} {
-		k := &keeper{}
+		k := &clienttest.Keeper{}
 		code, stdout, stderr, _ := publishArgs(t, k, nil, test.args...)
 		if code != exitOK || stdout != "1\n" || stderr != "" {
 			t.Errorf("%q: exit %d, %q, %q", test.args, code, stdout, stderr)
 		}
-		if diff := cmp.Diff([]stored{test.want}, k.events, cmp.AllowUnexported(stored{})); diff != "" {
+		if diff := cmp.Diff([]clienttest.Stored{test.want}, k.Events); diff != "" {
 			t.Errorf("%q: %s", test.args, diff)
 		}
 	}
@@ -151,9 +82,9 @@ func TestPublishUsage(t *testing.T) {
 		"--key: invalid":        {"--feed", "log", "--key", "a b", "x"},
 		"is not an address su":  {"--feed", "log", "--url", "http://u:hunter2@[", "x"},
 	} {
-		k := &keeper{}
+		k := &clienttest.Keeper{}
 		code, stdout, stderr, _ := publishArgs(t, k, strings.NewReader("x\n"), args...)
-		if code != exitUsage || stdout != "" || !strings.Contains(stderr, words) || strings.Contains(stderr, "hunter2") || k.asked != 0 {
+		if code != exitUsage || stdout != "" || !strings.Contains(stderr, words) || strings.Contains(stderr, "hunter2") || k.Asked != 0 {
 			t.Errorf("%q: exit %d, %q, %q", args, code, stdout, stderr)
 		}
 	}
@@ -161,12 +92,12 @@ func TestPublishUsage(t *testing.T) {
 
 func TestPublishLines(t *testing.T) {
 	long := strings.Repeat("x", 60_000)
-	k := &keeper{}
+	k := &clienttest.Keeper{}
 	code, stdout, stderr, conns := publishArgs(t, k, strings.NewReader(" a \n\nb\r\nc\rd\n"+long+"\r\nlast"), "log", "--type", "line")
 	if code != exitOK || stdout != "" || stderr != "rejoin: published 6 events to log, ids 1 to 6\n" {
 		t.Errorf("exit %d, %q, %q", code, stdout, stderr)
 	}
-	if diff := cmp.Diff([]string{" a ", "", "b", "c\rd", long, "last"}, k.data()); diff != "" {
+	if diff := cmp.Diff([]string{" a ", "", "b", "c\rd", long, "last"}, k.Data()); diff != "" {
 		t.Error(diff)
 	}
 	if conns != 1 {
@@ -194,22 +125,22 @@ func TestPublishStops(t *testing.T) {
 		{"an answer that is none", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(201) }, "x", "line 2: it was stored, but the answer with its id cannot be read"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			k := &keeper{answers: []http.HandlerFunc{nil, test.answer}}
+			k := &clienttest.Keeper{Answers: []http.HandlerFunc{nil, test.answer}}
 			code, _, stderr, _ := publishArgs(t, k, strings.NewReader("first\n"+test.second+"\nthird\n"), "--feed", "log")
 			if code != exitFailed || !strings.Contains(stderr, test.words) || !strings.HasPrefix(stderr, "rejoin: published 1 event to log, id 1\n") {
 				t.Errorf("exit %d, %q", code, stderr)
 			}
-			if diff := cmp.Diff([]string{"first"}, k.data()); diff != "" || k.asked > 2 {
-				t.Errorf("asked %d times\n%s", k.asked, diff)
+			if diff := cmp.Diff([]string{"first"}, k.Data()); diff != "" || k.Asked > 2 {
+				t.Errorf("asked %d times\n%s", k.Asked, diff)
 			}
 		})
 	}
 }
 
 func TestPublishMends(t *testing.T) {
-	k := &keeper{}
+	k := &clienttest.Keeper{}
 	code, _, stderr, _ := publishArgs(t, k, strings.NewReader("a\xff\xfeb\nfine\n\x00\n"), "--feed", "log", "--mend")
-	if diff := cmp.Diff([]string{"a\uFFFDb", "fine", "\uFFFD"}, k.data()); diff != "" || code != exitOK ||
+	if diff := cmp.Diff([]string{"a\uFFFDb", "fine", "\uFFFD"}, k.Data()); diff != "" || code != exitOK ||
 		stderr != "rejoin: published 3 events to log, ids 1 to 3; 2 of them mended\n" {
 		t.Errorf("exit %d, %q\n%s", code, stderr, diff)
 	}
@@ -219,7 +150,7 @@ func TestPublishMends(t *testing.T) {
 // would be a line behind.
 func TestPublishAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		k := &keeper{}
+		k := &clienttest.Keeper{}
 		p, _, _ := newScriptPublisher(t, k, client.Options{})
 		reader, writer := io.Pipe()
 		ended := make(chan error, 1)
@@ -227,8 +158,8 @@ func TestPublishAtOnce(t *testing.T) {
 		for n := range 3 {
 			fmt.Fprintf(writer, "line %d\n", n)
 			synctest.Wait()
-			if len(k.events) != n+1 {
-				t.Fatalf("%d events after %d lines", len(k.events), n+1)
+			if len(k.Events) != n+1 {
+				t.Fatalf("%d events after %d lines", len(k.Events), n+1)
 			}
 		}
 		writer.Close()
@@ -239,13 +170,13 @@ func TestPublishAtOnce(t *testing.T) {
 }
 
 // newScriptPublisher returns a publisher to a server in the same bubble.
-func newScriptPublisher(t *testing.T, handler http.Handler, o client.Options) (*linePublisher, *bytes.Buffer, *pipes) {
+func newScriptPublisher(t *testing.T, handler http.Handler, o client.Options) (*linePublisher, *bytes.Buffer, *clienttest.Network) {
 	t.Helper()
-	network := newPipes(t, handler)
+	network := clienttest.Serve(t, handler)
 	var notes bytes.Buffer
 	p := &linePublisher{feed: "log", notes: &notes}
 	o.Retrying = p.noteWaiting
-	p.client = network.client(t, "http://rejoin.test", o)
+	p.client = newNetworkClient(t, network, o)
 	return p, &notes, network
 }
 
@@ -253,19 +184,16 @@ func newScriptPublisher(t *testing.T, handler http.Handler, o client.Options) (*
 // is, once.
 func TestPublishTriesAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		away := away("no")
-		many := make([]http.HandlerFunc, 100) // hours
-		for i := range many {
-			many[i] = away
-		}
-		k := &keeper{answers: append([]http.HandlerFunc{nil, away, fails(429, map[string]string{"Retry-After": "20"}), away, nil}, many...)}
+		away := clienttest.Away("no")
+		many := slices.Repeat([]http.HandlerFunc{away}, 100) // hours
+		k := &clienttest.Keeper{Answers: append([]http.HandlerFunc{nil, away, fails(429, map[string]string{"Retry-After": "20"}), away, nil}, many...)}
 		p, notes, network := newScriptPublisher(t, k, client.Options{})
-		network.refuse.Store(3)
+		network.Refuse.Store(3)
 		begin := time.Now()
 		if err := publishLines(t.Context(), p, strings.NewReader("a\nb\nc\nd\n")); err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff([]string{"a", "b", "c", "d"}, k.data()); diff != "" {
+		if diff := cmp.Diff([]string{"a", "b", "c", "d"}, k.Data()); diff != "" {
 			t.Error(diff)
 		}
 		if took := time.Since(begin); took < 20*time.Second+100*7*time.Second {
@@ -284,8 +212,8 @@ func TestPublishTriesAgain(t *testing.T) {
 // one that does not answer.
 func TestPublishPatience(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, _, network := newScriptPublisher(t, &keeper{}, client.Options{Patience: oneEventPatience})
-		network.refuse.Store(1000)
+		p, _, network := newScriptPublisher(t, &clienttest.Keeper{}, client.Options{Patience: oneEventPatience})
+		network.Refuse.Store(1000)
 		begin := time.Now()
 		var stdout bytes.Buffer
 		err := publishOne(t.Context(), p, "x", &stdout)
@@ -297,8 +225,7 @@ func TestPublishPatience(t *testing.T) {
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {
-		hangs := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
-		p, _, _ := newScriptPublisher(t, &keeper{answers: []http.HandlerFunc{hangs}}, client.Options{Patience: oneEventPatience})
+		p, _, _ := newScriptPublisher(t, &clienttest.Keeper{Answers: []http.HandlerFunc{clienttest.Hangs}}, client.Options{Patience: oneEventPatience})
 		p.key = "a-key"
 		begin := time.Now()
 		err := publishOne(t.Context(), p, "x", io.Discard)
@@ -330,14 +257,14 @@ func TestPublishInterrupted(t *testing.T) {
 			w.WriteHeader(http.StatusCreated)
 			fmt.Fprint(w, `{"id":2}`)
 		}, "first\nsecond\n", nil, "rejoin: published 2 events to log, ids 1 to 2\n", 3 * time.Second},
-		{"before an answer that does not come", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
+		{"before an answer that does not come", clienttest.Hangs,
 			"first\nsecond\n", feed.ErrUncertain, summary, time.Second + 5*time.Second},
 		{"while waiting, with an unknown outcome", fails(504, map[string]string{"Retry-After": "9"}), "first\nsecond\n", feed.ErrUncertain, "", time.Second},
 		{"while waiting to try again", fails(429, map[string]string{"Retry-After": "9"}), "first\nsecond\n", errInterrupted, "", time.Second},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p, notes, _ := newScriptPublisher(t, &keeper{answers: []http.HandlerFunc{nil, test.second}}, client.Options{})
+				p, notes, _ := newScriptPublisher(t, &clienttest.Keeper{Answers: []http.HandlerFunc{nil, test.second}}, client.Options{})
 				ctx, interrupt := context.WithTimeout(t.Context(), time.Second)
 				defer interrupt()
 				reader, writer := io.Pipe()
@@ -357,10 +284,10 @@ func TestPublishInterrupted(t *testing.T) {
 }
 
 func TestPublishReadFails(t *testing.T) {
-	k := &keeper{}
+	k := &clienttest.Keeper{}
 	stdin := io.MultiReader(strings.NewReader("a\nhalf a li"), lostDisk{})
 	code, _, stderr, _ := publishArgs(t, k, stdin, "--feed", "log")
-	if diff := cmp.Diff([]string{"a"}, k.data()); diff != "" || code != exitFailed || !strings.Contains(stderr, "line 2: read standard input: the disk is gone") {
+	if diff := cmp.Diff([]string{"a"}, k.Data()); diff != "" || code != exitFailed || !strings.Contains(stderr, "line 2: read standard input: the disk is gone") {
 		t.Errorf("exit %d, %q\n%s", code, stderr, diff)
 	}
 }

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 	"unsafe"
+
+	"github.com/rejoin/rejoin/feed/client/clienttest"
 )
 
 // TestGiveUpAfter: the accepted sockets must have the option. That the listening
@@ -112,9 +114,9 @@ func TestTailTerminal(t *testing.T) {
 	t.Parallel()
 	const evil = "\x1b]0;owned\x07a\tb\u009b2J\u202e\x9b\rc"
 	const shown = `\x1b]0;owned\x07a` + "\tb" + `\u009b2J\u202e\x9b\x0dc`
-	gap := "event: feed.gap\ndata: " + `{"feed":"chat","after":"1","resumes":3,"reason":"\u001b]0;gap\u0007"}` + "\nid: 2\n\n"
-	script := &scripted{answers: []http.HandlerFunc{
-		breaks(opened(0), block(1, evil), gap),
+	gap := control("gap", `{"feed":"chat","after":"1","resumes":3,"reason":"\u001b]0;gap\u0007"}`, "2")
+	script := &clienttest.Script{Answers: []http.HandlerFunc{
+		breaks(opened(0), sent(1, evil), gap),
 		func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/problem+json")
 			w.WriteHeader(http.StatusForbidden)
@@ -123,7 +125,7 @@ func TestTailTerminal(t *testing.T) {
 	}}
 	wantNotes := []string{`(\x1b]0;gap\x07)`, `no \x1b[31mentry (status 403)`}
 	for _, onTerminal := range []bool{true, false} {
-		script.visits = nil
+		script.Visits = nil
 		server := httptest.NewServer(script)
 		args := []string{"tail", "--url", server.URL, "--feed", "chat", "--from", "start"}
 		var out, notes string

@@ -23,35 +23,16 @@ func followsTwo(t *testing.T, cursor string) func(*tailer) {
 	}
 }
 
-func control(kind, data, id string) string {
-	b := "event: feed." + kind + "\ndata: " + data + "\n"
-	if id != "" {
-		b += "id: " + id + "\n"
-	}
-	return b + "\n"
-}
-
-func openedAt(id string) string { return control("open", `{"feeds":[]}`, id) }
-
-// wrapped is an event in its envelope; data is JSON.
-func wrapped(name string, id int, data, cursor string) string {
-	return fmt.Sprintf("data: %s\nid: %s\n\n", wrap(name, id, data), cursor)
-}
-
-func wrap(name string, id int, data string) string {
-	return fmt.Sprintf(`{"feed":%q,"id":%d,"type":"message","time":"2026-01-31T09:30:00.000Z","data":%s}`, name, id, data)
-}
-
 func TestTailMany(t *testing.T) {
 	got, script := tailScript(t, followsTwo(t, ""),
 		fails(503, nil),
 		breaks(openedAt("chat=0,news=41"), wrapped("chat", 1, `"one"`, "chat=1,news=41"), wrapped("news", 42, `"n\nd"`, "chat=1,news=42"), "data: {"),
 		breaks(openedAt("chat=1,news=42"), "data: "+`{"feed":"chat","type":"typing","time":"2026-01-31T09:30:00.000Z","data":"ann"}`+"\n\n",
-			wrapped("chat", 2, `{"a": [1]}`, "news=42,chat=2"), control("closed", `{"feed":"chat","last":2}`, "chat=2,news=42")),
+			wrapped("chat", 2, `{"a": [1]}`, "news=42,chat=2"), closed("chat", 2, "chat=2,news=42")),
 		// The server reports a closed feed again to a client that comes back.
-		breaks(openedAt("chat=2,news=42"), control("closed", `{"feed":"chat","last":2}`, "chat=2,news=42"),
+		breaks(openedAt("chat=2,news=42"), closed("chat", 2, "chat=2,news=42"),
 			wrapped("news", 43, `""`, "chat=2,news=43"), control("cursor", `{"feed":"chat","cursor":"2"}`, "chat=2,news=43")),
-		sends(openedAt("chat=2,news=43"), control("live", "{}", ""), control("closed", `{"feed":"news","last":43}`, "chat=2,news=43")),
+		sends(openedAt("chat=2,news=43"), control("live", "{}", ""), closed("news", 43, "chat=2,news=43")),
 	)
 	if got.err != nil {
 		t.Error(got.err)
@@ -59,7 +40,7 @@ func TestTailMany(t *testing.T) {
 	if diff := cmp.Diff("chat\tone\nnews\tn\nnews\td\nchat\tann\nchat\t{\"a\": [1]}\nnews\t\n", got.out); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff([]string{"start", "start", "chat=1,news=42", "chat=2,news=42", "chat=2,news=43"}, script.cursors()); diff != "" {
+	if diff := cmp.Diff([]string{"start", "start", "chat=1,news=42", "chat=2,news=42", "chat=2,news=43"}, script.Cursors()); diff != "" {
 		t.Error(diff)
 	}
 	for _, words := range []string{
@@ -78,13 +59,13 @@ func TestTailMany(t *testing.T) {
 
 func TestTailManyGap(t *testing.T) {
 	got, script := tailScript(t, followsTwo(t, "chat=9,news=2"),
-		breaks(openedAt("chat=9,news=2"), control("closed", `{"feed":"chat","last":9}`, "chat=9,news=2"), control("gap", `{"feed":"news","after":"2","resumes":6,"reason":"trimmed"}`, "chat=9,news=5"), wrapped("news", 6, `"six"`, "chat=9,news=6")),
-		breaks(openedAt("chat=9,news=6"), control("gap", `{"feed":"chat","after":"9","resumes":4,"reason":"ahead"}`, "chat=3,news=6"), wrapped("chat", 4, `"four"`, "chat=4,news=6")),
-		closes)
+		breaks(openedAt("chat=9,news=2"), closed("chat", 9, "chat=9,news=2"), gap("news", 2, 6, "trimmed", "chat=9,news=5"), wrapped("news", 6, `"six"`, "chat=9,news=6")),
+		breaks(openedAt("chat=9,news=6"), gap("chat", 9, 4, "ahead", "chat=3,news=6"), wrapped("chat", 4, `"four"`, "chat=4,news=6")),
+		delivered)
 	if got.err != nil || got.out != "news\tsix\nchat\tfour\n" {
 		t.Errorf("got %q, %v", got.out, got.err)
 	}
-	if diff := cmp.Diff([]string{"chat=9,news=2", "chat=9,news=6", "chat=4,news=6"}, script.cursors()); diff != "" {
+	if diff := cmp.Diff([]string{"chat=9,news=2", "chat=9,news=6", "chat=4,news=6"}, script.Cursors()); diff != "" {
 		t.Error(diff)
 	}
 	for _, words := range []string{"events 3 to 5 of news are no longer kept", "chat ends at event 3, before event 9"} {
@@ -100,17 +81,17 @@ func TestTailBare(t *testing.T) {
 		return func(tail *tailer) { aim(tail); tail.bare = true }
 	}
 	got, _ := tailScript(t, bare(followsTwo(t, "")),
-		breaks(openedAt("chat=0,news=0"), wrapped("chat", 1, `"one\nline more"`, "chat=1,news=0"), wrapped("news", 1, `{"a":1}`, "chat=1,news=1")), closes)
+		breaks(openedAt("chat=0,news=0"), wrapped("chat", 1, `"one\nline more"`, "chat=1,news=0"), wrapped("news", 1, `{"a":1}`, "chat=1,news=1")), delivered)
 	if got.err != nil || got.out != "one\nline more\n{\"a\":1}\n" {
 		t.Errorf("several feeds: %q, %v", got.out, got.err)
 	}
-	got, _ = tailScript(t, bare(func(*tailer) {}), breaks(opened(0), block(1, "one\nline more"), "event: t\n"+block(2, "")), closes)
+	got, _ = tailScript(t, bare(func(*tailer) {}), breaks(opened(0), sent(1, "one\nline more"), "event: t\n"+sent(2, "")), delivered)
 	if got.err != nil || got.out != "one\nline more\n\n" {
 		t.Errorf("one feed: %q, %v", got.out, got.err)
 	}
 	var shown strings.Builder
 	got, _ = tailScript(t, func(tail *tailer) { bare(followsTwo(t, ""))(tail); tail.out = terminal{&shown} },
-		breaks(openedAt("chat=0,news=0"), wrapped("chat", 1, `"\u001b]0;title\u0007\n\u202e"`, "chat=1,news=0")), closes)
+		breaks(openedAt("chat=0,news=0"), wrapped("chat", 1, `"\u001b]0;title\u0007\n\u202e"`, "chat=1,news=0")), delivered)
 	if got.err != nil || shown.String() != "\\x1b]0;title\\x07\n\\u202e\n" {
 		t.Errorf("at a terminal: %q, %v", shown.String(), got.err)
 	}
@@ -124,11 +105,11 @@ func TestTailColumns(t *testing.T) {
 	two := breaks(openedAt("chat=0,news=0"), wrapped("chat", 1, `"a\nb"`, "chat=1,news=0"), wrapped("news", 1, `{"a":1}`, "chat=1,news=1"),
 		"data: "+`{"feed":"chat","type":"typing","time":"2026-01-31T09:30:00.000Z","data":"ann"}`+"\n\n")
 	const at = "2026-01-31T09:30:00.000Z"
-	got, _ := tailScript(t, columns(followsTwo(t, ""), true, true), two, closes)
+	got, _ := tailScript(t, columns(followsTwo(t, ""), true, true), two, delivered)
 	if diff := cmp.Diff("chat\t"+at+"\t1\ta\nchat\t"+at+"\t1\tb\nnews\t"+at+"\t1\t{\"a\":1}\nchat\t"+at+"\t-\tann\n", got.out); diff != "" || got.err != nil {
 		t.Error(diff, got.err)
 	}
-	got, _ = tailScript(t, columns(func(*tailer) {}, false, true), breaks(opened(0), block(1, "a\tb\nc"), "data: ann\n\n"), closes)
+	got, _ = tailScript(t, columns(func(*tailer) {}, false, true), breaks(opened(0), sent(1, "a\tb\nc"), "data: ann\n\n"), delivered)
 	if got.err != nil || got.out != "1\ta\tb\n1\tc\n-\tann\n" {
 		t.Errorf("ids of one feed: %q, %v", got.out, got.err)
 	}
@@ -137,8 +118,8 @@ func TestTailColumns(t *testing.T) {
 // TestTailEphemeral: an event without an id is printed, and leaves the cursor
 // where it is.
 func TestTailEphemeral(t *testing.T) {
-	got, script := tailScript(t, nil, breaks(opened(0), "data: early\n\n", block(1, "one"), "event: typing\ndata: ann\n\n"), breaks(opened(1), block(2, "two")), closes)
-	if diff := cmp.Diff([]string{"start", "1", "2"}, script.cursors()); diff != "" || got.out != "early\none\nann\ntwo\n" || got.err != nil {
+	got, script := tailScript(t, nil, breaks(opened(0), "data: early\n\n", sent(1, "one"), "event: typing\ndata: ann\n\n"), breaks(opened(1), sent(2, "two")), delivered)
+	if diff := cmp.Diff([]string{"start", "1", "2"}, script.Cursors()); diff != "" || got.out != "early\none\nann\ntwo\n" || got.err != nil {
 		t.Errorf("got %q, %v\n%s", got.out, got.err, diff)
 	}
 }
@@ -147,11 +128,11 @@ func TestTailEphemeral(t *testing.T) {
 // event after which to go on with a new one.
 func TestTailExpired(t *testing.T) {
 	expired := control("expired", `{"reason":"token"}`, "")
-	got, script := tailScript(t, nil, sends(opened(0), block(1, "one"), expired), closes)
-	if got.err == nil || got.err.Error() != "tail chat: the token's time is up after event 1" || got.out != "one\n" || len(script.visits) != 1 {
-		t.Errorf("got %q, %v, %d connections", got.out, got.err, len(script.visits))
+	got, script := tailScript(t, nil, sends(opened(0), sent(1, "one"), expired), delivered)
+	if got.err == nil || got.err.Error() != "tail chat: the token's time is up after event 1" || got.out != "one\n" || len(script.Visits) != 1 {
+		t.Errorf("got %q, %v, %d connections", got.out, got.err, len(script.Visits))
 	}
-	got, _ = tailScript(t, followsTwo(t, ""), sends(openedAt("chat=0,news=7"), expired), closes)
+	got, _ = tailScript(t, followsTwo(t, ""), sends(openedAt("chat=0,news=7"), expired), delivered)
 	if got.err == nil || got.err.Error() != "tail chat,news: the token's time is up after chat=0,news=7" {
 		t.Error(got.err)
 	}

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,88 +16,30 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/rejoin/rejoin/feed/client"
+	"github.com/rejoin/rejoin/feed/client/clienttest"
 )
 
-// visit is one connection as the server saw it.
-type visit struct {
-	cursor, from string
-	after        time.Duration // since the one before
-}
+// The answers and the blocks of scripts, under short names.
+var (
+	sends, breaks, fails  = clienttest.Sends, clienttest.Breaks, clienttest.Fails
+	vanishes, delivered   = clienttest.Vanishes, clienttest.Delivered
+	opened, sent, control = clienttest.Opened, clienttest.Sent, clienttest.Control
+	openedAt, wrapped     = clienttest.OpenedAt, clienttest.Wrapped
+	gap, closed           = clienttest.Gap, clienttest.Closed
+)
 
-// scripted answers each connection with the next of its answers, the last one
-// again and again.
-type scripted struct {
-	answers []http.HandlerFunc
-
-	mu     sync.Mutex
-	last   time.Time
-	visits []visit
-}
-
-func (s *scripted) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	s.mu.Lock()
-	v := visit{cursor: r.Header.Get("Last-Event-ID"), from: r.URL.Query().Get("from")}
-	if !s.last.IsZero() {
-		v.after = time.Since(s.last)
+// newNetworkClient returns a client that reaches the server of the network.
+func newNetworkClient(t *testing.T, network *clienttest.Network, o client.Options) *client.Client {
+	t.Helper()
+	transport := client.NewTransport()
+	transport.DialContext = network.Dial
+	t.Cleanup(transport.CloseIdleConnections)
+	o.Transport = transport
+	c, err := newClient("http://rejoin.test", o)
+	if err != nil {
+		t.Fatal(err)
 	}
-	s.last = time.Now()
-	answer := s.answers[min(len(s.visits), len(s.answers)-1)]
-	s.visits = append(s.visits, v)
-	s.mu.Unlock()
-	answer(w, r)
-}
-
-// cursors returns the cursor that each connection came with.
-func (s *scripted) cursors() (cursors []string) {
-	for _, v := range s.visits {
-		cursors = append(cursors, v.cursor+v.from)
-	}
-	return cursors
-}
-
-// sends answers with an event stream of these bytes that ends cleanly.
-func sends(blocks ...string) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "text/event-stream; charset=utf-8")
-		w.WriteHeader(http.StatusOK)
-		for _, b := range blocks {
-			_, _ = io.WriteString(w, b)
-		}
-		_ = http.NewResponseController(w).Flush()
-	}
-}
-
-// breaks answers with an event stream of these bytes that breaks off.
-func breaks(blocks ...string) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		sends(blocks...)(w, r)
-		panic(http.ErrAbortHandler)
-	}
-}
-
-// fails answers with a problem.
-func fails(status int, header map[string]string) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/problem+json")
-		for name, value := range header {
-			w.Header().Set(name, value)
-		}
-		w.WriteHeader(status)
-		fmt.Fprintf(w, `{"title":"%s","status":%d,"detail":"the detail of %d"}`, http.StatusText(status), status, status)
-	}
-}
-
-// vanishes breaks the connection off without an answer.
-func vanishes(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
-
-func closes(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }
-
-func opened(cursor int) string {
-	return fmt.Sprintf("retry: 2143\nevent: feed.open\ndata: {\"feed\":\"chat\",\"cursor\":\"%d\",\"first\":1,\"last\":9}\nid: %d\n\n", cursor, cursor)
-}
-
-func block(id int, data string) string {
-	return "data: " + strings.ReplaceAll(data, "\n", "\ndata: ") + fmt.Sprintf("\nid: %d\n\n", id)
+	return c
 }
 
 // tailed is the outcome of a tail.
@@ -108,9 +49,9 @@ type tailed struct {
 }
 
 // tailScript tails against the answers in a bubble of its own.
-func tailScript(t *testing.T, change func(*tailer), answers ...http.HandlerFunc) (got tailed, script *scripted) {
+func tailScript(t *testing.T, change func(*tailer), answers ...http.HandlerFunc) (got tailed, script *clienttest.Script) {
 	t.Helper()
-	script = &scripted{answers: answers}
+	script = &clienttest.Script{Answers: answers}
 	synctest.Test(t, func(t *testing.T) {
 		var out, notes bytes.Buffer
 		tail := newScriptTail(t, script, &out, &notes)
@@ -127,7 +68,7 @@ func newScriptTail(t *testing.T, handler http.Handler, out, notes io.Writer) *ta
 	t.Helper()
 	tail := &tailer{out: out, notes: notes}
 	tail.subscription.Silence = 45 * time.Second
-	tail.client = newPipes(t, handler).client(t, "http://rejoin.test", client.Options{Retrying: tail.noteLoss})
+	tail.client = newNetworkClient(t, clienttest.Serve(t, handler), client.Options{Retrying: tail.noteLoss})
 	if err := tail.aim([]string{"chat"}, "start", ""); err != nil {
 		t.Fatal(err)
 	}
@@ -142,16 +83,16 @@ func startsAfter(cursor string) func(*tailer) {
 func TestTailResumes(t *testing.T) {
 	got, script := tailScript(t, nil,
 		// Cut in mid-event, before and after the id.
-		breaks(opened(0), block(1, "one"), block(2, "two"), "data: thr"),
+		breaks(opened(0), sent(1, "one"), sent(2, "two"), "data: thr"),
 		breaks(opened(2), "data: three\nid: 3\n"),
-		breaks(opened(2), block(3, "three"), "data: four\nid: 4"),
-		sends(opened(3), block(4, "fo\nur")), // some proxies end cleanly
+		breaks(opened(2), sent(3, "three"), "data: four\nid: 4"),
+		sends(opened(3), sent(4, "fo\nur")), // some proxies end cleanly
 		fails(503, nil),
 		fails(429, nil),
 		vanishes,
 		// As one write, with keep-alives and the server's farewell.
-		breaks(opened(4)+":\n:\n"+block(5, "")+":\n"+"event: edited\n"+block(6, "six")+"event: feed.cursor\ndata: {}\nretry: 9\nid: 6\n\n"),
-		sends(opened(6), block(7, "seven"), "event: feed.closed\ndata: {\"feed\":\"chat\",\"last\":7}\nid: 7\n\n"),
+		breaks(opened(4)+":\n:\n"+sent(5, "")+":\n"+"event: edited\n"+sent(6, "six")+"event: feed.cursor\ndata: {}\nretry: 9\nid: 6\n\n"),
+		sends(opened(6), sent(7, "seven"), closed("chat", 7, "7")),
 	)
 	if got.err != nil {
 		t.Error(got.err)
@@ -159,7 +100,7 @@ func TestTailResumes(t *testing.T) {
 	if diff := cmp.Diff("one\ntwo\nthree\nfo\nur\n\nsix\nseven\n", got.out); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff([]string{"start", "2", "2", "3", "4", "4", "4", "4", "6"}, script.cursors()); diff != "" {
+	if diff := cmp.Diff([]string{"start", "2", "2", "3", "4", "4", "4", "4", "6"}, script.Cursors()); diff != "" {
 		t.Error(diff)
 	}
 	if diff := cmp.Diff(strings.Join([]string{
@@ -179,18 +120,15 @@ func TestTailResumes(t *testing.T) {
 }
 
 func TestTailGaps(t *testing.T) {
-	gap := func(id, after, resumes int, reason string) string {
-		return fmt.Sprintf("event: feed.gap\ndata: {\"feed\":\"chat\",\"after\":\"%d\",\"resumes\":%d,\"reason\":\"%s\"}\nid: %d\n\n", after, resumes, reason, id)
-	}
 	got, script := tailScript(t, startsAfter("3"),
-		breaks(opened(3), gap(9, 3, 10, "trimmed"), block(10, "ten")),
-		breaks(opened(10), gap(4, 10, 5, "ahead")),
-		breaks(opened(4), block(5, "five")),
-		closes)
+		breaks(opened(3), gap("chat", 3, 10, "trimmed", "9"), sent(10, "ten")),
+		breaks(opened(10), gap("chat", 10, 5, "ahead", "4")),
+		breaks(opened(4), sent(5, "five")),
+		delivered)
 	if got.err != nil || got.out != "ten\nfive\n" {
 		t.Errorf("got %q, %v", got.out, got.err)
 	}
-	if diff := cmp.Diff([]string{"3", "10", "4", "5"}, script.cursors()); diff != "" {
+	if diff := cmp.Diff([]string{"3", "10", "4", "5"}, script.Cursors()); diff != "" {
 		t.Error(diff)
 	}
 	for _, words := range []string{"events 4 to 9 of chat are no longer kept; going on with event 10", "chat ends at event 4, before event 10"} {
@@ -202,7 +140,7 @@ func TestTailGaps(t *testing.T) {
 
 // TestTailNotesOnce: a server in trouble must not flood the terminal with notes.
 func TestTailNotesOnce(t *testing.T) {
-	got, _ := tailScript(t, nil, breaks("retry: 9000\n"), fails(503, nil), vanishes, breaks(opened(0)), fails(503, nil), fails(429, nil), closes)
+	got, _ := tailScript(t, nil, breaks("retry: 9000\n"), fails(503, nil), vanishes, breaks(opened(0)), fails(503, nil), fails(429, nil), delivered)
 	if diff := cmp.Diff(strings.Join([]string{
 		"rejoin: cannot follow chat yet (unexpected EOF), trying again",
 		"rejoin: connected, going on after event 0",
@@ -215,7 +153,7 @@ func TestTailNotesOnce(t *testing.T) {
 // TestTailHoldsServerToItsPromise: tail prints everything before a broken promise,
 // and not a line more.
 func TestTailHoldsServerToItsPromise(t *testing.T) {
-	got, _ := tailScript(t, nil, breaks(opened(0), block(1, "one"), block(2, "two")), breaks(opened(2), block(4, "four")), closes)
+	got, _ := tailScript(t, nil, breaks(opened(0), sent(1, "one"), sent(2, "two")), breaks(opened(2), sent(4, "four")), delivered)
 	if !errors.Is(got.err, client.ErrViolation) || got.out != "one\ntwo\n" ||
 		got.err.Error() != "tail chat: the server broke its promise: event 4 of chat came after event 2, without those between them" {
 		t.Errorf("got %q and %v", got.out, got.err)
@@ -229,11 +167,11 @@ func TestTailJSON(t *testing.T) {
 		`{"feed":"chat","id":2,"type":"edited","time":"2026-01-31T09:30:00.000Z","data":{"x": 12345678901234567890}}`,
 	}
 	got, script := tailScript(t, func(tail *tailer) { tail.json, tail.subscription.Envelopes = true, true },
-		breaks(opened(0), block(1, want[0]), "event: typing\ndata: "+want[1]+"\n\n", "event: edited\n"+block(2, want[2])), closes)
+		breaks(opened(0), sent(1, want[0]), "event: typing\ndata: "+want[1]+"\n\n", "event: edited\n"+sent(2, want[2])), delivered)
 	if diff := cmp.Diff(strings.Join(want, "\n")+"\n", got.out); diff != "" || got.err != nil {
 		t.Error(got.err, diff)
 	}
-	if diff := cmp.Diff([]string{"start", "2"}, script.cursors()); diff != "" {
+	if diff := cmp.Diff([]string{"start", "2"}, script.Cursors()); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -246,10 +184,10 @@ func (fullDisk) Write([]byte) (int, error) { return 0, errors.New("no space left
 func TestTailOutputFails(t *testing.T) {
 	reader, writer := io.Pipe()
 	reader.Close()
-	if got, _ := tailScript(t, func(tail *tailer) { tail.out = writer }, sends(opened(0), block(1, "x"))); got.err != nil || got.notes != "" {
+	if got, _ := tailScript(t, func(tail *tailer) { tail.out = writer }, sends(opened(0), sent(1, "x"))); got.err != nil || got.notes != "" {
 		t.Errorf("nobody reads any more: %v %s", got.err, got.notes)
 	}
-	if got, _ := tailScript(t, func(tail *tailer) { tail.out = fullDisk{} }, sends(opened(0), block(1, "x"))); !errors.Is(got.err, errNoWrite) {
+	if got, _ := tailScript(t, func(tail *tailer) { tail.out = fullDisk{} }, sends(opened(0), sent(1, "x"))); !errors.Is(got.err, errNoWrite) {
 		t.Errorf("the disk is full: %v", got.err)
 	}
 }
@@ -282,7 +220,7 @@ func TestTailRefused(t *testing.T) {
 		code   int
 		words  string
 	}{
-		{"204", closes, exitOK, ""},
+		{"204", delivered, exitOK, ""},
 		{"400", fails(400, nil), exitFailed, "rejoin: tail chat: the detail of 400 (status 400)"},
 		{"401", fails(401, nil), exitFailed, "the detail of 401"},
 		{"403", fails(403, nil), exitFailed, "the detail of 403"},

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/rejoin/rejoin/feed/client/clienttest"
 )
 
 func TestFollowMany(t *testing.T) {
@@ -29,7 +31,7 @@ func TestFollowMany(t *testing.T) {
 	}, got.lines); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff([]string{"start", "start", "chat=1,news=42", "chat=2,news=42", "chat=2,news=43"}, script.cursors()); diff != "" {
+	if diff := cmp.Diff([]string{"start", "start", "chat=1,news=42", "chat=2,news=42", "chat=2,news=43"}, script.Cursors()); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -49,7 +51,7 @@ func TestFollowManyHoldsServerToItsPromise(t *testing.T) {
 		"an envelope of another id":      {openedAt("chat=1,news=2"), wrapped("news", 4, `"x"`, "chat=1,news=3")},
 		"an envelope of another feed":    {openedAt("chat=1,news=2"), wrapped("x", 3, `"x"`, "chat=1,news=3")},
 		"a cursor that stays":            {openedAt("chat=1,news=2"), wrapped("news", 3, `"x"`, "chat=1,news=2")},
-		"no cursor":                      {openedAt("chat=1,news=2"), "data: " + wrap("news", 3, `"x"`) + "\n\n"},
+		"no cursor":                      {openedAt("chat=1,news=2"), "data: " + clienttest.Envelope("news", 3, `"x"`) + "\n\n"},
 		"no id":                          {openedAt("chat=1,news=2"), "data: {\"feed\":\"news\",\"data\":1}\nid: chat=1,news=3\n\n"},
 		"no envelope":                    {openedAt("chat=1,news=2"), "data: x\nid: chat=1,news=3\n\n"},
 		"the other feed moves":           {openedAt("chat=1,news=2"), wrapped("news", 3, `"x"`, "chat=2,news=3")},
@@ -88,7 +90,7 @@ func TestFollowManyGap(t *testing.T) {
 	}, got.lines); diff != "" || got.err != nil {
 		t.Error(diff, got.err)
 	}
-	if diff := cmp.Diff([]string{"chat=9,news=2", "chat=9,news=6", "chat=4,news=6"}, script.cursors()); diff != "" {
+	if diff := cmp.Diff([]string{"chat=9,news=2", "chat=9,news=6", "chat=4,news=6"}, script.Cursors()); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/feed/client/clienttest"
 )
 
 func TestFollowResumes(t *testing.T) {
@@ -39,7 +40,7 @@ func TestFollowResumes(t *testing.T) {
 	}, got.lines); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff([]string{"start", "2", "2", "3", "4", "4", "4", "4", "6"}, script.cursors()); diff != "" {
+	if diff := cmp.Diff([]string{"start", "2", "2", "3", "4", "4", "4", "4", "6"}, script.Cursors()); diff != "" {
 		t.Error(diff)
 	}
 	if diff := cmp.Diff([]string{
@@ -55,7 +56,7 @@ func TestFollowResumes(t *testing.T) {
 // lose the events that are published while it is away.
 func TestFollowCutBeforeFirstEvent(t *testing.T) {
 	got, script := followScript(t, chat, fails(502, nil), breaks(opened(41)), breaks(), breaks(opened(41), sent(42, "x")), delivered)
-	if diff := cmp.Diff([]string{"start", "start", "41", "41", "42"}, script.cursors()); diff != "" || len(got.lines) != 2 || got.lines[1] != "feed.closed chat 42 at 42" || got.err != nil {
+	if diff := cmp.Diff([]string{"start", "start", "41", "41", "42"}, script.Cursors()); diff != "" || len(got.lines) != 2 || got.lines[1] != "feed.closed chat 42 at 42" || got.err != nil {
 		t.Errorf("got %q, %v\n%s", got.lines, got.err, diff)
 	}
 }
@@ -72,7 +73,7 @@ func TestFollowGaps(t *testing.T) {
 	}, got.lines); diff != "" || got.err != nil {
 		t.Error(diff, got.err)
 	}
-	if diff := cmp.Diff([]string{"3", "10", "4", "5"}, script.cursors()); diff != "" {
+	if diff := cmp.Diff([]string{"3", "10", "4", "5"}, script.Cursors()); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -93,20 +94,20 @@ func TestFollowDeadConnection(t *testing.T) {
 		<-r.Context().Done()
 	}
 	got, script := followScript(t, chat, silent, hangs, delivered)
-	if diff := cmp.Diff([]string{"start", "1", "1"}, script.cursors()); diff != "" || len(got.lines) != 2 || got.err != nil {
+	if diff := cmp.Diff([]string{"start", "1", "1"}, script.Cursors()); diff != "" || len(got.lines) != 2 || got.err != nil {
 		t.Fatalf("got %q, %v\n%s", got.lines, got.err, diff)
 	}
-	if after := script.visits[1].after; after < 4*44*time.Second+45*time.Second || after > 4*44*time.Second+46*time.Second {
+	if after := script.Visits[1].After; after < 4*44*time.Second+45*time.Second || after > 4*44*time.Second+46*time.Second {
 		t.Errorf("gave up after %v, want 45s after the last keep-alive", after)
 	}
-	if after := script.visits[2].after; after < 45*time.Second || after > 47*time.Second {
+	if after := script.Visits[2].After; after < 45*time.Second || after > 47*time.Second {
 		t.Errorf("gave up after %v without an answer, want 45s", after)
 	}
 	if diff := cmp.Diff([]string{"no byte for 45s", "no byte for 45s"}, got.losses); diff != "" {
 		t.Error(diff)
 	}
 	synctest.Test(t, func(t *testing.T) {
-		script := &scripted{answers: []http.HandlerFunc{func(w http.ResponseWriter, r *http.Request) {
+		script := &clienttest.Script{Answers: []http.HandlerFunc{func(w http.ResponseWriter, r *http.Request) {
 			sends(opened(0), sent(1, "one"))(w, r)
 			_ = sleep(r.Context(), time.Hour)
 			_, _ = io.WriteString(w, sent(2, "two")+closed("chat", 2, "2"))
@@ -120,8 +121,8 @@ func TestFollowDeadConnection(t *testing.T) {
 				time.Sleep(time.Hour - time.Second)
 			}
 		}
-		if len(script.visits) != 1 {
-			t.Errorf("%d connections for a caller that takes its time", len(script.visits))
+		if len(script.Visits) != 1 {
+			t.Errorf("%d connections for a caller that takes its time", len(script.Visits))
 		}
 	})
 }
@@ -137,14 +138,14 @@ func TestFollowBacksOff(t *testing.T) {
 		t.Fatal(got.err)
 	}
 	for i, want := range []struct{ least, most float64 }{{9, 10}, {1, 2}, {9, 12}, {4, 8}, {9, 15}, {7.5, 15}, {9, 15}, {7.5, 15}, {0.5, 1}} {
-		if after := script.visits[i+1].after.Seconds(); after < want.least || after > want.most {
+		if after := script.Visits[i+1].After.Seconds(); after < want.least || after > want.most {
 			t.Errorf("attempt %d came after %v s, want %v to %v", i+2, after, want.least, want.most)
 		}
 	}
-	if after := script.visits[10].after; after < 20*time.Second || after > 23*time.Second {
+	if after := script.Visits[10].After; after < 20*time.Second || after > 23*time.Second {
 		t.Errorf("asked for 20s, it came after %v", after)
 	}
-	if after := script.visits[11].after; after < time.Minute || after > 65*time.Second {
+	if after := script.Visits[11].After; after < time.Minute || after > 65*time.Second {
 		t.Errorf("asked for two hours, it came after %v", after)
 	}
 	if len(got.losses) != 11 {
@@ -204,8 +205,8 @@ func TestFollowHoldsServerToItsPromise(t *testing.T) {
 func TestFollowLongIdle(t *testing.T) {
 	data := strings.Repeat("x", 60_000)
 	got, script := followScript(t, chat, breaks(opened(0), strings.Repeat(":\n", 100_000), sent(1, data)), delivered)
-	if got.err != nil || len(got.events) != 3 || got.events[1].Data != data || len(script.visits) != 2 {
-		t.Errorf("got %d events, %d connections, %v", len(got.events), len(script.visits), got.err)
+	if got.err != nil || len(got.events) != 3 || got.events[1].Data != data || len(script.Visits) != 2 {
+		t.Errorf("got %d events, %d connections, %v", len(got.events), len(script.Visits), got.err)
 	}
 }
 
@@ -235,7 +236,7 @@ func TestFollowEnvelopes(t *testing.T) {
 	}, got.events[1:4]); diff != "" || got.err != nil {
 		t.Error(got.err, diff)
 	}
-	if diff := cmp.Diff([]string{"start", "2"}, script.cursors()); diff != "" {
+	if diff := cmp.Diff([]string{"start", "2"}, script.Cursors()); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -247,7 +248,7 @@ func TestFollowTypes(t *testing.T) {
 		breaks(opened(1), sent(4, "four"), control("cursor", `{"feed":"chat","cursor":"7"}`, "7")),
 		breaks(opened(7), gap("chat", 9, 12, "trimmed", "11"), sent(12, "twelve")),
 		sends(opened(12), closed("chat", 15, "15")))
-	if diff := cmp.Diff([]string{"start", "7", "12"}, script.cursors()); diff != "" || got.err != nil {
+	if diff := cmp.Diff([]string{"start", "7", "12"}, script.Cursors()); diff != "" || got.err != nil {
 		t.Errorf("%v\n%s", got.err, diff)
 	}
 	if diff := cmp.Diff([]string{
@@ -256,7 +257,7 @@ func TestFollowTypes(t *testing.T) {
 		t.Error(diff)
 	}
 	got, script = followScript(t, both.of("a"), breaks(openedAt("chat=1,news=1"), wrapped("chat", 5, `"five"`, "chat=5,news=9")), delivered)
-	if diff := cmp.Diff([]string{"start", "chat=5,news=9"}, script.cursors()); diff != "" || len(got.lines) != 3 || got.err != nil {
+	if diff := cmp.Diff([]string{"start", "chat=5,news=9"}, script.Cursors()); diff != "" || len(got.lines) != 3 || got.err != nil {
 		t.Errorf("got %q, %v\n%s", got.lines, got.err, diff)
 	}
 	for name, second := range map[string]string{
@@ -278,7 +279,7 @@ func TestFollowEphemeral(t *testing.T) {
 	if diff := cmp.Diff([]string{`chat ":early" at 0`, `chat 1 ":one" at 1`, `chat "typing:ann" at 1`, `chat 2 ":two" at 2`, "feed.closed chat 2 at 2"}, got.lines); diff != "" || got.err != nil {
 		t.Error(diff, got.err)
 	}
-	if diff := cmp.Diff([]string{"start", "1", "2"}, script.cursors()); diff != "" {
+	if diff := cmp.Diff([]string{"start", "1", "2"}, script.Cursors()); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -310,8 +311,8 @@ func TestFollowEnds(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			got, script := followScript(t, chat, test.answer)
 			p, _ := errors.AsType[*Problem](got.err)
-			if len(script.visits) != 1 || (p != nil) != (test.status != 0) || p != nil && p.Status != test.status {
-				t.Errorf("%d connections, %#v", len(script.visits), got.err)
+			if len(script.Visits) != 1 || (p != nil) != (test.status != 0) || p != nil && p.Status != test.status {
+				t.Errorf("%d connections, %#v", len(script.Visits), got.err)
 			}
 			if got.err == nil && test.words != "" || got.err != nil && (test.words == "" || !strings.Contains(got.err.Error(), test.words)) {
 				t.Errorf("got %v, want %q", got.err, test.words)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -15,84 +14,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/feed/client/clienttest"
 )
 
-// stored is a publication as the server received it.
-type stored struct {
-	path, contentType, eventType, ifMatch, data string
-}
-
-// keeper stores publications, each key once, after it has given the answers of
-// its script.
-type keeper struct {
-	answers []http.HandlerFunc // nil stores; beyond the last, all do
-	after   bool               // the script's answers come when the event is stored
-	asked   int
-	events  []stored
-	keys    []string // of the events
-	closed  bool
-}
-
-func (k *keeper) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		panic(http.ErrAbortHandler)
-	}
-	k.asked++
-	scripted := k.asked <= len(k.answers) && k.answers[k.asked-1] != nil
-	if scripted && !k.after {
-		k.answers[k.asked-1](w, r)
-		return
-	}
-	id := k.store(w, r, string(body))
-	switch {
-	case scripted:
-		k.answers[k.asked-1](w, r)
-	case id == 0:
-		w.WriteHeader(http.StatusNoContent)
-	case r.Header.Get("Content-Type") == "application/x-ndjson":
-		w.WriteHeader(http.StatusCreated)
-		fmt.Fprint(w, `{"events":[{"feed":"log","id":1},{"feed":"log","id":2}]}`)
-	default:
-		w.WriteHeader(http.StatusCreated)
-		fmt.Fprintf(w, `{"feed":"log","id":%d,"time":"2026-01-31T09:30:00.000Z"}`, id)
-	}
-}
-
-// store returns the id of the event; 0 if the request has none.
-func (k *keeper) store(w http.ResponseWriter, r *http.Request, body string) int {
-	if strings.HasSuffix(r.URL.Path, "/close") {
-		k.closed = true
-		return 0
-	}
-	k.closed = k.closed || r.URL.Query().Get("close") == "true"
-	key := r.Header.Get("Idempotency-Key")
-	if i := slices.Index(k.keys, key); i >= 0 && key != "" {
-		w.Header().Set("Idempotency-Replayed", "true")
-		return i + 1
-	}
-	k.keys = append(k.keys, key)
-	k.events = append(k.events, stored{r.URL.EscapedPath(), r.Header.Get("Content-Type"), r.Header.Get("Event-Type"), r.Header.Get("If-Match"), body})
-	return len(k.events)
-}
-
-// away answers that the store is away, with the given member "stored".
-func away(stored string) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/problem+json")
-		w.WriteHeader(http.StatusServiceUnavailable)
-		fmt.Fprintf(w, `{"title":"Service Unavailable","status":503,"detail":"the store is away","stored":%q}`, stored)
-	}
-}
-
-func halfAnswer(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Length", "100")
-	w.WriteHeader(http.StatusCreated)
-	fmt.Fprint(w, `{"id":`)
-}
-
 // publishing runs fn in a bubble, with a client of the keeper.
-func publishing(t *testing.T, k *keeper, o Options, fn func(t *testing.T, network *pipes, c *Client)) {
+func publishing(t *testing.T, k *clienttest.Keeper, o Options, fn func(t *testing.T, network *clienttest.Network, c *Client)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		network, c := servePipes(t, k, o)
@@ -111,25 +37,25 @@ func TestPublishTravels(t *testing.T) {
 	named := []feed.Draft{{Feed: "log", Data: "a"}, {Feed: "log", Type: "x", Data: "b"}}
 	for _, test := range []struct {
 		p    Publication
-		want stored
+		want clienttest.Stored
 		ids  []feed.ID
 	}{
-		{say("hi"), stored{path: "/v1/feeds/log/events", contentType: text, data: "hi"}, []feed.ID{1}},
-		{say(""), stored{path: "/v1/feeds/log/events", contentType: text}, []feed.ID{1}},
+		{say("hi"), clienttest.Stored{Path: "/v1/feeds/log/events", ContentType: text, Data: "hi"}, []feed.ID{1}},
+		{say(""), clienttest.Stored{Path: "/v1/feeds/log/events", ContentType: text}, []feed.ID{1}},
 		{Publication{Feed: "a:b@c~d", Drafts: []feed.Draft{{Feed: "a:b@c~d", Type: "x.y/z", Data: "a\nb\r\n"}}, IfLast: new(feed.ID(7))},
-			stored{"/v1/feeds/a:b@c~d/events", text, "x.y/z", `"7"`, "a\nb\r\n"}, []feed.ID{1}},
-		{Publication{Feed: "log", Drafts: []feed.Draft{{Data: `{"a":1}`, JSON: true}}}, stored{"/v1/feeds/log/events", "application/json", "", "", `{"a":1}`}, []feed.ID{1}},
-		{Publication{Feed: "log", Drafts: two}, stored{"/v1/feeds/log/events", lines, "", "",
-			`{"data":"a\r\n\u003cb\u003e"}` + "\n" + `{"type":"x","data":{  "n": 1.0}}` + "\n"}, []feed.ID{1, 2}},
-		{Publication{Drafts: named}, stored{"/v1/events", lines, "", "", `{"feed":"log","data":"a"}` + "\n" + `{"feed":"log","type":"x","data":"b"}` + "\n"}, []feed.ID{1, 2}},
+			clienttest.Stored{Path: "/v1/feeds/a:b@c~d/events", ContentType: text, EventType: "x.y/z", IfMatch: `"7"`, Data: "a\nb\r\n"}, []feed.ID{1}},
+		{Publication{Feed: "log", Drafts: []feed.Draft{{Data: `{"a":1}`, JSON: true}}}, clienttest.Stored{Path: "/v1/feeds/log/events", ContentType: "application/json", Data: `{"a":1}`}, []feed.ID{1}},
+		{Publication{Feed: "log", Drafts: two}, clienttest.Stored{Path: "/v1/feeds/log/events", ContentType: lines,
+			Data: `{"data":"a\r\n\u003cb\u003e"}` + "\n" + `{"type":"x","data":{  "n": 1.0}}` + "\n"}, []feed.ID{1, 2}},
+		{Publication{Drafts: named}, clienttest.Stored{Path: "/v1/events", ContentType: lines, Data: `{"feed":"log","data":"a"}` + "\n" + `{"feed":"log","type":"x","data":"b"}` + "\n"}, []feed.ID{1, 2}},
 	} {
-		k := &keeper{}
-		publishing(t, k, Options{}, func(t *testing.T, _ *pipes, c *Client) {
+		k := &clienttest.Keeper{}
+		publishing(t, k, Options{}, func(t *testing.T, _ *clienttest.Network, c *Client) {
 			got, err := c.Publish(t.Context(), test.p)
-			if err != nil || got.Outcome != Stored || got.Replayed || !slices.Equal(got.IDs, test.ids) || got.Key == "" || got.Key != k.keys[0] {
+			if err != nil || got.Outcome != Stored || got.Replayed || !slices.Equal(got.IDs, test.ids) || got.Key == "" || got.Key != k.Keys[0] {
 				t.Errorf("%+v: %+v, %v", test.p, got, err)
 			}
-			if diff := cmp.Diff([]stored{test.want}, k.events, cmp.AllowUnexported(stored{})); diff != "" {
+			if diff := cmp.Diff([]clienttest.Stored{test.want}, k.Events); diff != "" {
 				t.Errorf("%+v: %s", test.p, diff)
 			}
 		})
@@ -138,8 +64,8 @@ func TestPublishTravels(t *testing.T) {
 
 // TestPublishIsChecked: a publication that can never be stored is not sent.
 func TestPublishIsChecked(t *testing.T) {
-	k := &keeper{}
-	publishing(t, k, Options{}, func(t *testing.T, _ *pipes, c *Client) {
+	k := &clienttest.Keeper{}
+	publishing(t, k, Options{}, func(t *testing.T, _ *clienttest.Network, c *Client) {
 		for words, p := range map[string]Publication{
 			"neither drafts nor a close": {Feed: "log"},
 			"are about one feed":         {Close: true},
@@ -158,8 +84,8 @@ func TestPublishIsChecked(t *testing.T) {
 			}
 		}
 	})
-	if k.asked > 0 {
-		t.Errorf("%d requests", k.asked)
+	if k.Asked > 0 {
+		t.Errorf("%d requests", k.Asked)
 	}
 }
 
@@ -169,7 +95,7 @@ func TestPublishOnce(t *testing.T) {
 	for name, answer := range map[string]http.HandlerFunc{
 		"connection lost":        vanishes,
 		"no answer":              hangs,
-		"half an answer":         halfAnswer,
+		"half an answer":         clienttest.HalfAnswer,
 		"the store cannot tell":  away("unknown"),
 		"a proxy's 503":          fails(503, nil),
 		"a proxy's 504":          fails(504, nil),
@@ -178,8 +104,8 @@ func TestPublishOnce(t *testing.T) {
 	} {
 		for _, after := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, stored: %t", name, after), func(t *testing.T) {
-				k := &keeper{answers: []http.HandlerFunc{nil, answer, answer, nil, answer, nil, answer}, after: after}
-				publishing(t, k, Options{}, func(t *testing.T, _ *pipes, c *Client) {
+				k := &clienttest.Keeper{Answers: []http.HandlerFunc{nil, answer, answer, nil, answer, nil, answer}, After: after}
+				publishing(t, k, Options{}, func(t *testing.T, _ *clienttest.Network, c *Client) {
 					for id, data := range []string{"a", "b", "c"} {
 						got, err := c.Publish(t.Context(), say(data))
 						if err != nil || got.Outcome != Stored || !slices.Equal(got.IDs, []feed.ID{feed.ID(id) + 1}) || got.Replayed != (after && id > 0) {
@@ -190,8 +116,8 @@ func TestPublishOnce(t *testing.T) {
 						t.Errorf("close: %+v, %v", got, err)
 					}
 				})
-				if len(k.events) != 3 || k.asked != 8 || !k.closed {
-					t.Errorf("asked %d times, closed: %t\n%+v", k.asked, k.closed, k.events)
+				if len(k.Events) != 3 || k.Asked != 8 || !k.Closed {
+					t.Errorf("asked %d times, closed: %t\n%+v", k.Asked, k.Closed, k.Events)
 				}
 			})
 		}
@@ -201,11 +127,8 @@ func TestPublishOnce(t *testing.T) {
 // TestPublishTriesAgain: a publication that is certainly not stored is sent again
 // until it is.
 func TestPublishTriesAgain(t *testing.T) {
-	many := make([]http.HandlerFunc, 100)
-	for i := range many {
-		many[i] = away("no")
-	}
-	k := &keeper{answers: append([]http.HandlerFunc{fails(429, map[string]string{"Retry-After": "20"})}, many...)}
+	many := slices.Repeat([]http.HandlerFunc{away("no")}, 100)
+	k := &clienttest.Keeper{Answers: append([]http.HandlerFunc{fails(429, map[string]string{"Retry-After": "20"})}, many...)}
 	var failures []string
 	o := Options{Retrying: func(err error, wait time.Duration) {
 		if wait <= 0 {
@@ -213,10 +136,10 @@ func TestPublishTriesAgain(t *testing.T) {
 		}
 		failures = append(failures, err.Error())
 	}}
-	publishing(t, k, o, func(t *testing.T, network *pipes, c *Client) {
-		network.refuse.Store(3)
+	publishing(t, k, o, func(t *testing.T, network *clienttest.Network, c *Client) {
+		network.Refuse.Store(3)
 		begin := time.Now()
-		if got, err := c.Publish(t.Context(), say("a")); err != nil || got.Outcome != Stored || len(k.events) != 1 {
+		if got, err := c.Publish(t.Context(), say("a")); err != nil || got.Outcome != Stored || len(k.Events) != 1 {
 			t.Errorf("%+v, %v", got, err)
 		}
 		if took := time.Since(begin); took < 20*time.Second+100*7*time.Second {
@@ -241,11 +164,11 @@ func TestPublishRefused(t *testing.T) {
 		{412, last, nil}, {413, fails(413, nil), feed.ErrTooLarge}, {422, fails(422, nil), feed.ErrKeyReused}, {501, fails(501, nil), nil},
 		{200, func(http.ResponseWriter, *http.Request) {}, nil}, {307, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/x", http.StatusTemporaryRedirect) }, nil},
 	} {
-		k := &keeper{answers: []http.HandlerFunc{test.answer}}
-		publishing(t, k, Options{}, func(t *testing.T, _ *pipes, c *Client) {
+		k := &clienttest.Keeper{Answers: []http.HandlerFunc{test.answer}}
+		publishing(t, k, Options{}, func(t *testing.T, _ *clienttest.Network, c *Client) {
 			got, err := c.Publish(t.Context(), say("a"))
 			p, _ := errors.AsType[*Problem](err)
-			if got.Outcome != Refused || p == nil || p.Status != test.status || test.is != nil && !errors.Is(err, test.is) || k.asked != 1 {
+			if got.Outcome != Refused || p == nil || p.Status != test.status || test.is != nil && !errors.Is(err, test.is) || k.Asked != 1 {
 				t.Errorf("%d: %v, %v", test.status, got, err)
 			}
 			if other, _ := errors.AsType[*feed.LastError](err); (other != nil) != (test.status == 412) || other != nil && other.Last != 41 {
@@ -277,13 +200,13 @@ func TestPublishEnds(t *testing.T) {
 		{"before an answer that does not come", hangs, 0, 0, Unknown, feed.ErrUncertain, "its outcome is unknown: context canceled", time.Second + lastAnswerPatience},
 		{"while waiting, with an unknown outcome", fails(504, later), 0, 0, Unknown, feed.ErrUncertain, "the detail of 504", time.Second},
 		{"while waiting to try again", fails(429, later), 0, 0, Refused, context.DeadlineExceeded, "", time.Second},
-		{"while nothing answers", nil, 1000, 30 * time.Second, Refused, errRefused, "connection refused", 0},
+		{"while nothing answers", nil, 1000, 30 * time.Second, Refused, clienttest.ErrRefused, "connection refused", 0},
 		{"without an answer", hangs, 0, 30 * time.Second, Unknown, feed.ErrUncertain, "", answerPatience},
 		{"an answer that is none", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(201) }, 0, time.Minute, Stored, nil, "it was stored, but the answer with its id cannot be read", 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			publishing(t, &keeper{answers: []http.HandlerFunc{test.answer}}, Options{Patience: test.patience}, func(t *testing.T, network *pipes, c *Client) {
-				network.refuse.Store(test.refuse)
+			publishing(t, &clienttest.Keeper{Answers: []http.HandlerFunc{test.answer}}, Options{Patience: test.patience}, func(t *testing.T, network *clienttest.Network, c *Client) {
+				network.Refuse.Store(test.refuse)
 				ctx := t.Context()
 				if test.patience == 0 {
 					var end context.CancelFunc
@@ -301,7 +224,7 @@ func TestPublishEnds(t *testing.T) {
 			})
 		})
 	}
-	publishing(t, &keeper{}, Options{}, func(t *testing.T, _ *pipes, c *Client) {
+	publishing(t, &clienttest.Keeper{}, Options{}, func(t *testing.T, _ *clienttest.Network, c *Client) {
 		ctx, end := context.WithCancel(t.Context())
 		end()
 		if got, err := c.Publish(ctx, say("a")); got.Outcome != Refused || err != context.Canceled {
@@ -331,7 +254,7 @@ func TestPublishGivesUp(t *testing.T) {
 					away("no")(w, r)
 				})
 			}
-			publishing(t, &keeper{answers: answers}, Options{}, func(t *testing.T, _ *pipes, c *Client) {
+			publishing(t, &clienttest.Keeper{Answers: answers}, Options{}, func(t *testing.T, _ *clienttest.Network, c *Client) {
 				ctx, end := context.WithTimeout(t.Context(), 72*time.Hour)
 				defer end()
 				begin := time.Now()
@@ -346,21 +269,21 @@ func TestPublishGivesUp(t *testing.T) {
 
 // TestSend is about the outcome of one attempt.
 func TestSend(t *testing.T) {
-	k := &keeper{answers: []http.HandlerFunc{nil, vanishes, away("no"), fails(503, nil), fails(408, nil), fails(429, nil), fails(409, nil)}}
-	publishing(t, k, Options{}, func(t *testing.T, network *pipes, c *Client) {
+	k := &clienttest.Keeper{Answers: []http.HandlerFunc{nil, vanishes, away("no"), fails(503, nil), fails(408, nil), fails(429, nil), fails(409, nil)}}
+	publishing(t, k, Options{}, func(t *testing.T, network *clienttest.Network, c *Client) {
 		for i, want := range []Outcome{Stored, Unknown, Refused, Unknown, Unknown, Refused, Refused, Stored} {
 			if got, err := c.Send(t.Context(), say("a")); got.Outcome != want || (err == nil) != (want == Stored) || got.Key != "" {
 				t.Errorf("attempt %d: %+v, %v, want %v", i+1, got, err, want)
 			}
 		}
 		c.HTTP().CloseIdleConnections()
-		network.refuse.Store(1)
-		if got, err := c.Send(t.Context(), say("a")); got.Outcome != Refused || !errors.Is(err, errRefused) {
+		network.Refuse.Store(1)
+		if got, err := c.Send(t.Context(), say("a")); got.Outcome != Refused || !errors.Is(err, clienttest.ErrRefused) {
 			t.Errorf("without a connection: %+v, %v", got, err)
 		}
 	})
-	if k.asked != 8 {
-		t.Errorf("%d requests", k.asked)
+	if k.Asked != 8 {
+		t.Errorf("%d requests", k.Asked)
 	}
 	// A transport that does not report its connections may have sent it.
 	c, err := New("http://rejoin.test", Options{Transport: mute{}})
