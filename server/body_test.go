@@ -7,36 +7,15 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/feed/client/clienttest"
 	"github.com/rejoin/rejoin/server"
 	"github.com/rejoin/rejoin/storage/memory"
 )
-
-// oneConn is a listener with one connection.
-type oneConn struct {
-	conns chan net.Conn
-	once  sync.Once
-}
-
-func (l *oneConn) Accept() (net.Conn, error) {
-	conn, ok := <-l.conns
-	if !ok {
-		return nil, net.ErrClosed
-	}
-	return conn, nil
-}
-
-func (l *oneConn) Close() error {
-	l.once.Do(func() { close(l.conns) })
-	return nil
-}
-
-func (l *oneConn) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "pipe"} }
 
 // dialBubble returns a connection to a node, both in the bubble of the test.
 func dialBubble(t *testing.T, handler func(*feed.Hub, *feed.Publisher) http.Handler, wraps ...func(feed.Store) feed.Store) net.Conn {
@@ -54,16 +33,18 @@ func dialBubbleOf(t *testing.T, handler func(*feed.Hub, *feed.Publisher) http.Ha
 	}
 	hub := feed.NewHub(store, bus, feed.HubOptions{})
 	publisher := feed.NewPublisher(store, hub, bus, feed.PublisherOptions{})
-	listener := &oneConn{conns: make(chan net.Conn, 1)}
-	here, there := net.Pipe()
-	listener.conns <- there
-	_ = here.SetReadDeadline(time.Now().Add(5 * time.Minute))
+	network := clienttest.NewNetwork()
 	httpServer := &http.Server{Handler: handler(hub, publisher), ReadTimeout: readTimeout}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		_ = httpServer.Serve(listener) // always that it was closed
+		_ = httpServer.Serve(network) // always that it was closed
 	}()
+	here, err := network.Dial(t.Context(), "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = here.SetReadDeadline(time.Now().Add(5 * time.Minute))
 	t.Cleanup(func() {
 		here.Close()
 		_ = httpServer.Shutdown(context.Background())

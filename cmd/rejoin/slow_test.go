@@ -17,32 +17,12 @@ import (
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/feed/client/clienttest"
 	"github.com/rejoin/rejoin/feed/feedtest"
 	"github.com/rejoin/rejoin/server"
 	"github.com/rejoin/rejoin/storage/memory"
 	"github.com/rejoin/rejoin/web"
 )
-
-// pipeListener is a listener with one connection.
-type pipeListener struct {
-	conns chan net.Conn
-	once  sync.Once
-}
-
-func (l *pipeListener) Accept() (net.Conn, error) {
-	conn, ok := <-l.conns
-	if !ok {
-		return nil, net.ErrClosed
-	}
-	return conn, nil
-}
-
-func (l *pipeListener) Close() error {
-	l.once.Do(func() { close(l.conns) })
-	return nil
-}
-
-func (l *pipeListener) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "pipe"} }
 
 // pipe returns a connection to a server as rejoin serve configures it, both in
 // the bubble of the test, where the timeouts take no time.
@@ -62,12 +42,14 @@ func pipe(t *testing.T, files TLSConfig) net.Conn {
 		t.Fatal(err)
 	}
 	g.secure(httpServer, DefaultConfig().Subscribe.WriteTimeout)
-	listener := &pipeListener{conns: make(chan net.Conn, 1)}
-	here, there := net.Pipe()
-	listener.conns <- there
-	_ = here.SetDeadline(time.Now().Add(time.Hour))
+	network := clienttest.NewNetwork()
 	ended := make(chan error, 1)
-	go func() { ended <- serveHTTP(httpServer, g.over(listener, nil, quiet)) }()
+	go func() { ended <- serveHTTP(httpServer, g.over(network, nil, quiet)) }()
+	here, err := network.Dial(t.Context(), "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = here.SetDeadline(time.Now().Add(time.Hour))
 	t.Cleanup(func() {
 		here.Close()
 		handler.Drain(context.Background(), 0)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -80,8 +81,9 @@ func startLines(t *testing.T, db string) (lines []map[string]any) {
 	return lines
 }
 
+// lockedBuffer collects lines that are written whole, and can be read meanwhile.
 type lockedBuffer struct {
-	lockedWriter
+	mu     sync.Mutex
 	buffer bytes.Buffer
 }
 

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -186,11 +185,11 @@ func TestTailManyInUse(t *testing.T) {
 		publish("--feed", "chat", "--type", "said", fmt.Sprint("c", i+1))
 		publish("--feed", "news", "--json", fmt.Sprintf(`{"n":%d}`, i+1))
 	}
-	out, exit := &lockedLines{}, make(chan int, 1)
+	out, exit := &lockedBuffer{}, make(chan int, 1)
 	go func() {
 		exit <- run(t.Context(), []string{"tail", "--url", srv.url, "chat", "--feed", "news", "chat", "--from", "start", "--last-event-id", "news=1", "--types", "said,message"}, nil, out, out)
 	}()
-	for deadline := time.Now().Add(30 * time.Second); len(out.all()) < 5 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(30 * time.Second); strings.Count(out.String(), "\n") < 5 && time.Now().Before(deadline); {
 		time.Sleep(10 * time.Millisecond) // until it is there, which an ephemeral event has to wait for
 	}
 	resp, err := http.Post(srv.url+"/v1/feeds/chat/events?ephemeral=true&type=said", "text/plain", strings.NewReader("typing"))
@@ -205,7 +204,8 @@ func TestTailManyInUse(t *testing.T) {
 		t.Errorf("exit %d", code)
 	}
 	got := map[string][]string{}
-	for _, line := range out.all() {
+	for line := range strings.Lines(out.String()) {
+		line = strings.TrimSuffix(line, "\n")
 		name, data, tabbed := strings.Cut(line, "\t")
 		if !tabbed {
 			name, data = "notes", line
@@ -222,22 +222,4 @@ func TestTailManyInUse(t *testing.T) {
 	signal()
 	srv.await(t, "stopped")
 	<-srv.exit
-}
-
-// lockedLines collects lines that are written whole.
-type lockedLines struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *lockedLines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
-
-func (l *lockedLines) all() []string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.FieldsFunc(l.buf.String(), func(r rune) bool { return r == '\n' })
 }

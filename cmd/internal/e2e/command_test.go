@@ -7,7 +7,6 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
-	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -16,8 +15,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/rejoin/rejoin/feed"
 )
 
 // The exit codes of the command.
@@ -94,36 +91,18 @@ func makeTokenWith(t testing.TB, binary string, args ...string) string {
 // eventuallyPublished waits until a feed whose name begins so has some events.
 func eventuallyPublished(t *testing.T, server, prefix string) {
 	t.Helper()
+	c := clientOf(t, server)
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		var list struct{ Feeds []struct{ Last feed.ID } }
-		if err := getJSON(t.Context(), http.DefaultClient, server+"/v1/feeds?prefix="+prefix, &list); err != nil {
-			t.Fatal(err)
-		}
-		if len(list.Feeds) > 0 && list.Feeds[0].Last > 5 {
-			return
+		for info, err := range c.Feeds(t.Context(), prefix) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if info.Last > 5 {
+				return
+			}
 		}
 	}
 	t.Fatal("nothing is published")
-}
-
-// getJSON reads what is at a URL.
-func getJSON(ctx context.Context, c *http.Client, from string, to any) error {
-	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Accept", "application/json")
-	resp, err := c.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("GET %s: %s", from, resp.Status)
-	}
-	return json.NewDecoder(resp.Body).Decode(to)
 }
 
 // sleep waits for d, or until ctx ends: then it returns ctx's error.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/rejoin/rejoin/feed"
+	"github.com/rejoin/rejoin/feed/client"
 	"github.com/rejoin/rejoin/feed/feedtest"
 )
 
@@ -70,13 +71,16 @@ func (s *schedule) deleted(order *trimOrder, attempts int) {
 	order.Before = 0
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	client := tortureClient(clientHTTP1)
-	defer client.CloseIdleConnections()
+	transport := newTransport(clientHTTP1)
+	defer transport.CloseIdleConnections()
 	for ctx.Err() == nil && !order.Gone.IsZero() {
 		for _, u := range s.urls() {
-			var info struct{ First feed.ID }
+			c, err := client.New(u.String(), client.Options{Transport: transport})
+			if err != nil {
+				panic(err) // it is the address of a node
+			}
 			short, cancel := context.WithTimeout(ctx, 2*time.Second)
-			err := getJSON(short, client, u.JoinPath("v1", "feeds", order.Feed).String(), &info)
+			info, err := c.Feed(short, order.Feed)
 			cancel()
 			if err == nil && info.First > 0 {
 				order.Before, order.Gone, order.again = info.First, time.Now(), attempts > 1

@@ -1,14 +1,12 @@
 package e2e
 
 import (
-	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/rejoin/rejoin/cmd/internal/verify"
-	"github.com/rejoin/rejoin/feed"
 )
 
 // TestVerify runs rejoin verify against a server, and looks at both of its
@@ -25,14 +23,11 @@ func TestVerify(t *testing.T) {
 	if v.Acknowledged < 50 || v.Deliveries < 5*v.Acknowledged || v.Subscribers != 12 || v.Connections < 12 || v.Unknown > 0 {
 		t.Errorf("it has proven too little: %+v", v)
 	}
-	var left struct {
-		Feeds []struct{ First, Last feed.ID }
-	}
-	if err := getJSON(t.Context(), http.DefaultClient, u+"/v1/feeds?prefix=rejoin-verify:", &left); err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range left.Feeds {
-		if f.First != f.Last+1 {
+	for left, err := range clientOf(t, u).Feeds(t.Context(), "rejoin-verify:") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if left.First != left.Last+1 {
 			t.Errorf("there is something left: %+v", left)
 		}
 	}
