@@ -81,15 +81,7 @@ var anyCursor = regexp.MustCompile(`(?m)^id: (chat=\d+,old=\d+)$`)
 
 func TestManyContract(t *testing.T) { eachStore(t, testManyContract) }
 
-func testManyContract(t *testing.T) {
-	for _, test := range manyContract {
-		t.Run(test.sentence, func(t *testing.T) {
-			t.Parallel()
-			n := startSubscribed(t)
-			n.expect(test, "/v1/events?"+test.path)
-		})
-	}
-}
+func testManyContract(t *testing.T) { expectEach(t, manyContract, "/v1/events?") }
 
 // TestManyHiddenCursors: a client does not miss the cursors of hidden events. The
 // next cursor that it gets has them.

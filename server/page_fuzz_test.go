@@ -9,9 +9,6 @@ import (
 	"testing"
 
 	"github.com/rejoin/rejoin/feed"
-	"github.com/rejoin/rejoin/feed/feedtest"
-	"github.com/rejoin/rejoin/server"
-	"github.com/rejoin/rejoin/storage/memory"
 )
 
 // FuzzPage asks for pages with any query: the answer is a page that keeps the contract,
@@ -25,27 +22,7 @@ func FuzzPage(f *testing.F) {
 		f.Add("open", query, "", "")
 		f.Add("closed", query, "4", `"x"`)
 	}
-	store := feedtest.NewStore()
-	bus := memory.NewBus()
-	hub := feed.NewHub(store, bus, feed.HubOptions{})
-	publisher := feed.NewPublisher(store, hub, bus, feed.PublisherOptions{})
-	f.Cleanup(func() {
-		publisher.Close()
-		hub.Close()
-	})
-	for _, name := range []string{"open", "closed"} {
-		drafts := make([]feed.Draft, 12)
-		for i := range drafts {
-			drafts[i] = feed.Draft{Feed: name, Data: "x"}
-		}
-		if _, err := publisher.PublishBatch(f.Context(), feed.Publication{Feed: name, Drafts: drafts, Close: name == "closed"}); err != nil {
-			f.Fatal(err)
-		}
-		if err := store.Trim(f.Context(), name, 4); err != nil {
-			f.Fatal(err)
-		}
-	}
-	s := server.New(hub, publisher, server.Options{})
+	s := fuzzedServer(f)
 	s.Drain(f.Context(), 0) // so that nothing waits
 
 	f.Fuzz(func(t *testing.T, name, query, lastEventID, known string) {

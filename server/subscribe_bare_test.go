@@ -94,14 +94,7 @@ var bareContract = []streamCase{
 		func(n *node) { n.post(exchange{"/v1/feeds/chat/close", "", "", 204, "", ""}) }, nil, io.EOF},
 }
 
-func TestBareContract(t *testing.T) {
-	for _, test := range bareContract {
-		t.Run(test.sentence, func(t *testing.T) {
-			t.Parallel()
-			startSubscribed(t).expect(test, "/v1/feeds/"+test.path)
-		})
-	}
-}
+func TestBareContract(t *testing.T) { expectEach(t, bareContract, "/v1/feeds/") }
 
 // TestBareStatus: a status replaces the control events that other streams have.
 func TestBareStatus(t *testing.T) {

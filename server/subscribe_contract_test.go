@@ -126,12 +126,15 @@ func say(pairs ...string) func(n *node) {
 
 func TestSubscribeContract(t *testing.T) { eachStore(t, testSubscribeContract) }
 
-func testSubscribeContract(t *testing.T) {
-	for _, test := range subscribeContract {
+func testSubscribeContract(t *testing.T) { expectEach(t, subscribeContract, "/v1/feeds/") }
+
+// expectEach asks a node of its own for the stream of each case, whose path goes on
+// behind base.
+func expectEach(t *testing.T, cases []streamCase, base string) {
+	for _, test := range cases {
 		t.Run(test.sentence, func(t *testing.T) {
 			t.Parallel()
-			n := startSubscribed(t)
-			n.expect(test, "/v1/feeds/"+test.path)
+			startSubscribed(t).expect(test, base+test.path)
 		})
 	}
 }

@@ -92,16 +92,7 @@ func TestPublishIsChecked(t *testing.T) {
 // TestPublishOnce: a publication with an unknown outcome is sent again until the
 // outcome is known, and is stored once.
 func TestPublishOnce(t *testing.T) {
-	for name, answer := range map[string]http.HandlerFunc{
-		"connection lost":        vanishes,
-		"no answer":              hangs,
-		"half an answer":         clienttest.HalfAnswer,
-		"the store cannot tell":  away("unknown"),
-		"a proxy's 503":          fails(503, nil),
-		"a proxy's 504":          fails(504, nil),
-		"an error of the server": fails(500, nil),
-		"slow bytes":             fails(408, nil),
-	} {
+	for name, answer := range clienttest.Uncertain {
 		for _, after := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, stored: %t", name, after), func(t *testing.T) {
 				k := &clienttest.Keeper{Answers: []http.HandlerFunc{nil, answer, answer, nil, answer, nil, answer}, After: after}

@@ -1,14 +1,8 @@
 package e2e
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -104,7 +98,7 @@ func TestCheckCluster(t *testing.T) {
 	if err := admin.Do(t.Context(), "acl", "setuser", "weak", "on", ">hunter2", "~rejoin:*", "resetchannels", "+@all", "-xadd").Err(); err != nil {
 		t.Fatal(err)
 	}
-	expire(t, files, -time.Hour)
+	testserver.WriteCertificate(t, files.cert, files.key, time.Now().Add(-time.Hour))
 	jwks.Close()
 	bad := fmt.Sprintf(config, "postgres://weak:hunter2@"+postgres.Addr()+"/postgres?sslmode=disable", "redis://weak:hunter2@"+redis.Addr(),
 		files.cert, files.key, strings.Replace(jwks.URL, "://", "://me:hunter2@", 1))
@@ -112,7 +106,7 @@ func TestCheckCluster(t *testing.T) {
 	wantProblems(t, lines, o, [2]string{"descriptors", "300 files"}, [2]string{"tls", "expired at"}, [2]string{"auth", "connection refused"},
 		[2]string{"store", "CREATE on the database postgres"}, [2]string{"bus", "lacks +xadd"}, [2]string{"bus", "lacks &rejoin:*"})
 
-	expire(t, files, 13*24*time.Hour)
+	testserver.WriteCertificate(t, files.cert, files.key, time.Now().Add(13*24*time.Hour))
 	if err := os.Rename(files.key, files.key+".away"); err != nil {
 		t.Fatal(err)
 	}
@@ -128,30 +122,6 @@ func TestCheckCluster(t *testing.T) {
 	lines, o = check(t, 4096, fmt.Sprintf("store: {url: %q}\nbus: {url: %q}\ntls: {cert: %q, key: %q}\n",
 		postgres.URL("postgres"), pooler.URL(postgres.URL("postgres")), files.cert, files.key))
 	wantProblems(t, lines, o, [2]string{"tls", "expires at"}, [2]string{"bus", "PgBouncer"})
-}
-
-// expire replaces the certificate by one that expires so long from now.
-func expire(t *testing.T, files certificateFiles, in time.Duration) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	end := time.Now().Add(in)
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: end.Add(-time.Hour * 24 * 90), NotAfter: end}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, block := range map[string]*pem.Block{files.cert: {Type: "CERTIFICATE", Bytes: der}, files.key: {Type: "PRIVATE KEY", Bytes: private}} {
-		if err := os.WriteFile(name, pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
 }
 
 // TestCheckFile checks and migrates a SQLite file: before there is one, while a server

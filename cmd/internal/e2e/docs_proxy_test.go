@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -78,14 +77,7 @@ func startDocsNginx(t *testing.T, node *process, config string) (url string) {
 // launchProxy runs a proxy, which comes with a package of Debian, until it listens.
 func launchProxy(t *testing.T, address, command, pkg string, args ...string) {
 	t.Helper()
-	path, err := exec.LookPath(command)
-	if err != nil {
-		path = "/usr/sbin/" + command // where Debian keeps it from the PATH of users
-	}
-	if _, err := os.Stat(path); err != nil {
-		t.Fatalf("this test needs %s: apt-get install %s (%v)", command, pkg, err)
-	}
-	p := launch(t, exec.Command(path, args...))
+	p := launch(t, exec.Command(find(t, command, pkg), args...))
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		conn, err := net.Dial("tcp", address)
 		if err == nil {

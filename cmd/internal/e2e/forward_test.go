@@ -178,13 +178,7 @@ func inPage(t *testing.T, ctx context.Context, expression string) string {
 // under /v1, and returns its URL.
 func nginxAuth(t *testing.T, authority string) string {
 	t.Helper()
-	path, err := exec.LookPath("nginx")
-	if err != nil {
-		path = "/usr/sbin/nginx"
-	}
-	if _, err := os.Stat(path); err != nil {
-		t.Fatal("this test needs nginx: apt-get install nginx-light")
-	}
+	path := find(t, "nginx", "nginx-light")
 	dir, address := t.TempDir(), freeAddress(t)
 	config := fmt.Sprintf(`daemon off;
 pid %[1]s/nginx.pid;

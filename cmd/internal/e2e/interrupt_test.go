@@ -1,7 +1,7 @@
 package e2e
 
 import (
-	"net/http"
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -35,13 +35,10 @@ func TestInterruptedWithoutServer(t *testing.T) {
 				t.Fatal(err)
 			}
 			// A signal takes its time, in which the server may answer all publishes.
-			hasty := &http.Client{Timeout: 200 * time.Millisecond}
-			for {
-				resp, err := hasty.Get(p.url + "/healthz")
-				if err != nil {
-					break
-				}
-				resp.Body.Close()
+			for answered := true; answered; {
+				ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+				answered = probe(ctx, p.url+"/healthz")
+				cancel()
 			}
 			interrupted := time.Now()
 			command.signal(os.Interrupt)

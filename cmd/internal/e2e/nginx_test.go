@@ -62,17 +62,24 @@ type ingress struct {
 	reloads atomic.Int64
 }
 
+// find returns the path of a command, which comes with a package of Debian.
+func find(t *testing.T, command, pkg string) string {
+	t.Helper()
+	path, err := exec.LookPath(command)
+	if err != nil {
+		path = "/usr/sbin/" + command // where Debian keeps it from the PATH of users
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("this test needs %s: apt-get install %s (%v)", command, pkg, err)
+	}
+	return path
+}
+
 // startIngress returns when nginx sends requests to all nodes. The controller looks at
 // them every so often.
 func startIngress(t *testing.T, every time.Duration, nodes ...string) *ingress {
 	t.Helper()
-	nginx, err := exec.LookPath("nginx")
-	if err != nil {
-		nginx = "/usr/sbin/nginx" // where Debian keeps it from the PATH of users
-	}
-	if _, err := os.Stat(nginx); err != nil {
-		t.Fatalf("this test needs nginx: apt-get install nginx-light (%v)", err)
-	}
+	nginx := find(t, "nginx", "nginx-light")
 	i := &ingress{dir: t.TempDir(), nodes: nodes}
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(testserver.FreePort(t)))
 	config := filepath.Join(i.dir, "nginx.conf")

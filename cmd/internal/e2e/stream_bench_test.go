@@ -74,7 +74,8 @@ func BenchmarkPublishStream(b *testing.B) {
 	}
 	b.Run("single", func(b *testing.B) {
 		p := serveBenchmark(b)
-		measure(b, p, dialPublisher(b, p.url).publish)
+		publisher := dialPublisher(b, p.url)
+		measure(b, p, func(data string) error { return publisher.publish("bench", data) })
 	})
 	b.Run("stream", func(b *testing.B) {
 		p := serveBenchmark(b)

@@ -87,11 +87,24 @@ func Away(stored string) http.HandlerFunc {
 	}
 }
 
-// HalfAnswer breaks off in the middle of the answer to a publication.
-func HalfAnswer(w http.ResponseWriter, _ *http.Request) {
+// halfAnswer breaks off in the middle of the answer to a publication.
+func halfAnswer(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Length", "100")
 	w.WriteHeader(http.StatusCreated)
 	fmt.Fprint(w, `{"id":`)
+}
+
+// Uncertain has answers after which a publication may be stored or not, by what has
+// happened.
+var Uncertain = map[string]http.HandlerFunc{
+	"connection lost":        Vanishes,
+	"no answer":              Hangs,
+	"half an answer":         halfAnswer,
+	"the store cannot tell":  Away("unknown"),
+	"a proxy's 503":          Fails(503, nil),
+	"a proxy's 504":          Fails(504, nil),
+	"an error of the server": Fails(500, nil),
+	"slow bytes":             Fails(408, nil),
 }
 
 // Vanishes breaks the connection off without an answer.
