@@ -19,10 +19,7 @@ type Joiner func(t *testing.T) feed.Bus
 // A bus may drop, repeat, delay and reorder events. So the tests tell events again until
 // they arrive, and demand of arriving events only that they are true.
 func TestBus(t *testing.T, fresh func(t *testing.T) Joiner) {
-	tests := []struct {
-		name string
-		run  func(t *testing.T, join Joiner)
-	}{
+	runEach(t, fresh, []test[Joiner]{
 		{"what is told arrives", testArrives},
 		{"several receivers", testReceivers},
 		{"closed feeds", testClosedFeeds},
@@ -32,13 +29,7 @@ func TestBus(t *testing.T, fresh func(t *testing.T) Joiner) {
 		{"tail again", testTailAgain},
 		{"tell ends", testTellEnds},
 		{"tell with nobody there", testNobodyThere},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			test.run(t, fresh(t))
-		})
-	}
+	})
 }
 
 // patience is the time after which a test fails that should take milliseconds.
@@ -59,16 +50,11 @@ func connect(t *testing.T, join Joiner) feed.Bus {
 // tail runs a Tail until the test or stop ends it.
 func tail(t *testing.T, b feed.Bus, r *receiver) (stop func()) {
 	t.Helper()
-	return attend(t, "tail", func(ctx context.Context) error { return b.Tail(ctx, r) }, func() bool {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		return r.overlap
-	})
+	return attend(t, "tail", func(ctx context.Context) error { return b.Tail(ctx, r) }, r.callee)
 }
 
-// attend runs a Tail or a Signals until the test or stop ends it. overlap reports whether
-// two goroutines called the receiver at the same time.
-func attend(t *testing.T, what string, run func(context.Context) error, overlap func() bool) (stop func()) {
+// attend runs a Tail or a Signals that calls c, until the test or stop ends it.
+func attend(t *testing.T, what string, run func(context.Context) error, c *callee) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
@@ -83,7 +69,9 @@ func attend(t *testing.T, what string, run func(context.Context) error, overlap 
 		case <-time.After(patience):
 			t.Errorf("%s goes on after its context has ended", what)
 		}
-		if overlap() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.overlap {
 			t.Errorf("%s called from two goroutines at the same time", what)
 		}
 	})

@@ -108,8 +108,11 @@ func testFlood(t *testing.T, join Joiner) {
 	r := newReceiver("chat")
 	tail(t, b, r)
 	arrive(t, a, committed("chat", 0, 1), r)
-	missed, release := r.hold()
+	release := r.hold()
 	t.Cleanup(release)
+	r.mu.Lock()
+	missed := r.missed
+	r.mu.Unlock()
 	const last = 30_001
 	for id := feed.ID(1); id < last; id += 100 {
 		if err := a.Tell(t.Context(), committed("chat", id, 100)); err != nil {

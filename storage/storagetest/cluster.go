@@ -15,10 +15,10 @@ import (
 // Their hubs compare feeds with the store so seldom that whatever arrives quickly came
 // through the bus. It calls fresh once for each subtest, for an unused store and medium.
 func TestCluster(t *testing.T, fresh func(t *testing.T) (feed.Store, Joiner)) {
-	tests := []struct {
-		name string
-		run  func(t *testing.T, c *cluster)
-	}{
+	runEach(t, func(t *testing.T) *cluster {
+		store, join := fresh(t)
+		return &cluster{t: t, store: store, join: join}
+	}, []test[*cluster]{
 		{"ephemeral events", testEphemeral},
 		{"ephemeral events among stored ones", testEphemeralAmongStored},
 		{"counting subscribers", testCounting},
@@ -27,14 +27,7 @@ func TestCluster(t *testing.T, fresh func(t *testing.T) (feed.Store, Joiner)) {
 		{"a node that stands still leaves the count", testNodeFrozen},
 		{"closing a feed", testClosingReaches},
 		{"trimming a feed", testTrimmingReaches},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			store, join := fresh(t)
-			test.run(t, &cluster{t: t, store: store, join: join})
-		})
-	}
+	})
 }
 
 // cluster is nodes that share a store and the medium of a bus.

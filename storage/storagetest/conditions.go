@@ -12,7 +12,7 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-var conditionTests = []test{
+var conditionTests = []test[Opener]{
 	{"if last", testIfLast},
 	{"if last, in one append", testIfLastInOneAppend},
 	{"if last, many at once", testIfLastRace},

@@ -14,7 +14,7 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-var keeperTests = []test{
+var keeperTests = []test[Opener]{
 	{"trim", func(t *testing.T, open Opener) { testTrim(t, open, false) }},
 	{"trim and sweep", func(t *testing.T, open Opener) { testTrim(t, open, true) }},
 	{"trim a missing feed", testTrimMissing},

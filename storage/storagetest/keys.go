@@ -14,7 +14,7 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
-var keyTests = []test{
+var keyTests = []test[Opener]{
 	{"a key replays", testKey},
 	{"keys have their spaces", testKeySpaces},
 	{"keys differ", testKeyNames},

@@ -7,48 +7,84 @@ import (
 	"github.com/rejoin/rejoin/feed"
 )
 
+// callee is what a bus calls. It detects concurrent calls, and may stand still.
+type callee struct {
+	mu      sync.Mutex
+	calls   int // that run now
+	overlap bool
+	changed chan struct{} // closed and replaced as something arrives
+	held    chan struct{} // closed unless the callee stands still
+}
+
+func newCallee() *callee {
+	c := &callee{changed: make(chan struct{}), held: make(chan struct{})}
+	close(c.held)
+	return c
+}
+
+// call runs f as a call of the bus, with c locked.
+func (c *callee) call(f func()) {
+	c.mu.Lock()
+	c.calls++
+	c.overlap = c.overlap || c.calls > 1
+	held := c.held
+	c.mu.Unlock()
+	<-held
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f()
+	c.calls--
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+// wait returns true once ok holds, and false after the limit. It calls ok with c locked.
+func (c *callee) wait(limit time.Duration, ok func() bool) bool {
+	timeout := time.After(limit)
+	for {
+		c.mu.Lock()
+		done, changed := ok(), c.changed
+		c.mu.Unlock()
+		if done {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-timeout:
+			return false
+		}
+	}
+}
+
+// hold blocks calls until they are released.
+func (c *callee) hold() (release func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	held := make(chan struct{})
+	c.held = held
+	return sync.OnceFunc(func() { close(held) })
+}
+
 // receiver is a node that follows feeds and records what the bus passes to it.
 type receiver struct {
-	mu      sync.Mutex
+	*callee
 	cursors map[string]feed.ID // of the open feeds
 	events  map[string]map[feed.ID]feed.Event
 	grew    map[string]feed.ID
 	missed  int
-	calls   int // that run now
-	overlap bool
-	changed chan struct{} // closed and replaced as something arrives
-	held    chan struct{} // closed unless the receiver stands still
 }
 
 func newReceiver(feeds ...string) *receiver {
 	r := &receiver{
+		callee:  newCallee(),
 		cursors: make(map[string]feed.ID),
 		events:  make(map[string]map[feed.ID]feed.Event),
 		grew:    make(map[string]feed.ID),
-		changed: make(chan struct{}),
-		held:    make(chan struct{}),
 	}
-	close(r.held)
 	for _, name := range feeds {
 		r.cursors[name] = 0
 	}
 	return r
-}
-
-// call registers a call of the bus other than of Cursor, and detects concurrent calls.
-func (r *receiver) call(f func()) {
-	r.mu.Lock()
-	r.calls++
-	r.overlap = r.overlap || r.calls > 1
-	held := r.held
-	r.mu.Unlock()
-	<-held
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	f()
-	r.calls--
-	close(r.changed)
-	r.changed = make(chan struct{})
 }
 
 func (r *receiver) Cursor(name string) (after feed.ID, open bool) {
@@ -79,25 +115,6 @@ func (r *receiver) Grew(name string, last feed.ID) {
 
 func (r *receiver) Missed() { r.call(func() { r.missed++ }) }
 
-// wait returns true once ok holds, and false after the limit. It calls ok with r
-// locked.
-func (r *receiver) wait(limit time.Duration, ok func() bool) bool {
-	timeout := time.After(limit)
-	for {
-		r.mu.Lock()
-		done, changed := ok(), r.changed
-		r.mu.Unlock()
-		if done {
-			return true
-		}
-		select {
-		case <-changed:
-		case <-timeout:
-			return false
-		}
-	}
-}
-
 // has reports whether the receiver has got exactly these events.
 func (r *receiver) has(events []feed.Event) bool {
 	for _, e := range events {
@@ -107,14 +124,4 @@ func (r *receiver) has(events []feed.Event) bool {
 		}
 	}
 	return true
-}
-
-// hold blocks the receiver until it is released. It returns the number of calls of Missed
-// until then.
-func (r *receiver) hold() (missed int, release func()) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	held := make(chan struct{})
-	r.held = held
-	return r.missed, sync.OnceFunc(func() { close(held) })
 }

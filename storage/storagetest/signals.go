@@ -17,10 +17,7 @@ import (
 // Signals may be lost. So the tests send a signal again until it arrives, and demand of
 // arriving signals only that they were sent.
 func TestSignals(t *testing.T, fresh func(t *testing.T) Joiner) {
-	tests := []struct {
-		name string
-		run  func(t *testing.T, join Joiner)
-	}{
+	runEach(t, fresh, []test[Joiner]{
 		{"payloads arrive as they were sent", testSignalPayloads},
 		{"several listeners", testSignalListeners},
 		{"signals apart from events", testSignalsApart},
@@ -31,65 +28,23 @@ func TestSignals(t *testing.T, fresh func(t *testing.T) Joiner) {
 		{"signal ends", testSignalEnds},
 		{"signal with nobody there", testSignalToNobody},
 		{"signal on a closed bus", testSignalClosed},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			test.run(t, fresh(t))
-		})
-	}
+	})
 }
 
 // listener records the signals that it receives.
 type listener struct {
-	mu      sync.Mutex
-	got     map[string]int
-	calls   int // that run now
-	overlap bool
-	changed chan struct{} // closed and replaced as something arrives
-	hold    chan struct{} // if not nil, the listener stands still until it is closed
+	*callee
+	got map[string]int
 }
 
 func (l *listener) receive(payload []byte) {
-	l.mu.Lock()
-	l.calls++
-	l.overlap = l.overlap || l.calls > 1
-	hold := l.hold
-	l.mu.Unlock()
-	if hold != nil {
-		<-hold
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.got[string(payload)]++
-	l.calls--
-	close(l.changed)
-	l.changed = make(chan struct{})
+	l.call(func() { l.got[string(payload)]++ })
 }
 
 func (l *listener) count(payload string) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.got[payload]
-}
-
-// wait returns true once the listener has received the payload more than n times, and
-// false after the limit.
-func (l *listener) wait(limit time.Duration, payload string, n int) bool {
-	timeout := time.After(limit)
-	for {
-		l.mu.Lock()
-		got, changed := l.got[payload], l.changed
-		l.mu.Unlock()
-		if got > n {
-			return true
-		}
-		select {
-		case <-changed:
-		case <-timeout:
-			return false
-		}
-	}
 }
 
 // signalBus is a bus that carries signals.
@@ -111,12 +66,8 @@ func signaler(t *testing.T, join Joiner) signalBus {
 // listen runs a Signals until the test or stop ends it.
 func listen(t *testing.T, s signalBus) (l *listener, stop func()) {
 	t.Helper()
-	l = &listener{got: make(map[string]int), changed: make(chan struct{})}
-	return l, attend(t, "signals", func(ctx context.Context) error { return s.Signals(ctx, l.receive) }, func() bool {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		return l.overlap
-	})
+	l = &listener{newCallee(), make(map[string]int)}
+	return l, attend(t, "signals", func(ctx context.Context) error { return s.Signals(ctx, l.receive) }, l.callee)
 }
 
 // send sends the payload until the listeners have it once more than before.
@@ -130,7 +81,7 @@ func send(t *testing.T, s feed.Signaler, payload string, listeners ...*listener)
 		signalOnce(t, s, payload)
 		all := true
 		for i, l := range listeners {
-			all = l.wait(200*time.Millisecond, payload, before[i]) && all
+			all = l.wait(200*time.Millisecond, func() bool { return l.got[payload] > before[i] }) && all
 		}
 		if all {
 			return
@@ -230,12 +181,8 @@ func testSlowListener(t *testing.T, join Joiner) {
 	slow, _ := listen(t, b)
 	quick, _ := listen(t, c)
 	send(t, a, "first", slow, quick)
-	hold := make(chan struct{})
-	release := sync.OnceFunc(func() { close(hold) })
+	release := slow.hold()
 	t.Cleanup(release)
-	slow.mu.Lock()
-	slow.hold = hold
-	slow.mu.Unlock()
 	payload := string(make([]byte, 8<<10))
 	for range 2000 {
 		signalOnce(t, a, payload)

@@ -17,16 +17,14 @@ import (
 // open.
 type Opener func(t *testing.T) feed.Store
 
-// test is a test of a store that only one node has open.
-type test struct {
+// test is a test of what fresh returns in runEach.
+type test[F any] struct {
 	name string
-	run  func(t *testing.T, open Opener)
+	run  func(t *testing.T, f F)
 }
 
-// TestStore tests a store, which must also be a [feed.RetentionStore]. It calls fresh
-// once for each subtest, for a new and empty place.
-func TestStore(t *testing.T, fresh func(t *testing.T) Opener) {
-	tests := slices.Concat(storeTests, keyTests, conditionTests, keeperTests)
+// runEach runs the tests in parallel, and calls fresh once for each of them.
+func runEach[F any](t *testing.T, fresh func(t *testing.T) F, tests []test[F]) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -35,7 +33,13 @@ func TestStore(t *testing.T, fresh func(t *testing.T) Opener) {
 	}
 }
 
-var storeTests = []test{
+// TestStore tests a store, which must also be a [feed.RetentionStore]. It calls fresh
+// once for each subtest, for a new and empty place.
+func TestStore(t *testing.T, fresh func(t *testing.T) Opener) {
+	runEach(t, fresh, slices.Concat(storeTests, keyTests, conditionTests, keeperTests))
+}
+
+var storeTests = []test[Opener]{
 	{"ids are dense from 1", testIDs},
 	{"batches keep their order", testBatches},
 	{"nothing to append", testEmpty},
