@@ -124,25 +124,17 @@ func TestForwardSharesRechecks(t *testing.T) {
 		t.Errorf("40 streams of two users hold %d bytes", held)
 	}
 	var asked []string
-	for len(asked) < 8 {
-		time.Sleep(20 * time.Millisecond)
+	eventually(t, "it has asked eight times", func() bool {
 		asked = append(asked, a.take()...)
-	}
+		return len(asked) >= 8
+	})
 	if most := 2 + 2*int(time.Since(began)/(recheck/2)); len(asked) > most {
 		t.Errorf("%d questions in %v", len(asked), time.Since(began))
 	}
 	for _, f := range all {
 		f.body.Close()
 	}
-	for range 200 {
-		if n.hub.Memory().Used(feed.HoldStreams) == 0 {
-			break
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	if held := n.hub.Memory().Used(feed.HoldStreams); held != 0 {
-		t.Errorf("without streams, %d bytes are held", held)
-	}
+	eventually(t, "without streams, nothing is held", func() bool { return n.hub.Memory().Used(feed.HoldStreams) == 0 })
 	a.take()
 	time.Sleep(2 * recheck)
 	if asked := a.take(); len(asked) != 0 {
@@ -161,9 +153,7 @@ func TestForwardGrace(t *testing.T) {
 	a.status(500)
 	began := time.Now()
 	a.take()
-	for len(a.take()) == 0 { // asked, and not answered
-		time.Sleep(10 * time.Millisecond)
-	}
+	eventually(t, "it has asked, and got no answer", func() bool { return len(a.take()) > 0 })
 	for time.Since(began) < 1500*time.Millisecond {
 		n.put("chat", "x")
 		if got := f.block(); !strings.HasPrefix(got, "data: x\n") {

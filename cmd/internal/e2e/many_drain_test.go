@@ -40,14 +40,14 @@ func TestManyDrain(t *testing.T) {
 	awaitOpen(t, func() bool { return blind.opens() > 0 })
 
 	stop := m.publish([]*process{staying}, 300)
-	time.Sleep(500 * time.Millisecond) // so that there is something to lose
+	m.await(150) // so that there is something to lose
 	before := m.acked.Load()
 	if err := ending.terminate(); err != nil {
 		t.Errorf("the node ended with %v:\n%s", err, ending.log)
 	}
 	stopBlind()
 	after := m.acked.Load()
-	time.Sleep(300 * time.Millisecond) // of life on the other node
+	m.await(90) // on the other node
 	stop()
 	histories := m.histories(t, []*process{staying})
 	for i, r := range all {

@@ -213,6 +213,17 @@ func (m *manyTraffic) publishBatch(client *http.Client, n *process, label string
 	return nil
 }
 
+// await waits until n more events have been acknowledged.
+func (m *manyTraffic) await(n int64) {
+	m.c.t.Helper()
+	want := m.acked.Load() + n
+	for deadline := time.Now().Add(30 * time.Second); m.acked.Load() < want; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			m.c.t.Fatalf("publishing does not go on: %d events are acknowledged, want %d", m.acked.Load(), want)
+		}
+	}
+}
+
 // histories reads all feeds from either node, and demands that they hold what
 // was acknowledged and no more.
 func (m *manyTraffic) histories(t *testing.T, nodes []*process) map[string]history {
