@@ -93,9 +93,25 @@ func (r *run) open(ctx context.Context, subscribers []*subscriber) error {
 
 // finish closes the subscribers and counts what they have not got.
 func (r *run) finish(subscribers []*subscriber) {
+	r.awaitEnds(len(subscribers))
 	r.unsubscribe(subscribers)
 	for _, s := range subscribers {
 		r.result.Lost += s.lost()
+	}
+}
+
+// awaitEnds waits, if the server may have gone, until all streams have ended, or until
+// none has for a second: those that are closed before their ends were read would not count.
+func (r *run) awaitEnds(subscribers int) {
+	if r.faults.ended.Load() == 0 && r.faults.failed.Load() == 0 {
+		return
+	}
+	ended, quiet := r.faults.ended.Load(), time.Now()
+	for ended < int64(subscribers) && time.Since(quiet) < time.Second {
+		time.Sleep(time.Millisecond)
+		if n := r.faults.ended.Load(); n != ended {
+			ended, quiet = n, time.Now()
+		}
 	}
 }
 
