@@ -239,8 +239,8 @@ func TestTheConsoleIsSmall(t *testing.T) {
 		sent += len(a.compressed)
 		size += len(a.body)
 	}
-	if sent > 70_000 || size > 170_000 {
-		t.Errorf("the console has %d bytes, and %d compressed; want 170,000 and 70,000 at most", size, sent)
+	if sent > 62_000 || size > 170_000 {
+		t.Errorf("the console has %d bytes, and %d compressed; want 170,000 and 62,000 at most", size, sent)
 	}
 }
 

@@ -1,5 +1,7 @@
 // The cursor of each feed, if there are several.
 
+import { element, write } from "./dom.js";
+
 export class FeedCards {
   #list;
   #cards = new Map();
@@ -18,12 +20,11 @@ export class FeedCards {
     this.#cards = new Map();
     const cards = document.createDocumentFragment();
     for (const [feed] of feeds) {
-      const card = document.createElement("li");
+      const card = element("li");
       card.dataset.feed = feed;
       card.dataset.tone = readings.toneOf(feed);
       const [name, label, cursor, range] = ["feed", "label", "cursor", "range"].map((part) => {
-        const made = document.createElement("span");
-        made.className = part;
+        const made = element("span", part);
         card.append(made);
         return made;
       });
@@ -32,7 +33,7 @@ export class FeedCards {
       range.title = "The oldest event kept when this connection opened, and the newest known";
       this.#cards.set(feed, (reading) => {
         card.dataset.closed = reading.closed;
-        write(cursor, `${reading.cursor}`);
+        write(cursor, reading.cursor);
         write(range, rangeOf(reading));
       });
       cards.append(card);
@@ -44,9 +45,4 @@ export class FeedCards {
 function rangeOf({ first, last, closed }) {
   const kept = first > last ? "nothing kept" : `of ${first}–${last}`;
   return closed ? `${kept}, closed` : kept;
-}
-
-// Rewriting the same text would undo a selection.
-function write(place, text) {
-  if (place.textContent !== text) place.textContent = text;
 }

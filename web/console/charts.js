@@ -2,7 +2,7 @@
 
 import { MINUTES } from "./nodes.js";
 import { about, latency, perSecond, number } from "./words.js";
-import { element } from "./rows.js";
+import { element, write } from "./dom.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = MINUTES * 60;
@@ -55,7 +55,7 @@ function make(place, { title, unit, mark, lines }) {
       const last = points.at(-1);
       const value = last && second - last.at <= JOIN && last[member] !== undefined ? unit(last[member]) : "–";
       const text = name ? `${name} ${value}` : value;
-      if (now.textContent !== text) now.textContent = text;
+      write(now, text);
       return text;
     });
     scale.textContent = `0–${mark(most)}`;

@@ -1,5 +1,7 @@
 // The types of the events, as chips. With none chosen, all are shown.
 
+import { element, write } from "./dom.js";
+import { later } from "./later.js";
 import { number } from "./words.js";
 
 const NO_TYPE = "message";
@@ -11,7 +13,6 @@ export class Chips {
   #buttons = new Map();
   #chosen = new Set();
   #onChange;
-  #frame = 0;
 
   // onChange(types) is called when the visitor chooses; "message" stands for events without a type.
   constructor({ list, onChange }) {
@@ -24,7 +25,7 @@ export class Chips {
     this.#chosen = new Set(chosen);
     this.#buttons = new Map();
     this.#list.replaceChildren();
-    this.#later();
+    later(this.#draw);
   }
 
   shows = (type) => this.#chosen.size === 0 || this.#chosen.has(type || NO_TYPE);
@@ -37,38 +38,25 @@ export class Chips {
     for (const { kind, type } of entries) {
       if (kind === "event") this.#counts.set(type || NO_TYPE, (this.#counts.get(type || NO_TYPE) ?? 0) + 1);
     }
-    this.#later();
+    later(this.#draw);
   }
 
-  #later() {
-    this.#frame ||= requestAnimationFrame(() => {
-      this.#frame = 0;
-      this.#draw();
-    });
-  }
-
-  #draw() {
+  #draw = () => {
     for (const [type, count] of [...this.#counts].slice(0, CHIPS_MOST)) {
       const made = this.#buttons.get(type) ?? this.#make(type);
-      const text = number(count);
-      if (made.count.textContent !== text) made.count.textContent = text;
+      write(made.count, number(count));
       made.button.setAttribute("aria-pressed", String(this.#chosen.has(type)));
     }
     // With one type there is nothing to choose.
     this.#list.hidden = this.#counts.size < 2 && this.#chosen.size === 0;
-  }
+  };
 
   #make(type) {
-    const button = document.createElement("button");
+    const button = element("button");
     button.type = "button";
     button.dataset.chip = type;
-    const [name, count] = ["name", "count"].map((part) => {
-      const made = document.createElement("span");
-      made.className = part;
-      return made;
-    });
-    name.textContent = type === NO_TYPE ? "no type" : type;
-    button.append(name, " ", count);
+    const count = element("span", "count");
+    button.append(element("span", "name", type === NO_TYPE ? "no type" : type), " ", count);
     button.addEventListener("click", () => {
       if (!this.#chosen.delete(type)) this.#chosen.add(type);
       this.#draw();

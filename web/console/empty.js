@@ -1,6 +1,6 @@
 // What stands in place of a list without events.
 
-const at = (id) => document.getElementById(id);
+import { at } from "./dom.js";
 
 export class Empty {
   show(pages, readings) {

@@ -1,6 +1,7 @@
 // The page of a feed: connects the parts. The page's address names the feeds, their history is read first, and the
 // stream goes on from there.
 
+import { at } from "./dom.js";
 import { API_PATH, pageOf, parseFeeds, readPlace } from "./place.js";
 import { NEWEST, idAt, infoOf, isFinal, pageOfEvents, tokenInUse } from "./api.js";
 import { Stream } from "./stream.js";
@@ -14,6 +15,7 @@ import { Manage } from "./manage.js";
 import { TokenBox, wantsToken } from "./token.js";
 import { Snippets } from "./snippets.js";
 import { Empty } from "./empty.js";
+import { later } from "./later.js";
 import { caughtUp, named, plural, waiting, whereOf } from "./words.js";
 
 const HISTORY = 50;
@@ -24,7 +26,6 @@ const LOOK = 10000;
 const SOON = 1500;
 const WAITING = "No answer yet. Over HTTP/1.1 a browser opens at most six connections to a server; other pages may be using all of them.";
 
-const at = (id) => document.getElementById(id);
 let place = readPlace();
 let readings = new Readings(place.feeds);
 let away = null;
@@ -39,7 +40,7 @@ const view = new View({ list: at("events"), newest: at("newest"), empty: at("emp
 const chips = new Chips({ list: at("types"), onChange: chosen });
 const stream = new Stream({ onBlocks });
 const cut = new Cut({ onTick: (left, share) => status.tick(left, share), onEnd: resume, onWaiting: (behind) => status.say("cut", `${waiting(behind)}.`) });
-const box = new PublishBox({ onEdit: commands });
+const box = new PublishBox({ onEdit: () => commands() });
 const snippets = new Snippets();
 const manage = new Manage({ onDone: look });
 const token = new TokenBox({ onUse: restart });
@@ -143,12 +144,9 @@ function onState(state, { message = "", wait = 0, challenge = null, status: code
 
 function refused(message, code, challenge) {
   empty.refuse(code);
-  if (code !== 401) return status.say("error", message);
-  if (wantsToken(challenge)) {
-    token.ask();
-    return status.say("error", message);
-  }
-  status.say("error", `${message}. Log in to the application in another tab, then try again here.`.replace("..", "."));
+  const login = code === 401 && !wantsToken(challenge);
+  if (code === 401 && !login) token.ask();
+  status.say("error", login ? `${message}. Log in to the application in another tab, then try again here.`.replace("..", ".") : message);
 }
 
 // Shows one line for each absence, however many attempts it takes to come back.
@@ -193,17 +191,13 @@ function shown(entries) {
 }
 
 function refresh() {
-  status.count(() => readings);
+  later(drawCounts);
   commands();
 }
 
-let drawing = 0;
-function commands() {
-  drawing ||= requestAnimationFrame(() => {
-    drawing = 0;
-    snippets.show({ feeds: place.feeds, cursor: readings.cursor, types: chips.types, draft: box.draft });
-  });
-}
+const drawCounts = () => status.count(readings);
+const commands = () => later(drawCommands);
+const drawCommands = () => snippets.show({ feeds: place.feeds, cursor: readings.cursor, types: chips.types, draft: box.draft });
 
 function resume() {
   cut.cancel();

@@ -1,31 +1,31 @@
 // Trims, closes and deletes a feed, each after a dialog that names it.
 
+import { at } from "./dom.js";
 import { ask } from "./api.js";
 import { closeURL, eventsURL, feedURL } from "./place.js";
-
-const at = (id) => document.getElementById(id);
+import { short } from "./words.js";
 
 const TASKS = {
   trim: {
     title: (feed) => `Trim ${feed}?`,
-    text: (feed) => `The events of ${feed} below this id are deleted. This cannot be undone.`,
-    button: (feed) => `Trim ${feed}`,
+    text: (feed) => `The events of ${short(feed)} below this id are deleted. This cannot be undone.`,
+    button: (feed) => `Trim ${short(feed)}`,
     send: (feed, before) => ask(eventsURL(feed, { before }), { method: "DELETE" }),
-    done: (feed, before) => `Trimmed ${feed}: the events below ${before} are gone.`,
+    done: (feed, before) => `Trimmed ${short(feed)}: the events below ${before} are gone.`,
   },
   close: {
     title: (feed) => `Close ${feed}?`,
-    text: (feed) => `Nobody can publish to ${feed} any more, and its subscribers stop after its last event. A closed feed stays closed, even if it is deleted.`,
-    button: (feed) => `Close ${feed}`,
+    text: (feed) => `Nobody can publish to ${short(feed)} any more, and its subscribers stop after its last event. A closed feed stays closed, even if it is deleted.`,
+    button: (feed) => `Close ${short(feed)}`,
     send: (feed) => ask(closeURL(feed), { method: "POST" }),
-    done: (feed) => `Closed ${feed}.`,
+    done: (feed) => `Closed ${short(feed)}.`,
   },
   delete: {
     title: (feed) => `Delete ${feed}?`,
-    text: (feed) => `All events of ${feed} are deleted. This cannot be undone. If somebody publishes to it again, its numbering goes on.`,
-    button: (feed) => `Delete ${feed}`,
+    text: (feed) => `All events of ${short(feed)} are deleted. This cannot be undone. If somebody publishes to it again, its numbering goes on.`,
+    button: (feed) => `Delete ${short(feed)}`,
     send: (feed) => ask(feedURL(feed), { method: "DELETE" }),
-    done: (feed) => `Deleted all events of ${feed}.`,
+    done: (feed) => `Deleted all events of ${short(feed)}.`,
   },
 };
 

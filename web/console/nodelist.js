@@ -1,21 +1,25 @@
 // The list of nodes.
 
 import { duration, fullTimeOf, latency, number, perSecond } from "./words.js";
-import { element } from "./rows.js";
+import { element, write } from "./dom.js";
 
 const FIGURES = {
   Subscribers: ({ subscribers }) => number(subscribers),
-  Feeds: ({ feeds }) => number(feeds),
+  "Feeds held": ({ feeds }) => number(feeds),
   In: ({ published }) => perSecond(published),
   Out: ({ delivered }) => perSecond(delivered),
   "Delivery p99": ({ delivery }) => latency(delivery.p99),
   "Commit p99": ({ commit }) => latency(commit.p99),
-  Lag: ({ lag }) => latency(lag),
+  Compared: ({ lag }) => `${(lag / 1000).toFixed(1)} s ago`,
   Memory: ({ memory }) => `${Math.round((100 * memory.used) / memory.limit)}%`,
 };
 const TITLES = {
-  Feeds: "Feeds of which it holds the newest events",
-  Lag: "Time since it has compared its feeds with the store: it is behind by no more than that",
+  "Feeds held": "Feeds whose newest events it holds in memory",
+  In: "Events published",
+  Out: "Events delivered to subscribers",
+  "Delivery p99": "From commit to subscriber, for 99 of 100 events",
+  "Commit p99": "The time until the store has it, for 99 of 100 publishes",
+  Compared: "When it last compared its feeds with the store: it is behind by no more than that",
   Memory: "Of limits.memory",
 };
 
@@ -57,12 +61,12 @@ function make() {
 function fill(row, node, now) {
   const trouble = troubleOf(node, now);
   row.dataset.state = node.silent ? "silent" : trouble ? "trouble" : "up";
-  set(row.querySelector(".name"), node.name || node.node);
+  write(row.querySelector(".name"), node.name || node.node);
   const about = row.querySelector(".faint");
-  set(about, [node.version, `up ${duration(now - new Date(node.started))}`].filter(Boolean).join(", "));
+  write(about, [node.version, `up ${duration(now - new Date(node.started))}`].filter(Boolean).join(", "));
   about.title = `Node ${node.node}, started ${fullTimeOf(new Date(node.started))}`;
-  row.querySelectorAll("dd").forEach((place, index) => set(place, safely(Object.values(FIGURES)[index], node)));
-  set(row.querySelector(".trouble"), trouble);
+  row.querySelectorAll("dd").forEach((place, index) => write(place, safely(Object.values(FIGURES)[index], node)));
+  write(row.querySelector(".trouble"), trouble);
 }
 
 // A figure that is missing is a dash.
@@ -82,9 +86,4 @@ function troubleOf({ silent, draining, arrived, store, bus }, now) {
   if (!silent && store && !store.up) parts.push(`Store away: ${store.reason}`);
   if (!silent && bus && !bus.up) parts.push(`Bus away: ${bus.reason}`);
   return parts.join(". ");
-}
-
-// Rewriting the same text would undo a selection.
-function set(place, text) {
-  if (place.textContent !== text) place.textContent = text;
 }

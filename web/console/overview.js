@@ -1,10 +1,10 @@
 // The page of all feeds: those that the visitor may list, the newest activity first, and what the nodes report.
 
-import { READY, feedsURL, pageOf, parseFeeds } from "./place.js";
+import { at, element, write } from "./dom.js";
+import { READY, feedsURL, isBeginning, pageOf, parseFeeds } from "./place.js";
 import { ask, isFinal, tokenInUse } from "./api.js";
 import { TokenBox, wantsToken } from "./token.js";
-import { duration, fullTimeOf, number, perSecond, plural } from "./words.js";
-import { element } from "./rows.js";
+import { duration, fullTimeOf, number, perSecond, plural, short } from "./words.js";
 import { Stream } from "./stream.js";
 import { NODES, Nodes } from "./nodes.js";
 import { Charts } from "./charts.js";
@@ -18,8 +18,6 @@ const PERIOD_FAILING = 8000;
 const ROWS_MOST = 200;
 const RATE_OVER = 30000;
 const ASLEEP = 60000;
-
-const at = (id) => document.getElementById(id);
 
 // What is known of each feed: {feed, first, last, closed, updated, seen: [[time, last]…]}.
 const known = new Map();
@@ -76,12 +74,16 @@ async function look() {
   if (mine === round) timer = setTimeout(() => (document.visibilityState === "visible" ? look() : undefined), pause);
 }
 
+// How the names of the feeds to list begin: as the last name in the box, which may have several.
+const wanted = () => at("search").value.split(",").at(-1).trim();
+
 async function allFeeds() {
+  const prefix = wanted();
   const found = [];
   let after;
   more = false;
+  if (prefix && !isBeginning(prefix)) return found;
   for (let page = 0; page < PAGES_MOST; page++) {
-    const prefix = at("search").value.trim();
     const { feeds, next } = await (await ask(feedsURL({ limit: PAGE, ...(prefix && { prefix }), ...(after && { after }) }))).json();
     found.push(...feeds);
     after = next;
@@ -118,7 +120,7 @@ function say(about, ...what) {
   const [kind, text] = said.feeds[1] ? said.feeds : said.figures;
   at("notice").hidden = text === "";
   at("notice").dataset.kind = kind;
-  if (at("notice-text").textContent !== text) at("notice-text").textContent = text;
+  write(at("notice-text"), text);
 }
 
 // A node that is not ready says so with 503, and with the same members.
@@ -131,11 +133,10 @@ async function readiness() {
   }
   const { ready, draining, store, bus } = state;
   const word = ready ? "Ready" : draining ? "Draining" : ready === undefined ? "Unreachable" : "Not ready";
-  const show = (id, text) => { if (at(id).textContent !== text) at(id).textContent = text; };
   at("status").dataset.state = ready ? "live" : ready === undefined ? "failed" : "cut";
-  show("status-word", word);
-  show("store", upOn("store") ?? store ?? "–");
-  show("bus", upOn("bus") ?? bus ?? "–");
+  write(at("status-word"), word);
+  write(at("store"), upOn("store") ?? store ?? "–");
+  write(at("bus"), upOn("bus") ?? bus ?? "–");
   at("icon").href = new URL(ready ? "icon.svg" : ready === undefined ? "icon-fault.svg" : "icon-away.svg", import.meta.url).href;
   document.title = ready ? "All feeds · Rejoin" : `${word} · All feeds · Rejoin`;
 }
@@ -167,8 +168,8 @@ function draw() {
     last = row;
   }
   at("feeds-empty").hidden = shown.length > 0 || begun + failures === 0;
-  at("feeds-empty").textContent = failures > 0 ? "The feeds cannot be listed." : at("search").value.trim() ? `No feed begins with ${at("search").value.trim()}` : "There is no feed yet. A feed begins with its first event.";
-  at("count").textContent = begun === 0 ? "–" : `${more ? "more than " : ""}${number(list.length)}`;
+  at("feeds-empty").textContent = failures > 0 ? "The feeds cannot be listed." : wanted() ? `No feed’s name begins with ${short(wanted())}.` : "There is no feed yet. A feed begins with its first event.";
+  if (!wanted()) at("count").textContent = begun === 0 ? "–" : `${more ? "more than " : ""}${number(list.length)}`;
   at("feeds-rest").textContent = list.length > shown.length || more ? `The ${plural(shown.length, "feed")} with the newest events${more ? ` among the first ${number(list.length)} by name` : ""}. Search for others.` : "";
 }
 
@@ -176,7 +177,7 @@ function make(feed) {
   const row = element("li", "");
   const link = element("a", "name", feed);
   link.href = pageOf([feed]);
-  row.append(link, element("span", "closed"), cell("Last", "last"), cell("Rate", "rate"), cell("Subscribers", "subscribers"), cell("Active", "updated"));
+  row.append(link, element("span", "closed"), cell("Last id", "last"), cell("Rate", "rate"), cell("Subscribers", "subscribers"), cell("Active", "updated"));
   rows.set(feed, row);
   return row;
 }
@@ -190,7 +191,7 @@ function cell(label, name) {
 function fill(row, info) {
   const set = (name, text) => {
     const place = row.querySelector(`.${name}`);
-    if (place.textContent !== text) place.textContent = text;
+    write(place, text);
     return place;
   };
   const grew = info.seen.length > 1 && info.seen.at(-1)[1] > info.seen.at(-2)[1];

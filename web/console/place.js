@@ -4,7 +4,7 @@ const ROOT = new URL("../", import.meta.url);
 const API = new URL("v1/", ROOT);
 export const ROOT_PATH = ROOT.pathname;
 export const API_PATH = API.pathname;
-export const DEFAULT_FEED = "demo";
+const DEFAULT_FEED = "demo";
 export const READY = new URL("readyz", ROOT).href;
 
 // Colons and commas are legal in a path and a fragment, and easier to read as they are.
@@ -13,8 +13,7 @@ const plain = (text) => encodeURIComponent(text).replace(/%(3A|2C|40|2F|3D)/g, d
 // A page of one feed or several is at /feeds/{names}; the types to show are in the fragment.
 export function readPlace() {
   const params = new URLSearchParams(location.hash.slice(1));
-  const inside = location.href.startsWith(new URL("feeds/", ROOT).href) ? location.pathname.slice(new URL("feeds/", ROOT).pathname.length) : "";
-  const feeds = parseFeeds(inside ? unescaped(inside) : params.getAll("feed").join(","));
+  const feeds = parseFeeds(unescaped(location.pathname.slice(new URL("feeds/", ROOT).pathname.length)));
   return { feeds: feeds.length ? feeds : [DEFAULT_FEED], types: parseTypes(params.get("types") ?? "") };
 }
 
@@ -30,20 +29,17 @@ export function pageOf(feeds, types = []) {
   return new URL(`feeds/${plain(feeds.join(",")).replaceAll("/", "%2F")}`, ROOT).href + (types.length ? `#types=${plain(types.join(","))}` : "");
 }
 
-// Until there was a page for each feed, / named feeds in its fragment.
-export const isOldPlace = () => new URLSearchParams(location.hash.slice(1)).has("feed");
-
 // A name has no comma, so a comma separates two names. A space belongs to a bad name, which the server refuses by name.
 export function parseFeeds(text) {
   return [...new Set(text.split(",").map((name) => name.trim()).filter(Boolean))];
 }
 
-export function parseTypes(text) {
+// Whether the name of a feed may begin so.
+export const isBeginning = (text) => /^[A-Za-z0-9][A-Za-z0-9._:@~-]{0,254}$/.test(text);
+
+function parseTypes(text) {
   return [...new Set(text.split(",").map((type) => type.trim()).filter((type) => /^[A-Za-z0-9._:/-]{1,100}$/.test(type)))];
 }
-
-// An EventSource fires "open" and "error" itself, "message" is an event without a type, and "feed." belongs to the server.
-export const isListenable = (type) => type !== "" && !["open", "error", "message"].includes(type) && !type.startsWith("feed.");
 
 export const feedsURL = (params = {}) => address("feeds", params);
 export const feedURL = (feed, params = {}) => address(`feeds/${encodeURIComponent(feed)}`, params);

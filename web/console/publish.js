@@ -1,22 +1,22 @@
 // The box that publishes.
 
+import { at } from "./dom.js";
 import { deliver, newKey } from "./deliver.js";
 
 export class PublishBox {
   #busy = false;
-  #feeds = [];
   // An event whose outcome is unknown, and its key. Publishing the same again uses the same key.
   #unsettled = { event: "", key: "" };
   #onEdit;
-  #form = document.getElementById("publish");
-  #feed = document.getElementById("publish-feed");
-  #data = document.getElementById("publish-data");
-  #type = document.getElementById("publish-type");
-  #json = document.getElementById("publish-json");
-  #ephemeral = document.getElementById("publish-ephemeral");
-  #close = document.getElementById("publish-close");
-  #send = document.getElementById("publish-send");
-  #result = document.getElementById("publish-result");
+  #form = at("publish");
+  #feed = at("publish-feed");
+  #data = at("publish-data");
+  #type = at("publish-type");
+  #json = at("publish-json");
+  #ephemeral = at("publish-ephemeral");
+  #close = at("publish-close");
+  #send = at("publish-send");
+  #result = at("publish-result");
 
   // onEdit() is called when the draft has changed.
   constructor({ onEdit }) {
@@ -31,7 +31,7 @@ export class PublishBox {
       this.#submit();
     });
     this.#form.addEventListener("input", () => this.#edited());
-    if (/Mac|iPhone|iPad/.test(navigator.platform)) document.getElementById("modifier").textContent = "⌘";
+    if (/Mac|iPhone|iPad/.test(navigator.platform)) at("modifier").textContent = "⌘";
   }
 
   get draft() {
@@ -48,21 +48,23 @@ export class PublishBox {
   // Sets the feeds to choose from, and clears the result, which belongs to the feeds before.
   offer(feeds) {
     const chosen = this.#feed.value;
-    this.#feeds = feeds;
     this.#feed.replaceChildren(...feeds.map((feed) => new Option(feed, feed)));
     if (feeds.includes(chosen)) this.#feed.value = chosen;
-    document.getElementById("publish-to").hidden = feeds.length < 2;
+    at("publish-to").hidden = feeds.length < 2;
+    this.#send.disabled = false;
     this.#say("", "");
   }
 
-  // A closed feed takes no more events. If there are several feeds, choose another.
+  // A closed feed takes no more events. If there is another one, choose that.
   close(feed) {
     const option = [...this.#feed.options].find((one) => one.value === feed);
-    if (!option || option.disabled || this.#feeds.length < 2) return;
+    if (!option || option.disabled) return;
     option.disabled = true;
     option.textContent = `${feed} (closed)`;
     const next = [...this.#feed.options].find((one) => !one.disabled);
-    if (this.#feed.value === feed && next) this.#feed.value = next.value;
+    if (next && this.#feed.value === feed) this.#feed.value = next.value;
+    this.#send.disabled = !next;
+    if (!next && this.#result.textContent === "") this.#say("", "Closed feeds take no more events.");
   }
 
   // Publishes a few sample events, to one feed after the other, for a user who has just cut the connection.
@@ -84,7 +86,7 @@ export class PublishBox {
   }
 
   async #submit() {
-    if (this.#busy) return;
+    if (this.#busy || this.#send.disabled) return;
     const draft = this.draft;
     this.#busy = true;
     this.#send.setAttribute("aria-disabled", "true");

@@ -1,5 +1,6 @@
-// The rows of the list. Everything from a feed goes through textContent.
+// The rows of the list.
 
+import { element } from "./dom.js";
 import { caughtUp, dayOf, duration, fullTimeOf, ids, plural, timeOf } from "./words.js";
 import { copyOnClick, curlOf } from "./copy.js";
 import { pageOf } from "./place.js";
@@ -9,13 +10,6 @@ const LAG = {
   missed: "from its time to its arrival here, missed and then delivered",
   ephemeral: "from its time to its arrival here; an ephemeral event is not stored and has no id",
 };
-
-export function element(name, className, text) {
-  const made = document.createElement(name);
-  if (className) made.className = className;
-  if (text !== undefined) made.textContent = text;
-  return made;
-}
 
 export const rowOf = (entry, look) => (entry.kind === "event" ? eventRow(entry, look) : mark(entry));
 
@@ -41,10 +35,32 @@ function eventRow(entry, { fresh, indent, today }) {
 
 function dataOf(entry, indent) {
   if (entry.removed) return element("p", "data none", entry.key === undefined ? "All keys removed" : `Key ${entry.key} removed`);
-  const made = element("pre", "data", entry.data === "" ? "" : formatted(entry, indent));
-  if (entry.data === "") made.classList.add("none");
+  const made = element("pre", "data");
+  writeData(made, entry, indent);
   return made;
 }
+
+// Longer data than this may be cut off: writeData marks it.
+const LONG = 300;
+const LINES_MOST = 6;
+const cuts = new ResizeObserver((seen) => seen.forEach(({ target }) => target.classList.toggle("cut", target.scrollHeight > target.clientHeight)));
+
+export function writeData(place, entry, indent) {
+  const text = visible(formatted(entry, indent));
+  place.textContent = text;
+  if (!entry.json) place.dir = "auto";
+  if (text.trim() === "") place.dataset.none = text === "" ? "empty" : "white space";
+  if (text.length <= LONG && text.split("\n", LINES_MOST + 1).length <= LINES_MOST) return;
+  place.classList.add("long");
+  place.role = "group";
+  place.ariaLabel = "Data";
+  cuts.observe(place);
+}
+
+// Shows control characters, and those that change the direction of text, as rejoin tail does: \x1b, \u202e.
+const CONTROL = /[\0-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]/g;
+const escaped = (c) => (c < "\x80" ? `\\x${c.charCodeAt(0).toString(16).padStart(2, "0")}` : `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
+const visible = (text) => text.replace(CONTROL, escaped);
 
 // The event's own time, and how long it took to get here.
 function times(entry, today) {
@@ -64,7 +80,7 @@ function times(entry, today) {
   return made;
 }
 
-export function formatted({ data, json }, indent) {
+function formatted({ data, json }, indent) {
   if (!indent || (!json && !/^\s*[[{]/.test(data))) return data;
   try {
     return JSON.stringify(JSON.parse(data), null, 2);
@@ -86,7 +102,7 @@ export function details(entry) {
   add("Time", entry.time);
   if (entry.arrived) add("Arrived", `${new Date(entry.arrived).toISOString()}, ${duration(entry.arrived - new Date(entry.time))} later`);
   else if (entry.how === "history") add("Arrived", "read from history");
-  add("Data", `${plural(new TextEncoder().encode(entry.data).length, "byte")} of ${entry.json ? "JSON" : "text or a JSON string"}`);
+  add("Data", `${plural(new TextEncoder().encode(entry.data).length, "byte")} of ${entry.json ? "JSON" : "text"}`);
   const actions = element("div", "actions");
   const offer = (label, text) => {
     const button = element("button", "quiet", label);

@@ -1,10 +1,10 @@
 // The same from a program or a terminal: to follow, to resume and to publish, in several languages.
 
+import { at, write } from "./dom.js";
 import { eventsURL, followURL } from "./place.js";
 import { optionsOf } from "./deliver.js";
 import { copyOnClick, curlOf, quote } from "./copy.js";
 
-const at = (id) => document.getElementById(id);
 const literal = (text) => JSON.stringify(text);
 const base = () => new URL("../", import.meta.url).href.replace(/\/$/, "");
 const isHere = () => base() === "http://127.0.0.1:8080";
@@ -122,12 +122,7 @@ export class Snippets {
 
   #draw() {
     if (!this.#state) return;
-    for (const part of PARTS) {
-      const text = LANGUAGES[this.#language][part](this.#state);
-      const place = at(`code-${part}`);
-      // Rewriting the same text would undo a selection.
-      if (place.textContent !== text) place.textContent = text;
-    }
+    for (const part of PARTS) write(at(`code-${part}`), LANGUAGES[this.#language][part](this.#state));
   }
 
   #choose(tab) {

@@ -1,5 +1,6 @@
 // The strip above the list: the state of the connection in a word, a sentence and a few numbers.
 
+import { at, write } from "./dom.js";
 import { FeedCards } from "./cards.js";
 import { number } from "./words.js";
 
@@ -17,13 +18,11 @@ const ACTIONS = {
 const ICONS = { cut: "icon-away.svg", reconnecting: "icon-away.svg", waiting: "icon-away.svg", failed: "icon-fault.svg" };
 
 export class Status {
-  #at = (id) => document.getElementById(id);
-  #frame = 0;
   #timer = 0;
   #state = "connecting";
   #name = "";
   #unread = 0;
-  #feeds = new FeedCards(document.getElementById("feeds"));
+  #feeds = new FeedCards(at("feeds"));
 
   constructor() {
     document.addEventListener("visibilitychange", () => {
@@ -41,17 +40,16 @@ export class Status {
   show(state) {
     this.#state = state;
     document.body.dataset.state = state;
-    const status = this.#at("status");
+    const status = at("status");
     status.dataset.state = state;
-    const label = status.querySelector(".label");
-    if (label.textContent !== LABELS[state]) label.textContent = LABELS[state];
+    write(status.querySelector(".label"), LABELS[state]);
     const [action, text] = ACTIONS[state];
-    const button = this.#at("cut");
+    const button = at("cut");
     button.dataset.action = action;
     button.disabled = action === "none";
     button.textContent = text;
     const icon = new URL(ICONS[state] ?? "icon.svg", import.meta.url).href;
-    if (this.#at("icon").href !== icon) this.#at("icon").href = icon;
+    if (at("icon").href !== icon) at("icon").href = icon;
     this.#title();
   }
 
@@ -71,19 +69,18 @@ export class Status {
   // kind is calm, cut, good, trouble or error. With wait, a countdown follows the text.
   say(kind, text, wait = 0) {
     clearInterval(this.#timer);
-    this.#at("notice").dataset.kind = kind;
-    const place = this.#at("notice-text");
-    if (place.textContent !== text) place.textContent = text;
+    at("notice").dataset.kind = kind;
+    write(at("notice-text"), text);
     this.#countDown(wait);
-    const away = this.#at("publish-away");
+    const away = at("publish-away");
     // If a focused button disappears, the keyboard focus returns to the top of the page.
-    if (kind !== "cut" && document.activeElement === away) this.#at("cut").focus();
+    if (kind !== "cut" && document.activeElement === away) at("cut").focus();
     away.hidden = kind !== "cut";
   }
 
   // The seconds are outside the live region: a screen reader would read each of them.
   #countDown(wait) {
-    const place = this.#at("notice-wait");
+    const place = at("notice-wait");
     place.textContent = "";
     if (wait <= 0) return;
     const end = performance.now() + wait;
@@ -96,39 +93,29 @@ export class Status {
   }
 
   tick(secondsLeft, share) {
-    this.#at("countdown").textContent = secondsLeft;
-    this.#at("dial-hand").style.strokeDashoffset = String(100 * (1 - share));
+    at("countdown").textContent = secondsLeft;
+    at("dial-hand").style.strokeDashoffset = String(100 * (1 - share));
   }
 
-  // Draws once a frame at most: a busy feed changes these thousands of times a second.
   count(readings) {
-    this.#frame ||= requestAnimationFrame(() => {
-      this.#frame = 0;
-      const current = readings();
-      if (current.many && current.known) this.#feeds.show(current);
-      else if (!current.many) this.#one(current.feeds[0]?.[1]);
-      this.#at("feeds").hidden = !current.many || !current.known;
-      for (const fact of document.querySelectorAll(".facts .one")) fact.hidden = current.many;
-      this.#set("received", number(current.received));
-      this.#set("reconnects", number(current.reconnects));
-    });
+    if (readings.many && readings.known) this.#feeds.show(readings);
+    else if (!readings.many) this.#one(readings.feeds[0]?.[1]);
+    at("feeds").hidden = !readings.many || !readings.known;
+    for (const fact of document.querySelectorAll(".facts .one")) fact.hidden = readings.many;
+    write(at("received"), number(readings.received));
+    write(at("reconnects"), number(readings.reconnects));
   }
 
   subscribers(count) {
-    this.#at("subscribers-fact").hidden = count === null;
-    this.#set("subscribers", number(count ?? 0));
+    at("subscribers-fact").hidden = count === null;
+    write(at("subscribers"), number(count ?? 0));
   }
 
   #one(reading) {
-    this.#set("cursor", reading?.cursor ?? "–");
-    this.#set("first", reading?.first ?? "–");
-    this.#set("last", reading?.last ?? "–");
-    this.#at("range").dataset.known = String(reading !== undefined);
-  }
-
-  #set(id, value) {
-    const text = String(value);
-    const place = this.#at(id);
-    if (place.textContent !== text) place.textContent = text;
+    write(at("cursor"), reading?.cursor ?? "–");
+    const kept = reading && reading.first <= reading.last;
+    write(at("first"), !reading ? "–" : kept ? reading.first : reading.last > 0 ? "none kept" : "none");
+    write(at("last"), reading?.last ?? "–");
+    at("range").dataset.known = String(Boolean(kept));
   }
 }

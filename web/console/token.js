@@ -1,12 +1,11 @@
 // The visitor's token, where the server asks for one. The page reads its claims, and leaves it to the server to verify them.
 
+import { at, write } from "./dom.js";
 import { ROOT_PATH } from "./place.js";
 import { useToken, tokenInUse } from "./api.js";
 import { duration } from "./words.js";
 
 const KEPT = `rejoin-token ${ROOT_PATH}`;
-const at = (id) => document.getElementById(id);
-
 function kept(text) {
   try {
     if (text === undefined) return sessionStorage.getItem(KEPT) ?? "";
@@ -67,20 +66,15 @@ export class TokenBox {
     const claims = claimsOf(text);
     at("token-forget").hidden = text === "";
     at("token-claims").hidden = !claims;
-    set("token-summary", text === "" ? "A token is needed" : summaryOf(claims));
+    write(at("token-summary"), text === "" ? "A token is needed" : summaryOf(claims));
     if (text === "") return;
     const { subscribe = [], publish = [], admin } = claims?.rejoin ?? {};
-    set("token-subject", claims?.sub ?? "–");
-    set("token-subscribe", [subscribe].flat().join(", ") || "–");
-    set("token-publish", [publish].flat().join(", ") || "–");
-    set("token-admin", admin ? "yes" : "no");
-    set("token-left", leftOf(claims));
+    write(at("token-subject"), claims?.sub ?? "–");
+    write(at("token-subscribe"), [subscribe].flat().join(", ") || "–");
+    write(at("token-publish"), [publish].flat().join(", ") || "–");
+    write(at("token-admin"), admin ? "yes" : "no");
+    write(at("token-left"), leftOf(claims));
   }
-}
-
-function set(id, value) {
-  const text = String(value);
-  if (at(id).textContent !== text) at(id).textContent = text;
 }
 
 // Returns the claims, or null for what is no JSON Web Token.

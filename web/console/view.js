@@ -1,17 +1,22 @@
 // The list: a window of the feed's events, which slides. Rows that leave it at one end can be read again from there.
 
-import { details, element, formatted, rowOf } from "./rows.js";
+import { element, write } from "./dom.js";
+import { details, rowOf, writeData } from "./rows.js";
+import { later } from "./later.js";
 import { number } from "./words.js";
 
-const ROWS_LIVE = 400; // while the list follows the feed
+const ROWS_LIVE = 100; // while the list follows the feed
+const ROWS_SEVERAL = 400; // while it follows several, whose rows cannot be read again
 const ROWS_MOST = 1200; // while somebody reads further back
 const PAGE = 100;
+// Rows that were drawn or got another width have their heights after so long.
+const SETTLED = 500;
 const NEAR_BOTTOM = 32;
 const NEAR_TOP = 300;
 // With more new rows than this at once, highlighting each of them shows nothing.
 const FRESH_MOST = 25;
-// A busy feed is drawn ten times a second: more shows nothing more, and costs as much each time.
-const BUSY = 100;
+// A feed of which no event came for so long is calm.
+const CALM = 300;
 // Pages read at once to fill a list in which a filter hides most.
 const PAGES_ALONE = 10;
 
@@ -20,9 +25,9 @@ export class View {
   #newest;
   #empty;
   #pages = null;
+  #live = ROWS_LIVE;
   #filter = () => true;
   #waiting = [];
-  #frame = 0;
   #drawn = 0;
   #following = true;
   #attached = true; // to the live end
@@ -31,11 +36,15 @@ export class View {
   #unread = 0;
   #digits = 0;
   #names = 0;
+  #was = 0; // how far down the list was
+  #moved = 0; // when its rows were drawn or got another width
+  #input = 0; // when a person did something in it
   #rows = 0;
   #first = 1;
   #entries = new WeakMap();
   #top = element("li", "earlier");
   #round = 0;
+  #holding = 0; // the round in which the newest page is read: what comes meanwhile waits for it
 
   constructor({ list, newest, empty }) {
     this.#list = list;
@@ -44,17 +53,31 @@ export class View {
     list.addEventListener("scroll", () => this.#noteScroll(), { passive: true });
     list.addEventListener("click", (event) => this.#clicked(event));
     list.addEventListener("keydown", (event) => this.#key(event));
-    new ResizeObserver(() => this.#following && this.#toBottom()).observe(list);
-    newest.addEventListener("click", () => this.toNewest());
+    for (const name of ["wheel", "touchmove", "keydown", "pointerdown"]) list.addEventListener(name, () => { this.#input = performance.now(); }, { passive: true });
+    new ResizeObserver(() => {
+      this.#moved = performance.now();
+      if (this.#following) this.#toBottom();
+    }).observe(list);
+    newest.addEventListener("click", () => {
+      list.focus({ preventScroll: true }); // the button disappears
+      this.toNewest();
+    });
   }
 
   // pages reads the feed: {read(params), last()}, or null for several feeds, whose pages have no common order.
   clear(pages) {
     this.#pages = pages;
-    this.#round++;
+    this.#live = pages ? ROWS_LIVE : ROWS_SEVERAL;
+    this.#nextRound();
     this.#first = 1;
     this.#reset();
     this.#empty.hidden = false;
+  }
+
+  // Drops the pages that are on their way.
+  #nextRound() {
+    this.#busy = false;
+    return ++this.#round;
   }
 
   #reset() {
@@ -72,13 +95,11 @@ export class View {
     // A hidden page gets no frames: do not keep what the page would never show.
     if (this.#waiting.length > 2 * ROWS_MOST) {
       const over = this.#waiting.splice(0, this.#waiting.length - ROWS_MOST);
+      this.#nextRound(); // a page that is on its way would not join on
       if (this.#following) this.#cleared();
       else this.#detach(over.concat(this.#waiting.splice(0)));
     }
-    if (this.#frame !== 0) return;
-    const rest = this.#drawn + BUSY - performance.now();
-    const draw = () => requestAnimationFrame(() => this.#draw());
-    this.#frame = rest > 0 ? setTimeout(draw, rest) : draw();
+    later(this.#draw);
   }
 
   // Shows a page of history in place of what is shown.
@@ -96,7 +117,7 @@ export class View {
 
   // Shows the events around an id. Returns the id that it went to, or null if there is none.
   async jump(id) {
-    const round = ++this.#round;
+    const round = this.#nextRound();
     const page = await this.#pages.read({ after: Math.max(0, id - 1 - PAGE / 2), limit: PAGE });
     if (round !== this.#round || page.events.length === 0) return null;
     this.replace(page, page.cursor >= this.#pages.last());
@@ -115,12 +136,21 @@ export class View {
       this.#following = true;
       return this.#toBottom();
     }
-    const round = ++this.#round;
-    const page = await this.#pages.read({ before: this.#pages.newest, limit: PAGE });
-    if (round !== this.#round) return;
-    this.replace(page, true);
-    // What came while the page was on its way follows it.
-    this.#catchUp();
+    const round = this.#nextRound();
+    this.#holding = round;
+    try {
+      const page = await this.#pages.read({ before: this.#pages.newest, limit: PAGE });
+      if (round !== this.#round) return;
+      // What came while the page was on its way follows it.
+      const came = this.#waiting;
+      this.replace(page, true);
+      this.#waiting = came;
+    } catch {
+      // The button is still there.
+    } finally {
+      if (this.#holding === round) this.#holding = 0;
+      later(this.#draw);
+    }
   }
 
   filter(shows) {
@@ -134,7 +164,7 @@ export class View {
     this.#indent = on;
     for (const row of this.#list.children) {
       const entry = this.#entries.get(row);
-      if (entry && !entry.removed && entry.data !== "") row.querySelector(".data").textContent = formatted(entry, on);
+      if (entry?.kind === "event" && !entry.removed) writeData(row.querySelector(".data"), entry, on);
     }
     if (this.#following) this.#toBottom();
   }
@@ -145,26 +175,26 @@ export class View {
     this.#topLine();
   }
 
-  #draw() {
-    this.#frame = 0;
-    const calm = performance.now() - this.#drawn > 3 * BUSY;
-    this.#drawn = performance.now();
+  #draw = () => {
+    if (this.#holding) return;
+    const calm = performance.now() - this.#drawn > CALM;
+    this.#drawn = this.#moved = performance.now();
     const entries = this.#waiting;
     this.#waiting = [];
     if (entries.length === 0) return;
     if (!this.#attached) return this.#detach(entries);
     if (!this.#following && this.#rows + entries.length > ROWS_MOST) return this.#detach(entries);
-    if (this.#following && entries.length > ROWS_LIVE) {
-      entries.splice(0, entries.length - ROWS_LIVE);
+    if (this.#following && entries.length > this.#live) {
+      entries.splice(0, entries.length - this.#live);
       this.#cleared();
     }
     const events = this.#append(entries, calm && entries.length <= FRESH_MOST);
     if (this.#following) {
-      this.#dropTop(ROWS_LIVE);
+      this.#dropTop(this.#live);
       this.#topLine();
       this.#toBottom();
     } else this.#offerNewest(events);
-  }
+  };
 
   #cleared() {
     this.#list.replaceChildren();
@@ -306,13 +336,6 @@ export class View {
     }
   }
 
-  async #catchUp() {
-    if (this.#edge(-1) >= this.#pages.last()) return;
-    this.#attached = false;
-    await this.#newer();
-    if (this.#following) this.#toBottom();
-  }
-
   // With a filter, a page may have little to show.
   async #fill(pages) {
     const { scrollHeight, clientHeight } = this.#list;
@@ -334,16 +357,22 @@ export class View {
       else text = oldest === 1 ? "The feed begins here" : `Events up to ${oldest - 1} are no longer kept`;
     }
     if (text === "") return this.#top.remove();
-    if (this.#top.textContent !== text) this.#top.textContent = text;
+    write(this.#top, text);
     if (this.#list.firstElementChild !== this.#top) this.#list.prepend(this.#top);
   }
 
+  // A scroll upwards leaves the live end, unless it comes from rows that change their height, as when a telephone is turned.
   #noteScroll() {
     const { scrollTop, clientHeight, scrollHeight } = this.#list;
-    const bottom = scrollTop + clientHeight >= scrollHeight - NEAR_BOTTOM;
-    if (scrollTop < NEAR_TOP && !(bottom && this.#following)) this.#older();
-    if (bottom && !this.#attached) this.#newer();
-    this.#following = bottom && this.#attached;
+    const below = scrollHeight - clientHeight - scrollTop;
+    const own = performance.now() - this.#moved < SETTLED && performance.now() - this.#input > SETTLED;
+    const up = scrollTop < this.#was && below > 1 && !own;
+    this.#was = scrollTop;
+    if (this.#following && !up && below > NEAR_BOTTOM) return this.#toBottom();
+    this.#following = this.#attached && !up && below <= NEAR_BOTTOM;
+    this.#list.style.overflowAnchor = this.#following ? "none" : "auto";
+    if (scrollTop < NEAR_TOP && !this.#following) this.#older();
+    if (below <= NEAR_BOTTOM && !this.#attached) this.#newer();
     if (!this.#following) return;
     this.#unread = 0;
     this.#newest.hidden = true;
@@ -356,17 +385,21 @@ export class View {
   }
 
   #toBottom() {
+    this.#list.style.overflowAnchor = "none";
     this.#list.scrollTop = this.#list.scrollHeight;
+    this.#was = this.#list.scrollTop;
   }
 
-  // The id opens and closes an event's details.
+  // The id opens and closes an event's details. Data that is cut off opens them, too: it can then be scrolled.
   #clicked({ target }) {
-    const button = target.closest(".id");
-    if (!button) return;
-    const row = button.closest("li");
-    const open = row.querySelector(".details");
-    button.setAttribute("aria-expanded", String(!open));
-    if (open) return open.remove();
+    const row = target.closest("#events > .event");
+    const cut = target.closest(".cut") && !row.classList.contains("open") && getSelection().isCollapsed;
+    if (!target.closest(".id") && !cut) return;
+    const open = row.classList.toggle("open");
+    row.querySelector(".id").setAttribute("aria-expanded", String(open));
+    const long = row.querySelector(".long");
+    if (long) long.tabIndex = open ? 0 : -1;
+    if (!open) return row.querySelector(".details").remove();
     row.append(details(this.#entries.get(row)));
     row.querySelector(".details").scrollIntoView({ block: "nearest" });
   }
@@ -376,7 +409,7 @@ export class View {
     const row = event.target.closest("#events > .event");
     if (event.key === "Escape" && row) return this.#list.focus();
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-    if (step === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (step === undefined || event.target.closest(".long") || event.ctrlKey || event.metaKey || event.altKey) return;
     const next = row ? neighbour(row, step) : this.#lastInView();
     if (!next) return;
     event.preventDefault();

@@ -3,6 +3,7 @@
 const format = new Intl.NumberFormat("en");
 const list = new Intl.ListFormat("en");
 const NAMED_MOST = 3;
+const NAME_MOST = 40;
 
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3, hourCycle: "h23" });
 const day = new Intl.DateTimeFormat(undefined, { dateStyle: "medium" });
@@ -14,7 +15,10 @@ export const plural = (n, word) => `${number(n)} ${word}${n === 1 ? "" : "s"}`;
 
 export const ids = (from, to) => (from === to ? `id ${from}` : `ids ${from}–${to}`);
 
-export const named = (feeds) => (feeds.length > NAMED_MOST ? plural(feeds.length, "feed") : list.format(feeds));
+// A name in a sentence: one of 255 characters would be all of it.
+export const short = (name) => (name.length > NAME_MOST ? `${name.slice(0, NAME_MOST - 1)}…` : name);
+
+export const named = (feeds) => (feeds.length > NAMED_MOST ? plural(feeds.length, "feed") : list.format(feeds.map(short)));
 
 // Formatting what is no time throws.
 const safely = (form) => (at) => (Number.isNaN(at.getTime()) ? "unknown" : form.format(at));
@@ -49,14 +53,14 @@ export function whereOf(readings) {
   if (!readings.known) return "before it opened";
   if (!readings.many) return `after event ${readings.cursor}`;
   if (readings.feeds.length > NAMED_MOST) return `after the cursors of ${plural(readings.feeds.length, "feed")}`;
-  return `after ${list.format(readings.feeds.map(([feed, { cursor }]) => `${feed} ${cursor}`))}`;
+  return `after ${list.format(readings.feeds.map(([feed, { cursor }]) => `${short(feed)} ${cursor}`))}`;
 }
 
 // "3 events missed and delivered, 1 no longer kept"
 export function caughtUp({ delivered, lost, feeds }) {
   if (delivered + lost === 0) return "Nothing was missed.";
   const parts = [];
-  const shares = feeds.length > 1 && feeds.length <= NAMED_MOST ? ` (${feeds.map((one) => `${one.feed} ${number(one.delivered)}`).join(", ")})` : "";
+  const shares = feeds.length > 1 && feeds.length <= NAMED_MOST ? ` (${feeds.map((one) => `${short(one.feed)} ${number(one.delivered)}`).join(", ")})` : "";
   if (delivered) parts.push(`${plural(delivered, "event")} missed and delivered${shares}`);
   if (lost) parts.push(`${parts.length ? number(lost) : plural(lost, "missed event")} no longer kept`);
   return `Caught up: ${parts.join(", ")}.`;
@@ -70,5 +74,5 @@ export function waiting(behind) {
   const range = ({ cursor, last }) => (last === cursor + 1 ? `${last}` : `${cursor + 1} to ${last}`);
   if (behind.length === 1) return `${number(count)} waiting: ${range(parts[0])}`;
   if (parts.length > NAMED_MOST) return `${number(count)} waiting in ${plural(parts.length, "feed")}`;
-  return `${number(count)} waiting: ${parts.map((one) => `${one.feed} ${range(one)}`).join(", ")}`;
+  return `${number(count)} waiting: ${parts.map((one) => `${short(one.feed)} ${range(one)}`).join(", ")}`;
 }
