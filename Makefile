@@ -78,7 +78,7 @@ bench: ## Measure the server, beside nchan if that is installed; ROUNDS=1 and ON
 microbench: ## Run the Go benchmarks for BENCHTIME each
 	bash .ci/parts
 	$$(if [ "$$(nproc)" -gt 1 ]; then echo taskset -c 1-$$(($$(nproc) - 1)); fi) \
-		$(GO) test -p 1 -run '^$$' -bench . -skip '^BenchmarkCompare$$' -benchmem -benchtime $(BENCHTIME) -timeout 30m ./...
+		$(GO) test -p 1 -run '^$$' -bench . -skip '^Benchmark(Compare|Console)$$' -benchmem -benchtime $(BENCHTIME) -timeout 30m ./...
 
 fuzz: ## Run every fuzz target for FUZZTIME
 	@set -e; for package in $$($(GO) list ./...); do \

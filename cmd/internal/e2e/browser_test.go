@@ -3,7 +3,6 @@ package e2e
 import (
 	"context"
 	"net/http"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -13,8 +12,14 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// browser starts a headless Chromium for the length of the test.
-func browser(t *testing.T, options ...chromedp.ExecAllocatorOption) context.Context {
+// browser starts a headless Chromium for the length of the test, two minutes at most.
+func browser(t testing.TB, options ...chromedp.ExecAllocatorOption) context.Context {
+	t.Helper()
+	return browserFor(t, 2*time.Minute, options...)
+}
+
+// browserFor starts one for the length of the test, within a limit.
+func browserFor(t testing.TB, limit time.Duration, options ...chromedp.ExecAllocatorOption) context.Context {
 	t.Helper()
 	path, err := exec.LookPath("chromium")
 	if err != nil {
@@ -34,7 +39,7 @@ func browser(t *testing.T, options ...chromedp.ExecAllocatorOption) context.Cont
 	if err := chromedp.Do(ctx); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancelTime := context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancelTime := context.WithTimeout(ctx, limit)
 	t.Cleanup(cancelTime)
 	return ctx
 }
@@ -74,16 +79,6 @@ func TestConsole(t *testing.T) {
 		got, err := chromedp.Run(ctx, chromedp.TextContent(event(id)))
 		if err != nil || got != want {
 			t.Errorf("event %s shows %q, want %q (%v)", id, got, want, err)
-		}
-	}
-	// What the page looks like is for people to judge.
-	if path := os.Getenv("REJOIN_TEST_SCREENSHOT"); path != "" {
-		picture, err := chromedp.Run(ctx, chromedp.CaptureScreenshot())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, picture, 0o600); err != nil {
-			t.Fatal(err)
 		}
 	}
 }
