@@ -11,7 +11,7 @@ import { Charts } from "./charts.js";
 import { NodeList } from "./nodelist.js";
 
 const PAGE = 1000;
-const PAGES_MOST = 5;
+const PAGES_MOST = 20;
 const PERIOD = 2000;
 const PERIOD_MOST = 30000;
 const PERIOD_FAILING = 8000;

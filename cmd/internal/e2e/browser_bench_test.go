@@ -36,9 +36,10 @@ func BenchmarkConsole(b *testing.B) {
 		name := map[string]string{"/": "overview", "/feeds/bench": "feed"}[path]
 		b.Run("paint/"+name, func(b *testing.B) { measurePaint(b, path) })
 		for _, rate := range []int{500, 2000} {
-			b.Run(fmt.Sprintf("busy/%s/%d", name, rate), func(b *testing.B) { measureBusy(b, path, rate) })
+			b.Run(fmt.Sprintf("busy/%s/%d", name, rate), func(b *testing.B) { measureBusy(b, path, 1, rate) })
 		}
 	}
+	b.Run("busy/overview/10000-feeds", func(b *testing.B) { measureBusy(b, "/", 10000, 500) })
 }
 
 func measurePaint(b *testing.B, path string) {
@@ -69,8 +70,9 @@ func measurePaint(b *testing.B, path string) {
 	}
 }
 
-func measureBusy(b *testing.B, path string, rate int) {
+func measureBusy(b *testing.B, path string, feeds, rate int) {
 	p := serveBenchmark(b)
+	makeFeeds(b, p, feeds)
 	publishSteadily(b, p, rate, "bench")
 	ctx := browser(b)
 	if err := chromedp.Do(ctx,

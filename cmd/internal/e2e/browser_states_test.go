@@ -41,15 +41,13 @@ var consoleStates = []consoleState{
 	}},
 	{"overview-many", false, func(s *stage) {
 		p := s.serve()
-		for batch := range 10 {
-			var lines strings.Builder
-			for i := range 1000 {
-				fmt.Fprintf(&lines, "{\"feed\":\"user:%d:inbox\",\"data\":\"welcome\"}\n", 1000*batch+i)
-			}
-			s.post(p, "/v1/events", "application/x-ndjson", lines.String())
+		makeFeeds(s.t, p, 10000)
+		if _, err := publish(http.DefaultClient, p.url, "zoo", "the last name, and the newest event"); err != nil {
+			s.t.Fatal(err)
 		}
 		s.visit(p, "/")
-		s.await(`document.querySelectorAll("#feeds-list li").length === 200`)
+		s.await(`document.querySelectorAll("#feeds-list li").length === 200 && document.getElementById("count").textContent === "10,001"`)
+		s.await(`document.querySelector("#feeds-list .name").textContent === "zoo"`) // when nothing has come for a while
 	}},
 	{"overview-search", true, func(s *stage) {
 		s.publish("orders", "", "first")
@@ -351,6 +349,25 @@ func (s *stage) subscribe(p *process, feed string) {
 func (s *stage) busy(p *process, feeds ...string) {
 	s.t.Helper()
 	publishSteadily(s.t, p, 500, feeds...)
+}
+
+// makeFeeds makes n feeds with an event each.
+func makeFeeds(t testing.TB, p *process, n int) {
+	t.Helper()
+	for made := 0; made < n; {
+		var lines strings.Builder
+		for end := min(n, made+1000); made < end; made++ {
+			fmt.Fprintf(&lines, "{\"feed\":\"user:%d:inbox\",\"data\":\"welcome\"}\n", made)
+		}
+		resp, err := http.Post(p.url+"/v1/events", "application/x-ndjson", strings.NewReader(lines.String()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusCreated {
+			t.Fatal(resp.Status)
+		}
+	}
 }
 
 // publishSteadily publishes so many events a second to the feeds until the test ends.
