@@ -63,7 +63,7 @@ var consoleStates = []consoleState{
 			s.t.Errorf("the nodes and the notice are %q", got)
 		}
 	}},
-	{"overview-refused", true, func(s *stage) {
+	{"overview-refused", false, func(s *stage) {
 		s.visit(s.guarded, "/")
 		s.useToken("--subscribe", "chat:*", "--for", "1h")
 		s.await(`document.getElementById("notice-text").textContent.startsWith("Only an administrator")`)
@@ -137,7 +137,7 @@ var consoleStates = []consoleState{
 		// Each further attempt waits longer.
 		s.await(`Number(/\d+/.exec(document.getElementById("notice-wait").textContent)) > 8`)
 	}},
-	{"feed-refused", true, func(s *stage) {
+	{"feed-refused", false, func(s *stage) {
 		s.visit(s.guarded, "/feeds/news")
 		s.useToken("--subscribe", "chat:*", "--for", "1h")
 		s.await(`document.getElementById("empty-title").textContent === "Not allowed"`)
@@ -152,7 +152,7 @@ var consoleStates = []consoleState{
 		s.await(`document.body.dataset.state === "live"`)
 		s.do(script(`document.getElementById("token-box").open = true`))
 	}},
-	{"feed-closed", true, func(s *stage) {
+	{"feed-closed", false, func(s *stage) {
 		s.orders("closed")
 		s.post(s.open, "/v1/feeds/closed/close", "", "")
 		s.visit(s.open, "/feeds/closed")
@@ -163,7 +163,7 @@ var consoleStates = []consoleState{
 		s.request(s.open, http.MethodDelete, "/v1/feeds/deleted", "", "")
 		s.follow("deleted")
 	}},
-	{"feed-bad-name", true, func(s *stage) {
+	{"feed-bad-name", false, func(s *stage) {
 		s.visit(s.open, "/feeds/bad%20name")
 		s.await(`document.body.dataset.state === "failed"`)
 	}},

@@ -246,7 +246,7 @@ func (r *retentionTest) judge(kept feed.ID) {
 			t.Errorf("%s saw %d gaps: %v", reader.who, reader.tr.gaps.Load(), reader.source)
 		}
 	}
-	allowed := 250 * time.Millisecond
+	allowed := 500 * time.Millisecond
 	if *detectRaces {
 		allowed *= 4
 	}

@@ -186,7 +186,7 @@ func testSQLPromptly(t *testing.T, c *cluster) {
 		t.Errorf("streams were cut: %v", f)
 	}
 	for name := range feeds {
-		demandPrompt(t, name, a.judge(c, name), 250*time.Millisecond)
+		demandPrompt(t, name, a.judge(c, name), 500*time.Millisecond)
 	}
 }
 

@@ -72,7 +72,7 @@ func growLog(t *testing.T, binary, path string) []string {
 	}
 	defer file.Close()
 	cmd := exec.Command(binary, "serve", "--listen", "127.0.0.1:0", "--store", "sqlite:"+filepath.Join(t.TempDir(), "logged.db"))
-	cmd.Env = append(os.Environ(), "REJOIN_LOG_FORMAT=json", "REJOIN_LOG_LEVEL=debug")
+	cmd.Env = append(os.Environ(), "REJOIN_LOG_FORMAT=json", "REJOIN_LOG_ACCESS=true")
 	cmd.Stderr = file
 	logged := launch(t, cmd)
 	url := ""
@@ -99,7 +99,11 @@ func growLog(t *testing.T, binary, path string) []string {
 	if err := logged.terminate(); err != nil {
 		t.Fatal(err)
 	}
-	return strings.Split(strings.TrimSuffix(readFile(t, path), "\n"), "\n")
+	lines := strings.Split(strings.TrimSuffix(readFile(t, path), "\n"), "\n")
+	if len(lines) < 300 {
+		t.Fatalf("the log has %d lines", len(lines))
+	}
+	return lines
 }
 
 func readFile(t *testing.T, path string) string {
