@@ -31,6 +31,9 @@ const (
 	tortureWorldEnds = 25
 	// tortureEnough is how many failed schedules tell the story.
 	tortureEnough = 3
+	// tortureSamples is how many deliveries are needed to judge 99 of 100 of them: of a few,
+	// the slowest would decide, on a machine that has other work.
+	tortureSamples = 200
 )
 
 func TestTorture(t *testing.T) {
@@ -95,7 +98,7 @@ func runTorture(t *testing.T, seed uint64, leftOut []string) {
 			t.Error(err)
 		}
 	}
-	if bound := boundHealth * slower(); totals.health.Quantile(0.99) > bound {
+	if bound := boundHealth * slower(); totals.Health.Deliveries >= tortureSamples && totals.health.Quantile(0.99) > bound {
 		t.Errorf("in health, 1 of 100 deliveries took %v or more, the bound is %v", totals.health.Quantile(0.99), bound)
 	}
 	if totals.Deliveries == 0 || totals.Acknowledged == 0 {
