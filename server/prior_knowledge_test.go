@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"sync/atomic"
 	"testing"
 
 	"github.com/rejoin/rejoin/server"
@@ -14,10 +15,11 @@ import (
 // the engine does not take its connection, it is closed.
 func TestPriorKnowledge(t *testing.T) {
 	n := start(t, server.Options{}, nil)
-	takes := true
+	var takes atomic.Bool
+	takes.Store(true)
 	s := httptest.NewUnstartedServer(n.Server)
 	s.Config.ConnContext = server.WithConn
-	server.AcceptHTTP2(s.Config, func(conn net.Conn) bool { return takes && n.ServeHTTP2(s.Config, conn) })
+	server.AcceptHTTP2(s.Config, func(conn net.Conn) bool { return takes.Load() && n.ServeHTTP2(s.Config, conn) })
 	s.Start()
 	t.Cleanup(s.Close)
 	ask := func(http2 bool) (*http.Response, error) {
@@ -38,7 +40,7 @@ func TestPriorKnowledge(t *testing.T) {
 			t.Errorf("%s %s %q, %v", r.Proto, r.Status, body, err)
 		}
 	}
-	takes = false
+	takes.Store(false)
 	if r, err := ask(true); err == nil {
 		r.Body.Close()
 		t.Errorf("it answers %s although the connection was not taken", r.Status)
