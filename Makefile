@@ -15,7 +15,7 @@ VERSION ?=
 export GOFLAGS += -tags=grpcnotrace
 
 .DEFAULT_GOAL := help
-.PHONY: help run build vet test test-short check race bench microbench fuzz torture
+.PHONY: help run build vet test test-short check race firefox bench microbench fuzz torture
 
 help: ## List what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "make %-10s %s\n", $$1, $$2 }'
@@ -27,7 +27,7 @@ build: ## Build bin/rejoin; VERSION=v1.2.3 names the version
 	$(GO) build -trimpath -ldflags '$(if $(VERSION),-X main.version=$(VERSION))' -o bin/rejoin ./cmd/rejoin
 
 vet:
-	$(GO) vet ./...
+	$(GO) vet -tags=grpcnotrace,firefox ./...
 
 # Most of the time goes to compiling. SQLite and the client of Redis, the two largest,
 # take half as long if the compiler optimizes them less; and the compiler takes a fifth
@@ -68,6 +68,10 @@ check: vet ## Judge the source: gofmt, vet, staticcheck, go mod tidy
 
 race: ## Run the tests of feed, server and storage five times over, to meet rare interleavings
 	$(GO) test -race -count 5 -timeout 30m ./feed/... ./server/... ./storage/...
+
+firefox: ## Use the console, and follow a hundred feeds over HTTP/2, in Firefox, which Debian has in 300 MB
+	bash .ci/parts firefox-esr
+	$(GO) test -tags=grpcnotrace,firefox -v -run '^TestFirefox$$' ./cmd/internal/e2e
 
 bench: ## Measure the server, beside nchan if that is installed; ROUNDS=1 and ONLY=idle make it short
 	bash .ci/parts

@@ -63,7 +63,7 @@ func npmInstalled(dir string) (string, error) {
 		return "", err
 	}
 	defer os.RemoveAll(under)
-	if err := os.CopyFS(under, os.DirFS("testdata/clients")); err != nil {
+	if err := os.CopyFS(under, os.DirFS(dir)); err != nil {
 		return "", err
 	}
 	npm := exec.Command("npm", "ci", "--no-audit", "--no-fund", "--prefer-offline", "--ignore-scripts")
