@@ -18,7 +18,7 @@ import (
 // access waits for the line about a request.
 func (l *logbook) access(t *testing.T, r *http.Response) logLine {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(prompt); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		for _, line := range l.lines(t, "request") {
 			if line.RequestID == r.Header.Get("X-Request-Id") {
 				return line

@@ -75,7 +75,7 @@ func (n *node) wantFull(status int, words string) {
 // another client has left.
 func (n *node) take() *follower {
 	n.t.Helper()
-	for ctx := within(n.t, 10*time.Second); ; {
+	for ctx := within(n.t, prompt); ; {
 		resp := n.request("GET", events, nil, "")
 		n.t.Cleanup(func() { resp.Body.Close() })
 		if resp.StatusCode == http.StatusOK {
@@ -107,7 +107,7 @@ func TestSubscribersLimit(t *testing.T) {
 		polled <- err
 	}()
 	const feeds = 6 // the number of feeds that the three follow
-	for arrived := within(t, 10*time.Second); n.hub.Stats().Subscribers < feeds; runtime.Gosched() {
+	for arrived := within(t, prompt); n.hub.Stats().Subscribers < feeds; runtime.Gosched() {
 		if arrived.Err() != nil {
 			t.Fatal("the request for a page does not wait")
 		}

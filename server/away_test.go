@@ -63,7 +63,7 @@ var eventStream = map[string]string{"Accept": "text/event-stream"}
 // TestAwayThenAtOnce: a stream that was opened while the store was away is a
 // stream like any other once the store is back.
 func TestAwayThenAtOnce(t *testing.T) {
-	n, store := startAway(t, server.Options{})
+	n, store := startAway(t, unhurried)
 	store.down.Store(true)
 	one := n.follow(events, eventStream)
 	many := n.follow("/v1/events?feed=chat,news", eventStream)
@@ -83,7 +83,7 @@ func TestAwayThenAtOnce(t *testing.T) {
 
 // TestAwayThenResume: such a stream gets all events that it has missed at once.
 func TestAwayThenResume(t *testing.T) {
-	n, store := startAway(t, server.Options{})
+	n, store := startAway(t, unhurried)
 	const count = 5000
 	for id := 0; id < count; {
 		var b feed.Publication
@@ -94,7 +94,7 @@ func TestAwayThenResume(t *testing.T) {
 		n.publishBatch(b)
 	}
 	// A node that has just started has none of the feed in memory.
-	n = startOn(t, shared{store}, server.Options{})
+	n = startOn(t, shared{store}, unhurried)
 	store.down.Store(true)
 	f := n.follow(events+"?lastEventId=0", eventStream)
 	store.down.Store(false)
@@ -115,7 +115,7 @@ func (shared) Close() error { return nil }
 
 // TestAwayThenDrain: a drain ends such streams within its window.
 func TestAwayThenDrain(t *testing.T) {
-	n, store := startAway(t, server.Options{})
+	n, store := startAway(t, unhurried)
 	store.down.Store(true)
 	var all []*follower
 	for range 5 {
@@ -148,7 +148,7 @@ func TestAwayNow(t *testing.T) {
 			ago.Store(int64(time.Hour))
 			keeper.SetClock(func() time.Time { return time.Now().Add(skew - time.Duration(ago.Load())) })
 			store := keeperAway{&broken{Store: keeper}, keeper}
-			n := startOn(t, store, server.Options{})
+			n := startOn(t, store, unhurried)
 			appendTo := func(data string) {
 				t.Helper()
 				if _, err := keeper.Append(t.Context(), []feed.Batch{{Drafts: []feed.Draft{{Feed: "chat", Data: data}}}}); err != nil {

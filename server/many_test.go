@@ -90,7 +90,7 @@ func TestManyHiddenCursors(t *testing.T) {
 	f := n.follow("/v1/events?feed=chat,old&types=t&from=start", nil)
 	f.want(openMany("chat=0,old=2", at("chat", 0, 1, 3), at("old", 2, 3, 5)))
 	seen := make(map[string]string)
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(prompt)
 	for (seen["chat"] != "3" || seen["old"] != "5") && time.Now().Before(deadline) {
 		block := f.block()
 		cursor := anyCursor.FindStringSubmatch(block)
@@ -143,6 +143,6 @@ func TestManyDrain(t *testing.T) {
 	n := startSubscribed(t)
 	f := n.follow("/v1/events?feed=chat,old", nil)
 	f.block()
-	n.Drain(within(t, time.Second), 0)
+	n.Drain(within(t, prompt), 0)
 	f.want("retry\n" + control("feed.cursor", `{"feed":"chat","cursor":"3"}`, "chat=3,old=5"))
 }

@@ -164,7 +164,7 @@ func TestStandingReadersHoldNothing(t *testing.T) {
 func settled(t *testing.T, figure func() uint64) {
 	t.Helper()
 	last, since := figure(), time.Now()
-	for deadline := time.Now().Add(30 * time.Second); time.Since(since) < time.Second; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(prompt); time.Since(since) < time.Second; time.Sleep(20 * time.Millisecond) {
 		if now := figure(); now != last {
 			last, since = now, time.Now()
 		}
@@ -208,7 +208,7 @@ func TestUnreadPages(t *testing.T) {
 	for _, conn := range conns {
 		conn.Close()
 	}
-	for deadline := time.Now().Add(10 * time.Second); memory.Used(feed.HoldPages) != 0; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(prompt); memory.Used(feed.HoldPages) != 0; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d bytes are held of pages that are gone", memory.Used(feed.HoldPages))
 		}

@@ -225,7 +225,7 @@ func TestServerMetrics(t *testing.T) {
 func (n *node) wantMetrics(t *testing.T, lines []string) {
 	t.Helper()
 	handler := server.Metrics(server.Sources{Hub: n.hub, Publisher: n.publisher, Server: n.Server})
-	for deadline := time.Now().Add(10 * time.Second); ; {
+	for deadline := time.Now().Add(prompt); ; {
 		metrics := httptest.NewRecorder()
 		handler.ServeHTTP(metrics, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 		missing := slices.DeleteFunc(slices.Clone(lines), func(line string) bool { return strings.Contains(metrics.Body.String(), line+"\n") })
@@ -246,7 +246,7 @@ func TestSlowSubscribers(t *testing.T) {
 	f.block()
 	big := strings.Repeat("x", 50_000)
 	published := 0
-	for deadline := time.Now().Add(20 * time.Second); n.metric(t, "rejoin_slow_subscribers") == "0"; {
+	for deadline := time.Now().Add(prompt); n.metric(t, "rejoin_slow_subscribers") == "0"; {
 		if time.Now().After(deadline) {
 			t.Fatal("a client that does not read is not slow")
 		}

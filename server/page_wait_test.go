@@ -15,7 +15,7 @@ import (
 // eventually waits for a condition that has no other sign.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	for end := time.Now().Add(5 * time.Second); !condition(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(prompt); !condition(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("it took too long until %s", what)
 		}
@@ -135,7 +135,7 @@ func TestWaitAcrossNodes(t *testing.T) {
 func TestDrainEndsWaits(t *testing.T) {
 	n := startHistory(t)
 	answer := n.wait(events + "?after=150&wait=1m")
-	n.Drain(within(t, time.Second), 0)
+	n.Drain(within(t, prompt), 0)
 	if p := <-answer; len(p.Events) != 0 || p.Cursor != "150" {
 		t.Errorf("%+v", p)
 	}

@@ -16,8 +16,12 @@ import (
 // again only when its keep-alive is due delivers everything, and passes every test
 // that does not measure time.
 
-// prompt is far less than the time to a keep-alive.
-const prompt = 3 * time.Second
+// prompt is enough for the slowest machine, and far less than the time to a keep-alive
+// of tests with unhurried.
+const prompt = time.Minute
+
+// unhurried puts off keep-alives, so that no stream is looked after for their sake.
+var unhurried = server.Options{Heartbeat: time.Hour, WriteTimeout: time.Hour}
 
 func (n *node) publishBatch(b feed.Publication) {
 	n.t.Helper()
@@ -28,7 +32,7 @@ func (n *node) publishBatch(b feed.Publication) {
 
 // TestEndAtOnce: the end of a closed feed's stream follows feed.closed at once.
 func TestEndAtOnce(t *testing.T) {
-	n := start(t, server.Options{}, nil)
+	n := start(t, unhurried, nil)
 	for i, path := range []string{"/v1/feeds/%s/events", "/v1/events?feed=%s,other"} {
 		name := fmt.Sprint("feed", i)
 		f := n.follow(fmt.Sprintf(path, name), nil)
@@ -48,7 +52,7 @@ func TestEndAtOnce(t *testing.T) {
 // TestMuchAtOnce: events that take more than one piece are not held back behind the
 // first piece, even if nothing more is published.
 func TestMuchAtOnce(t *testing.T) {
-	n := start(t, server.Options{}, nil)
+	n := start(t, unhurried, nil)
 	const events = 150 // which are small, but each of their lines has a name on the wire
 	for i, path := range []string{"/v1/feeds/%s/events", "/v1/events?feed=%s,other"} {
 		name := fmt.Sprint("feed", i)
@@ -74,7 +78,7 @@ func TestMuchAtOnce(t *testing.T) {
 // TestDrainAtOnce: a stopping node ends its streams at once, with a farewell, even if
 // their heartbeats are far away.
 func TestDrainAtOnce(t *testing.T) {
-	n := start(t, server.Options{Heartbeat: time.Hour}, nil)
+	n := start(t, unhurried, nil)
 	f := n.follow(events, nil)
 	f.block()
 	began := time.Now()
@@ -115,11 +119,11 @@ func TestEndsWhileFull(t *testing.T) {
 		return // a write of net/http ends with its client, or with the timeout
 	}
 	const timeout = 4 * time.Second // a socket is checked four times within it
-	for name, o := range map[string]server.Options{
-		"drained": {WriteTimeout: time.Minute},
-		"old":     {WriteTimeout: timeout, MaxAge: timeout / 4},
+	for reason, o := range map[string]server.Options{
+		"draining": unhurried,
+		"max_age":  {WriteTimeout: timeout, MaxAge: timeout / 4},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(reason, func(t *testing.T) {
 			n := start(t, o, nil)
 			var readers []*bufio.Reader
 			for range 5 {
@@ -130,7 +134,7 @@ func TestEndsWhileFull(t *testing.T) {
 				n.publish("chat", data, feed.ID(id)+1)
 			}
 			began := time.Now()
-			if name == "drained" {
+			if reason == "draining" {
 				n.Drain(within(t, prompt), 0)
 			}
 			for n.hub.Stats().Subscribers > 0 {
@@ -139,6 +143,7 @@ func TestEndsWhileFull(t *testing.T) {
 				}
 				time.Sleep(time.Millisecond) // until they have been ended
 			}
+			n.wantMetrics(t, []string{fmt.Sprintf("rejoin_streams_ended_total{reason=%q} %d", reason, len(readers))})
 			for _, r := range readers {
 				rest, _ := io.ReadAll(r)
 				if strings.HasSuffix(string(rest), "0\r\n\r\n") {

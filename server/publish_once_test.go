@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/rejoin/rejoin/feed"
 	"github.com/rejoin/rejoin/server"
@@ -148,7 +147,7 @@ func TestEphemeralReaches(t *testing.T) {
 	}
 	defer sub.Close()
 	n.post(exchange{events + "?ephemeral=true", "Content-Type: application/json\nEvent-Type: typing", `{"who":"ann"}`, 202, "", ""})
-	d, err := sub.Next(within(t, 5*time.Second), nil)
+	d, err := sub.Next(within(t, prompt), nil)
 	if err != nil || !d.Ephemeral || len(d.Events()) != 1 {
 		t.Fatalf("%+v, %v", d, err)
 	}

@@ -152,7 +152,7 @@ func TestHealth(t *testing.T) {
 			t.Errorf("%s: %s %s", path, r.Status, body)
 		}
 	}
-	n.Drain(within(t, time.Second), 0)
+	n.Drain(within(t, prompt), 0)
 	if r, body := n.do("GET", "/readyz", nil, ""); r.StatusCode != 503 || !strings.Contains(body, `"draining":true`) {
 		t.Errorf("%s %s", r.Status, body)
 	}

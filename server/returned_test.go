@@ -160,7 +160,7 @@ func TestBreakTakesTheConnection(t *testing.T) {
 	}
 	eventually(t, "the stream runs", func() bool { return n.hub.Stats().Subscribers == 1 })
 	io.WriteString(conn, publishNews)
-	n.Drain(within(t, 5*time.Second), 0)
+	n.Drain(within(t, prompt), 0)
 	body, err := io.ReadAll(head.Body)
 	// net/http closes the connection with the request unread, so the kernel resets
 	// it.

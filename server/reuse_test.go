@@ -69,7 +69,7 @@ func TestDescriptorReuse(t *testing.T) {
 // loaded machine may have cut too.
 func demandNothingLeft(t *testing.T, n *node, before, goroutines int) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(prompt); ; time.Sleep(10 * time.Millisecond) {
 		subscribers, fds, running := n.hub.Stats().Subscribers, descriptors(t), runtime.NumGoroutine()
 		if subscribers <= 1 && fds <= before && running <= goroutines {
 			return

@@ -29,7 +29,7 @@ func TestDrain(t *testing.T) {
 	n.publish("chat", "a", 1)
 	f := n.follow(events+"?from=start", nil)
 	f.want(open("chat", 0, 1, 1), event(1, "a"))
-	n.Drain(within(t, time.Second), 10*time.Millisecond)
+	n.Drain(within(t, prompt), 10*time.Millisecond)
 	f.want("retry\nevent: feed.cursor\ndata: {\"feed\":\"chat\",\"cursor\":\"1\"}\nid: 1\n")
 	if _, err := f.r.ReadByte(); !isBreak(err) {
 		t.Errorf("the stream ended with %v, want a break", err)

@@ -254,7 +254,7 @@ func TestBareEnds(t *testing.T) {
 		options server.Options
 		end     func(n *node)
 	}{
-		"drain":   {server.Options{}, func(n *node) { n.Drain(within(n.t, time.Second), 0) }},
+		"drain":   {server.Options{}, func(n *node) { n.Drain(within(n.t, prompt), 0) }},
 		"max_age": {server.Options{MaxAge: 100 * time.Millisecond}, func(*node) {}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -61,7 +61,7 @@ func FuzzSubscribe(f *testing.F) {
 			return
 		}
 		w := &watched{ResponseRecorder: httptest.NewRecorder(), atOnce: r.URL.Query().Get("heartbeat") != ""}
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), prompt)
 		defer cancel()
 		w.cancel = cancel
 		serveFuzzed(t, s, w, r.WithContext(ctx))

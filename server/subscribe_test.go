@@ -261,7 +261,7 @@ func dial(t *testing.T, url string) net.Conn {
 		conn = tls.Client(conn, anyCertificate)
 	}
 	t.Cleanup(func() { conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(prompt)); err != nil {
 		t.Fatal(err)
 	}
 	return conn
