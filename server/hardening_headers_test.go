@@ -47,7 +47,7 @@ func (n *node) answer(method, path string, header map[string]string, body string
 // depended on them, one client could make a cache give its answer to others, or send
 // the others elsewhere.
 func TestForeignHeaders(t *testing.T) {
-	n := startSubscribed(t)
+	n := startFeeds(t, unhurried) // a keep-alive would be a difference
 	json, lines := map[string]string{"Accept": "application/json"}, map[string]string{"Accept": "application/x-ndjson"}
 	key := map[string]string{"Idempotency-Key": "k"} // which makes the answer the same each time
 	n.do("POST", "/v1/feeds/other/events", key, "x")

@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"iter"
 	"log"
 	"net"
 	"net/http"
@@ -208,16 +209,25 @@ func (f *follower) close() { f.body.Close() }
 // its retry line. Keep-alives are passed over.
 func (f *follower) block() string {
 	f.t.Helper()
+	block, err := f.next()
+	if err != nil {
+		f.t.Fatalf("the stream ended (%v) in the block %q", err, block)
+	}
+	return block
+}
+
+// next returns the next block as block does, or what there is of it at the stream's end.
+func (f *follower) next() (string, error) {
 	var block strings.Builder
 	for {
 		line, err := f.r.ReadString('\n')
 		if err != nil {
-			f.t.Fatalf("the stream ended (%v) in the block %q", err, block.String()+line)
+			return block.String() + line, err
 		}
 		switch {
 		case line == ":\n":
 		case line == "\n":
-			return block.String()
+			return block.String(), nil
 		case strings.HasPrefix(line, "retry: "):
 			block.WriteString("retry\n")
 		default:
@@ -245,6 +255,21 @@ func event(id int, data string) string { return fmt.Sprintf("data: %s\nid: %d\n"
 // isBreak reports whether the error is that of a body that was broken off.
 func isBreak(err error) bool {
 	return errors.Is(err, io.ErrUnexpectedEOF) || *http2 && strings.Contains(fmt.Sprint(err), "INTERNAL_ERROR; received from peer")
+}
+
+// longer yields times, each twice as long as the one before, for a test of what happens
+// when a time has passed. The test goes on to the next one if its setup took longer than
+// this one, because the machine is slow, and fails if even a minute is too short.
+func longer(t testing.TB, first time.Duration) iter.Seq[time.Duration] {
+	return func(yield func(time.Duration) bool) {
+		t.Helper()
+		for d := first; d < 2*time.Minute; d *= 2 {
+			if !yield(d) {
+				return
+			}
+		}
+		t.Fatal("however much time it has, it is too late")
+	}
 }
 
 // within returns a context for a call that must not take long.

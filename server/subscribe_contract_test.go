@@ -141,7 +141,11 @@ func expectEach(t *testing.T, cases []streamCase, base string) {
 
 // startSubscribed runs a node with the feeds of the cases.
 func startSubscribed(t *testing.T) *node {
-	n := start(t, server.Options{Heartbeat: 50 * time.Millisecond}, nil)
+	return startFeeds(t, server.Options{Heartbeat: 50 * time.Millisecond})
+}
+
+func startFeeds(t *testing.T, o server.Options) *node {
+	n := start(t, o, nil)
 	say("", "a", "t", "b", "", "c")(n)
 	for id := range feed.ID(5) {
 		n.publish("old", fmt.Sprint(id+1), id+1)
