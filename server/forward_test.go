@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"log/slog"
@@ -63,6 +64,7 @@ func asking(t *testing.T, o auth.ForwardOptions, more server.Options) (*node, *a
 	s := httptest.NewServer(a)
 	t.Cleanup(s.Close)
 	a.url, o.URL = s.URL, s.URL
+	o.Timeout = cmp.Or(o.Timeout, 5*time.Minute)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -86,7 +88,7 @@ func (n *node) put(feedName, data string) {
 // TestForwardRoutes: every route asks for its action and its feeds, and passes on what the
 // application refuses.
 func TestForwardRoutes(t *testing.T) {
-	n, a := asking(t, auth.ForwardOptions{Timeout: time.Minute}, server.Options{})
+	n, a := asking(t, auth.ForwardOptions{}, server.Options{})
 	n.put("chat", "x")
 	page, lines := map[string]string{"Accept": "application/json"}, map[string]string{"Content-Type": "application/x-ndjson"}
 	for _, test := range []struct {
@@ -178,7 +180,7 @@ func TestForwardSharesAQuestion(t *testing.T) {
 // kept alive and asked about again. What it missed until it is allowed, it gets then.
 func TestForwardHolds(t *testing.T) {
 	t.Parallel()
-	n, a := asking(t, auth.ForwardOptions{Timeout: 5 * time.Second}, server.Options{Heartbeat: 300 * time.Millisecond})
+	n, a := asking(t, auth.ForwardOptions{}, server.Options{Heartbeat: 300 * time.Millisecond})
 	a.status(500)
 	sse := map[string]string{"Accept": "text/event-stream", "Cookie": "a=1"}
 	allowed, refused := n.follow(events, sse), n.follow("/v1/events?feed=chat,news", sse)

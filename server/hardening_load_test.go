@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -111,12 +112,22 @@ func TestHugeQuestions(t *testing.T) {
 		strings.Repeat("&", 60_000):                          400,
 		strings.Repeat(";", 60_000):                          400,
 	} {
-		begin := time.Now()
+		begin := processorTime(t)
 		_, status := n.cost(t, httptest.NewRequest("HEAD", "/v1/events?"+query, nil))
-		if took := time.Since(begin); status != want || took > time.Second {
-			t.Errorf("%.30q: %d after %v, want %d", query, status, took, want)
+		if took := processorTime(t) - begin; status != want || took > time.Second {
+			t.Errorf("%.30q: %d after %v of the processor, want %d", query, status, took, want)
 		}
 	}
+}
+
+// processorTime returns how long this process has run on processors.
+func processorTime(t *testing.T) time.Duration {
+	t.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // TestDeepJSON: a recursive parser can use up its stack. A client's parser with a
@@ -148,7 +159,7 @@ func TestDeepJSON(t *testing.T) {
 		{"a string of 1 MiB", `"` + strings.Repeat("x", 1<<20) + `"`, 413},
 		{"escapes", `"` + strings.Repeat(`\u0041`, 9000) + `"`, 201},
 	} {
-		begin := time.Now()
+		begin := processorTime(t)
 		r, body := n.do("POST", events, map[string]string{"Content-Type": "application/json"}, test.value)
 		if r.StatusCode != test.status {
 			t.Errorf("%s: %s %s", test.name, r.Status, body)
@@ -158,8 +169,8 @@ func TestDeepJSON(t *testing.T) {
 		if r.StatusCode != test.status && r.StatusCode != 400 || test.status == 201 && r.StatusCode != 201 {
 			t.Errorf("%s as a line: %s %s", test.name, r.Status, body)
 		}
-		if took := time.Since(begin); took > 5*time.Second {
-			t.Errorf("%s took %v", test.name, took)
+		if took := processorTime(t) - begin; took > 5*time.Second {
+			t.Errorf("%s took %v of the processor", test.name, took)
 		}
 		if test.status == 201 {
 			taken++

@@ -99,7 +99,7 @@ func (n *node) stalled(header string) *bufio.Reader {
 	if err := tcp.SetReadBuffer(64 << 10); err != nil {
 		n.t.Fatal(err)
 	}
-	if err := conn.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+	if err := conn.SetReadDeadline(time.Now().Add(5 * time.Minute)); err != nil {
 		n.t.Fatal(err)
 	}
 	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: rejoin\r\n%s\r\n", events, header)

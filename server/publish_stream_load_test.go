@@ -240,7 +240,7 @@ func TestPublishStreamClients(t *testing.T) {
 		}
 		for _, test := range cases {
 			work.Go(func() {
-				ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 				cmd := exec.CommandContext(ctx, c.command[0], append(c.command[1:], script, n.url+"/v1/feeds/"+test.feed+"/events?x=1", test.gap, test.header)...)
 				var stderr bytes.Buffer
 				cmd.Stderr = &stderr

@@ -22,7 +22,7 @@ import (
 	"github.com/rejoin/rejoin/server"
 )
 
-var reuseFor = flag.Duration("reuse", 1500*time.Millisecond, "how long TestDescriptorReuse lasts")
+var reuseFor = flag.Duration("reuse", 1500*time.Millisecond, "how long TestDescriptorReuse lasts at least")
 
 const (
 	reuseFeeds   = 30
@@ -41,13 +41,26 @@ func TestDescriptorReuse(t *testing.T) {
 	descriptors, goroutines := descriptors(t), runtime.NumGoroutine()
 
 	r := &reuse{t: t, node: n}
+	least := int64(20)
+	if *overTLS {
+		least = 5 // handshakes take most of the time
+	}
+	began := time.Now()
+	enough := func() bool {
+		took := time.Since(began)
+		return took > *reuseFor && r.events.Load() > 0 && r.streams.Load() >= least || took > 2*prompt
+	}
 	var clients, publishers sync.WaitGroup
 	stop := make(chan struct{})
 	publishers.Go(func() { r.publish(n, stop) })
 	for range reuseClients {
 		clients.Go(func() {
-			for deadline := time.Now().Add(*reuseFor); time.Now().Before(deadline) && !t.Failed(); {
-				r.subscribe()
+			for patience := time.Duration(1); !enough() && !t.Failed(); {
+				if r.subscribe(patience) {
+					patience = 1
+				} else if patience < 64 {
+					patience *= 2
+				}
 			}
 		})
 	}
@@ -55,10 +68,6 @@ func TestDescriptorReuse(t *testing.T) {
 	close(stop)
 	publishers.Wait()
 	t.Logf("%d connections, %d events read in %d streams", r.connections.Load(), r.events.Load(), r.streams.Load())
-	least := int64(20)
-	if *overTLS {
-		least = 5 // handshakes take most of the time
-	}
 	if r.events.Load() == 0 || r.streams.Load() < least {
 		t.Error("hardly anything was tried")
 	}
@@ -118,8 +127,9 @@ func (r *reuse) publish(n *node, stop <-chan struct{}) {
 	}
 }
 
-// subscribe connects, and is cut at some moment in some way.
-func (r *reuse) subscribe() {
+// subscribe connects, and is cut at some moment in some way. It reports false if patience
+// was not enough for the head of the answer.
+func (r *reuse) subscribe(patience time.Duration) bool {
 	conn, tcp := r.node.dial()
 	r.connections.Add(1)
 	pause := func(most time.Duration) { time.Sleep(rand.N(most)) } // this is the moment
@@ -130,12 +140,13 @@ func (r *reuse) subscribe() {
 	if _, err := fmt.Fprintf(conn, "GET /v1/feeds/%s/events?from=-3 HTTP/1.1\r\nHost: rejoin\r\n\r\n", name); err != nil {
 		r.t.Error(err)
 	}
+	answered := true
 	if rand.IntN(3) > 0 {
 		if rand.IntN(4) == 0 {
 			pause(300 * time.Millisecond) // may be long enough for the server to drop the connection
 		}
-		_ = conn.SetReadDeadline(time.Now().Add(20*time.Millisecond + rand.N(80*time.Millisecond)))
-		r.check(conn, name)
+		_ = conn.SetReadDeadline(time.Now().Add(patience * (20*time.Millisecond + rand.N(80*time.Millisecond))))
+		answered = r.check(conn, name)
 	} else {
 		pause(2 * time.Millisecond) // while it is being taken over
 	}
@@ -147,17 +158,19 @@ func (r *reuse) subscribe() {
 		pause(time.Millisecond)
 	}
 	_ = conn.Close()
+	return answered
 }
 
-// check reads a stream until it ends, and demands that it is one, of that feed.
-func (r *reuse) check(conn net.Conn, name string) {
+// check reads a stream until it ends, and demands that it is one, of that feed. It reports
+// whether there was an answer at all.
+func (r *reuse) check(conn net.Conn, name string) bool {
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err == nil && resp.StatusCode != http.StatusOK {
 		err = errors.New(resp.Status)
 	}
 	if err != nil {
 		r.checkEnd(name, err)
-		return
+		return false
 	}
 	r.streams.Add(1)
 	lines, last, control := bufio.NewReader(resp.Body), 0, false
@@ -165,7 +178,7 @@ func (r *reuse) check(conn net.Conn, name string) {
 		line, err := lines.ReadString('\n')
 		if err != nil {
 			r.checkEnd(name, err)
-			return
+			return true
 		}
 		line = line[:len(line)-1]
 		if id, ok := strings.CutPrefix(line, "id: "); ok {
@@ -186,7 +199,7 @@ func (r *reuse) check(conn net.Conn, name string) {
 		case line == "", line == ":", strings.HasPrefix(line, "retry: "):
 		default:
 			r.t.Errorf("%s: got the line %.100q", name, line)
-			return
+			return true
 		}
 	}
 }

@@ -91,7 +91,7 @@ type manyStreams struct {
 }
 
 func (m *manyStreams) open() error {
-	_ = m.conn.SetDeadline(time.Now().Add(time.Minute))
+	_ = m.conn.SetDeadline(time.Now().Add(5 * time.Minute))
 	var head, out bytes.Buffer
 	encoder, writer := hpack.NewEncoder(&head), h2.NewFramer(&out, nil)
 	_ = writer.WriteSettings(h2.Setting{ID: h2.SettingInitialWindowSize, Val: 4096})
