@@ -89,7 +89,7 @@ func TestReturned(t *testing.T) {
 						w.t.Error(err)
 					}
 					transmit(w.t, client, after)
-					conn := accept(w.t, r, 10*time.Second)
+					conn := accept(w.t, r, time.Minute)
 					if conn == nil {
 						w.t.Fatalf("%q: not accepted", want)
 					}
@@ -130,7 +130,7 @@ func TestReturnedBehindMuch(t *testing.T) {
 			}
 			read <- err
 		}()
-		conn := accept(w.t, r, 10*time.Second)
+		conn := accept(w.t, r, time.Minute)
 		if conn == nil {
 			w.t.Fatal("not accepted")
 		}
@@ -304,7 +304,7 @@ func TestIdleBounds(t *testing.T) {
 		}
 		for _, client := range clients[5:] {
 			transmit(w.t, client, "x")
-			if conn := accept(w.t, r, 10*time.Second); conn == nil {
+			if conn := accept(w.t, r, time.Minute); conn == nil {
 				w.t.Error("one of the newest is not accepted")
 			} else {
 				conn.Close()

@@ -222,7 +222,7 @@ func (s *script) ended() error {
 	select {
 	case err := <-s.closed:
 		return err
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		s.t.Fatal("the stream does not end")
 		return nil
 	}
@@ -345,9 +345,9 @@ func descriptors(t *testing.T) int {
 // await waits up to 10 seconds for a condition.
 func await(t *testing.T, name string, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !holds(); {
+	for deadline := time.Now().Add(time.Minute); !holds(); {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within 10 seconds", name)
+			t.Fatalf("%s: not within a minute", name)
 		}
 		time.Sleep(time.Millisecond) // the worker needs it
 	}
