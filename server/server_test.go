@@ -267,6 +267,7 @@ func longer(t testing.TB, first time.Duration) iter.Seq[time.Duration] {
 			if !yield(d) {
 				return
 			}
+			t.Logf("%v were too short", d)
 		}
 		t.Fatal("however much time it has, it is too late")
 	}

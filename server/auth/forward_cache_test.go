@@ -127,10 +127,12 @@ func TestForwardOnce(t *testing.T) {
 		mu.Unlock()
 	})
 	f := openForward(t, auth.ForwardOptions{URL: a.url, Concurrency: 3, Timeout: time.Minute})
-	var all sync.WaitGroup
+	var all, begun sync.WaitGroup
+	begun.Add(500)
 	for user := range 10 {
 		for range 50 {
 			all.Go(func() {
+				begun.Done()
 				if _, err := ask(t, f, visit("GET", "/", "Cookie", fmt.Sprint("user=", user)), auth.Subscribe, "chat"); err != nil {
 					t.Error(err)
 				}
@@ -140,6 +142,7 @@ func TestForwardOnce(t *testing.T) {
 	for range 3 {
 		<-a.received
 	}
+	begun.Wait()
 	time.Sleep(50 * time.Millisecond) // for those that have not joined yet
 	close(release)
 	all.Wait()
