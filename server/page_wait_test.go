@@ -99,7 +99,7 @@ func TestNoWait(t *testing.T) {
 			t.Errorf("%s: %d events, want %d", path, len(p.Events), count)
 		}
 	}
-	if took := time.Since(begin); took > 20*time.Second {
+	if took := time.Since(begin); took >= time.Minute {
 		t.Errorf("it took %v", took)
 	}
 }
