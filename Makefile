@@ -48,10 +48,10 @@ test: vet ## Vet, and run every test, servers with the race detector; brings wha
 	bash .ci/parts
 	$(GO) build -race ./...
 	$(TEST) -run '^TestSimulation$$' ./feed
-	$(TEST) -parallel 4 -timeout 10m ./cmd/internal/e2e -detect-races & e2e=$$!; \
-	$(TEST) -race -p 1 -parallel 4 -timeout 10m $(LONGEST); longest=$$?; \
+	$(TEST) -parallel 4 -timeout 15m ./cmd/internal/e2e -detect-races & e2e=$$!; \
+	$(TEST) -race -p 1 -parallel 4 -timeout 15m $(LONGEST); longest=$$?; \
 	wait $$e2e && exit $$longest
-	$(TEST) -race -p 2 -parallel 4 -timeout 10m \
+	$(TEST) -race -p 2 -parallel 4 -timeout 15m \
 		$$($(GO) list ./... | grep -v -e /cmd/internal/e2e$$ $(foreach one,$(LONGEST),-e /rejoin$(one:.%=%)$$))
 
 # The tests of server that are left out repeat others over net/http, read slowly, or
