@@ -72,6 +72,60 @@ func BenchmarkBus(b *testing.B) {
 	}
 }
 
+// BenchmarkSQL measures how soon three nodes, or one, deliver what an application appends
+// and enqueues in SQL.
+func BenchmarkSQL(b *testing.B) {
+	for _, bus := range sqlBuses {
+		b.Run(bus, func(b *testing.B) {
+			c := newSQLCluster(b, bus)
+			feeds := map[string]string{"appended": appends, "enqueued": enqueues}
+			for name := range feeds {
+				c.follow(name, 1, c.nodes...)
+			}
+			app, a := c.newApplication(), arrivals{}
+			b.ResetTimer()
+			for i := range b.N {
+				for name, sql := range feeds {
+					data := fmt.Sprint("event ", i)
+					app.do(sql, name, data)
+					a.commit(name, data)
+				}
+				time.Sleep(5 * time.Millisecond) // it is for the delay, not for the load
+			}
+			b.StopTimer()
+			c.verdict("appended", "enqueued")
+			for name := range feeds {
+				delays := a.judge(c, name)
+				b.ReportMetric(milliseconds(median(delays)), name+"-p50-ms")
+				b.ReportMetric(milliseconds(p99(delays)), name+"-p99-ms")
+			}
+		})
+	}
+}
+
+// BenchmarkRetention measures how long publishes take while a node frees what its feed has
+// too much of.
+func BenchmarkRetention(b *testing.B) {
+	var took []time.Duration
+	for range b.N {
+		r := &retentionTest{cluster: newCluster(b)}
+		r.fill()
+		r.alive = r.startNode(r.bus(), "REJOIN_RETENTION=feeds=hot events=200")
+		first := r.first("hot")
+		stop := r.publishOn()
+		for deadline := time.Now().Add(time.Minute); r.first("hot") == first; time.Sleep(10 * time.Millisecond) { // until its round comes
+			if time.Now().After(deadline) {
+				b.Fatal("the feed is not trimmed")
+			}
+		}
+		time.Sleep(2 * time.Second) // events are freed step by step
+		stop()
+		took = append(took, r.took...)
+	}
+	b.ReportMetric(milliseconds(median(took)), "publish-p50-ms")
+	b.ReportMetric(milliseconds(p99(took)), "publish-p99-ms")
+}
+
 // newClusterLoad starts two nodes, without Redis if that is nil, and a subscriber to
 // each feed.
 func newClusterLoad(b *testing.B, p *testserver.Postgres, redis *testserver.Redis, feeds int) *clusterLoad {

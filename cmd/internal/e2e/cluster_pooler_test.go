@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -65,7 +66,7 @@ func demandEnds(t *testing.T, store, bus string, words ...string) {
 
 // testPooledApplication appends and enqueues through a pooler that the nodes do not use.
 func testPooledApplication(t *testing.T, c *cluster, pooled string) {
-	c.start(2)
+	c.start(2, "REJOIN_BUS_VERIFY=1m")
 	c.follow("chat", 1, c.nodes...)
 	config, err := pgx.ParseConfig(pooled)
 	if err != nil {
@@ -77,6 +78,7 @@ func testPooledApplication(t *testing.T, c *cluster, pooled string) {
 		t.Fatal(err)
 	}
 	defer app.Close(context.Background())
+	began := time.Now()
 	for i := 1; i <= 20; i += 2 {
 		var id feed.ID
 		if err := app.QueryRow(t.Context(), "SELECT rejoin_append_text('chat', NULL, $1)", fmt.Sprintf("%d appended", i)).Scan(&id); err != nil {
@@ -88,7 +90,11 @@ func testPooledApplication(t *testing.T, c *cluster, pooled string) {
 		if _, err := app.Exec(t.Context(), "SELECT rejoin_enqueue_text('chat', NULL, $1)", fmt.Sprintf("%d enqueued", i+1)); err != nil {
 			t.Fatal(err)
 		}
-		c.await("chat", feed.ID(i+1), promptly())
+		c.await("chat", feed.ID(i+1), promptly)
+	}
+	// A node that is not notified looks at the queue every five seconds.
+	if took := time.Since(began); took > 25*time.Second {
+		t.Errorf("ten events, one after the other, took %v", took)
 	}
 	if f := c.verdict("chat"); f.reconnects > 0 {
 		t.Errorf("streams were cut: %v", f)
