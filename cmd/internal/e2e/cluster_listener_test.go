@@ -28,10 +28,11 @@ func TestListenerKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer admin.Close(context.Background())
-	stopChat := c.publish(traffic{feed: "chat", publishers: 2, pause: 20 * time.Millisecond}, c.nodes...)
+	stopChat := c.publish(traffic{feed: "chat", publishers: 2, pause: 50 * time.Millisecond}, c.nodes...)
 	stopQuiet := c.publish(traffic{feed: "quiet", publishers: 1, pause: 700 * time.Millisecond}, c.nodes[0])
-	killed := 0
-	for end := time.Now().Add(*listenerKillsFor); time.Now().Before(end); time.Sleep(500 * time.Millisecond) { // they may listen meanwhile
+	killed, enough := 0, int(listenerKillsFor.Seconds())
+	began := time.Now()
+	for ; time.Since(began) < *listenerKillsFor || killed < enough && time.Since(began) < time.Minute; time.Sleep(500 * time.Millisecond) { // they may listen meanwhile
 		var n int
 		if err := admin.QueryRow(t.Context(), `SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 			WHERE datname = current_database() AND application_name LIKE '%listen'`).Scan(&n); err != nil {
@@ -43,14 +44,14 @@ func TestListenerKilled(t *testing.T) {
 	stopQuiet()
 	f := c.verdict("chat", "quiet")
 	t.Logf("%d connections killed: %v", killed, f)
-	if want := int(listenerKillsFor.Seconds()); killed < want {
-		t.Errorf("%d connections were killed, want %d at least", killed, want)
+	if killed < enough {
+		t.Errorf("%d connections were killed, want %d at least", killed, enough)
 	}
-	if f.worst > promptly() || f.reconnects > 0 {
-		t.Errorf("an event was not delivered within %v, or streams were cut", promptly())
+	if f.worst > promptly || f.reconnects > 0 {
+		t.Errorf("an event was not delivered within %v, or streams were cut", promptly)
 	}
 	for i, n := range c.nodes {
-		n.awaitBus("up", 5*time.Second)
+		n.awaitBus("up", 30*time.Second)
 		if lines := len(n.log.lines()); lines > mostLines {
 			t.Errorf("node %d logged %d lines:\n%s", i, lines, n.log)
 		}
@@ -68,11 +69,11 @@ func TestListenerSilent(t *testing.T) {
 	deaf := []*process{c.startNode(network.URL(c.store)), c.startNode(network.URL(c.store))}
 	hearing := c.startNode("postgres")
 	for _, n := range c.nodes {
-		n.awaitBus("up", 5*time.Second)
+		n.awaitBus("up", 30*time.Second)
 	}
 	c.follow("chat", 2, c.nodes...)
 	c.follow("quiet", 1, c.nodes...)
-	stopChat := c.publish(traffic{feed: "chat", publishers: 1, pause: 20 * time.Millisecond}, c.nodes...)
+	stopChat := c.publish(traffic{feed: "chat", publishers: 1, pause: 50 * time.Millisecond}, c.nodes...)
 	stopQuiet := c.publish(traffic{feed: "quiet", publishers: 1, pause: 900 * time.Millisecond}, hearing)
 	lasts(300 * time.Millisecond) // of health, before
 
@@ -81,7 +82,7 @@ func TestListenerSilent(t *testing.T) {
 	var noticing sync.WaitGroup
 	for _, n := range deaf {
 		noticing.Go(func() {
-			n.awaitBus("down", 10*time.Second)
+			n.awaitBus("down", 30*time.Second)
 			t.Logf("a node noticed it within %v", time.Since(began).Round(time.Millisecond))
 		})
 	}
@@ -92,13 +93,13 @@ func TestListenerSilent(t *testing.T) {
 	}
 	network.Heal()
 	for _, n := range deaf {
-		n.awaitBus("up", 10*time.Second)
+		n.awaitBus("up", 30*time.Second)
 	}
 	stopChat()
 	stopQuiet()
 	f := c.verdict("chat", "quiet")
 	t.Log(f)
-	if f.worst > promptly() || f.reconnects > 0 {
-		t.Errorf("an event was not delivered within %v, or streams were cut", promptly())
+	if f.worst > promptly || f.reconnects > 0 {
+		t.Errorf("an event was not delivered within %v, or streams were cut", promptly)
 	}
 }

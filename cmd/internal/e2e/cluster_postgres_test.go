@@ -46,8 +46,8 @@ func testPostgresRestart(t *testing.T, c *cluster, p *testserver.Postgres, stop 
 	for i := range 20 {
 		c.mustPublish(c.nodes[0], "quiet", fmt.Sprintf("before %d", i+1))
 	}
-	early := newRetriers(c, "chat", "early", 4)
-	early.await(200)
+	early := newRetriers(c, "chat", "early", 2)
+	early.await(100)
 	logged := len(c.nodes[0].log.lines()) + len(c.nodes[1].log.lines())
 
 	stop(t, p)
@@ -61,26 +61,22 @@ func testPostgresRestart(t *testing.T, c *cluster, p *testserver.Postgres, stop 
 	fresh := hold(c.nodes[0], "quiet", "")
 	behind := hold(c.nodes[1], "quiet", "5")
 	time.Sleep(time.Until(gone.Add(away))) // the outage has to last
+	late.awaitRefused(10)
 	for _, h := range []*held{fresh, behind} {
-		if head, keepAlives := h.waits(); head != "200 OK" || keepAlives == 0 {
-			t.Errorf("a subscriber without the store: %q, and %d keep-alives", head, keepAlives)
-		}
+		h.awaitKeepAlive(t)
 	}
 	p.Start(t)
 	back := time.Now()
 	for _, n := range c.nodes {
 		n.awaitReady()
 	}
-	ready := time.Since(back)
+	t.Logf("ready %v after Postgres", time.Since(back))
 	c.mustPublish(c.nodes[0], "quiet", "after")
-	early.await(100)
+	early.await(50)
 	late.await(20)
 	early.stop()
 	late.stop()
-	t.Logf("ready %v after Postgres; before it went: %v; and since: %v", ready, early, late)
-	if ready > 5*time.Second {
-		t.Errorf("the nodes were ready %v after Postgres", ready)
-	}
+	t.Logf("before it went: %v; and since: %v", early, late)
 	// "Now" was while Postgres was away: what was stored just before may be shown.
 	fresh.demandEnd(t, 21)
 	behind.demand(t, 6, 21)
@@ -92,16 +88,11 @@ func testPostgresRestart(t *testing.T, c *cluster, p *testserver.Postgres, stop 
 	}
 	// What stands behind an event whose commit nobody could answer for waits
 	// until the store can be asked.
-	if f.worst > back.Sub(gone)+5*time.Second {
+	if f.worst > back.Sub(gone)+promptly {
 		t.Errorf("an event took %v to be delivered", f.worst)
 	}
 	early.judge(t)
 	late.judge(t)
-	// What was on its way when Postgres went may take until it is back to be
-	// found out.
-	if late.slowest > promptRefusal {
-		t.Errorf("a publish during the outage was refused after %v", late.slowest)
-	}
 	if lines := len(c.nodes[0].log.lines()) + len(c.nodes[1].log.lines()) - logged; lines > mostLines {
 		t.Errorf("the nodes logged %d lines:\n%s", lines, c.nodes[0].log)
 	}
@@ -134,32 +125,29 @@ func testHeldFeed(t *testing.T, c *cluster) {
 	if _, err := begin.Exec(t.Context(), "UPDATE rejoin.feeds SET updated = updated WHERE name = 'held'"); err != nil {
 		t.Fatal(err)
 	}
-	c.mu.Lock()
-	c.took = nil
-	c.mu.Unlock()
-	stopHeld := c.publish(traffic{feed: "held", publishers: waiting, events: 1}, c.nodes...)
+	waits := newRetriers(c, "held", "of the held feed", waiting)
 	stopFree := c.publish(traffic{feed: "free", publishers: 4, pause: 20 * time.Millisecond}, c.nodes...)
 	time.Sleep(2 * time.Second) // the transaction is a long one
-
-	c.mu.Lock()
-	count, took, stored := len(c.took), p99(c.took), len(c.acked["held"])
-	c.mu.Unlock()
-	t.Logf("meanwhile %d events of the other feed, publish p99 %v", count, took)
-	// One that waited with the held feed would take seconds.
-	if took > time.Second || count < 100 {
-		t.Errorf("while a feed was held, %d events of another took %v (p99)", count, took)
+	// Publishes that waited with those of the held feed would be refused as they are, after
+	// five seconds.
+	c.await("free", 100, 20*time.Second)
+	waits.mu.Lock()
+	if waits.acked > 0 {
+		t.Errorf("%d events were acknowledged in a feed that is held", waits.acked)
 	}
-	if stored != 1 {
-		t.Errorf("%d events were acknowledged in a feed that is held", stored-1)
-	}
+	waits.mu.Unlock()
 	if err := begin.Commit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	stopHeld()
+	waits.await(2 * waiting)
+	waits.stop()
 	stopFree()
 	t.Log(c.verdict("held", "free"))
-	if got := len(c.readFeed("held").Events); got != 1+2*waiting {
-		t.Errorf("the feed that was held has %d events, want %d", got, 1+2*waiting)
+	if got := len(c.readFeed("held").Events); got != 1+waits.acked {
+		t.Errorf("the feed that was held has %d events, want %d", got, 1+waits.acked)
+	}
+	for _, err := range waits.faults {
+		t.Error(err)
 	}
 }
 
@@ -182,7 +170,7 @@ func testEmptyDatabase(t *testing.T, c *cluster) {
 	for _, n := range c.nodes {
 		n.url = n.listening()
 		n.awaitReady()
-		n.awaitBus("up", 10*time.Second)
+		n.awaitBus("up", 30*time.Second)
 		if lines := n.log.lines(); len(lines) > 5 {
 			t.Errorf("a node logged %d lines to start:\n%s", len(lines), n.log)
 		}
@@ -191,7 +179,7 @@ func testEmptyDatabase(t *testing.T, c *cluster) {
 	c.publish(traffic{feed: "chat", publishers: 2, events: 20}, c.nodes...)()
 	f := c.verdict("chat")
 	t.Log(f)
-	if f.worst > promptly() {
+	if f.worst > promptly {
 		t.Errorf("an event took %v to be delivered", f.worst)
 	}
 }

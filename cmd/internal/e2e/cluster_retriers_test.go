@@ -113,11 +113,25 @@ func (r *retriers) await(n int) {
 	r.c.t.Helper()
 	acked := func() int { r.mu.Lock(); defer r.mu.Unlock(); return r.acked }
 	want := acked() + n
-	for deadline := time.Now().Add(30 * time.Second); acked() < want; {
+	for deadline := time.Now().Add(time.Minute); acked() < want; {
 		if time.Now().After(deadline) {
 			r.c.t.Fatalf("publishing does not go on: %v", r)
 		}
 		time.Sleep(5 * time.Millisecond) // until more are acknowledged
+	}
+}
+
+// awaitRefused waits until n publishes were refused, each by itself: a node that let them
+// wait for its store, for the ten seconds that a publish may take, would need longer.
+func (r *retriers) awaitRefused(n int) {
+	r.c.t.Helper()
+	refused := func() int { r.mu.Lock(); defer r.mu.Unlock(); return len(r.refused) }
+	for deadline := time.Now().Add(30 * time.Second); refused() < n; {
+		if time.Now().After(deadline) {
+			r.c.t.Errorf("without the store, no %d publishes were refused within 30s: %v", n, r)
+			return
+		}
+		time.Sleep(5 * time.Millisecond) // until more are refused
 	}
 }
 
@@ -127,11 +141,6 @@ func (r *retriers) String() string {
 	return fmt.Sprintf("%d acknowledged, %d refused, %d uncertain, the slowest refusal took %v",
 		r.acked, len(r.refused), r.uncertain, r.slowest.Round(time.Millisecond))
 }
-
-// promptRefusal is how long a publish may wait to be told that there is no
-// store. One that comes right behind a commit whose answer was lost waits a
-// little for that.
-const promptRefusal = 2 * time.Second
 
 // judge looks at what was answered, and compares it with what is stored.
 func (r *retriers) judge(t *testing.T) {
@@ -228,10 +237,21 @@ func (h *held) read(ctx context.Context, url, cursor string) error {
 	}
 }
 
-func (h *held) waits() (status string, keepAlives int) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.status, h.keepAlives
+// awaitKeepAlive waits until the subscriber has been accepted and has got a keep-alive.
+func (h *held) awaitKeepAlive(t *testing.T) {
+	t.Helper()
+	waits := func() (status string, keepAlives int) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return h.status, h.keepAlives
+	}
+	status, keepAlives := waits()
+	for deadline := time.Now().Add(30 * time.Second); keepAlives == 0 && time.Now().Before(deadline); status, keepAlives = waits() {
+		time.Sleep(5 * time.Millisecond) // until one has come
+	}
+	if status != "200 OK" || keepAlives == 0 {
+		t.Errorf("a subscriber without the store: %q, and %d keep-alives", status, keepAlives)
+	}
 }
 
 // demand demands that the subscriber gets exactly these events, over the one
@@ -243,7 +263,7 @@ func (h *held) demand(t *testing.T, from, to int) {
 		want += fmt.Sprintf(" %d ", id)
 	}
 	var got string
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
 		h.mu.Lock()
 		got = h.ids
 		err := h.err
@@ -262,7 +282,7 @@ func (h *held) demand(t *testing.T, from, to int) {
 func (h *held) demandEnd(t *testing.T, to int) {
 	t.Helper()
 	var first int
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) { // until more has arrived
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) { // until more has arrived
 		h.mu.Lock()
 		ids := h.ids
 		h.mu.Unlock()

@@ -47,12 +47,12 @@ func testKillBeforeTold(t *testing.T, c *cluster) {
 		}
 		c.mustPublish(doomed, "chat", fmt.Sprintf("the last word, in round %d", round))
 		doomed.kill()
-		c.awaitAll("chat", promptly())
+		c.awaitAll("chat", promptly)
 	}
 	f := c.verdict("chat")
 	t.Log(f)
-	if f.events != 6 || f.worst > promptly() || f.reconnects > 0 {
-		t.Errorf("want 6 events, each delivered within %v", promptly())
+	if f.events != 6 || f.worst > promptly || f.reconnects > 0 {
+		t.Errorf("want 6 events, each delivered within %v", promptly)
 	}
 }
 
@@ -78,8 +78,8 @@ func testClusterKill(t *testing.T, c *cluster) {
 	stop()
 	f := c.verdict("chat")
 	t.Log(f)
-	if f.worst > promptly() || f.reconnects > 0 {
-		t.Errorf("an event was not delivered within %v, or a node that lives cut a stream", promptly())
+	if f.worst > promptly || f.reconnects > 0 {
+		t.Errorf("an event was not delivered within %v, or a node that lives cut a stream", promptly)
 	}
 }
 
@@ -151,7 +151,7 @@ func testReplaced(t *testing.T, store string, redis *testserver.Redis, nodes int
 			t.Errorf("generation %d: want %d events: %v", generation, nodes*events, f)
 		}
 		for _, n := range c.nodes {
-			n.awaitBus("up", 5*time.Second)
+			n.awaitBus("up", 30*time.Second)
 			n.kill()
 		}
 	}
