@@ -258,15 +258,11 @@ func (c *calm) judge() {
 	slices.Sort(delays)
 	p99 := quantile(delays, 0.99)
 	c.h.t.Logf("%d deliveries to those who behave: p50 %v, p99 %v, worst %v; %d never came", len(delays), quantile(delays, 0.5), p99, quantile(delays, 1), missing)
-	bound := hostileDelay * slower()
-	if *soakFor < time.Minute {
-		bound *= 4 // a short run is little else than stores that come back
-	}
 	switch {
 	case len(delays) == 0:
 		c.h.t.Error("nothing was delivered to those who behave, so nothing is proven")
-	case p99 > bound:
-		c.h.t.Errorf("1 of 100 deliveries to those who behave took %v or more, the bound is %v", p99, bound)
+	case c.h.full && p99 > hostileDelay: // a short one of all tests has to pass on any machine
+		c.h.t.Errorf("1 of 100 deliveries to those who behave took %v or more, the bound is %v", p99, hostileDelay)
 	case missing > 0:
 		c.h.t.Errorf("%d deliveries to those who behave never came", missing)
 	}

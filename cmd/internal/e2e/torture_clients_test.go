@@ -22,7 +22,11 @@ var tortureTypes = []string{"", "proof.lines", "proof.batch"}
 // until the outcome of all that they published is known.
 func (s *schedule) startPublishers() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
-	for i := range torturePublishers {
+	busy := torturePublishers
+	if !judgesLatency() {
+		busy /= 2
+	}
+	for i := range busy {
 		p := s.publisher(i, s.feeds)
 		s.publishing(p.Clients, func() error { return p.Run(ctx, context.WithoutCancel(ctx)) })
 	}
@@ -65,7 +69,7 @@ func (s *schedule) publisher(i int, feeds []string) *verify.Publisher {
 		Recording: s.recording, Name: fmt.Sprintf("publisher-%d", i), Feeds: feeds, Clients: s.clientsOf([]int{clientHTTP1, clientHTTP2, clientShared}[i/3%3], s.urls()),
 		Random: rand.New(rand.NewPCG(s.seed, 100+uint64(i))), Pause: 35 * time.Millisecond * slower(),
 		// Some wait for the answer, some ask another node before it comes.
-		Attempt: time.Duration(800+1600*(i%3)) * time.Millisecond, Patience: tortureArrives * slower(),
+		Attempt: time.Duration(800+1600*(i%3)) * time.Millisecond * slower(), Patience: tortureArrives * slower(),
 		Large: 0.15, Again: 0.1, Twice: 0.1, GiveUp: 0.3, Counts: &s.counts,
 	}
 }
@@ -168,7 +172,11 @@ func (s *schedule) followed(kind tortureKind, n int) []string {
 func (s *schedule) startSubscribers() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	for _, kind := range tortureKinds {
-		for i := range kind.count {
+		count := kind.count
+		if !judgesLatency() {
+			count = 1
+		}
+		for i := range count {
 			if kind.follow == followsWritten && len(s.written) == 0 {
 				continue // nobody writes to SQLite
 			}
@@ -189,10 +197,13 @@ func (s *schedule) startSubscribers() (stop func()) {
 func (s *schedule) subscriber(kind tortureKind, names []string, i int) *verify.Subscriber {
 	s.made++
 	random := rand.New(rand.NewPCG(s.seed, 1000+s.made))
+	habits := kind.habits
+	habits.Cut *= slower()
+	habits.Wait *= slower()
 	w := &verify.Subscriber{
 		Log: s.recording.Client(fmt.Sprintf("subscriber %d, %s", i, kind.name), kind.slow), Feeds: names,
 		Clients: s.subscriberOf(kind.client, s.urlsFor(kind.client), random), Random: random,
-		Habits: kind.habits, Strict: true, Closing: true, Ephemeral: true, Silence: 7 * time.Second, Counts: &s.counts,
+		Habits: habits, Strict: true, Closing: true, Ephemeral: true, Silence: 7 * time.Second * slower(), Counts: &s.counts,
 	}
 	if types := slices.Clone(kind.habits.Types); len(types) > 0 {
 		if i := slices.Index(types, "message"); i >= 0 {

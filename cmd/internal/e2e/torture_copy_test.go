@@ -87,7 +87,7 @@ func (c *storeCopy) drop() {
 func (c *storeCopy) live(d time.Duration, random *rand.Rand) error {
 	s := c.world.now
 	c.node.start()
-	if !c.node.ready(boundStore * slower()) {
+	if !c.node.ready(bound(boundStore)) {
 		return fmt.Errorf("the node does not become ready:\n%s", c.node.running().log)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), tortureArrives*slower())
@@ -123,7 +123,7 @@ func (c *storeCopy) live(d time.Duration, random *rand.Rand) error {
 		own := rand.New(rand.NewPCG(random.Uint64(), uint64(i)))
 		w := &verify.Subscriber{
 			Log: c.seen.Client(fmt.Sprintf("subscriber %d of the copy", i), true), Feeds: names, Clients: s.subscriberOf(clientHTTP1, []*url.URL{c.node.url}, own),
-			Random: own, Strict: true, Ephemeral: true, Silence: 7 * time.Second, Counts: &counts,
+			Random: own, Strict: true, Ephemeral: true, Silence: 7 * time.Second * slower(), Counts: &counts,
 		}
 		v.Subscribers = append(v.Subscribers, w)
 		followers.Go(func() {

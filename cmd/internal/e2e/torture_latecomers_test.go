@@ -43,7 +43,7 @@ func (s *schedule) startLatecomers(b laidBlow) {
 		s.unknown = s.unknown[count:]
 		l := latecomer{Subscriber: s.subscriber(tortureKind{name: fmt.Sprintf("came during %s", b.name)}, feeds, i)}
 		l.Clients = s.subscriberOf(clientHTTP1, []*url.URL{n.url}, l.Random)
-		l.Log.Apart("that came while the store was away", boundStore*slower())
+		l.Log.Apart("that came while the store was away", bound(boundStore))
 		l.Heartbeat = latecomersHeartbeat * slower()
 		l.Silence = l.Heartbeat + time.Second
 		for j, name := range feeds {
