@@ -135,7 +135,7 @@ func TestBenchWithoutServer(t *testing.T) {
 func TestBenchServerGoesAway(t *testing.T) {
 	p := serve(t, built(t, false), filepath.Join(t.TempDir(), "rejoin.db"))
 	_, wait := startCommand(t, 30*time.Second, nil, "bench", "fanout", "--url", p.url, "--subscribers", "20", "--warmup", "0s", "--duration", "1m", "--json")
-	eventuallyPublished(t, p.url, "bench:")
+	awaitPublished(t, p.url, "bench:", 6)
 	p.kill()
 	o := wait()
 	figures := o.figures(t)
@@ -153,7 +153,7 @@ func TestBenchServerGoesAway(t *testing.T) {
 func TestBenchInterrupted(t *testing.T) {
 	p := serve(t, built(t, false), filepath.Join(t.TempDir(), "rejoin.db"))
 	bench, wait := startCommand(t, 30*time.Second, nil, "bench", "fanout", "--url", p.url, "--subscribers", "5", "--warmup", "0s", "--duration", "1m")
-	eventuallyPublished(t, p.url, "bench:")
+	awaitPublished(t, p.url, "bench:", 6)
 	bench.signal(os.Interrupt)
 	if o := wait(); o.code != exitOK || !strings.Contains(o.stdout, "warning: interrupted") || !strings.Contains(o.stdout, "0 / 0 / 0") {
 		t.Errorf("exit %d, %q, %q", o.code, o.stdout, o.stderr)

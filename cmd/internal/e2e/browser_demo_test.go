@@ -33,7 +33,19 @@ func TestDemo(t *testing.T) {
 			t.Errorf("%s is shown as %q", name, got)
 		}
 	}
-	reloadAnswer(t, ctx)
+	for try := 1; !reloadAnswer(t, ctx); try++ {
+		if try == 5 {
+			t.Fatal("each answer was over before it was stopped")
+		}
+		if err := chromedp.Do(ctx,
+			chromedp.Navigate(p.url),
+			chromedp.Click(chromedp.CSS(".to-demo")),
+			chromedp.WaitVisible(chromedp.CSS(`#ada .state[data-state="live"]`)),
+			chromedp.WaitVisible(chromedp.CSS(`#ben .state[data-state="live"]`)),
+		); err != nil {
+			t.Fatal(err)
+		}
+	}
 	breakChat(t, ctx, p.url)
 	hideChat(t, ctx)
 	for _, screen := range []struct{ width, height int64 }{{360, 640}, {390, 844}, {768, 1024}, {992, 744}, {1440, 900}} {
@@ -60,8 +72,9 @@ func bodyOf(t *testing.T, url string) string {
 	return string(text)
 }
 
-// reloadAnswer reloads the page in the middle of an answer, and stops it then.
-func reloadAnswer(t *testing.T, ctx context.Context) {
+// reloadAnswer reloads the page in the middle of an answer, and stops it then. It reports
+// whether the machine was quick enough for that: an answer takes 16 seconds.
+func reloadAnswer(t *testing.T, ctx context.Context) (inTime bool) {
 	t.Helper()
 	word := func(n int) chromedp.CSS { return chromedp.CSS(fmt.Sprintf("#words span:nth-child(%d)", n)) }
 	if err := chromedp.Do(ctx,
@@ -69,13 +82,16 @@ func reloadAnswer(t *testing.T, ctx context.Context) {
 		chromedp.WaitReady(word(12)),
 		script(`document.documentElement.dataset.old = true; document.getElementById("reload").click()`),
 		chromedp.WaitReady(chromedp.CSS("html:not([data-old]) #words span:nth-child(18)")),
-		chromedp.Click(chromedp.CSS("#stop")),
+		script(`document.getElementById("stop").click()`),
 		chromedp.WaitReady(chromedp.CSS(`#answer-state[data-state="closed"]`)),
 	); err != nil {
 		t.Fatal(err)
 	}
-	if got := textOf(t, ctx, "#words"); !strings.HasPrefix(got, "A program on the server writes this answer, one word at a time. ") || strings.HasSuffix(got, "and the end.") {
+	switch got := textOf(t, ctx, "#words"); {
+	case !strings.HasPrefix(got, "A program on the server writes this answer, one word at a time. "):
 		t.Errorf("after the reload and the stop, the answer is %q", got)
+	case strings.HasSuffix(got, "and the end."):
+		return false
 	}
 	if got := textOf(t, ctx, "#answer-score"); !strings.Contains(got, ", before the reload ") {
 		t.Errorf("of the reload it says %q", got)
@@ -83,6 +99,7 @@ func reloadAnswer(t *testing.T, ctx context.Context) {
 	if got := textOf(t, ctx, "#answer-problem"); got != "" {
 		t.Errorf("the page has a problem: %q", got)
 	}
+	return true
 }
 
 // hideChat hides the page, which then holds no connection, and shows it again.

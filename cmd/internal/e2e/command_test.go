@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/rejoin/rejoin/feed"
 )
 
 // The exit codes of the command.
@@ -88,21 +90,25 @@ func makeTokenWith(t testing.TB, binary string, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// eventuallyPublished waits until a feed whose name begins so has some events.
-func eventuallyPublished(t *testing.T, server, prefix string) {
+// awaitPublished waits until n more events are in the feeds whose names begin so.
+func awaitPublished(t *testing.T, server, prefix string, n feed.ID) {
 	t.Helper()
 	c := clientOf(t, server)
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	published := func() (total feed.ID) {
 		for info, err := range c.Feeds(t.Context(), prefix) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if info.Last > 5 {
-				return
-			}
+			total += info.Last
+		}
+		return total
+	}
+	want := published() + n
+	for deadline := time.Now().Add(time.Minute); published() < want; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("nothing is published")
 		}
 	}
-	t.Fatal("nothing is published")
 }
 
 // sleep waits for d, or until ctx ends: then it returns ctx's error.

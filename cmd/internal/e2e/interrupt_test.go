@@ -29,8 +29,8 @@ func TestInterruptedWithoutServer(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			p := serve(t, built(t, false), filepath.Join(t.TempDir(), "rejoin.db"))
-			command, wait := startCommand(t, 20*time.Second, nil, append(test.command, "--url", p.url)...)
-			eventuallyPublished(t, p.url, test.began)
+			command, wait := startCommand(t, time.Minute, nil, append(test.command, "--url", p.url)...)
+			awaitPublished(t, p.url, test.began, 6)
 			if err := syscall.Kill(p.cmd.Process.Pid, test.signal); err != nil {
 				t.Fatal(err)
 			}
@@ -57,7 +57,7 @@ func TestVerifyInterrupted(t *testing.T) {
 	t.Parallel()
 	p := serve(t, built(t, false), filepath.Join(t.TempDir(), "rejoin.db"))
 	command, wait := startCommand(t, time.Minute, nil, "verify", "--url", p.url)
-	eventuallyPublished(t, p.url, "rejoin-verify:")
+	awaitPublished(t, p.url, "rejoin-verify:", 6)
 	command.signal(os.Interrupt)
 	if o := wait(); o.code != exitOK || !strings.Contains(o.stdout, "violations     0\n") || !strings.Contains(o.stderr, "interrupted: ") {
 		t.Errorf("exit %d, %q, %q", o.code, o.stdout, o.stderr)

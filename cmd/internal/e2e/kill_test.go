@@ -21,7 +21,7 @@ import (
 // ids have no hole; what was not acknowledged is there once or not at all.
 func TestKill(t *testing.T) {
 	t.Parallel()
-	const rounds, publishers = 50, 4
+	const rounds, publishers = 30, 4
 	binary := built(t, true) // as users have it: it starts sooner, and publishes more between two kills
 	db := filepath.Join(t.TempDir(), "rejoin.db")
 	acknowledged := map[feed.ID]string{}

@@ -32,7 +32,13 @@ func (f *noted) saw() string { return f.log.String() }
 
 func (f *noted) await(t *testing.T, what string) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(f.saw(), what); {
+	f.until(t, what, func() bool { return strings.Contains(f.saw(), what) })
+}
+
+// until waits until something is so.
+func (f *noted) until(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !is(); {
 		if time.Now().After(deadline) {
 			t.Fatalf("saw no %q, but %s; %v", what, f.saw(), f.source)
 		}

@@ -19,7 +19,7 @@ import (
 var soakFor = flag.Duration("soak-for", 5*time.Second, "how long clients come and go in TestSoak")
 
 const (
-	soakRate  = 200 // connections a second
+	soakRate  = 200 // connections a second; a machine with other work takes longer for as many
 	soakFeeds = 100
 	soakGrows = 24 << 20 // bytes that the process may have more, of what Go has yet to give back
 )
@@ -40,8 +40,8 @@ func TestSoak(t *testing.T) {
 	connections, bytes := soak(t, p, *soakFor)
 	after := p.awaitFewer(admin, cold)
 	t.Logf("%d connections, %d bytes read; cold %v; before %v; after %v", connections, bytes, cold, before, after)
-	if wanted := int64(soakFor.Seconds() * soakRate / 2); connections < wanted || bytes < connections {
-		t.Errorf("%d connections and %d bytes, want %d connections at least", connections, bytes, wanted)
+	if bytes < connections {
+		t.Errorf("%d connections have read %d bytes", connections, bytes)
 	}
 	// Logs outlive their subscribers by some seconds, and Go gives memory back in
 	// its own time.
@@ -108,7 +108,7 @@ func (p *process) descriptors() int {
 // engine's, and connections of the store.
 func (p *process) awaitFewer(admin string, cold holds) holds {
 	p.t.Helper()
-	return p.awaitFewerFor(admin, cold, 20*time.Second)
+	return p.awaitFewerFor(admin, cold, time.Minute)
 }
 
 // awaitFewerFor does the same with another patience.
@@ -127,7 +127,8 @@ func (p *process) awaitFewerFor(admin string, cold holds, patience time.Duration
 	}
 }
 
-// soak has clients come and go for a time.
+// soak has clients come and go for a time, and until half as many have come as that
+// time is for.
 func soak(t *testing.T, p *process, how time.Duration) (connections, bytes int64) {
 	t.Helper()
 	var total atomic.Int64
@@ -149,7 +150,8 @@ func soak(t *testing.T, p *process, how time.Duration) (connections, bytes int64
 	})
 	tick := time.NewTicker(time.Second / soakRate)
 	defer tick.Stop()
-	for deadline := time.Now().Add(how); time.Now().Before(deadline) && !t.Failed(); <-tick.C {
+	enough := int64(how.Seconds() * soakRate / 2)
+	for deadline := time.Now().Add(how); (time.Now().Before(deadline) || connections < enough) && !t.Failed(); <-tick.C {
 		n := connections
 		connections++
 		work.Go(func() {

@@ -27,7 +27,7 @@ const (
 // of all others, must get every event meanwhile. When the reader goes on, it misses none.
 func TestStalledHTTP2(t *testing.T) {
 	t.Parallel()
-	s := attack(t, true, "REJOIN_SERVER_HTTP2=engine", "REJOIN_SUBSCRIBE_WRITE_TIMEOUT=5m")
+	s := attack(t, true, "REJOIN_SERVER_HTTP2=engine", "REJOIN_SUBSCRIBE_WRITE_TIMEOUT=5m", "REJOIN_SUBSCRIBE_HEARTBEAT=5m")
 	browsers := make([]*browserFrames, *stalledConnections)
 	for i := range browsers {
 		browsers[i] = s.browse(i == 0)
