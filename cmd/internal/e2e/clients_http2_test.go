@@ -89,7 +89,7 @@ type http2Clients struct {
 
 func followOverHTTP2(t *testing.T, files certificateFiles, url string) *http2Clients {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	node := nodeCommand(t, "http2.mjs", url, "chat")
 	node.Env = append(os.Environ(), "NODE_EXTRA_CA_CERTS="+files.cert)
 	inNode := listenTo(t, node)

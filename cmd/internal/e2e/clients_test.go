@@ -177,7 +177,7 @@ func (f *nodeFollowers) hear(line []byte) {
 // await waits until each of the followers is as it should be.
 func (f *nodeFollowers) await(what string, is func(*nodeFollower) bool, names ...string) {
 	f.t.Helper()
-	timeout := time.AfterFunc(15*time.Second, func() { f.mu.Lock(); defer f.mu.Unlock(); f.more.Broadcast() })
+	timeout := time.AfterFunc(time.Minute, func() { f.mu.Lock(); defer f.mu.Unlock(); f.more.Broadcast() })
 	defer timeout.Stop()
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -191,8 +191,8 @@ func (f *nodeFollowers) await(what string, is func(*nodeFollower) bool, names ..
 		if missing == "" {
 			return
 		}
-		if time.Since(begin) >= 15*time.Second {
-			f.t.Fatalf("not within 15 seconds: %s%s\n%s", what, missing, f.p.log)
+		if time.Since(begin) >= time.Minute {
+			f.t.Fatalf("not within a minute: %s%s\n%s", what, missing, f.p.log)
 		}
 	}
 }

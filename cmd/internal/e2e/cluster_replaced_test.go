@@ -145,7 +145,7 @@ func nextSight(t *testing.T, s <-chan sight) sight {
 	select {
 	case b := <-s:
 		return b
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("the stream brings nothing")
 		return sight{}
 	}

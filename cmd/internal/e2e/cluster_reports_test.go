@@ -68,7 +68,7 @@ func followReports(t *testing.T, n *process) *nodeReports {
 // followers of the feed are as many.
 func (r *nodeReports) await(t *testing.T, nodes int, name string, followers int) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) { // until they have reported
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) { // until they have reported
 		alive, sum, healthy := 0, 0, true
 		r.mu.Lock()
 		for _, one := range r.last {

@@ -148,7 +148,7 @@ func (w *sqlWriters) awaitEmptyQueue() {
 	w.t.Helper()
 	app := w.newApplication()
 	left := -1
-	for deadline := time.Now().Add(10 * time.Second); left != 0; time.Sleep(10 * time.Millisecond) { // until a node has looked
+	for deadline := time.Now().Add(time.Minute); left != 0; time.Sleep(10 * time.Millisecond) { // until a node has looked
 		if err := app.QueryRow(w.t.Context(), "SELECT (SELECT count(*) FROM rejoin.queue) + (SELECT count(*) FROM rejoin.refused)").Scan(&left); err != nil {
 			w.t.Fatal(err)
 		}

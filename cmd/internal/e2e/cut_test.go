@@ -56,7 +56,7 @@ func shortLived(p *testserver.Proxy) func(*rand.Rand) int64 {
 // restAfter waits until so many connections have been cut, if they come to that
 // soon, and cuts no more.
 func restAfter(cuts int64, p *testserver.Proxy) {
-	for deadline := time.Now().Add(10 * time.Second); p.Cuts() < cuts && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(30 * time.Second); p.Cuts() < cuts && time.Now().Before(deadline); {
 		time.Sleep(10 * time.Millisecond) // until more of them have come
 	}
 	p.Set(testserver.Fault{})

@@ -67,7 +67,7 @@ func (n *fileNode) ask(method, path, body string) (status int, answer string) {
 // becomes waits until the request is answered with this status.
 func (n *fileNode) becomes(status int, method, path, body string) {
 	n.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		got, answer := n.ask(method, path, body)
 		if got == status {
 			return
@@ -81,7 +81,7 @@ func (n *fileNode) becomes(status int, method, path, body string) {
 // logs waits for a line of the log that has all the words.
 func (n *fileNode) logs(words ...string) {
 	n.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		for line := range strings.Lines(n.log.String()) {
 			if !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(line, w) }) {
 				return

@@ -123,7 +123,7 @@ func getFrame(stream uint32, path string) frame {
 func (s *target) awaitSubscribers(want int) {
 	s.t.Helper()
 	got := 0
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) { // until the server has noticed
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) { // until the server has noticed
 		if got = s.subscribers(); got == want {
 			return
 		}

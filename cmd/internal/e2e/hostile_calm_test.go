@@ -121,7 +121,7 @@ func (c *calm) follow(ctx context.Context, i int) {
 
 // close ends the streams, when all that was published has come.
 func (c *calm) close() {
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
 		if _, missing := c.delays(); missing == 0 {
 			break
 		}

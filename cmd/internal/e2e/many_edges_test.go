@@ -104,7 +104,7 @@ func (e *manyEdge) await(n int) {
 
 func (e *manyEdge) until(done func() bool) {
 	e.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !done(); {
+	for deadline := time.Now().Add(30 * time.Second); !done(); {
 		if time.Now().After(deadline) {
 			events, faults := e.r.seen()
 			e.Fatalf("it does not come: %v\n%v\n%v\nclosed %v", e.r, events, faults, e.r.closed)
@@ -158,7 +158,7 @@ func testTrimmedAway(e *manyEdge) {
 	if diff := cmp.Diff(want, e.r.gaps); diff != "" {
 		e.Error(diff)
 	}
-	// The other node may take two seconds to know.
+	// The other node may take a second to know, and one of a busy machine longer.
 	for first := e.r; ; {
 		e.r = newManyRaw(nil)
 		e.r.source.lastID = away
@@ -170,7 +170,7 @@ func testTrimmedAway(e *manyEdge) {
 		e.stop()
 		if diff := cmp.Diff(first.gaps, e.r.gaps); diff == "" {
 			break
-		} else if time.Since(trimmed) > 2*time.Second || len(e.r.gaps) > 0 {
+		} else if time.Since(trimmed) > 30*time.Second || len(e.r.gaps) > 0 {
 			e.Error(diff)
 			break
 		}

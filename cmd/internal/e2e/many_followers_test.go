@@ -43,7 +43,7 @@ func followManyRaw(t *testing.T, url string) manyFollower {
 
 func awaitOpen(t *testing.T, open func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !open(); {
+	for deadline := time.Now().Add(time.Minute); !open(); {
 		if time.Now().After(deadline) {
 			t.Fatal("the stream does not open")
 		}

@@ -131,7 +131,7 @@ func serveAt(t testing.TB, binary, address, store, bus string, env ...string) *p
 // awaitReady waits until the server is ready for traffic.
 func (p *process) awaitReady() {
 	p.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; {
+	for deadline := time.Now().Add(time.Minute); ; {
 		resp, err := http.Get(p.url + "/readyz")
 		if err == nil {
 			resp.Body.Close()
@@ -167,7 +167,7 @@ func (p *process) logged(msg string) (entry logEntry) {
 		}
 		return false
 	}
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		grown := p.log.grown()
 		if has() {
@@ -212,7 +212,7 @@ func (p *process) wait() error {
 	p.t.Helper()
 	select {
 	case <-p.done:
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		p.t.Fatalf("the process does not end:\n%s", p.log)
 	}
 	return p.err

@@ -19,7 +19,7 @@ import (
 	"github.com/rejoin/rejoin/storage/testserver"
 )
 
-var rollingSubscribers = flag.Int("rolling-subscribers", 300, "how many subscribers TestRollingRestart has")
+var rollingSubscribers = flag.Int("rolling-subscribers", 200, "how many subscribers TestRollingRestart has")
 
 // rolling is a rolling restart under load.
 type rolling struct {
