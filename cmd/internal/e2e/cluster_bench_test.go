@@ -93,6 +93,9 @@ func BenchmarkSQL(b *testing.B) {
 				time.Sleep(5 * time.Millisecond) // it is for the delay, not for the load
 			}
 			b.StopTimer()
+			for name := range feeds {
+				c.await(name, a.count(name), time.Minute)
+			}
 			c.verdict("appended", "enqueued")
 			for name := range feeds {
 				delays := a.judge(c, name)

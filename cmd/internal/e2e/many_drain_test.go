@@ -42,6 +42,9 @@ func TestManyDrain(t *testing.T) {
 	stop := m.publish([]*process{staying}, 300)
 	m.await(150) // so that there is something to lose
 	before := m.acked.Load()
+	for _, r := range all {
+		awaitThat(t, "it has what is published", func() bool { return int64(r.count()) >= before })
+	}
 	if err := ending.terminate(); err != nil {
 		t.Errorf("the node ended with %v:\n%s", err, ending.log)
 	}

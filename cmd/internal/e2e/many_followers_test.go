@@ -43,11 +43,16 @@ func followManyRaw(t *testing.T, url string) manyFollower {
 
 func awaitOpen(t *testing.T, open func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !open(); {
+	awaitThat(t, "the stream opens", open)
+}
+
+func awaitThat(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !is(); {
 		if time.Now().After(deadline) {
-			t.Fatal("the stream does not open")
+			t.Fatalf("it does not come to it that %s", what)
 		}
-		time.Sleep(5 * time.Millisecond) // until the greeting has come
+		time.Sleep(5 * time.Millisecond) // until it has come to that
 	}
 }
 
