@@ -11,7 +11,7 @@ import (
 // awaitTrue waits until the expression is true in the page.
 func awaitTrue(t *testing.T, ctx context.Context, expression string) {
 	t.Helper()
-	for deadline := time.Now().Add(90 * time.Second); ; time.Sleep(50 * time.Millisecond) { // until the page has drawn it
+	for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(50 * time.Millisecond) { // until the page has drawn it
 		got, err := chromedp.Run(ctx, chromedp.Evaluate[bool]("Boolean("+expression+")"))
 		if err != nil {
 			t.Fatal(err)

@@ -38,7 +38,7 @@ const pastEdge = `[...document.body.querySelectorAll("*")].filter(el => {
 // makes pictures of them for people to judge.
 func TestConsoleScreens(t *testing.T) {
 	t.Parallel()
-	limit := 6 * time.Minute
+	limit := 9 * time.Minute
 	if *screens != "" {
 		limit = 30 * time.Minute
 		if err := os.MkdirAll(*screens, 0o755); err != nil {

@@ -12,10 +12,10 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// browser starts a headless Chromium for the length of the test, six minutes at most.
+// browser starts a headless Chromium for the length of the test, nine minutes at most.
 func browser(t testing.TB, options ...chromedp.ExecAllocatorOption) context.Context {
 	t.Helper()
-	return browserFor(t, 6*time.Minute, options...)
+	return browserFor(t, 9*time.Minute, options...)
 }
 
 // browserFor starts one for the length of the test, within a limit.
