@@ -55,6 +55,7 @@ func TestSQLWriters(t *testing.T) {
 		w.node(i).kill()
 		w.startAt(i, at)
 	}
+	awaitThat(t, "enough is tried", w.tried)
 	cancel()
 	work.Wait()
 	w.awaitEmptyQueue()
@@ -75,6 +76,17 @@ type sqlWriters struct {
 
 	txMu         sync.Mutex
 	transactions []*sqlTransaction // that committed
+}
+
+// tried reports whether enough transactions of each kind have committed.
+func (w *sqlWriters) tried() bool {
+	w.txMu.Lock()
+	defer w.txMu.Unlock()
+	kinds := make(map[string]int)
+	for _, tx := range w.transactions {
+		kinds[tx.kind]++
+	}
+	return kinds["append"] >= 5*writers && kinds["enqueue"] >= 5*writers
 }
 
 // sqlTransaction is a transaction of an application.
@@ -202,10 +214,7 @@ func (w *sqlWriters) judge() {
 		}
 		byKind[tx.kind] = append(byKind[tx.kind], tx)
 	}
-	for kind, all := range byKind {
-		if len(all) < 5*writers {
-			t.Errorf("only %d transactions of the kind %s committed", len(all), kind)
-		}
+	for _, all := range byKind {
 		demandCommitOrder(t, all)
 	}
 }

@@ -31,7 +31,7 @@ func TestPriorKnowledge(t *testing.T) {
 			if _, err := exec.LookPath(client.name); err != nil {
 				t.Fatalf("this test needs %s: apt-get install %s (%v)", client.name, client.parts, err)
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			// It writes to a pipe what it has, not only full buffers.
 			cmd := exec.CommandContext(ctx, "stdbuf", append(append([]string{"-o0", client.name}, client.args...), url)...)

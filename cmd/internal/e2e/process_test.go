@@ -131,7 +131,7 @@ func serveAt(t testing.TB, binary, address, store, bus string, env ...string) *p
 // awaitReady waits until the server is ready for traffic.
 func (p *process) awaitReady() {
 	p.t.Helper()
-	for deadline := time.Now().Add(time.Minute); ; {
+	for deadline := time.Now().Add(3 * time.Minute); ; {
 		resp, err := http.Get(p.url + "/readyz")
 		if err == nil {
 			resp.Body.Close()
@@ -167,7 +167,7 @@ func (p *process) logged(msg string) (entry logEntry) {
 		}
 		return false
 	}
-	deadline := time.After(time.Minute)
+	deadline := time.After(3 * time.Minute)
 	for {
 		grown := p.log.grown()
 		if has() {

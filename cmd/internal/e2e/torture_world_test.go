@@ -197,7 +197,7 @@ func (n *tortureNode) stop(signal syscall.Signal) {
 	n.signal(signal)
 	select {
 	case <-p.done:
-	case <-time.After(15 * time.Second):
+	case <-time.After(time.Minute):
 		n.world.t.Errorf("a node does not end after %v:\n%s", signal, p.log)
 		p.kill()
 	}
