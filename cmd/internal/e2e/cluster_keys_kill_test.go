@@ -117,11 +117,11 @@ func (k *keyPublishers) publish(client *http.Client, r keyed) {
 	for try := 0; ; try++ {
 		a, err := r.send(client, k.node(rand.IntN(len(k.serving))).url)
 		switch {
-		case time.Since(began) > 30*time.Second:
+		case time.Since(began) > 3*time.Minute:
 			k.fault("%s gets no answer, in %d tries: %d %s, %v", r.key, try, a.status, a.detail, err)
 			return
 		case err != nil, a.status == http.StatusServiceUnavailable && a.retryAfter != "":
-			time.Sleep(2 * time.Millisecond) // the node is being started
+			time.Sleep(15 * time.Millisecond) // the node is being started
 			continue
 		case a.status != http.StatusCreated:
 			k.fault("%s, try %d: %d %s", r.key, try, a.status, a.detail)

@@ -188,8 +188,8 @@ func (m *manyTraffic) publishBatch(client *http.Client, n *process, label string
 	}
 	k := keyed{path: "/v1/events", media: "application/x-ndjson", key: label, body: lines.String()}
 	a, err := k.send(client, n.url)
-	for began := time.Now(); m.anywhere != nil && (err != nil || a.status == http.StatusServiceUnavailable) && time.Since(began) < 30*time.Second; {
-		time.Sleep(2 * time.Millisecond) // the node is being started
+	for began := time.Now(); m.anywhere != nil && (err != nil || a.status == http.StatusServiceUnavailable) && time.Since(began) < 3*time.Minute; {
+		time.Sleep(15 * time.Millisecond) // the node is being started
 		a, err = k.send(client, m.anywhere())
 	}
 	if err != nil {
