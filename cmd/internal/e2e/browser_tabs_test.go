@@ -10,7 +10,7 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// TestConsoleTabs: seven tabs of one browser follow seven feeds of one server
+// TestConsoleTabs: eight tabs of one browser follow eight feeds of one server
 // over HTTP/1.1, where a browser opens at most six connections. Each gets the
 // events of its feeds, once, also those that it missed while it was cut off.
 func TestConsoleTabs(t *testing.T) {
@@ -18,7 +18,7 @@ func TestConsoleTabs(t *testing.T) {
 	p := serve(t, built(t, false), filepath.Join(t.TempDir(), "rejoin.db"))
 	first := browser(t)
 	var tabs []context.Context
-	for i := range 7 {
+	for i := range 8 {
 		tab := first
 		if i > 0 {
 			next, cancel := chromedp.NewContext(first)

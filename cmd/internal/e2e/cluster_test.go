@@ -214,7 +214,8 @@ type figures struct {
 	events     int           // acknowledged
 	deliveries int           // of those, over all subscribers
 	publish99  time.Duration // from request to acknowledgement
-	deliver99  time.Duration // from acknowledgement to delivery
+	deliver50  time.Duration // from acknowledgement to delivery
+	deliver99  time.Duration // the same
 	worst      time.Duration // the same
 	reconnects int           // of subscribers
 }
@@ -236,7 +237,7 @@ func (c *cluster) figures() figures {
 			}
 		}
 	}
-	f.deliveries, f.deliver99 = len(delays), p99(delays)
+	f.deliveries, f.deliver50, f.deliver99 = len(delays), median(delays), p99(delays)
 	if len(delays) > 0 {
 		f.worst = slices.Max(delays)
 	}
