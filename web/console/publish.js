@@ -55,19 +55,23 @@ export class PublishBox {
     this.#say("", "");
   }
 
-  // A closed feed takes no more events. If there is another one, choose that.
+  // A closed feed takes no more events. Chooses another one, but not to close that.
   close(feed) {
     const option = [...this.#feed.options].find((one) => one.value === feed);
     if (!option || option.disabled) return;
     option.disabled = true;
     option.textContent = `${feed} (closed)`;
     const next = [...this.#feed.options].find((one) => !one.disabled);
-    if (next && this.#feed.value === feed) this.#feed.value = next.value;
+    if (next && this.#feed.value === feed) {
+      this.#feed.value = next.value;
+      this.#close.checked = false;
+      this.#edited();
+    }
     this.#send.disabled = !next;
     if (!next && this.#result.textContent === "") this.#say("", "Closed feeds take no more events.");
   }
 
-  // Publishes a few sample events, to one feed after the other, for a user who has just cut the connection.
+  // Publishes samples, to one feed after the other, for a user who has cut the connection.
   async publishSamples(count) {
     const feeds = [...this.#feed.options].filter((option) => !option.disabled).map((option) => option.value);
     for (let n = 1; n <= count; n++) {
@@ -93,7 +97,7 @@ export class PublishBox {
     const published = await this.#deliver(draft);
     this.#busy = false;
     this.#send.removeAttribute("aria-disabled");
-    // Text that the user typed while the answer was on its way is a new draft.
+    // Text typed while the answer was on its way is a new draft.
     if (published && this.#data.value === draft.data) this.#data.value = "";
     if (published && draft.close) this.#close.checked = false;
     this.#data.focus({ preventScroll: true });

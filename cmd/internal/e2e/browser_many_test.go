@@ -153,7 +153,7 @@ func endFeeds(t *testing.T, ctx context.Context, server string) {
 		t.Errorf("the cursors are %q", got)
 	}
 	if got := textOf(t, ctx, "#code-publish"); !strings.Contains(got, "/v1/feeds/orders/events'") {
-		t.Errorf("a closed feed is still offered: %q", got)
+		t.Errorf("a closed feed is still offered, or the other one to be closed: %q", got)
 	}
 	post(t, server+"/v1/feeds/orders/close", http.StatusNoContent)
 	if err := chromedp.Do(ctx, chromedp.WaitVisible(chromedp.CSS(`#status[data-state="closed"]`))); err != nil {
