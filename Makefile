@@ -38,10 +38,10 @@ check vet test: export GOGC := 400
 TEST = $(GO) test -vet=off -exec 'env -u GOGC'
 
 # Tests wait for servers and clocks most of the time, so more of them run at once than
-# there are cores, but no more than two packages: with three, some tests run out of time.
-# The end-to-end tests take as long as the longest two of the others, and run beside them.
-# They build the command with the race detector, and do without it themselves. So does
-# the simulation: it is a matter of many seeds, and runs ten times as many in that time.
+# there are cores, in three packages: the end-to-end tests, which take as long as all
+# others, and two of those, the longest first. The end-to-end tests build the command with
+# the race detector, and do without it themselves. So does the simulation: it is a matter
+# of many seeds, and runs ten times as many in that time.
 LONGEST = ./server ./storage/postgres
 test: export GORACE ?= atexit_sleep_ms=50
 test: vet ## Vet, and run every test, servers with the race detector; brings what the tests need
@@ -49,10 +49,9 @@ test: vet ## Vet, and run every test, servers with the race detector; brings wha
 	$(GO) build -race ./...
 	$(TEST) -run '^TestSimulation$$' ./feed
 	$(TEST) -parallel 4 -timeout 15m ./cmd/internal/e2e -detect-races & e2e=$$!; \
-	$(TEST) -race -p 1 -parallel 4 -timeout 15m $(LONGEST); longest=$$?; \
-	wait $$e2e && exit $$longest
-	$(TEST) -race -p 2 -parallel 4 -timeout 15m \
-		$$($(GO) list ./... | grep -v -e /cmd/internal/e2e$$ $(foreach one,$(LONGEST),-e /rejoin$(one:.%=%)$$))
+	$(TEST) -race -p 2 -parallel 4 -timeout 15m $(LONGEST) \
+		$$($(GO) list ./... | grep -v -e /cmd/internal/e2e$$ $(foreach one,$(LONGEST),-e /rejoin$(one:.%=%)$$)); others=$$?; \
+	wait $$e2e && exit $$others
 
 # The tests of server that are left out repeat others over net/http, read slowly, or
 # run other clients. With -short, the simulation runs a tenth of its seeds.
