@@ -25,9 +25,12 @@ type world struct {
 	t      testing.TB
 	server *Server
 	engine *engine.Engine
-	ahead  atomic.Int64 // what the clock is ahead
-	held   atomic.Int64 // what full sockets keep
-	runs   atomic.Int64 // handlers that run
+	// One listener for all connections: the system takes the ports of those that have ended
+	// again for a port that listens, but not for one of their own, and fuzzing needs many.
+	listener net.Listener
+	ahead    atomic.Int64 // what the clock is ahead
+	held     atomic.Int64 // what full sockets keep
+	runs     atomic.Int64 // handlers that run
 }
 
 // noDispatcher has no sockets: all of them are woken by themselves.
@@ -39,7 +42,12 @@ func (noDispatcher) C() <-chan struct{} { return nil }
 func newWorld(t testing.TB, handler http.HandlerFunc) *world {
 	t.Helper()
 	began := time.Now()
-	w := &world{t: t}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	w := &world{t: t, listener: l}
 	now := func() time.Duration { return time.Since(began) + time.Duration(w.ahead.Load()) }
 	e, err := engine.New(func() engine.Dispatcher { return noDispatcher{} }, engine.Options{WriteTimeout: time.Minute, Now: now})
 	if err != nil {
@@ -83,17 +91,12 @@ type client struct {
 // dial connects without TLS and does not send anything yet.
 func (w *world) dial() *client {
 	w.t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	defer l.Close()
-	conn, err := net.Dial("tcp", l.Addr().String())
+	conn, err := net.Dial("tcp", w.listener.Addr().String())
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() { conn.Close() })
-	ours, err := l.Accept()
+	ours, err := w.listener.Accept()
 	if err != nil {
 		w.t.Fatal(err)
 	}
