@@ -71,11 +71,13 @@ func TestEventsBeforeKeepAlives(t *testing.T) {
 			other, _ := w.dial(0)
 			conns = append(conns, other)
 		}
+		var busy []*restless
 		for _, conn := range conns { // more than a step calls
-			w.takeRestless(conn, byWorker)
+			busy = append(busy, w.takeRestless(conn, byWorker))
 		}
 		await(w.t, "all have been asked", func() bool {
-			return !slices.ContainsFunc(idle, func(s *due) bool { return s.asked() == 0 })
+			return !slices.ContainsFunc(idle, func(s *due) bool { return s.asked() == 0 }) &&
+				!slices.ContainsFunc(busy, func(s *restless) bool { return s.asked() == 0 })
 		})
 		for _, l := range byWorker {
 			l.counted.Store(true)
@@ -112,10 +114,11 @@ func (s *due) Next(now time.Duration) ([]byte, error) {
 
 // takeRestless takes a stream that sends nothing and wakes its socket again at once. It
 // reports to the looks of its worker.
-func (w *world) takeRestless(conn net.Conn, byWorker map[*worker]*looks) {
+func (w *world) takeRestless(conn net.Conn, byWorker map[*worker]*looks) *restless {
 	socket := w.engine.NewSocket()
 	s := &restless{script{t: w.t, closed: make(chan error, 1)}, byWorker[socket.worker]}
 	w.carry(socket, conn, &s.script, s)
+	return s
 }
 
 type restless struct {
@@ -123,12 +126,12 @@ type restless struct {
 	looks *looks // may be nil
 }
 
-func (s *restless) Next(time.Duration) ([]byte, error) {
+func (s *restless) Next(now time.Duration) ([]byte, error) {
 	if l := s.looks; l != nil {
 		n := l.now.Swap(0)
 		l.most.Store(max(l.most.Load(), n))
 		l.all.Add(n)
 	}
 	s.Wake()
-	return nil, nil
+	return s.script.Next(now)
 }
