@@ -342,7 +342,7 @@ func descriptors(t *testing.T) int {
 	return len(all)
 }
 
-// await waits up to 10 seconds for a condition.
+// await waits up to a minute for a condition.
 func await(t *testing.T, name string, holds func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); !holds(); {

@@ -162,7 +162,7 @@ var outages = []outage{
 const lastID = "18446744073709551615-18446744073709551615"
 
 // TestClusterFaults breaks Redis in every way while two nodes are published to
-// and three have subscribers. Nobody may notice: publishing does not wait for
+// and three have subscribers. Clients must not notice: publishing does not wait for
 // Redis, streams stay open and what they bring is complete and soon there, the
 // nodes stay ready and do not fill their logs.
 func TestClusterFaults(t *testing.T) {

@@ -1,6 +1,6 @@
-// Firefox over HTTP/2. The arguments are its path and the server's address. It uses the
-// console, then follows a hundred feeds on one page, prints "following", and a line of
-// JSON once it has what follow asks for.
+// Firefox over HTTP/2. The arguments are its path, the server's address, and how many feeds
+// and events there are. It uses the console, follows the feeds f0, f1 and so on from one
+// page, prints "following", and a line of JSON once it has all events.
 import puppeteer from "puppeteer-core";
 
 const [executablePath, url, streams, events] = process.argv.slice(2);
